@@ -1,0 +1,57 @@
+"""Variational autoencoders whose latents cannot collapse, and the diagnosis of those that have.
+
+Importing the package is cheap: torch comes with the first name that needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from uncollapse._version import __version__
+
+if TYPE_CHECKING:
+    from uncollapse import data, diagnostics, families, latent, maps, models, objectives
+    from uncollapse.diagnostics import Report, diagnose, information_floor, inverse_lipschitz_for
+    from uncollapse.errors import InputError, NonFiniteLossError
+    from uncollapse.estimators import VAE, load
+
+__all__ = [
+    "VAE",
+    "InputError",
+    "NonFiniteLossError",
+    "Report",
+    "__version__",
+    "data",
+    "diagnose",
+    "diagnostics",
+    "families",
+    "information_floor",
+    "inverse_lipschitz_for",
+    "latent",
+    "load",
+    "maps",
+    "models",
+    "objectives",
+]
+
+_HOMES = {
+    "VAE": "uncollapse.estimators",
+    "load": "uncollapse.estimators",
+    "Report": "uncollapse.diagnostics",
+    "diagnose": "uncollapse.diagnostics",
+    "information_floor": "uncollapse.diagnostics",
+    "inverse_lipschitz_for": "uncollapse.diagnostics",
+    "InputError": "uncollapse.errors",
+    "NonFiniteLossError": "uncollapse.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return import_module(f"uncollapse.{name}")
+    raise AttributeError(f"module 'uncollapse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

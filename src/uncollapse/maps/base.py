@@ -1,0 +1,30 @@
+"""What every decoder offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module, ABC):
+    """A map from latents z in R^l to natural parameters eta in R^t."""
+
+    @property
+    @abstractmethod
+    def constant(self) -> float:
+        """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises nothing."""
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """Natural parameters at z."""
+
+    @abstractmethod
+    def start_at(self, eta: Float[Tensor, "t"]) -> None:
+        """Shift the output so that the decoder maps the origin to eta."""
+
+    def adapt(self, data: np.ndarray) -> None:
+        """Fit what is fixed in training to data of shape (n, t), before training."""
+        del data

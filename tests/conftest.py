@@ -1,0 +1,98 @@
+"""Shared pieces of the tests."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from uncollapse.families import Gaussian
+from uncollapse.latent import StandardNormal
+from uncollapse.models import VAE
+
+torch.set_num_threads(1)  # the tests themselves run in parallel
+
+
+class LinearDecoder(nn.Module):
+    """eta = W z + b, of which everything is known."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.constant = float(torch.linalg.svdvals(weight).min())
+
+    def forward(self, z):
+        return z @ self.weight.T + self.bias
+
+
+class LinearPosterior(nn.Module):
+    """q(z|x) = N(M (x - c), diag(s^2)), widened by a factor where one is given."""
+
+    def __init__(self, matrix, centre, scale, widened=1.0):
+        super().__init__()
+        self.matrix, self.centre, self.scale = nn.Parameter(matrix), nn.Parameter(centre), nn.Parameter(scale * widened)
+
+    def forward(self, x):
+        mean = (x - self.centre) @ self.matrix.T
+        return Independent(Normal(mean, self.scale.expand_as(mean)), 1)
+
+
+class LinearGaussian:
+    """x = s (W z + b) + s noise with orthogonal columns in W, so that the exact posterior is a diagonal Gaussian."""
+
+    def __init__(self, latent_dim=3, data_dim=5, scale=0.7, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn(data_dim, latent_dim, dtype=torch.double, generator=generator))[0]
+        self.gains = torch.linspace(0.5, 2.0, latent_dim, dtype=torch.double)
+        self.weight = basis * self.gains
+        self.bias = torch.randn(data_dim, dtype=torch.double, generator=generator)
+        self.scale = scale
+        covariance = scale**2 * (self.weight @ self.weight.T + torch.eye(data_dim, dtype=torch.double))
+        self.marginal = MultivariateNormal(scale * self.bias, covariance)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + 1)
+            self.data = self.marginal.sample((400,))
+
+    @property
+    def information(self):
+        """I(x; z) in nats."""
+        return 0.5 * float(torch.log1p(self.gains.square()).sum())
+
+    def posterior(self, widened=1.0):
+        precision = 1 + self.gains.square()
+        matrix = self.weight.T / precision[:, None] / self.scale
+        return LinearPosterior(matrix, self.scale * self.bias, precision.rsqrt(), widened)
+
+    def model(self, widened=1.0):
+        decoder = LinearDecoder(self.weight, self.bias)
+        vae = VAE(StandardNormal(len(self.gains)), self.posterior(widened), decoder, Gaussian(self.scale))
+        return vae.double().requires_grad_(False)
+
+    def fitted(self):
+        return Fitted(self.model())
+
+
+class Fitted:
+    """What `uc.diagnose` needs of an estimator, around a model whose parameters are given."""
+
+    def __init__(self, model):
+        self.model_ = model
+        self.history_ = pd.DataFrame({"epoch": [0], "loss": [1.0], "reconstruction": [1.0], "kl": [0.0], "seconds": [0.1]})
+
+    def check_rows(self, rows):
+        return np.asarray(rows)
+
+
+@pytest.fixture
+def linear_gaussian():
+    return LinearGaussian()
+
+
+@pytest.fixture
+def blobs():
+    """Three clusters in four dimensions, as rows and labels."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 60)
+    centres = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
+    return centres[labels] + generator.normal(size=(180, 4)), labels
