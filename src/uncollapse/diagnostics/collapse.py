@@ -1,0 +1,111 @@
+"""How much the posteriors q(z|x) of a data set say, and in which units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+
+from uncollapse.diagnostics.likelihood import to_device
+from uncollapse.models import VAE, kl_per_unit
+
+# Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
+ACTIVE_VARIANCE = 0.01
+# The scale-free rule: at least this share of the variance of a unit comes from the data.
+ACTIVE_SHARE = 0.01
+# Rows in the estimate of the mutual information, whose cost grows with their square.
+MAX_INFORMATION_ROWS = 5000
+CHUNK = 500
+# An estimate of the mutual information this close to its cap, in nats, says only that the information is large.
+CAP_MARGIN = 0.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error."""
+
+    value: float
+    standard_error: float
+
+    @classmethod
+    def mean_of(cls, values: np.ndarray) -> Estimate:
+        """The mean of independent values, with the error of the mean."""
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """The posteriors q(z|x) of n rows, each of shape (n, latent_dim): means, variances, and KL(q(z|x) || p(z)) in nats per unit."""
+
+    means: np.ndarray
+    variances: np.ndarray
+    kl: np.ndarray
+
+
+@torch.inference_mode()
+def infer(model: VAE, rows: np.ndarray) -> Posteriors:
+    """The posteriors of rows, shape (n, data_dim), as the family observes them."""
+    prior = model.prior()
+    parts = []
+    for start in range(0, len(rows), CHUNK):
+        q = model.posterior(to_device(model, rows[start : start + CHUNK]))
+        parts.append([part.cpu().numpy() for part in (q.mean, q.variance, kl_per_unit(q, prior))])
+    return Posteriors(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def active_units(means: np.ndarray) -> np.ndarray:
+    """Burda's rule: Var_x E[z_d|x] >= 0.01.
+
+    An absolute rule, for comparison with papers: a large inverse Lipschitz constant shrinks the means of live units.
+
+    Args:
+        means: posterior means, shape (n, latent_dim).
+
+    Returns:
+        Booleans, shape (latent_dim,).
+    """
+    return np.asarray(means.var(axis=0) >= ACTIVE_VARIANCE)
+
+
+def explained_share(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Var_x E[z_d|x] / (Var_x E[z_d|x] + E_x Var[z_d|x]), between 0 (a collapsed unit) and 1, whatever the scale of z.
+
+    Args:
+        means: posterior means, shape (n, latent_dim).
+        variances: posterior variances, the same shape.
+    """
+    between, within = means.var(axis=0), variances.mean(axis=0)
+    return np.asarray(between / (between + within))
+
+
+def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """The scale-free rule: the data explain at least 1% of the unit's variance. Booleans, shape (latent_dim,)."""
+    return explained_share(means, variances) >= ACTIVE_SHARE
+
+
+def mutual_information(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> Estimate:
+    """I(x; z) under q, the mean of log q(z|x) - log q(z), in nats (Hoffman & Johnson 2016).
+
+    q(z) is the mixture of the n posteriors that are given, hence the estimate cannot exceed log n; near that cap it says only
+    that the information is at least about as large.
+
+    Args:
+        means: means of diagonal Gaussian posteriors, shape (n, latent_dim).
+        variances: their variances, the same shape.
+        noise: standard normal draws, the same shape; they decide one z for each x.
+    """
+    means, variances = means.astype(np.float64), variances.astype(np.float64)
+    z = means + np.sqrt(variances) * noise
+    precision = 1 / variances
+    # log q(z_i|x_j) = c_j - |z_i - m_j|^2 / 2 in units of the precision, expanded so that matrix products do the work.
+    offset = -0.5 * ((means**2 * precision).sum(1) + np.log(2 * np.pi * variances).sum(1))
+    log_ratio = np.empty(len(z))
+    for start in range(0, len(z), CHUNK):
+        rows = slice(start, start + CHUNK)
+        log_q = offset - 0.5 * z[rows] ** 2 @ precision.T + z[rows] @ (means * precision).T
+        own = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
+        log_ratio[rows] = own - (logsumexp(log_q, axis=1) - math.log(len(z)))
+    return Estimate.mean_of(log_ratio)

@@ -1,0 +1,235 @@
+"""One self-contained HTML page on one model, or on several side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uncollapse._version import __version__
+from uncollapse.diagnostics.collapse import MAX_INFORMATION_ROWS, Estimate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from uncollapse.diagnostics.report import Gallery, Report
+
+# Readable on light and on dark ground, and apart from each other for colour-blind eyes (Okabe & Ito's, slightly muted).
+COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
+MAX_CLASSES = 20
+
+ROWS = {
+    "nll_nats": "Negative log-likelihood, nats",
+    "kl_nats": "KL(q(z|x) ‖ p(z)) on the data, nats",
+    "mutual_information_nats": "Mutual information I(x; z), nats",
+    "aggregate_kl_nats": "KL(q(z) ‖ p(z)), nats",
+    "fisher_divergence": "Relative Fisher divergence",
+    "active_units": "Active units (Burda's rule)",
+    "informative_units": "Informative units (scale-free)",
+    "information_floor_nats": "Information floor of the model, nats",
+}
+
+
+def render_page(reports: Sequence[Report], title: str, introduction: Sequence[str] = ()) -> str:
+    """The page as text. It needs no other file and no network.
+
+    Args:
+        reports: of one model or several, on the same data.
+        title: of the page.
+        introduction: paragraphs that open it.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("uncollapse.diagnostics", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        introduction=introduction,
+        reports=reports,
+        colours=COLOURS,
+        table=comparison(reports),
+        cap=f"{math.log(min(reports[0].n_examples, MAX_INFORMATION_ROWS)):.2f}",
+        figures=[(heading, note, [Markup(part) for part in draw(reports)]) for heading, note, draw in SECTIONS],
+        plotly=Markup(get_plotlyjs()),
+        footer=f"uncollapse {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def format_estimate(estimate: Estimate | None) -> str:
+    """A number as people write it: two digits of its error decide how many are shown.
+
+    >>> format_estimate(Estimate(44.6123, 0.0412)), format_estimate(Estimate(8.0, math.nan)), format_estimate(None)
+    ('44.612 ± 0.041', '8', 'unknown')
+    """
+    if estimate is None or math.isnan(estimate.value):
+        return "unknown"
+    value, error = estimate.value, estimate.standard_error
+    if math.isnan(error):
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
+    digits = min(6, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 3
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def comparison(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
+    """The rows of a table with a column for each report: a label, and the numbers as text."""
+    rows = [(label, [format_estimate(report.estimates[key]) for report in reports]) for key, label in ROWS.items()]
+    seconds = [f"{report.history['seconds'].max():.1f}" if len(report.history) else "unknown" for report in reports]
+    return [*rows, ("Training, seconds", seconds)]
+
+
+def _kl_bars(reports: Sequence[Report]) -> list[str]:
+    import plotly.graph_objects as go
+
+    top = max(report.units["kl_nats"].max() for report in reports)
+    parts = []
+    for report, colour in zip(reports, COLOURS, strict=False):
+        units = report.units.sort_values("kl_nats", ascending=False)
+        figure = go.Figure(
+            go.Bar(
+                x=np.arange(1, len(units) + 1),
+                y=units["kl_nats"],
+                marker_color=[colour if alive else "#999999" for alive in units["informative"]],
+                customdata=units[["unit", "explained_share"]],
+                hovertemplate="unit %{customdata[0]}<br>%{y:.3f} nats<br>%{customdata[1]:.1%} explained<extra></extra>",
+            )
+        )
+        figure.update_xaxes(title="latent units, largest first")
+        figure.update_yaxes(title="nats", range=[0, max(1.05 * top, 0.1)])
+        parts.append(_panel(figure, report.name))
+    return parts
+
+
+def _latent_scatter(reports: Sequence[Report]) -> list[str]:
+    import plotly.graph_objects as go
+
+    # One scale for all, so that a collapsed posterior looks like the point that it is.
+    reach = 1.05 * max(float(np.abs(report.points).max()) for report in reports)
+    parts = []
+    for report in reports:
+        figure = go.Figure()
+        for label, points, marker in _groups(report):
+            figure.add_trace(
+                go.Scatter(x=points[:, 0], y=points[:, 1], mode="markers", name=label, marker={"size": 5, "opacity": 0.75} | marker)
+            )
+        first, second = ("unit 0", "unit 1") if len(report.units) <= 2 else ("principal component 1", "principal component 2")
+        figure.update_xaxes(title=first, range=[-reach, reach])
+        figure.update_yaxes(title=second, range=[-reach, reach])
+        figure.update_layout(legend={"itemsizing": "constant"})
+        parts.append(_panel(figure, report.name, height=380))
+    return parts
+
+
+def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Name, points and marker of each group of points: one a class, where the labels are classes."""
+    if report.labels is None:
+        return [("", report.points, {"color": COLOURS[1]})]
+    classes = np.unique(report.labels)
+    if len(classes) > MAX_CLASSES:
+        return [("", report.points, {"color": report.labels, "colorscale": "Viridis", "showscale": True})]
+    return [
+        (str(label), report.points[report.labels == label], {"color": COLOURS[index % len(COLOURS)]})
+        for index, label in enumerate(classes)
+    ]
+
+
+def _reconstructions(reports: Sequence[Report]) -> list[str]:
+    gallery = reports[0].gallery
+    parts = [_pictures(gallery, gallery.originals, "data")]
+    return parts + [_pictures(report.gallery, report.gallery.reconstructions, report.name) for report in reports]
+
+
+def _samples(reports: Sequence[Report]) -> list[str]:
+    return [_pictures(report.gallery, report.gallery.samples, report.name) for report in reports]
+
+
+def _pictures(gallery: Gallery, rows: np.ndarray, caption: str) -> str:
+    """Rows as images where they are images, and as profiles over the features elsewhere."""
+    low, high = float(gallery.originals.min()), float(gallery.originals.max())
+    if gallery.image_shape is None:
+        return _profiles(rows, (low, high), caption)
+    from markupsafe import escape
+    from matplotlib.image import imsave
+
+    height, width = gallery.image_shape
+    images = np.full((height, len(rows) * (width + 1) - 1), high)
+    for index, row in enumerate(rows):
+        images[:, index * (width + 1) : index * (width + 1) + width] = row.reshape(height, width)
+    buffer = io.BytesIO()
+    imsave(buffer, images, cmap="gray", vmin=low, vmax=high, format="png")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    name = escape(caption)
+    return f'<figure class="strip"><figcaption>{name}</figcaption><img alt="{name}" src="data:image/png;base64,{encoded}"></figure>'
+
+
+def _profiles(rows: np.ndarray, limits: tuple[float, float], caption: str) -> str:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, row in enumerate(rows):
+        figure.add_trace(go.Scatter(y=row, mode="lines", line={"width": 1, "color": COLOURS[index % len(COLOURS)]}))
+    margin = 0.05 * (limits[1] - limits[0])
+    figure.update_xaxes(title="feature")
+    figure.update_yaxes(range=[limits[0] - margin, limits[1] + margin])
+    figure.update_layout(showlegend=False)
+    return _panel(figure, caption)
+
+
+def _training_curves(reports: Sequence[Report]) -> list[str]:
+    import plotly.graph_objects as go
+
+    parts = []
+    for column, caption in (("loss", "loss, nats per example"), ("kl", "KL(q(z|x) ‖ p(z)), nats per example")):
+        figure = go.Figure()
+        for report, colour in zip(reports, COLOURS, strict=False):
+            history = report.history
+            figure.add_trace(
+                go.Scatter(x=history["epoch"] + 1, y=history[column], mode="lines", name=report.name, line={"color": colour})
+            )
+        figure.update_xaxes(title="epoch")
+        figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
+        parts.append(_panel(figure, caption))
+    return parts
+
+
+def _panel(figure: go.Figure, caption: str, height: int = 300) -> str:
+    from markupsafe import escape
+
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 50, "r": 10, "t": 10, "b": 45},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "inherit", "size": 12},
+    )
+    figure.update_xaxes(zeroline=False, automargin=True)
+    figure.update_yaxes(zeroline=False, automargin=True)
+    plot = figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True, "displayModeBar": False})
+    return f'<figure class="panel"><figcaption>{escape(caption)}</figcaption>{plot}</figure>'
+
+
+Section = tuple[str, str, Callable[[Sequence["Report"]], list[str]]]
+SECTIONS: tuple[Section, ...] = (
+    (
+        "What each unit carries",
+        "KL(q(z|x) ‖ p(z)) of each latent unit, mean over the data. Grey units do not respond to the data.",
+        _kl_bars,
+    ),
+    (
+        "Where the data lie",
+        "Posterior means, on one scale for all models; the prior has a standard deviation of 1. With more than two units, "
+        "the two leading principal components.",
+        _latent_scatter,
+    ),
+    ("Reconstructions", "Data, and the means of p(x|z) at their posterior means.", _reconstructions),
+    ("Samples", "Means of p(x|z) at z drawn from the prior, the same z for every model with as many units.", _samples),
+    ("Training", "Means over each epoch.", _training_curves),
+)

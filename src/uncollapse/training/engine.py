@@ -1,0 +1,226 @@
+"""The engine: Lightning minimises an objective over rows in memory."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
+
+from uncollapse.errors import NonFiniteLossError
+from uncollapse.models import VAE
+from uncollapse.objectives import Objective
+from uncollapse.progress import progress_bar
+
+HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
+
+
+def train(
+    model: VAE,
+    objective: Objective,
+    data: Tensor,
+    *,
+    max_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    history: list[dict[str, float]],
+    accelerator: str = "auto",
+    verbose: bool = True,
+) -> None:
+    """Minimise an objective by Adam. The model is trained in place and stays on the device that it was trained on.
+
+    Args:
+        model: what to train.
+        objective: what to minimise.
+        data: all rows, shape (n, data_dim).
+        max_epochs: passes over the data.
+        batch_size: rows in a step.
+        learning_rate: of Adam.
+        seed: decides the order of the rows and all draws. The global generator is left as it was.
+        history: gains a row at the end of each epoch, keyed by `HISTORY_COLUMNS`: the epoch; the means over its batches of the
+            loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start.
+        accelerator: Lightning's name of the kind of device.
+        verbose: show a progress bar where there is a terminal.
+
+    Raises:
+        NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the end of the last good epoch.
+        KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
+    """
+    loader = row_loader(data, batch_size, seed)
+    training = Training(model, objective, learning_rate, seed, history)
+    with (
+        _quiet_lightning(),
+        _deferred_interrupt() as interrupted,
+        torch.random.fork_rng(),
+        progress_bar("training", max_epochs * len(loader), verbose) as advance,
+    ):
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=1,
+            callbacks=[_Watch(advance, interrupted)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(training, loader)
+    model.to(trainer.strategy.root_device)  # Lightning has taken it off
+    if interrupted():
+        raise KeyboardInterrupt
+
+
+class Training(pl.LightningModule):
+    """A model and its objective as Lightning wants to see them."""
+
+    def __init__(self, model: VAE, objective: Objective, learning_rate: float, seed: int, history: list[dict[str, float]]) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.history = history
+        self.start = time.perf_counter()
+        self.good_epochs = 0
+        self.good_state: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+
+    def on_train_epoch_start(self) -> None:
+        # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
+        torch.manual_seed(self.seed + self.current_epoch)
+        self.sums = torch.zeros(3, device=self.device)
+        self.steps = 0
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        loss, terms = self.objective(self.model, self.model.family.observe(batch), self.global_step)
+        if not loss.isfinite():
+            self._fail(
+                f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.current_epoch}"
+            )
+        if self.steps == 0:
+            self._keep_state()
+        self.last_batch = batch
+        self.sums += torch.stack((loss, -terms.log_px_z.mean(), terms.kl.sum(-1).mean())).detach()
+        self.steps += 1
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            self._fail(f"a parameter became non-finite in epoch {self.current_epoch}, by step {self.global_step}")
+        values = (self.current_epoch, *(self.sums / self.steps).tolist(), time.perf_counter() - self.start)
+        self.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+
+    def on_train_end(self) -> None:
+        # The parameters that the last step left have not been tried yet.
+        with torch.no_grad():
+            loss, _ = self.objective(self.model, self.model.family.observe(self.last_batch), self.global_step)
+        if not loss.isfinite():
+            self._fail(f"the loss became {loss.item()} after step {self.global_step - 1}, the last")
+
+    def _keep_state(self) -> None:
+        """Remember the state at the start of an epoch, which has just given a finite loss."""
+        self.good_epochs = self.current_epoch
+        self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _fail(self, what: str) -> None:
+        if self.good_state:
+            self.model.load_state_dict(self.good_state)
+        raise NonFiniteLossError(
+            f"{what}. The model is in its state after {self.good_epochs} whole epochs. Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
+        )
+
+
+class _Watch(pl.Callback):
+    """Between steps: move the progress bar, and stop where Ctrl-C was pressed."""
+
+    def __init__(self, advance: Callable[[str], None], interrupted: Callable[[], bool]) -> None:
+        self.advance = advance
+        self.interrupted = interrupted
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Training)
+        last = pl_module.history[-1] if pl_module.history else None
+        so_far = f"  loss {last['loss']:.2f}, KL {last['kl']:.2f} nats" if last else ""
+        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}")
+        if self.interrupted():
+            trainer.should_stop = True
+
+
+class Rows(Dataset[Tensor]):
+    """Rows of a tensor, a batch of them fetched by one indexing operation."""
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        return self.data[indices]
+
+
+class EpochBatches(BatchSampler):
+    """Batches of indices in an order that depends on the seed and the epoch alone."""
+
+    sampler: DistributedSampler[int]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.sampler.set_epoch(epoch)
+
+
+def row_loader(data: Tensor, batch_size: int, seed: int) -> DataLoader[Tensor]:
+    """Batches of rows in random order."""
+    rows = Rows(data)
+    order: DistributedSampler[int] = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)
+    # A generator of its own keeps the loader from drawing on the global one, which belongs to the model.
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(rows, sampler=EpochBatches(order, batch_size, drop_last=False), batch_size=None, generator=generator)
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Record Ctrl-C, so that a step ends whole. (Lightning's own answer ends the process, and deafens it to further signals.)"""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def press(signal_number: int, frame: FrameType | None) -> None:
+        del signal_number, frame
+        pressed.set()
+
+    previous = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hold back Lightning's banners, tips and advice on loader processes."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,208 @@
+"""Estimators and guarantees against exact values; verdicts on models of known state."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import simpson
+from scipy.stats import norm
+
+import uncollapse as uc
+from uncollapse.diagnostics.certificates import model_information_floor
+from uncollapse.diagnostics.collapse import active_units, explained_share, infer, informative_units, mutual_information
+from uncollapse.diagnostics.fisher import relative_fisher_divergence
+from uncollapse.errors import InputError
+from uncollapse.families import Bernoulli, Gaussian
+from uncollapse.latent import DiagonalGaussian, StandardNormal
+from uncollapse.maps import BrenierMap, InverseLipschitzDecoder
+from uncollapse.models import VAE
+
+positive = st.floats(0.05, 20)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(0, 4), positive, positive, positive)
+def test_floor_is_the_exact_information_of_a_scaled_embedding(latent_dim, extra, constant, scale, prior_scale):
+    """For f = L B z and prior N(0, s^2 I), I(x; z) = log det(I + (L s / sigma)^2 B B') / 2."""
+    data_dim = latent_dim + extra
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(data_dim, latent_dim)))[0]
+    signal = (constant * prior_scale / scale) ** 2 * basis @ basis.T
+    exact = np.linalg.slogdet(np.eye(data_dim) + signal)[1] / 2
+    entropy = latent_dim * (0.5 * math.log(2 * math.pi * math.e) + math.log(prior_scale))
+    assert uc.information_floor(latent_dim, constant, scale, entropy) == pytest.approx(exact, rel=1e-6, abs=1e-9)
+
+
+def test_floor_of_a_standard_normal_prior():
+    assert uc.information_floor(16, 2.25) == pytest.approx(8 * math.log1p(2.25**2))
+    assert uc.information_floor(16, 0.0) == 0
+    assert uc.information_floor(3, 2.0, scale=4.0) == uc.information_floor(3, 0.5)
+
+
+@pytest.mark.parametrize("constant", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_floor_holds_for_a_nonlinear_map(constant, seed):
+    """I(x; z) = h(x) - h(noise) of x = f(z) + noise, by integration in one dimension."""
+    torch.manual_seed(seed)
+    f = BrenierMap(1, (6, 6), constant).double()
+    z = torch.linspace(-6, 6, 4001, dtype=torch.double)
+    centres = f(z[:, None]).detach().squeeze().numpy()
+    x = np.linspace(centres.min() - 6, centres.max() + 6, 2001)
+    density = simpson(norm.pdf(x[:, None] - centres) * norm.pdf(z.numpy()), x=z.numpy(), axis=1)
+    entropy = simpson(-density * np.log(density), x=x)
+    assert entropy - norm.entropy() >= uc.information_floor(1, constant)
+
+
+@given(st.floats(0, 200), st.integers(1, 100), positive)
+def test_constant_for_a_rate_inverts_the_floor(nats, latent_dim, scale):
+    if 2 * nats / latent_dim < 700:
+        constant = uc.inverse_lipschitz_for(nats, latent_dim, scale)
+        assert uc.information_floor(latent_dim, constant, scale) == pytest.approx(nats, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: uc.information_floor(0, 1.0),
+        lambda: uc.information_floor(2, -1.0),
+        lambda: uc.information_floor(2, 1.0, scale=0.0),
+        lambda: uc.information_floor(2, 1.0, prior_entropy=math.inf),
+        lambda: uc.inverse_lipschitz_for(-1.0, 2),
+        lambda: uc.inverse_lipschitz_for(1e6, 1),
+    ],
+)
+def test_impossible_guarantees_are_refused(call):
+    with pytest.raises(InputError):
+        call()
+
+
+def test_floor_of_a_model_follows_its_decoder_and_family():
+    def model(family):
+        decoder = InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0))
+        return VAE(StandardNormal(2), DiagonalGaussian(5, 2), decoder, family)
+
+    assert model_information_floor(model(Gaussian(7.0))) == pytest.approx(math.log1p(1.5**2))
+    assert model_information_floor(model(Bernoulli())) is None
+
+
+def test_mutual_information_of_a_gaussian_channel():
+    """q(z|x) = N(a x, 1 - a^2) with x ~ N(0, 1) has I = -log(1 - a^2) / 2 for each unit."""
+    generator = np.random.default_rng(0)
+    gains = np.array([0.3, 0.8])
+    x, noise = generator.normal(size=(2, 4000, 2))
+    estimate = mutual_information(gains * x, np.broadcast_to(1 - gains**2, x.shape), noise)
+    exact = -np.log(1 - gains**2).sum() / 2
+    assert abs(estimate.value - exact) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.03
+
+
+def test_mutual_information_of_separated_posteriors_is_its_cap():
+    means = 1000.0 * np.arange(700)[:, None]
+    estimate = mutual_information(means, np.ones_like(means), np.zeros_like(means))
+    assert estimate.value == pytest.approx(math.log(700))
+
+
+def test_kl_splits_into_mutual_information_and_aggregate(linear_gaussian):
+    """With the exact posterior on the model's own data, q(z) is the prior and KL = I(x; z)."""
+    linear_gaussian.data = linear_gaussian.marginal.sample((3000,))
+    posteriors = infer(linear_gaussian.model(), linear_gaussian.data.numpy())
+    assert posteriors.kl.sum(1).mean() == pytest.approx(linear_gaussian.information, abs=0.06)
+
+
+def test_fisher_divergence_of_a_linear_gaussian(linear_gaussian):
+    """grad_z log p(x|z) = W'(x / s - b - W z), whose square has a closed expectation over z ~ N(0, I)."""
+    rows = linear_gaussian.data[:30]
+    projected = (rows / linear_gaussian.scale - linear_gaussian.bias) @ linear_gaussian.weight
+    gram = linear_gaussian.weight.T @ linear_gaussian.weight
+    exact = (projected.square().sum(1).mean() + (gram @ gram).trace()).item()
+    estimate = relative_fisher_divergence(linear_gaussian.model(), rows.numpy(), n_samples=4000)
+    assert abs(estimate.value - exact) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.05 * exact
+
+
+def test_active_units_follow_burdas_threshold():
+    spread = np.array([[-1.0], [1.0]])
+    means = spread * np.sqrt([0.0, 0.0099, 0.0101, 4.0])
+    assert active_units(means).tolist() == [False, False, True, True]
+
+
+def test_scale_free_rule_sees_units_that_the_absolute_rule_calls_dead():
+    generator = np.random.default_rng(0)
+    means, variances = generator.normal(size=(500, 2)) * [1.0, 0.0], np.full((500, 2), 0.5)
+    assert informative_units(means, variances).tolist() == [True, False]
+    assert active_units(means / 50).tolist() == [False, False]
+    assert informative_units(means / 50, variances / 50**2).tolist() == [True, False]
+    assert np.allclose(explained_share(means, variances), explained_share(means / 50, variances / 50**2))
+
+
+def test_a_model_that_ignores_its_latents_is_called_collapsed(linear_gaussian):
+    linear_gaussian.weight, linear_gaussian.gains = 0 * linear_gaussian.weight, 0 * linear_gaussian.gains
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
+    assert report.verdict == "collapsed"
+    assert report.estimates["kl_nats"].value == pytest.approx(0, abs=1e-12)
+    assert report.estimates["fisher_divergence"].value == 0
+    assert report.estimates["informative_units"].value == 0
+
+
+def test_a_model_that_ignores_some_latents_is_called_partly_collapsed(linear_gaussian):
+    alive = torch.tensor([1.0, 0.0, 1.0], dtype=torch.double)
+    linear_gaussian.weight, linear_gaussian.gains = linear_gaussian.weight * alive, linear_gaussian.gains * alive
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
+    assert report.verdict == "partly collapsed"
+    assert report.units["informative"].tolist() == [True, False, True]
+    assert "1 of 3 latent units do not respond to the data (1)" in report.advice
+
+
+def test_a_live_model_is_called_healthy_and_its_numbers_are_right(linear_gaussian):
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
+    exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
+    assert report.verdict == "healthy"
+    assert report.estimates["nll_nats"].value == pytest.approx(exact, abs=1e-6)
+    assert report.estimates["information_floor_nats"].value == pytest.approx(1.5 * math.log1p(0.25))
+    assert report.units["kl_nats"].sum() == pytest.approx(report.estimates["kl_nats"].value)
+
+
+def test_report_exports_its_numbers(linear_gaussian, tmp_path):
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), name="linear")
+    written = json.loads(report.to_json(tmp_path / "report.json").read_text())
+    assert written["estimates"]["kl_nats"]["value"] == report.estimates["kl_nats"].value
+    assert written["estimates"]["active_units"]["standard_error"] is None
+    assert len(written["units"]) == 3
+    table = report.summary()
+    assert table.loc["nll_nats", "value"] == report.estimates["nll_nats"].value
+    assert "Report on linear" in repr(report)
+    assert "± " in repr(report)
+    with pytest.raises(InputError, match="already exists"):
+        report.to_json(tmp_path / "report.json")
+    report.to_json(tmp_path / "report.json", overwrite=True)
+
+
+def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
+    labels = ["<script>alert(1)</script>"] * 400
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), labels, name="<b>&")
+    page = report.to_html(tmp_path / "report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "<b>&" not in page
+    assert "&lt;b&gt;&amp;" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"labels": [1, 2]}, "one for each of the 400 rows, got 2"),
+        ({"image_shape": (2, 3)}, "5 pixels"),
+    ],
+)
+def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
+    with pytest.raises(InputError, match=words):
+        uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), **arguments)
+
+
+def test_history_may_be_empty(linear_gaussian, tmp_path):
+    estimator = linear_gaussian.fitted()
+    estimator.history_ = pd.DataFrame(columns=estimator.history_.columns)
+    uc.diagnose(estimator, linear_gaussian.data.numpy()).to_html(tmp_path / "report.html")

@@ -1,0 +1,219 @@
+"""The scikit-learn face: its contract, its files, and its answers to bad input."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import uncollapse as uc
+from uncollapse.errors import InputError
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def vae():
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    return uc.VAE(**SMALL).fit(X), X
+
+
+@parametrize_with_checks([uc.VAE(hidden=(8, 8), max_epochs=2), uc.VAE(inverse_lipschitz=None, hidden=(8, 8), max_epochs=2)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def test_transform_and_back(vae):
+    estimator, X = vae
+    codes = estimator.transform(X)
+    assert codes.shape == (200, 2)
+    assert codes.dtype == np.float32
+    assert np.array_equal(estimator.reconstruct(X), estimator.inverse_transform(codes))
+    assert estimator.get_feature_names_out().tolist() == ["vae0", "vae1"]
+
+
+def test_a_trained_model_reconstructs_better_than_the_mean(blobs):
+    X, _ = blobs
+    estimator = uc.VAE(latent_dim=2, hidden=(32, 32), max_epochs=200, learning_rate=3e-3, random_state=0).fit(X)
+    error = np.square(estimator.reconstruct(X) - X).mean()
+    assert error < 0.5 * X.var(axis=0).mean()
+
+
+def test_scores_belong_to_the_row(vae):
+    estimator, X = vae
+    together = estimator.score_samples(X)
+    assert np.allclose(estimator.score_samples(X[::-1]), together[::-1], rtol=1e-4)
+    assert np.allclose([estimator.score_samples(row[None])[0] for row in X[:5]], together[:5], rtol=1e-4)
+    assert estimator.score(X) == pytest.approx(together.mean(), rel=1e-5)
+
+
+def test_samples_follow_the_seed(vae):
+    estimator, _ = vae
+    assert np.array_equal(estimator.sample(5, random_state=1), estimator.sample(5, random_state=1))
+    assert not np.array_equal(estimator.sample(5), estimator.sample(5))
+    assert estimator.sample().shape == (1, 4)
+
+
+def test_samples_have_the_noise_of_the_likelihood(vae):
+    estimator, _ = vae
+    draws = estimator.sample(20_000, random_state=0)
+    spread = estimator.inverse_transform(np.random.default_rng(0).normal(size=(20_000, 2))).var(axis=0)
+    noise = float(estimator.model_.family.scale) ** 2
+    assert np.allclose(draws.var(axis=0), spread + noise, rtol=0.05)
+
+
+def test_works_in_a_pipeline(vae):
+    _, X = vae
+    assert make_pipeline(StandardScaler(), uc.VAE(**SMALL)).fit_transform(X).shape == (200, 2)
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "continuous_bernoulli", {"gaussian": {"scale": 0.5}}, uc.families.Gaussian(0.5)])
+@pytest.mark.parametrize("constants", [None, 0, 0.5, (0.3, 0.6)])
+def test_saved_and_loaded_is_the_same(tmp_path, family, constants):
+    X = np.random.default_rng(0).integers(0, 2, size=(100, 5)).astype(float)
+    estimator = uc.VAE(**SMALL, family=family, inverse_lipschitz=constants).fit(pd.DataFrame(X, columns=list("abcde")))
+    restored = uc.load(estimator.save(tmp_path / "run"))
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    assert np.array_equal(restored.transform(frame), estimator.transform(frame))
+    assert np.array_equal(restored.score_samples(frame), estimator.score_samples(frame))
+    pd.testing.assert_frame_equal(restored.history_, estimator.history_)
+    assert restored.seed_ == estimator.seed_ == 0
+    assert restored.feature_names_in_.tolist() == list("abcde")
+    assert restored.model_.decoder.constant == estimator.model_.decoder.constant
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.csv", "model.json", "model.safetensors"]
+    assert restored.save(tmp_path / "again").is_dir()
+
+
+def test_nothing_is_overwritten_unasked(vae, tmp_path):
+    estimator, _ = vae
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="already exists"):
+        estimator.save(tmp_path / "run")
+    assert (tmp_path / "run" / "precious.txt").read_text() == "mine"
+    estimator.save(tmp_path / "run", overwrite=True)
+    assert uc.load(tmp_path / "run").seed_ == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_save_that_fails_loses_nothing(vae, tmp_path, monkeypatch):
+    estimator, _ = vae
+    estimator.save(tmp_path / "run")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("uncollapse.estimators.save_file", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        estimator.save(tmp_path / "run", overwrite=True)
+    assert uc.load(tmp_path / "run").seed_ == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def damaged(folder, **changes):
+    settings = json.loads((folder / "model.json").read_text())
+    for key, value in changes.items():
+        target = settings["parameters"] if key in settings["parameters"] else settings
+        target[key] = value
+    (folder / "model.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: damaged(folder, format=99, version="9.0"), r"uncollapse 9\.0 in format 99.*upgrade"),
+        (lambda folder: damaged(folder, latent_dim=3), "damaged"),
+        (lambda folder: damaged(folder, latent_dim="many"), "latent_dim expects a positive integer"),
+        (lambda folder: damaged(folder, estimator="os.system"), "damaged"),
+        (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / "model.json").write_text("[]"), "damaged"),
+        (lambda folder: (folder / "model.json").unlink(), "holds no saved model"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 20), "damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1})), "damaged"),
+        (lambda folder: (folder / "history.csv").write_bytes(b""), "damaged"),
+    ],
+)
+def test_damaged_runs_are_refused_in_a_sentence(vae, tmp_path, damage, words):
+    folder = vae[0].save(tmp_path / "run")
+    damage(folder)
+    with pytest.raises(InputError, match=words) as caught:
+        uc.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def with_value(value):
+    X = np.random.default_rng(0).normal(size=(20, 4))
+    X[3, 2] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("arguments", "X", "words"),
+    [
+        ({}, with_value(np.nan), "1 NaN and 0 infinite.*row 3, column 2"),
+        ({}, with_value(-np.inf), "0 NaN and 1 infinite"),
+        ({}, with_value(1e300), "0 NaN and 1 infinite"),
+        ({}, with_value(0)[:1], "at least 2 rows, got n_samples=1"),
+        ({}, with_value(0)[:0], "0 sample"),
+        ({}, [["a", "b"], ["c", "d"]], "could not convert.*encode text"),
+        ({"family": "bernoulli"}, with_value(0), r"values in \[0, 1\], got values from -"),
+        ({"latent_dim": 5}, with_value(0), "latent_dim <= natural dimension, got latent_dim=5 with n_features=4"),
+        ({"latent_dim": 4, "inverse_lipschitz": (1, 2)}, with_value(0), "one number"),
+        ({"latent_dim": 0}, with_value(0), "latent_dim expects a positive integer, got 0"),
+        ({"inverse_lipschitz": -1}, with_value(0), "inverse_lipschitz expects a finite number >= 0"),
+        ({"inverse_lipschitz": np.nan}, with_value(0), "inverse_lipschitz expects"),
+        ({"hidden": ()}, with_value(0), "hidden expects a list of one or more positive widths"),
+        ({"family": "poison"}, with_value(0), "family expects one of"),
+        ({"learning_rate": 0}, with_value(0), "learning_rate expects a positive finite number"),
+        ({"random_state": -1}, with_value(0), "random_state expects a seed"),
+        ({"device": "abacus"}, with_value(0), "device expects one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(arguments, X, words):
+    with pytest.raises(InputError, match=words) as caught:
+        uc.VAE(**{**SMALL, **arguments}).fit(X)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_columns_than_in_fit_are_refused(vae):
+    estimator, X = vae
+    with pytest.raises(InputError, match=r"X has 3 features, but VAE is expecting 4.*same columns"):
+        estimator.transform(X[:, :3])
+    with pytest.raises(InputError, match=r"Z expects 2 columns.*got 3"):
+        estimator.inverse_transform(X[:, :3])
+    with pytest.raises(InputError, match="positive integer, got 0"):
+        estimator.sample(0)
+
+
+def test_more_latents_than_features_are_allowed_without_the_constraint():
+    assert uc.VAE(**{**SMALL, "latent_dim": 6}, inverse_lipschitz=None).fit(with_value(0)).transform(with_value(0)).shape == (20, 6)
+
+
+def test_grey_levels_are_announced_and_binarised():
+    X = np.random.default_rng(0).uniform(size=(50, 4))
+    with pytest.warns(UserWarning, match="dynamic binarisation"):
+        estimator = uc.VAE(**SMALL, family="bernoulli").fit(X)
+    assert np.array_equal(estimator.score_samples(X), estimator.score_samples(X))
+    assert set(np.unique(estimator.sample(50, random_state=0))) == {0.0, 1.0}
+
+
+def test_constant_data_train(tmp_path):
+    estimator = uc.VAE(**SMALL).fit(np.ones((20, 3)))
+    assert np.isfinite(estimator.score(np.ones((20, 3))))
+
+
+def test_a_strong_noise_collapses_an_ordinary_vae_and_not_an_inverse_lipschitz_one():
+    """The decoder's variance exceeds every eigenvalue of the covariance, so that the latents do not pay for themselves."""
+    X = np.random.default_rng(0).normal(size=(1000, 6)) * [1.5, 1.2, 1.0, 0.8, 0.5, 0.3]
+    settings = {**SMALL, "family": uc.families.Gaussian(2.0), "max_epochs": 40, "learning_rate": 3e-3}
+    ordinary = uc.diagnose(uc.VAE(**settings, inverse_lipschitz=None).fit(X), X)
+    constrained = uc.diagnose(uc.VAE(**settings, inverse_lipschitz=0.8).fit(X), X)
+    assert ordinary.verdict == "collapsed"
+    assert ordinary.estimates["kl_nats"].value < 0.01
+    assert constrained.verdict == "healthy"
+    assert constrained.estimates["kl_nats"].value > 0.1

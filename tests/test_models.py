@@ -1,0 +1,60 @@
+"""The terms of the bound, where the truth is known: a linear Gaussian model with its exact posterior."""
+
+import numpy as np
+import pytest
+import torch
+
+from uncollapse.diagnostics.likelihood import importance_log_likelihood, importance_log_weights
+from uncollapse.objectives import elbo
+
+
+def test_every_draw_of_the_exact_posterior_gives_the_exact_likelihood(linear_gaussian):
+    """log p(x, z) - log q(z|x) = log p(x) for all z, so a wrong constant in any term would show."""
+    x = linear_gaussian.data[:50]
+    noise = 3 * torch.randn(7, 50, 3, dtype=torch.double)
+    weights = importance_log_weights(linear_gaussian.model(), x, noise)
+    assert torch.allclose(weights, linear_gaussian.marginal.log_prob(x).expand(7, 50), atol=1e-10)
+
+
+def test_elbo_with_the_exact_posterior_is_the_exact_likelihood(linear_gaussian):
+    model, x = linear_gaussian.model(), linear_gaussian.data[:20].repeat(5000, 1)
+    torch.manual_seed(0)
+    terms = model(x)
+    draws = terms.kl.sum(-1) - terms.log_px_z
+    exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data[:20]).mean()
+    assert (draws.mean() - exact).abs() < 4 * draws.std() / len(draws) ** 0.5
+    torch.manual_seed(0)
+    assert elbo(model, x, 0).value == draws.mean()
+
+
+def test_elbo_with_a_wide_posterior_lies_below_by_its_divergence(linear_gaussian):
+    x, widened = linear_gaussian.data[:20].repeat(5000, 1), 1.5
+    torch.manual_seed(0)
+    loss = elbo(linear_gaussian.model(widened), x, 0).value
+    exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data[:20]).mean()
+    divergence = 3 * (-np.log(widened) + widened**2 / 2 - 0.5)  # KL between Gaussians of equal mean, three units
+    assert (loss - exact).item() == pytest.approx(divergence, abs=0.03)
+
+
+def test_kl_is_that_of_two_gaussians(linear_gaussian):
+    model, x = linear_gaussian.model(), linear_gaussian.data[:4]
+    q = model.posterior(x)
+    expected = q.mean.square() / 2 + q.variance / 2 - 0.5 - q.variance.log() / 2
+    assert torch.allclose(model(x).kl, expected, atol=1e-12)
+
+
+def test_importance_weighting_reaches_the_exact_likelihood_from_a_wrong_posterior(linear_gaussian):
+    rows = linear_gaussian.data.numpy()
+    exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
+    few = importance_log_likelihood(linear_gaussian.model(widened=1.5), rows, n_samples=1).mean()
+    many = importance_log_likelihood(linear_gaussian.model(widened=1.5), rows, n_samples=2000).mean()
+    assert many == pytest.approx(exact, abs=0.005)
+    assert few < exact - 0.2
+
+
+def test_importance_weights_average_over_draws_not_over_their_logarithms(linear_gaussian):
+    model, rows = linear_gaussian.model(widened=1.5), linear_gaussian.data[:3].numpy()
+    one_each = importance_log_likelihood(model, rows, n_samples=1)
+    two_each = importance_log_likelihood(model, rows, n_samples=2)
+    assert not np.allclose(one_each, two_each)
+    assert (importance_log_likelihood(model, rows, n_samples=500) == importance_log_likelihood(model, rows, n_samples=500)).all()

@@ -1,0 +1,133 @@
+"""The engine: what it changes, what it leaves alone, and how it stops."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import uncollapse as uc
+from uncollapse.errors import NonFiniteLossError
+from uncollapse.objectives import elbo
+from uncollapse.training import engine
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0}
+
+
+def state_of(estimator):
+    return {name: value.clone() for name, value in estimator.model_.state_dict().items()}
+
+
+@pytest.mark.parametrize("arguments", [{"inverse_lipschitz": 0.5}, {"inverse_lipschitz": None}, {"latent_dim": 4}])
+def test_every_parameter_moves_and_comes_back(blobs, tmp_path, arguments, monkeypatch):
+    start = {}
+    monkeypatch.setattr(engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters()))
+    uc.VAE(**{**SMALL, **arguments}).fit(blobs[0])
+    monkeypatch.undo()
+    estimator = uc.VAE(**{**SMALL, **arguments}).fit(blobs[0])
+    trained = dict(estimator.model_.named_parameters())
+    assert start.keys() == trained.keys()
+    for name, value in trained.items():
+        assert not torch.equal(value, start[name]), f"{name} did not move"
+    restored = uc.load(estimator.save(tmp_path / "run"))
+    for name, value in estimator.model_.state_dict().items():
+        assert torch.equal(value, restored.model_.state_dict()[name]), name
+
+
+def test_training_lowers_the_loss(blobs):
+    history = uc.VAE(**{**SMALL, "max_epochs": 30}).fit(blobs[0]).history_
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 1
+    assert np.allclose(history["loss"], history["reconstruction"] + history["kl"], atol=1e-4)
+    assert history["epoch"].tolist() == list(range(30))
+    assert (history["seconds"].diff().dropna() > 0).all()
+
+
+def test_the_seed_decides_everything(blobs):
+    first, again = (state_of(uc.VAE(**SMALL).fit(blobs[0])) for _ in range(2))
+    other = state_of(uc.VAE(**{**SMALL, "random_state": 1}).fit(blobs[0]))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["posterior.net.0.weight"], other["posterior.net.0.weight"])
+
+
+def test_the_global_generator_is_left_alone(blobs):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    estimator = uc.VAE(**SMALL).fit(blobs[0])
+    estimator.sample(3)
+    uc.diagnose(estimator, blobs[0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_each_epoch_sees_every_row_once_in_another_order():
+    loader = engine.row_loader(torch.arange(10.0)[:, None], batch_size=4, seed=0)
+    orders = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        orders.append(torch.cat(batches).flatten().tolist())
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
+    assert orders[0] != orders[1]
+
+
+def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blobs, monkeypatch):
+    def failing(model, x, step):
+        loss, terms = elbo(model, x, step)
+        return (loss * float("nan") if step == 6 else loss), terms
+
+    monkeypatch.setattr("uncollapse.estimators.elbo", failing)
+    estimator = uc.VAE(**SMALL)  # 180 rows in batches of 50: four steps in an epoch
+    with pytest.raises(NonFiniteLossError, match=r"nan at step 6, batch 2 of epoch 1.*after 1 whole epochs.*learning_rate"):
+        estimator.fit(blobs[0])
+    monkeypatch.undo()
+    expected = state_of(uc.VAE(**{**SMALL, "max_epochs": 1}).fit(blobs[0]))
+    assert all(torch.equal(value, expected[name]) for name, value in state_of(estimator).items())
+    assert len(estimator.history_) == 1
+
+
+def test_a_learning_rate_that_explodes_ends_in_a_sentence_and_finite_parameters(blobs):
+    estimator = uc.VAE(**{**SMALL, "learning_rate": 1e30})
+    with pytest.raises(NonFiniteLossError, match="Lower learning_rate"):
+        estimator.fit(blobs[0])
+    assert all(value.isfinite().all() for value in state_of(estimator).values())
+
+
+def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, monkeypatch):
+    def interrupting(model, x, step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return elbo(model, x, step)
+
+    monkeypatch.setattr("uncollapse.estimators.elbo", interrupting)
+    before = signal.getsignal(signal.SIGINT)
+    estimator = uc.VAE(**{**SMALL, "max_epochs": 100})
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(blobs[0])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(estimator.history_) == 2
+    assert np.isfinite(estimator.score(blobs[0]))
+
+
+def test_training_works_outside_the_main_thread(blobs):
+    estimator = uc.VAE(**SMALL)
+    thread = threading.Thread(target=estimator.fit, args=(blobs[0],))
+    thread.start()
+    thread.join()
+    assert len(estimator.history_) == 3
+
+
+def test_training_leaves_no_files_and_says_nothing(blobs, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    uc.VAE(**SMALL).fit(blobs[0])
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_last_step_that_explodes_is_noticed(blobs):
+    estimator = uc.VAE(**{**SMALL, "learning_rate": 1e30, "max_epochs": 1, "batch_size": 180})
+    with pytest.raises(NonFiniteLossError, match="after step 0, the last"):
+        estimator.fit(blobs[0])
+    assert np.isfinite(estimator.score(blobs[0]))
