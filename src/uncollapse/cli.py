@@ -1,0 +1,229 @@
+"""The command line: a thin shell over the library. Heavy imports happen inside commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uncollapse.errors import InputError, NonFiniteLossError
+
+if TYPE_CHECKING:
+    from uncollapse.diagnostics import Report
+
+DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="uncollapse",
+    help="Variational autoencoders whose latents cannot collapse, and the diagnosis of those that have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Named data sets: what there is, and fetching it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataArgument = Annotated[str, typer.Argument(help="A .npy, .npz, .csv or .parquet file, or a named data set.", show_default=False)]
+LabelsOption = Annotated[
+    str | None, typer.Option(help="Column (or array of an .npz) with labels; kept out of the data.", show_default=False)
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what is already there to be replaced.")]
+
+
+def main() -> None:
+    """Run the command line. Bad input ends in one sentence and exit code 2, never in a traceback."""
+    warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), EXIT_BAD_INPUT)
+    except NonFiniteLossError as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where, and please report it)", 1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("uncollapse-demo.html"),
+    seed: Annotated[int, typer.Option(help="Seed of all three trainings.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Watch an ordinary VAE collapse, and an inverse-Lipschitz VAE not, on real data, in under a minute and a half."""
+    from uncollapse.demo import run_demo
+
+    reports = run_demo(output, seed, overwrite, tell=typer.echo)
+    _print_comparison(reports)
+    typer.echo(f"\nOpen {output.resolve()} in a browser.")
+
+
+@app.command()
+def fit(
+    data: DataArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Arguments of uncollapse.VAE: latent_dim, inverse_lipschitz, family, embedding, hidden, max_epochs, batch_size, "
+            "learning_rate, random_state, device, verbose. For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/ and the name of the data")
+    ] = None,
+    labels: LabelsOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Train a VAE and save it as a run. Ctrl-C saves what has been learned so far."""
+    given = _read_settings(config, settings or [])
+    from uncollapse.data import load
+    from uncollapse.estimators import VAE
+    from uncollapse.files import check_writable
+    from uncollapse.parameters import check_parameters
+
+    check_parameters(VAE, given)
+    train = load(data, "train", labels)
+    run = output or Path("runs") / train.name
+    check_writable(run, overwrite)
+    estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
+    typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
+    try:
+        estimator.fit(train.X)
+    except (KeyboardInterrupt, NonFiniteLossError) as stop:
+        if not hasattr(estimator, "model_"):
+            raise
+        estimator.save(run, overwrite)
+        if isinstance(stop, NonFiniteLossError):
+            raise NonFiniteLossError(f"{stop} It was saved in {run}.") from None
+        _fail(f"interrupted after {len(estimator.history_)} epochs; what was learned is in {run}", EXIT_INTERRUPTED)
+    estimator.save(run, overwrite)
+    last = estimator.history_.iloc[-1]
+    typer.echo(
+        f"{int(last['epoch']) + 1} epochs in {last['seconds']:.1f} s, seed {estimator.seed_}: "
+        f"loss {last['loss']:.2f}, KL {last['kl']:.2f} nats per example\nsaved in {run}; next: uncollapse diagnose {run} {data}"
+    )
+
+
+@app.command()
+def diagnose(
+    run: Annotated[Path, typer.Argument(help="Folder that `uncollapse fit` wrote.", show_default=False)],
+    data: DataArgument,
+    split: Annotated[str, typer.Option(help="Part of a named data set: train or test.")] = "test",
+    labels: LabelsOption = None,
+    html: Annotated[Path | None, typer.Option(help="Where the page goes.", show_default="report.html in the run")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the numbers go.", show_default="report.json in the run")] = None,
+    n_importance: Annotated[int, typer.Option(min=1, help="Importance samples for each example.")] = 64,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Report how much a model's latents say about data."""
+    import uncollapse as uc
+    from uncollapse.data import load
+    from uncollapse.files import check_writable
+
+    estimator = uc.load(run)
+    pages = [html or run / "report.html", json or run / "report.json"]
+    for page in pages:
+        check_writable(page, overwrite)
+    part = load(data, split, labels)
+    report = uc.diagnose(estimator, part.X, part.labels, name=run.name, image_shape=part.image_shape, n_importance=n_importance)
+    typer.echo(repr(report))
+    report.to_html(pages[0], overwrite)
+    report.to_json(pages[1], overwrite)
+    typer.echo(f"\nwritten: {pages[0]}, {pages[1]}")
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the named data sets, and where each is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from uncollapse.data import NAMED
+
+    table = Table("name", "what it is", "where", box=None)
+    for name, named in NAMED.items():
+        table.add_row(name, named.description, named.whereabouts())
+    Console().print(table)
+
+
+@data_app.command("fetch")
+def fetch_data(name: Annotated[str, typer.Argument(help="Name of a data set.", show_default=False)]) -> None:
+    """Download a data set, unless it is on this machine already."""
+    from uncollapse.data import NAMED
+
+    if name not in NAMED:
+        raise InputError(f"there is no data set {name!r}: expected one of {', '.join(NAMED)}.")
+    for path in NAMED[name].fetch():
+        typer.echo(path)
+    typer.echo(f"{name} is ready")
+
+
+def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    settings: dict[str, Any] = {}
+    if config is not None:
+        if not config.is_file():
+            raise InputError(f"there is no configuration file {config}: check the path.")
+        try:
+            content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{config} is not valid YAML ({' '.join(str(error).split())}): expected lines of `key: value`."
+            ) from None
+        if not isinstance(content, dict):
+            raise InputError(f"{config} expects lines of `key: value`, got {type(content).__name__}.")
+        settings |= {str(key): value for key, value in content.items()}
+    return settings | dict(_read_override(override) for override in overrides)
+
+
+def _read_override(override: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not (key and equals):
+        raise InputError(f"a setting expects KEY=VALUE, got {override!r}: for example inverse_lipschitz=1.5.")
+    listed = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
+    try:
+        return key, None if text == "None" else yaml.safe_load(listed)
+    except yaml.YAMLError:
+        raise InputError(
+            f"the value of {key} cannot be read, got {text!r}: expected YAML, such as 1.5, null or [512, 512]."
+        ) from None
+
+
+def _print_comparison(reports: Sequence[Report]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from uncollapse.diagnostics.page import comparison
+
+    table = Table("", *(report.name for report in reports), box=None)
+    for label, cells in [("", [report.verdict for report in reports]), *comparison(reports)]:
+        table.add_row(label, *cells)
+    Console().print("\n", table)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"note: {message}", err=True)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)

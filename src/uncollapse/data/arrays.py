@@ -1,0 +1,156 @@
+"""Arrays from files: .npy, .npz, .csv and .parquet."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uncollapse.errors import InputError
+
+# Names under which an .npz commonly holds the examples and their labels.
+EXAMPLE_KEYS = ("X", "x", "data", "images", "arr_0")
+LABEL_KEYS = ("y", "Y", "labels", "label", "target")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples, one a row.
+
+    Attributes:
+        X: shape (n, d).
+        labels: shape (n,), or None. Never used in training.
+        name: what to call the data.
+        image_shape: (height, width) where a row is an image.
+        defaults: arguments of the estimators that suit these data.
+    """
+
+    X: np.ndarray
+    labels: np.ndarray | None = None
+    name: str = "data"
+    image_shape: tuple[int, int] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_file(path: str | Path, labels: str | None = None) -> Data:
+    """Read examples from a file. Nothing in it can be executed.
+
+    Args:
+        path: .npy or .npz (arrays whose first axis counts examples), .csv or .parquet (numeric columns).
+        labels: the column, or the array of an .npz, that holds labels instead of data.
+
+    Raises:
+        InputError: if the file is missing, empty, damaged, of another format, or holds something other than numbers.
+    """
+    path = Path(path)
+    if path.suffix not in READERS:
+        raise InputError(f"data expect a file that ends in {', '.join(READERS)}, or the name of a data set, got {str(path)!r}.")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): expected a {path.suffix} file with examples.")
+    X, y = READERS[path.suffix](path, labels)
+    if y is not None and len(y) != len(X):
+        raise InputError(f"{path} holds {len(X)} examples but {len(y)} labels: expected one label for each example.")
+    if X.ndim < 2 or X.size == 0:
+        raise InputError(
+            f"{path} holds an array of shape {X.shape}: expected examples in rows, at least one, and a column or more."
+        )
+    if X.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds values of type {X.dtype}: expected real numbers.")
+    image_shape = (X.shape[1], X.shape[2]) if X.ndim == 3 else None
+    return Data(X.reshape(len(X), -1), y, path.stem, image_shape)
+
+
+def _read_npy(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    if labels is not None:
+        raise InputError(f"{path} is one array and has no part named {labels!r}: save examples and labels together as .npz.")
+    return _load_numpy(path), None
+
+
+def _read_npz(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    archive = _load_numpy(path)
+    keys = list(archive)
+    label_key = labels or next((key for key in LABEL_KEYS if key in keys), None)
+    if labels is not None and labels not in keys:
+        raise InputError(f"{path} has no array named {labels!r}: it holds {', '.join(keys)}.")
+    others = [key for key in keys if key != label_key]
+    key = others[0] if len(others) == 1 else next((key for key in EXAMPLE_KEYS if key in others), None)
+    if key is None:
+        raise InputError(f"{path} holds the arrays {', '.join(keys) or '(none)'}: name the one with the examples X.")
+    try:
+        return archive[key], None if label_key is None else archive[label_key]
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+
+
+def _load_numpy(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    if "Object arrays" in str(error):
+        return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
+    reason = " ".join(str(error).split())
+    return InputError(f"{path} cannot be read as {path.suffix} ({reason}): it may be damaged or of another format.")
+
+
+def _read_csv(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        frame = pd.read_csv(path)
+        if all(_is_number(name) for name in frame.columns):  # there was no header: the first example was taken for one
+            frame = pd.read_csv(path, header=None)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise _damaged(path, error) from None
+    return _split_frame(frame, path, labels)
+
+
+def _read_parquet(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
+    except (ValueError, OSError) as error:
+        raise _damaged(path, error) from None
+    return _split_frame(frame, path, labels)
+
+
+def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    frame.columns = frame.columns.map(str)
+    if labels is not None and labels not in frame:
+        raise InputError(f"{path} has no column {labels!r}: its columns are {_some(list(frame.columns))}.")
+    y = None if labels is None else frame.pop(labels).to_numpy()
+    if frame.empty:
+        raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
+    text = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    if text:
+        raise InputError(
+            f"{path} has text where numbers belong, in {_some(text)}: remove or encode these columns, "
+            "or name one as labels (--labels)."
+        )
+    return frame.to_numpy(dtype=np.float64), y
+
+
+def _some(names: list[Any]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _is_number(text: object) -> bool:
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+Reader = Callable[[Path, str | None], tuple[np.ndarray, np.ndarray | None]]
+READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}

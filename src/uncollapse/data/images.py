@@ -1,0 +1,77 @@
+"""Image data sets in the IDX format of MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from uncollapse.data.arrays import Data
+from uncollapse.data.download import Source
+from uncollapse.errors import InputError
+
+IDX_UNSIGNED_BYTE = 0x08
+SPLIT_PREFIX = {"train": "train", "test": "t10k"}
+
+# K23 table 3 and appendix C of W21: images are dynamically binarised, 64 latents, hidden layers of 512 units.
+BINARISED_IMAGES = {"family": "bernoulli", "latent_dim": 64, "hidden": (512, 512), "max_epochs": 10, "batch_size": 100}
+
+FASHION_MNIST = Source(
+    folder="fashion_mnist",
+    url="https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    md5={
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    system_folders=("/usr/share/datasets/fashion-mnist",),
+)
+
+MNIST = Source(
+    folder="mnist",
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    md5={
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+
+
+def load_idx_images(name: str, source: Source, split: str) -> Data:
+    """Images in [0, 1] and their labels.
+
+    Raises:
+        InputError: if a file can neither be found nor fetched, or is damaged.
+    """
+    prefix = SPLIT_PREFIX[split]
+    images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
+    labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
+    X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
+    return Data(X, labels, name, (images.shape[1], images.shape[2]), BINARISED_IMAGES)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An array of bytes from a gzipped IDX file.
+
+    Raises:
+        InputError: if the file is damaged or not of this format.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+        zeros, kind, n_dims = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
+    except (OSError, EOFError, struct.error, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read as gzipped IDX ({error}): it may be damaged; delete it and fetch it again."
+        ) from None
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
+    if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):
+        raise InputError(f"{path} is not an IDX file of {shape} bytes: it may be damaged; delete it and fetch it again.")
+    return values.reshape(shape)

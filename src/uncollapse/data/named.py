@@ -1,0 +1,102 @@
+"""Data sets that go by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from uncollapse.data.arrays import READERS, Data, read_file
+from uncollapse.data.download import Source
+from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
+from uncollapse.errors import InputError
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A data set with a training and a test part.
+
+    Attributes:
+        description: what it is, in a line.
+        load_split: returns the part that is asked for.
+        source: where its files come from, if it has any.
+    """
+
+    description: str
+    load_split: Callable[[str], Data]
+    source: Source | None = None
+
+    def whereabouts(self) -> str:
+        """Where the files are, in words."""
+        if self.source is None:
+            return "comes with a dependency"
+        found = {name: self.source.find(name) for name in self.source.md5}
+        missing = sum(path is None for path in found.values())
+        if missing:
+            return f"{missing} of {len(found)} files to fetch"
+        return str(next(path.parent for path in found.values() if path is not None))
+
+    def fetch(self) -> list[Path]:
+        """The files, downloaded where they are not on this machine.
+
+        Raises:
+            InputError: if a download fails.
+        """
+        return [] if self.source is None else [self.source.fetch(name) for name in self.source.md5]
+
+
+def _load_digits(split: str) -> Data:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=labels)
+    rows = train if split == "train" else test
+    X = (pixels[rows] / 16).astype(np.float32)
+    return Data(X, labels[rows], "digits", (8, 8), {"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100})
+
+
+NAMED: dict[str, NamedData] = {
+    "digits": NamedData("1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn", _load_digits),
+    "fashion-mnist": NamedData(
+        "60,000 + 10,000 grey images of clothing, 28 x 28, 10 classes (Xiao et al. 2017)",
+        partial(load_idx_images, "fashion-mnist", FASHION_MNIST),
+        FASHION_MNIST,
+    ),
+    "mnist": NamedData(
+        "60,000 + 10,000 handwritten digits, 28 x 28 (LeCun et al. 1998)",
+        partial(load_idx_images, "mnist", MNIST),
+        MNIST,
+    ),
+}
+
+
+def load(source: str | Path, split: str = "train", labels: str | None = None) -> Data:
+    """Load a named data set or a file.
+
+    Args:
+        source: a name of `NAMED`, or the path of a file, which is read whole.
+        split: the part of a named data set, "train" or "test".
+        labels: the column (or array) of a file that holds labels.
+
+    Raises:
+        InputError: if there is neither such a name nor such a file, or the data cannot be read.
+
+    >>> load("digits").X.shape
+    (1347, 64)
+    """
+    if split not in SPLITS:
+        raise InputError(f"split expects one of {', '.join(SPLITS)}, got {split!r}.")
+    if str(source) in NAMED:
+        return NAMED[str(source)].load_split(split)
+    if Path(source).suffix not in READERS:
+        raise InputError(
+            f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file that ends in "
+            f"{', '.join(READERS)}."
+        )
+    return read_file(source, labels)

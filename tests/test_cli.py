@@ -1,0 +1,225 @@
+"""The command line as a user meets it: what it prints, where it writes, and how it fails."""
+
+import inspect
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import uncollapse as uc
+from uncollapse import cli
+
+SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder; returns its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(100, 4)))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["uncollapse", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_fit_and_diagnose(run, tmp_path):
+    code, out, err = run("fit", "x.npy", *SMALL, "inverse_lipschitz=0.3,0.6")
+    assert (code, err) == (0, "")
+    assert "100 rows, 4 features" in out
+    assert "seed 0" in out
+    assert "saved in runs/x; next: uncollapse diagnose runs/x x.npy" in out
+    assert uc.load("runs/x").model_.decoder.constants == (0.3, 0.6)
+    code, out, _ = run("diagnose", "runs/x", "x.npy")
+    assert code == 0
+    assert "nll_nats" in out
+    assert json.loads((tmp_path / "runs/x/report.json").read_text())["n_examples"] == 100
+    assert (tmp_path / "runs/x/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_named_data_bring_their_settings_and_their_split(run):
+    code, _, _ = run("fit", "digits", *SMALL)
+    assert code == 0
+    assert uc.load("runs/digits").latent_dim == 16
+    _, out, _ = run("diagnose", "runs/digits", "digits")
+    assert "450 examples" in out
+    _, out, _ = run("diagnose", "runs/digits", "digits", "--split", "train", "--overwrite")
+    assert "1347 examples" in out
+
+
+def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):
+    (tmp_path / "c.yaml").write_text("max_epochs: 1\nhidden: [8]\nlatent_dim: 3\nfamily: {gaussian: {scale: 0.5}}\n")
+    assert run("fit", "x.npy", "--config", "c.yaml", "latent_dim=1", "--output", "here")[0] == 0
+    loaded = uc.load("here")
+    assert (loaded.latent_dim, loaded.max_epochs, loaded.model_.family.fixed_scale) == (1, 1, 0.5)
+
+
+def test_none_and_null_give_the_ordinary_decoder(run):
+    for index, word in enumerate(("None", "null")):
+        assert run("fit", "x.npy", *SMALL, f"inverse_lipschitz={word}", "-o", f"run{index}")[0] == 0
+        assert uc.load(f"run{index}").inverse_lipschitz is None
+
+
+def test_grey_levels_are_announced(run):
+    np.save("grey.npy", np.random.default_rng(0).uniform(size=(50, 4)))
+    code, _, err = run("fit", "grey.npy", *SMALL, "family=bernoulli")
+    assert code == 0
+    assert err.startswith("note: X holds values strictly between 0 and 1")
+
+
+def bad(name, content):
+    """Writes a file, whose name then stands in the command."""
+    if isinstance(content, bytes):
+        with open(name, "wb") as file:
+            file.write(content)
+    else:
+        np.save(name, content)
+    return name
+
+
+BAD_INPUT = {
+    "negative constant": (lambda: ["fit", "x.npy", "inverse_lipschitz=-1"], "inverse_lipschitz expects a finite number >= 0"),
+    "unknown parameter": (lambda: ["fit", "x.npy", "latent_dims=3"], "did you mean 'latent_dim'"),
+    "no equals sign": (lambda: ["fit", "x.npy", "latent_dim"], "KEY=VALUE"),
+    "broken value": (lambda: ["fit", "x.npy", "hidden=[8"], "cannot be read"),
+    "text for a number": (lambda: ["fit", "x.npy", "max_epochs=many"], "max_epochs expects a positive integer, got 'many'"),
+    "too many latents": (lambda: ["fit", "x.npy", "latent_dim=9"], "latent_dim <= natural dimension"),
+    "missing file": (lambda: ["fit", "nowhere.npy"], "there is no file"),
+    "unknown data": (lambda: ["fit", "nowhere"], "there is no data set"),
+    "empty file": (lambda: ["fit", bad("empty.csv", b"")], "is empty"),
+    "text": (lambda: ["fit", bad("text.csv", b"a,b\n1,x\n2,y\n")], "text where numbers belong"),
+    "one row": (lambda: ["fit", bad("one.npy", np.zeros((1, 4)))], "at least 2 rows"),
+    "nan": (lambda: ["fit", bad("nan.npy", np.full((5, 4), np.nan))], "20 NaN"),
+    "infinite": (lambda: ["fit", bad("inf.npy", np.full((5, 4), np.inf))], "20 infinite"),
+    "support": (lambda: ["fit", bad("two.npy", 2 * np.ones((5, 4))), "family=bernoulli"], r"values in [0, 1]"),
+    "missing configuration": (lambda: ["fit", "x.npy", "--config", "no.yaml"], "there is no configuration file"),
+    "broken configuration": (lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"a: [")], "not valid YAML"),
+    "listed configuration": (lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"- a")], "lines of `key: value`, got list"),
+    "no run": (lambda: ["diagnose", ".", "x.npy"], "holds no saved model"),
+    "columns": (lambda: ["diagnose", "run", bad("y.npy", np.zeros((5, 3)))], "X has 3 features, but VAE is expecting 4"),
+    "label column": (lambda: ["fit", bad("a.csv", b"a,b\n1,2\n"), "--labels", "c"], "no column 'c'"),
+    "existing run": (lambda: ["fit", "x.npy", "-o", "run"], "already exists"),
+    "existing page": (lambda: ["demo", "-o", "x.npy"], "already exists"),
+    "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_ends_in_one_sentence_and_code_2(run, tmp_path, case):
+    assert run("fit", "x.npy", *SMALL, "-o", "run")[0] == 0
+    command, words = BAD_INPUT[case]
+    arguments = command()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert words in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_a_newer_version_is_refused(run, tmp_path):
+    run("fit", "x.npy", *SMALL, "-o", "run")
+    settings = json.loads((tmp_path / "run/model.json").read_text())
+    (tmp_path / "run/model.json").write_text(json.dumps(settings | {"format": 99, "version": "9.0"}))
+    code, _, err = run("diagnose", "run", "x.npy")
+    assert code == 2
+    assert "saved by uncollapse 9.0 in format 99" in err
+
+
+def test_overwrite_replaces(run):
+    for _ in range(2):
+        assert run("fit", "x.npy", *SMALL, "--overwrite")[0] == 0
+
+
+def test_an_unexpected_error_is_a_sentence_too(run, monkeypatch):
+    def surprise(*_, **__):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("uncollapse.data.load", surprise)
+    code, _, err = run("fit", "x.npy")
+    assert code == 1
+    assert "unexpected ZeroDivisionError: surprise" in err
+    monkeypatch.setenv("UNCOLLAPSE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("fit", "x.npy")
+
+
+def test_a_non_finite_loss_saves_the_last_good_state(run):
+    code, _, err = run("fit", "x.npy", *SMALL, "learning_rate=1.0e+30")
+    assert code == 1
+    assert "Lower learning_rate" in err
+    assert "saved in runs/x" in err
+    assert np.isfinite(uc.load("runs/x").transform(np.load("x.npy"))).all()
+
+
+def test_help_is_cheap_and_names_every_parameter(run):
+    heavy = "import sys; from uncollapse import cli; print([m for m in ('torch', 'lightning', 'matplotlib', 'pandas', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    source = inspect.getsource(cli.fit)
+    for name in inspect.signature(uc.VAE).parameters:
+        assert name in source, f"{name} is missing from the help of `fit`"
+
+
+def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("data", "list")
+    assert code == 0
+    assert "digits" in out
+    assert "4 of 4 files to fetch" in out
+    assert run("data", "fetch", "digits")[1].strip() == "digits is ready"
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_loadable_run(tmp_path):
+    X = np.random.default_rng(0).normal(size=(2000, 4))
+    np.save(tmp_path / "x.npy", X)
+    command = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=100000", "hidden=8,8"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "training" in process.stdout.readline()
+    time.sleep(8)  # Lightning's import, and some epochs
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted after" in err
+    assert "Traceback" not in err
+    restored = uc.load(tmp_path / "runs" / "x")
+    assert np.isfinite(restored.transform(X)).all()
+    assert len(restored.history_) > 0
+
+
+@pytest.mark.slow
+def test_demo_shows_a_collapse_and_its_cure(run, tmp_path):
+    code, out, err = run("demo")
+    assert (code, err) == (0, "")
+    assert "collapsed" in out
+    assert "healthy" in out
+    page = (tmp_path / "uncollapse-demo.html").read_text()
+    assert "seed 0" in page
+    assert page.count("<figure") >= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_the_verdicts_of_the_demo_do_not_hang_on_its_seed(tmp_path, seed):
+    from uncollapse.demo import run_demo
+
+    ordinary, _, constrained = run_demo(tmp_path / "demo.html", seed=seed, tell=lambda _: None)
+    assert ordinary.verdict == "collapsed"
+    assert constrained.verdict == "healthy"
+    assert constrained.estimates["kl_nats"].value > 100 * ordinary.estimates["kl_nats"].value
+    assert isinstance(constrained.summary(), pd.DataFrame)

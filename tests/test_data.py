@@ -1,0 +1,202 @@
+"""Files of every format, the named data sets, the downloader, and what each says of damaged input."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import os
+import pickle
+import struct
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from uncollapse.data import NAMED, load, read_file
+from uncollapse.data.download import Source
+from uncollapse.data.images import FASHION_MNIST, load_idx_images, read_idx
+from uncollapse.errors import InputError
+
+X = np.arange(12, dtype=float).reshape(4, 3)
+
+
+def test_every_format_gives_the_same_rows(tmp_path):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", X=X)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_csv(tmp_path / "headless.csv", index=False, header=False)
+    for name in ("x.npy", "x.npz", "x.csv", "headless.csv"):
+        assert np.array_equal(read_file(tmp_path / name).X, X), name
+    assert load(tmp_path / "x.csv").name == "x"
+
+
+def test_parquet_gives_the_same_rows(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+    pd.DataFrame(X, columns=["a", "b", "c"]).to_parquet(tmp_path / "x.parquet")
+    assert np.array_equal(read_file(tmp_path / "x.parquet").X, X)
+
+
+def test_labels_stay_out_of_the_data(tmp_path):
+    pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=list("uvuv")).to_csv(tmp_path / "x.csv", index=False)
+    data = read_file(tmp_path / "x.csv", labels="kind")
+    assert np.array_equal(data.X, X)
+    assert data.labels.tolist() == list("uvuv")
+    np.savez(tmp_path / "x.npz", images=X, y=[0, 1, 0, 1])
+    data = read_file(tmp_path / "x.npz")
+    assert np.array_equal(data.X, X)
+    assert data.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_stacks_of_images_are_flattened_and_remember_their_shape(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((5, 4, 3)))
+    data = read_file(tmp_path / "images.npy")
+    assert data.X.shape == (5, 12)
+    assert data.image_shape == (4, 3)
+
+
+class Explosive:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.npy", None, "there is no file"),
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", b"a,b\n", "no rows"),
+        ("text.csv", b"a,b\n1,red\n2,blue\n", "text where numbers belong, in 'b'.*--labels"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "cannot be read as .csv"),
+        ("binary.csv", bytes(range(128, 256)), "cannot be read as .csv"),
+        ("broken.npy", b"\x93NUMPY garbage", "cannot be read as .npy"),
+        ("broken.npz", b"PK garbage", "cannot be read as .npz"),
+        ("pickle.npy", pickle.dumps(Explosive()), "Python objects|cannot be read"),
+        ("broken.parquet", b"garbage", "cannot be read as .parquet|needs pyarrow"),
+        ("data.xlsx", b"garbage", "there is no data set"),
+    ],
+)
+def test_unreadable_files_are_refused_in_a_sentence(tmp_path, monkeypatch, name, content, words):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_arrays_of_objects_are_not_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("objects.npy", np.array([Explosive()], dtype=object), allow_pickle=True)
+    np.savez("objects.npz", X=np.array([Explosive()], dtype=object))
+    for name in ("objects.npy", "objects.npz"):
+        with pytest.raises(InputError, match="could run code"):
+            load(name)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "labels", "words"),
+    [
+        ({"a": X, "b": X}, None, "name the one with the examples X"),
+        ({"X": X, "y": [1, 2]}, None, "4 examples but 2 labels"),
+        ({"X": X}, "kind", "no array named 'kind'"),
+        ({"X": np.array(["a", "b"])[:, None]}, None, "expected real numbers"),
+        ({"X": np.zeros(3)}, None, "expected examples in rows"),
+    ],
+)
+def test_unsuitable_arrays_are_refused(tmp_path, arrays, labels, words):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=words):
+        read_file(tmp_path / "x.npz", labels)
+
+
+def test_unknown_names_and_splits_are_refused():
+    with pytest.raises(InputError, match=r"no data set 'fashion'.*digits, fashion-mnist, mnist"):
+        load("fashion")
+    with pytest.raises(InputError, match="split expects one of train, test, got 'half'"):
+        load("digits", "half")
+
+
+def test_digits_are_split_without_overlap():
+    train, test = load("digits"), load("digits", "test")
+    assert len(train.X) + len(test.X) == 1797
+    assert train.X.min() == 0
+    assert train.X.max() == 1
+    assert not {row.tobytes() for row in train.X} & {row.tobytes() for row in test.X}
+
+
+def idx(array):
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def upstream(tmp_path, monkeypatch):
+    """A data set on a server of its own, and a cache and data folder that are empty."""
+    monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path / "local"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    served = tmp_path / "served"
+    served.mkdir()
+    images = np.arange(2 * 3 * 4).reshape(2, 3, 4) * 10
+    files = {"t10k-images-idx3-ubyte.gz": idx(images), "t10k-labels-idx1-ubyte.gz": idx(np.array([7, 8]))}
+    for name, content in files.items():
+        (served / name).write_bytes(content)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    yield Source("tiny", f"http://127.0.0.1:{server.server_port}/", md5), served
+    server.shutdown()
+
+
+def test_files_are_fetched_once_and_checked(upstream):
+    source, served = upstream
+    data = load_idx_images("tiny", source, "test")
+    assert data.X.shape == (2, 12)
+    assert data.X[1, 11] == np.float32(230 / 255)
+    assert data.labels.tolist() == [7, 8]
+    assert data.image_shape == (3, 4)
+    for path in served.iterdir():
+        path.unlink()
+    assert load_idx_images("tiny", source, "test").labels.tolist() == [7, 8]
+
+
+def test_a_file_with_another_hash_is_refused(upstream):
+    source, served = upstream
+    (served / "t10k-labels-idx1-ubyte.gz").write_bytes(idx(np.array([1, 2])))
+    with pytest.raises(InputError, match="could not be fetched"):
+        load_idx_images("tiny", source, "test")
+
+
+def test_local_files_come_first(upstream, tmp_path):
+    source, _ = upstream
+    (tmp_path / "local" / "tiny").mkdir(parents=True)
+    (tmp_path / "local" / "tiny" / "t10k-labels-idx1-ubyte.gz").write_bytes(idx(np.array([3, 4])))
+    assert load_idx_images("tiny", source, "test").labels.tolist() == [3, 4]
+
+
+def test_an_unreachable_server_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
+    source = Source("tiny", "http://127.0.0.1:9/", {"t10k-images-idx3-ubyte.gz": "0" * 32})
+    with pytest.raises(InputError, match=f"could not be fetched from http://127.0.0.1:9/.*put the file into {tmp_path}"):
+        source.fetch("t10k-images-idx3-ubyte.gz")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b""), gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc")])
+def test_damaged_idx_files_are_refused(tmp_path, content):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_idx(tmp_path / "x.gz")
+
+
+def test_fashion_mnist_is_whole():
+    if any(FASHION_MNIST.find(name) is None for name in FASHION_MNIST.md5):
+        pytest.skip("Fashion-MNIST is not on this machine (UNCOLLAPSE_DATA)")
+    train, test = load("fashion-mnist"), load("fashion-mnist", "test")
+    assert train.X.shape == (60_000, 784)
+    assert test.X.shape == (10_000, 784)
+    assert np.bincount(train.labels).tolist() == [6000] * 10
+    assert NAMED["fashion-mnist"].whereabouts().endswith(("fashion_mnist", "fashion-mnist"))
