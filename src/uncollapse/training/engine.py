@@ -139,7 +139,8 @@ class Training(pl.LightningModule):
         if self.good_state:
             self.model.load_state_dict(self.good_state)
         raise NonFiniteLossError(
-            f"{what}. The model is in its state after {self.good_epochs} whole epochs. Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
+            f"{what}. The model is in its state after {self.good_epochs} whole epochs. "
+            f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
         )
 
 
