@@ -9,7 +9,7 @@ demo: .venv/core
 	$(BIN)/uncollapse demo --overwrite
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not (slow or browser or extra)"
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest -n 2

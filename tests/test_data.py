@@ -32,6 +32,7 @@ def test_every_format_gives_the_same_rows(tmp_path):
     assert load(tmp_path / "x.csv").name == "x"
 
 
+@pytest.mark.extra
 def test_parquet_gives_the_same_rows(tmp_path):
     pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     pd.DataFrame(X, columns=["a", "b", "c"]).to_parquet(tmp_path / "x.parquet")
@@ -192,6 +193,7 @@ def test_damaged_idx_files_are_refused(tmp_path, content):
         read_idx(tmp_path / "x.gz")
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_whole():
     if any(FASHION_MNIST.find(name) is None for name in FASHION_MNIST.md5):
         pytest.skip("Fashion-MNIST is not on this machine (UNCOLLAPSE_DATA)")
