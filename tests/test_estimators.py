@@ -172,6 +172,7 @@ def with_value(value):
         ({"learning_rate": 0}, with_value(0), "learning_rate expects a positive finite number"),
         ({"random_state": -1}, with_value(0), "random_state expects a seed"),
         ({"device": "abacus"}, with_value(0), "device expects one of auto, cpu, cuda, mps"),
+        ({"device": "mps"}, with_value(0), "device expects one that this machine has"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(arguments, X, words):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from uncollapse._version import __version__
 from uncollapse.errors import InputError, NonFiniteLossError
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where, and please report it)", 1)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"uncollapse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("uncollapse-demo.html"),
@@ -74,7 +88,7 @@ def fit(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Arguments of uncollapse.VAE: latent_dim, inverse_lipschitz, family, embedding, hidden, max_epochs, batch_size, "
             "learning_rate, random_state, device, verbose. For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
@@ -96,9 +110,11 @@ def fit(
     from uncollapse.estimators import VAE
     from uncollapse.files import check_writable
     from uncollapse.parameters import check_parameters
+    from uncollapse.progress import spinner
 
     check_parameters(VAE, given)
-    train = load(data, "train", labels)
+    with spinner(f"reading {data}"):
+        train = load(data, "train", labels)
     run = output or Path("runs") / train.name
     check_writable(run, overwrite)
     estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
@@ -135,12 +151,14 @@ def diagnose(
     import uncollapse as uc
     from uncollapse.data import load
     from uncollapse.files import check_writable
+    from uncollapse.progress import spinner
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
     for page in pages:
         check_writable(page, overwrite)
-    part = load(data, split, labels)
+    with spinner(f"reading {data}"):
+        part = load(data, split, labels)
     report = uc.diagnose(estimator, part.X, part.labels, name=run.name, image_shape=part.image_shape, n_importance=n_importance)
     typer.echo(repr(report))
     report.to_html(pages[0], overwrite)

@@ -56,7 +56,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         batch_size: rows in a step.
         learning_rate: of Adam.
         random_state: seed of everything that is random in training. The seed in force is `seed_`.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU where there is one. A loaded model goes to the same kind of device if the machine has it.
         verbose: show progress bars where there is a terminal.
 
     Attributes:
@@ -118,6 +118,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
+        parameters["device"] = resolve_device(parameters["device"])
         rows = self._read(X, reset=True)
         family = get_family(parameters["family"])
         _check_training_rows(family, rows)
@@ -145,7 +146,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 learning_rate=parameters["learning_rate"],
                 seed=self.seed_,
                 history=history,
-                accelerator={"cuda": "gpu"}.get(parameters["device"], parameters["device"]),
+                device=parameters["device"],
                 verbose=parameters["verbose"],
             )
         finally:  # what has been learned is kept, whatever ended the training
@@ -278,6 +279,26 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 ESTIMATORS: dict[str, type[VAE]] = {"VAE": VAE}
 
 
+def available_devices() -> list[str]:
+    """The kinds of device that this machine has, the fastest first."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, is_there in there.items() if is_there]
+
+
+def resolve_device(device: str) -> str:
+    """The kind of device to use: the fastest for "auto".
+
+    Raises:
+        InputError: if this machine has no such device.
+    """
+    available = available_devices()
+    if device == "auto":
+        return available[0]
+    if device not in available:
+        raise InputError(f"device expects one that this machine has ({', '.join(available)}), got {device!r}: use 'auto'.")
+    return device
+
+
 def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
     """An untrained model from an estimator's checked parameters."""
     latent_dim, hidden, constants = parameters["latent_dim"], parameters["hidden"], parameters["inverse_lipschitz"]
@@ -322,7 +343,8 @@ def load(folder: str | Path) -> VAE:
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{folder} holds a damaged model ({reason}): fit and save it again.") from None
-    estimator.model_ = model.eval().requires_grad_(False)
+    device = parameters["device"] if parameters["device"] in available_devices() else "auto"
+    estimator.model_ = model.to(resolve_device(device)).eval().requires_grad_(False)
     return estimator
 
 

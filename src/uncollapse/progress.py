@@ -10,6 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
+def spinner(label: str) -> Iterator[None]:
+    """A sign of life on standard error for work that cannot be counted, if that is a terminal."""
+    with Console(stderr=True).status(label):
+        yield
+
+
+@contextmanager
 def progress_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar of `total` steps on standard error, if that is a terminal or a notebook.
 

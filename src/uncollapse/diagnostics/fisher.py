@@ -37,7 +37,7 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
         torch.manual_seed(seed)
         z = model.prior().sample((n_samples,))
         per_draw = torch.cat([_squared_scores(model, statistic, chunk) for chunk in z.split(CHUNK)])
-    values = per_draw.double().cpu().numpy()
+    values = per_draw.cpu().double().numpy()
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n_samples)))
 
 

@@ -35,7 +35,7 @@ def train(
     learning_rate: float,
     seed: int,
     history: list[dict[str, float]],
-    accelerator: str = "auto",
+    device: str = "cpu",
     verbose: bool = True,
 ) -> None:
     """Minimise an objective by Adam. The model is trained in place and stays on the device that it was trained on.
@@ -50,7 +50,7 @@ def train(
         seed: decides the order of the rows and all draws. The global generator is left as it was.
         history: gains a row at the end of each epoch, keyed by `HISTORY_COLUMNS`: the epoch; the means over its batches of the
             loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start.
-        accelerator: Lightning's name of the kind of device.
+        device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
     Raises:
@@ -67,7 +67,7 @@ def train(
     ):
         trainer = pl.Trainer(
             max_epochs=max_epochs,
-            accelerator=accelerator,
+            accelerator={"cuda": "gpu"}.get(device, device),
             devices=1,
             callbacks=[_Watch(advance, interrupted)],
             logger=False,
