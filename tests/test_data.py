@@ -186,7 +186,11 @@ def test_an_unreachable_server_is_named_with_what_to_do(tmp_path, monkeypatch):
         source.fetch("t10k-images-idx3-ubyte.gz")
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b""), gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", gzip.compress(b"", mtime=0), gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc", mtime=0)],
+    ids=["empty", "garbage", "no header", "too short"],
+)
 def test_damaged_idx_files_are_refused(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(InputError, match="damaged"):

@@ -16,11 +16,13 @@ def information_floor(latent_dim: int, constant: float, scale: float = 1.0, prio
 
         I(x; z) >= (l/2) log(1 + (L/s)^2 exp(2 h(z) / l) / (2 pi e))
 
-    which is (l/2) log(1 + (L/s)^2) for the standard normal prior. I(x; z) is the mean over the model's own x of KL(p(z|x) ||
-    p(z)), the quantity that the KL of a VAE estimates; it does not bound the KL of q on given data. The bound holds for one
-    Brenier map, and for two around an isometric embedding, and is attained by linear decoders. Proof: the first l coordinates
-    of x already carry it; there the decoder's Jacobian has a determinant of at least L^l, which bounds the entropy of the
-    image, and the entropy power inequality adds the noise.
+    which is (l/2) log(1 + (L/s)^2) for the standard normal prior. I(x; z) is the mean over the model's own x of
+    KL(p(z|x) || p(z)), the quantity that the KL of a VAE estimates; the floor does not bound the KL of q on given data. It holds
+    for one Brenier map, and for two around an isometric embedding B, and is attained by f(z) = L B z.
+
+    Proof: project x onto the range of B, which cannot add information. There z -> B'f(z) has a Jacobian that is a product of
+    positive definite matrices >= L2 I and >= L1 I, so its determinant is >= L^l and the entropy of the image is
+    >= h(z) + l log L. The entropy power inequality adds the noise.
 
     Args:
         latent_dim: l.
