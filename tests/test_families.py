@@ -85,6 +85,13 @@ def test_continuous_bernoulli_agrees_with_torch_where_torch_is_accurate():
     assert torch.allclose(ContinuousBernoulli()(eta).mean, theirs.mean, atol=1e-8)
 
 
+@pytest.mark.parametrize("eta", [-0.21, -0.19, 0.05, 0.19, 0.21, 5.0])
+def test_continuous_bernoulli_series_meet_the_closed_forms(eta):
+    family, parameter = ContinuousBernoulli(), torch.tensor(eta, dtype=torch.double)
+    assert family.log_partition(parameter).item() == pytest.approx(math.log(math.expm1(eta) / eta), abs=1e-13)
+    assert family.expectation(parameter).item() == pytest.approx(-1 / math.expm1(-eta) - 1 / eta, abs=1e-13)
+
+
 def test_gaussian_density_is_that_of_the_mean_and_scale():
     eta, x = torch.tensor([3.0], dtype=torch.double), torch.tensor([2.0], dtype=torch.double)
     expected = torch.distributions.Normal(6.0, 2.0).log_prob(torch.tensor(2.0))
