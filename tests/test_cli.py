@@ -140,6 +140,12 @@ def test_a_run_of_a_newer_version_is_refused(run, tmp_path):
     assert "saved by uncollapse 9.0 in format 99" in err
 
 
+def test_an_existing_run_is_noticed_before_training(run):
+    run("fit", "x.npy", *SMALL)
+    code, out, _ = run("fit", "x.npy", *SMALL)
+    assert (code, out) == (2, "")
+
+
 def test_overwrite_replaces(run):
     for _ in range(2):
         assert run("fit", "x.npy", *SMALL, "--overwrite")[0] == 0
