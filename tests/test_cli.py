@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 import uncollapse as uc
+import uncollapse.runs
 from uncollapse import cli
 
 SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
@@ -67,6 +69,36 @@ def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):
     assert (loaded.latent_dim, loaded.max_epochs, loaded.model_.family.fixed_scale) == (1, 1, 0.5)
 
 
+def test_feature_names_are_kept_and_checked(run):
+    frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind="u")
+    frame.to_csv("my data.csv", index=False)
+    code, out, _ = run("fit", "my data.csv", *SMALL, "-o", "run", "--labels", "kind")
+    assert code == 0
+    assert "next: uncollapse diagnose run 'my data.csv' --labels kind" in out
+    assert run("diagnose", "run", "my data.csv", "--labels", "kind")[0] == 0
+    frame[["d", "c", "b", "a"]].to_csv("other.csv", index=False)
+    code, _, err = run("diagnose", "run", "other.csv", "--overwrite")
+    assert code == 2
+    assert "in the same order" in err
+
+
+def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "refuge"))
+    (tmp_path / "refuge").mkdir()
+    write = uc.runs.write_run
+
+    def full(folder, *args, **kwargs):
+        if "refuge" not in str(folder):
+            raise uc.InputError("cannot write (No space left on device)")
+        write(folder, *args, **kwargs)
+
+    monkeypatch.setattr("uncollapse.estimators.write_run", full)
+    code, _, err = run("fit", "x.npy", *SMALL)
+    assert code == 0
+    assert "No space left" in err
+    assert next((tmp_path / "refuge").rglob("model.json")).parent.name == "x"
+
+
 def test_none_and_null_give_the_ordinary_decoder(run):
     for index, word in enumerate(("None", "null")):
         assert run("fit", "x.npy", *SMALL, f"inverse_lipschitz={word}", "-o", f"run{index}")[0] == 0
@@ -91,7 +123,7 @@ def bad(name, content):
 
 
 BAD_INPUT = {
-    "negative constant": (lambda: ["fit", "x.npy", "inverse_lipschitz=-1"], "inverse_lipschitz expects a finite number >= 0"),
+    "negative constant": (lambda: ["fit", "x.npy", "inverse_lipschitz=-1"], "inverse_lipschitz expects a number from 0 to 1e6"),
     "unknown parameter": (lambda: ["fit", "x.npy", "latent_dims=3"], "did you mean 'latent_dim'"),
     "no equals sign": (lambda: ["fit", "x.npy", "latent_dim"], "KEY=VALUE"),
     "broken value": (lambda: ["fit", "x.npy", "hidden=[8"], "cannot be read"),
@@ -113,6 +145,17 @@ BAD_INPUT = {
     "label column": (lambda: ["fit", bad("a.csv", b"a,b\n1,2\n"), "--labels", "c"], "no column 'c'"),
     "existing run": (lambda: ["fit", "x.npy", "-o", "run"], "already exists"),
     "existing page": (lambda: ["demo", "-o", "x.npy"], "already exists"),
+    "no data": (lambda: ["fit"], "Missing argument"),
+    "no such option": (lambda: ["fit", "x.npy", "--sped"], "No such option"),
+    "no such command": (lambda: ["fits", "x.npy"], "No such command"),
+    "empty value": (lambda: ["fit", "x.npy", "inverse_lipschitz="], "KEY=VALUE"),
+    "wrong tag": (lambda: ["fit", "x.npy", "latent_dim=!!int abc"], "cannot be read"),
+    "truth for a number": (lambda: ["fit", "x.npy", "latent_dim=true"], "latent_dim expects a positive integer, got True"),
+    "labels of a named set": (lambda: ["fit", "digits", "--labels", "k"], "leave them out"),
+    "unwritable": (lambda: ["fit", "x.npy", "-o", "x.npy/run"], "cannot write"),
+    "long name": (lambda: ["fit", "x.npy", "-o", "a" * 300], "cannot write"),
+    "the data's own folder": (lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"], "its own data"),
+    "one file for two": (lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"], "two files"),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }
 
@@ -120,6 +163,7 @@ BAD_INPUT = {
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_ends_in_one_sentence_and_code_2(run, tmp_path, case):
     assert run("fit", "x.npy", *SMALL, "-o", "run")[0] == 0
+    shutil.copy("x.npy", "run/x.npy")
     command, words = BAD_INPUT[case]
     arguments = command()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -192,17 +236,21 @@ def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_loadable_run(tmp_path):
+@pytest.mark.parametrize("wait", [0, 10])
+def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
+    """At once, before the first step, and in the middle."""
     X = np.random.default_rng(0).normal(size=(2000, 4))
     np.save(tmp_path / "x.npy", X)
     command = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=100000", "hidden=8,8"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert "training" in process.stdout.readline()
-    time.sleep(8)  # Lightning's import, and some epochs
+    time.sleep(wait)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)  # impatience must not cost the run
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted after" in err
+    assert "interrupted in epoch" in err
     assert "Traceback" not in err
     restored = uc.load(tmp_path / "runs" / "x")
     assert np.isfinite(restored.transform(X)).all()

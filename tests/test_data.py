@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uncollapse.data import NAMED, load, read_file
+from uncollapse.data import load, read_file
 from uncollapse.data.download import Source
-from uncollapse.data.images import FASHION_MNIST, load_idx_images, read_idx
+from uncollapse.data.images import load_idx_images, read_idx
 from uncollapse.errors import InputError
 
 X = np.arange(12, dtype=float).reshape(4, 3)
@@ -27,9 +27,27 @@ def test_every_format_gives_the_same_rows(tmp_path):
     np.savez(tmp_path / "x.npz", X=X)
     frame.to_csv(tmp_path / "x.csv", index=False)
     frame.to_csv(tmp_path / "headless.csv", index=False, header=False)
-    for name in ("x.npy", "x.npz", "x.csv", "headless.csv"):
+    for name in ("x.npy", "x.npz", "x.csv"):
         assert np.array_equal(read_file(tmp_path / name).X, X), name
+    with pytest.warns(UserWarning, match="its first line is an example"):
+        assert np.array_equal(read_file(tmp_path / "headless.csv").X, X)
     assert load(tmp_path / "x.csv").name == "x"
+
+
+def test_columns_that_are_counted_are_names_and_an_index_is_left_out(tmp_path):
+    pd.DataFrame(X).to_csv(tmp_path / "counted.csv", index=False)
+    assert np.array_equal(read_file(tmp_path / "counted.csv").X, X)
+    pd.DataFrame(X, columns=["a", "b", "c"]).to_csv(tmp_path / "indexed.csv")
+    with pytest.warns(UserWarning, match="counts the rows: it was left out"):
+        data = read_file(tmp_path / "indexed.csv")
+    assert np.array_equal(data.X, X)
+    assert data.feature_names == ["a", "b", "c"]
+
+
+def test_a_first_example_with_equal_values_is_not_taken_for_names(tmp_path):
+    (tmp_path / "x.csv").write_text("1.5,1.5\n2.0,3.0\n")
+    with pytest.warns(UserWarning, match="first line is an example"):
+        assert read_file(tmp_path / "x.csv").X.tolist() == [[1.5, 1.5], [2.0, 3.0]]
 
 
 @pytest.mark.extra
@@ -102,7 +120,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, monkeypatch):
     ("arrays", "labels", "words"),
     [
         ({"a": X, "b": X}, None, "name the one with the examples X"),
-        ({"X": X, "y": [1, 2]}, None, "4 examples but 2 labels"),
+        ({"X": X, "y": [1, 2]}, None, r"shape \(4, 3\) with labels of shape \(2,\)"),
         ({"X": X}, "kind", "no array named 'kind'"),
         ({"X": np.array(["a", "b"])[:, None]}, None, "expected real numbers"),
         ({"X": np.zeros(3)}, None, "expected examples in rows"),
@@ -112,6 +130,17 @@ def test_unsuitable_arrays_are_refused(tmp_path, arrays, labels, words):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError, match=words):
         read_file(tmp_path / "x.npz", labels)
+
+
+def test_wrong_endings_are_named(tmp_path):
+    np.savez(tmp_path / "x.npz", X=X)
+    np.save(tmp_path / "y.npy", X)
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    (tmp_path / "y.npy").rename(tmp_path / "y.npz")
+    with pytest.raises(InputError, match=r"archive of arrays.*rename it to .npz"):
+        read_file(tmp_path / "x.npy")
+    with pytest.raises(InputError, match=r"one array.*rename it to .npy"):
+        read_file(tmp_path / "y.npz")
 
 
 def test_unknown_names_and_splits_are_refused():
@@ -186,6 +215,15 @@ def test_an_unreachable_server_is_named_with_what_to_do(tmp_path, monkeypatch):
         source.fetch("t10k-images-idx3-ubyte.gz")
 
 
+def test_images_and_labels_must_match(upstream):
+    source, served = upstream
+    labels = idx(np.array([1, 2, 3]))
+    (served / "t10k-labels-idx1-ubyte.gz").write_bytes(labels)
+    source.md5["t10k-labels-idx1-ubyte.gz"] = hashlib.md5(labels).hexdigest()
+    with pytest.raises(InputError, match=r"images of shape \(2, 3, 4\) and labels of shape \(3,\)"):
+        load_idx_images("tiny", source, "test")
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"garbage", gzip.compress(b"", mtime=0), gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc", mtime=0)],
@@ -195,14 +233,3 @@ def test_damaged_idx_files_are_refused(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         read_idx(tmp_path / "x.gz")
-
-
-@pytest.mark.slow
-def test_fashion_mnist_is_whole():
-    if any(FASHION_MNIST.find(name) is None for name in FASHION_MNIST.md5):
-        pytest.skip("Fashion-MNIST is not on this machine (UNCOLLAPSE_DATA)")
-    train, test = load("fashion-mnist"), load("fashion-mnist", "test")
-    assert train.X.shape == (60_000, 784)
-    assert test.X.shape == (10_000, 784)
-    assert np.bincount(train.labels).tolist() == [6000] * 10
-    assert NAMED["fashion-mnist"].whereabouts().endswith(("fashion_mnist", "fashion-mnist"))

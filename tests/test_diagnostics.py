@@ -13,8 +13,9 @@ from scipy.integrate import simpson
 from scipy.stats import norm
 
 import uncollapse as uc
+from uncollapse.diagnostics import render_page
 from uncollapse.diagnostics.certificates import model_information_floor
-from uncollapse.diagnostics.collapse import active_units, explained_share, infer, informative_units, mutual_information
+from uncollapse.diagnostics.collapse import Estimate, active_units, explained_share, information_density, informative_units
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.errors import InputError
 from uncollapse.families import Bernoulli, Gaussian
@@ -40,6 +41,8 @@ def test_floor_is_the_exact_information_of_a_scaled_embedding(latent_dim, extra,
 def test_floor_of_a_standard_normal_prior():
     assert uc.information_floor(16, 2.25) == pytest.approx(8 * math.log1p(2.25**2))
     assert uc.information_floor(16, 0.0) == 0
+    assert uc.information_floor(2, 1e-300, scale=1e300) == 0
+    assert uc.information_floor(2, 1e300, scale=1e-300) == pytest.approx(1200 * math.log(10))
     assert uc.information_floor(3, 2.0, scale=4.0) == uc.information_floor(3, 0.5)
 
 
@@ -68,6 +71,7 @@ def test_constant_for_a_rate_inverts_the_floor(nats, latent_dim, scale):
     "call",
     [
         lambda: uc.information_floor(0, 1.0),
+        lambda: uc.information_floor(2.5, 1.0),
         lambda: uc.information_floor(2, -1.0),
         lambda: uc.information_floor(2, 1.0, scale=0.0),
         lambda: uc.information_floor(2, 1.0, prior_entropy=math.inf),
@@ -94,7 +98,7 @@ def test_mutual_information_of_a_gaussian_channel():
     generator = np.random.default_rng(0)
     gains = np.array([0.3, 0.8])
     x, noise = generator.normal(size=(2, 4000, 2))
-    estimate = mutual_information(gains * x, np.broadcast_to(1 - gains**2, x.shape), noise)
+    estimate = Estimate.mean_of(information_density(gains * x, np.broadcast_to(1 - gains**2, x.shape), noise))
     exact = -np.log(1 - gains**2).sum() / 2
     assert abs(estimate.value - exact) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.03
@@ -102,15 +106,30 @@ def test_mutual_information_of_a_gaussian_channel():
 
 def test_mutual_information_of_separated_posteriors_is_its_cap():
     means = 1000.0 * np.arange(700)[:, None]
-    estimate = mutual_information(means, np.ones_like(means), np.zeros_like(means))
-    assert estimate.value == pytest.approx(math.log(700))
+    density = information_density(means, np.ones_like(means), np.zeros_like(means))
+    assert np.allclose(density, math.log(700))
 
 
-def test_kl_splits_into_mutual_information_and_aggregate(linear_gaussian):
-    """With the exact posterior on the model's own data, q(z) is the prior and KL = I(x; z)."""
-    linear_gaussian.data = linear_gaussian.marginal.sample((3000,))
-    posteriors = infer(linear_gaussian.model(), linear_gaussian.data.numpy())
-    assert posteriors.kl.sum(1).mean() == pytest.approx(linear_gaussian.information, abs=0.06)
+def test_kl_is_information_plus_aggregate(linear_gaussian):
+    """With the exact posterior on the model's own data q(z) is the prior, so that KL = I(x; z) and the aggregate KL is 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        rows = linear_gaussian.marginal.sample((3000,)).numpy()
+    estimates = uc.diagnose(linear_gaussian.fitted(), rows).estimates
+    for name, exact in (
+        ("kl_nats", linear_gaussian.information),
+        ("mutual_information_nats", linear_gaussian.information),
+        ("aggregate_kl_nats", 0),
+    ):
+        assert abs(estimates[name].value - exact) < 4 * estimates[name].standard_error, name
+        assert estimates[name].standard_error < 0.05, name
+    assert estimates["information_cap_nats"].value == pytest.approx(math.log(3000))
+
+
+def test_the_aggregate_is_unknown_where_the_information_is_at_its_cap(linear_gaussian):
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data[:3].numpy())
+    assert report.estimates["aggregate_kl_nats"] is None
+    assert report.summary().loc["aggregate_kl_nats"].isna()["value"]
 
 
 def test_fisher_divergence_of_a_linear_gaussian(linear_gaussian):
@@ -193,13 +212,44 @@ def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"labels": [1, 2]}, "one for each of the 400 rows, got 2"),
+        ({"labels": [1, 2]}, r"one for each of the 400 rows, got an array of shape \(2,\)"),
         ({"image_shape": (2, 3)}, "5 pixels"),
     ],
 )
 def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
     with pytest.raises(InputError, match=words):
         uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "kind", [list("ab") * 200, [None, "a"] * 200, [f"class {i}" for i in range(400)], np.linspace(0, 1, 400), [1, 2] * 200]
+)
+def test_labels_of_every_kind_can_be_drawn(linear_gaussian, tmp_path, kind):
+    uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), kind).to_html(tmp_path / "report.html")
+
+
+def test_a_posterior_below_the_guarantee_is_told_to_train_longer(linear_gaussian):
+    estimator = linear_gaussian.fitted()
+    for parameter in estimator.model_.posterior.parameters():
+        parameter.zero_()
+    estimator.model_.posterior.scale.fill_(1.0)
+    report = uc.diagnose(estimator, linear_gaussian.data.numpy())
+    assert report.verdict == "collapsed"
+    assert "train longer" in report.advice
+
+
+def test_the_page_holds_every_report(linear_gaussian):
+    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
+    page = render_page([report] * 12, "Twelve")
+    assert page.count('"type":"bar"') == 12
+
+
+def test_sorted_rows_do_not_mislead_what_looks_at_some_of_them(linear_gaussian, monkeypatch):
+    monkeypatch.setattr("uncollapse.diagnostics.report.MAX_INFORMATION_ROWS", 200)
+    rows = linear_gaussian.data.numpy()
+    ordered = rows[np.argsort(rows[:, 0])]
+    estimate = uc.diagnose(linear_gaussian.fitted(), ordered).estimates["mutual_information_nats"]
+    assert abs(estimate.value - linear_gaussian.information) < 4 * estimate.standard_error
 
 
 def test_history_may_be_empty(linear_gaussian, tmp_path):

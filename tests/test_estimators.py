@@ -1,11 +1,15 @@
 """The scikit-learn face: its contract, its files, and its answers to bad input."""
 
 import json
+import os
 import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -66,6 +70,98 @@ def test_samples_have_the_noise_of_the_likelihood(vae):
     assert np.allclose(draws.var(axis=0), spread + noise, rtol=0.05)
 
 
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e15])
+def test_neither_place_nor_unit_of_the_data_matters(size, offset):
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 2)) @ generator.normal(size=(2, 4)) + 0.1 * generator.normal(size=(300, 4))
+    settings = {**SMALL, "max_epochs": 30, "learning_rate": 3e-3}
+    plain = uc.VAE(**settings).fit(X)
+    moved = uc.VAE(**settings).fit(size * (X + offset))
+    assert moved.score(size * (X + offset)) + 4 * np.log(size) == pytest.approx(plain.score(X), abs=0.05)
+    assert float(moved.model_.family.scale) / size == pytest.approx(float(plain.model_.family.scale), rel=0.02)
+
+
+def test_the_learned_scale_starts_at_the_data_and_finds_their_noise():
+    generator = np.random.default_rng(0)
+    X = 50 * (generator.normal(size=(1000, 1)) @ generator.normal(size=(1, 6)) + 0.2 * generator.normal(size=(1000, 6)))
+    estimator = uc.VAE(latent_dim=1, hidden=(16, 16), max_epochs=60, learning_rate=1e-2, random_state=0).fit(X)
+    assert float(estimator.model_.family.scale) == pytest.approx(10, rel=0.15)
+
+
+def test_a_model_starts_at_the_data(blobs, monkeypatch):
+    monkeypatch.setattr("uncollapse.training.engine.train", lambda *args, **kwargs: None)
+    X = 7 * blobs[0] + 100
+    estimator = uc.VAE(**SMALL).fit(X)
+    assert np.allclose(estimator.inverse_transform(np.zeros((1, 2)))[0], X.mean(0), atol=0.01)
+    assert float(estimator.model_.family.scale) == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-4)
+    encoder = estimator.model_.posterior
+    assert np.allclose(encoder.shift, X.mean(0), rtol=1e-5)
+    assert float(encoder.unit) == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-5)
+
+
+def test_estimators_do_not_share_a_family(vae):
+    _, X = vae
+    family = uc.families.Gaussian()
+    first = uc.VAE(**SMALL, family=family).fit(X)
+    score = first.score(X)
+    uc.VAE(**SMALL, family=family).fit(100 * X)
+    assert first.score(X) == score
+    assert first.fit(X).score(X) == score
+    assert float(family.scale.detach()) == 1
+
+
+def test_what_is_saved_is_what_was_fitted(tmp_path, vae):
+    _, X = vae
+    estimator = uc.VAE(**SMALL, inverse_lipschitz=0.5).fit(X)
+    estimator.set_params(inverse_lipschitz=5, latent_dim=3)
+    restored = uc.load(estimator.save(tmp_path / "run"))
+    assert restored.model_.decoder.constant == 0.25
+    assert restored.get_params()["latent_dim"] == 2
+
+
+def test_a_fit_that_is_refused_leaves_the_estimator_as_it_was(vae):
+    _, X = vae
+    estimator = uc.VAE(**SMALL).fit(X)
+    codes = estimator.transform(X)
+    with pytest.raises(InputError):
+        estimator.fit(X[:1, :3])
+    assert np.array_equal(estimator.transform(X), codes)
+
+
+def test_equal_rows_get_independent_draws(vae):
+    estimator, X = vae
+    same = estimator.score_samples(np.repeat(X[:1], 200, axis=0), n_importance=1)
+    assert len(np.unique(same)) > 190
+
+
+def test_transform_is_the_mean_of_the_posterior(vae):
+    estimator, X = vae
+    rows = torch.as_tensor(X[:7], dtype=torch.float32)
+    assert np.allclose(estimator.transform(X[:7]), estimator.model_.posterior(rows).base_dist.loc, atol=1e-6)
+
+
+def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder():
+    X = np.full((400, 3), 0.5)
+    with pytest.warns(UserWarning, match="binarisation"):
+        estimator = uc.VAE(**{**SMALL, "max_epochs": 40}, family="bernoulli").fit(X)
+    # Fair coins cost log 2 each. Grey levels taken as they are would give the same score to every row.
+    scores = estimator.score_samples(X)
+    assert len(np.unique(scores)) > 1
+    assert scores.mean() == pytest.approx(-3 * np.log(2), abs=0.15)
+    assert len(np.unique(estimator.transform(X), axis=0)) == 1
+    assert uc.diagnose(estimator, X).estimates["nll_nats"].value == pytest.approx(-scores.mean(), abs=1e-5)
+
+
+def test_posteriors_can_be_narrow():
+    """A gain of 1000 needs posteriors with a deviation of .001."""
+    X = 1000 * np.random.default_rng(0).normal(size=(500, 2))
+    family = uc.families.Gaussian(1.0)
+    estimator = uc.VAE(latent_dim=2, inverse_lipschitz=1000, family=family, hidden=(8,), max_epochs=300, random_state=0).fit(X)
+    rows = torch.as_tensor(X, dtype=torch.float32)
+    assert float(estimator.model_.posterior(rows).stddev.mean()) < 0.05
+
+
 def test_works_in_a_pipeline(vae):
     _, X = vae
     assert make_pipeline(StandardScaler(), uc.VAE(**SMALL)).fit_transform(X).shape == (200, 2)
@@ -75,27 +171,52 @@ def test_works_in_a_pipeline(vae):
 @pytest.mark.parametrize("constants", [None, 0, 0.5, (0.3, 0.6)])
 def test_saved_and_loaded_is_the_same(tmp_path, family, constants):
     X = np.random.default_rng(0).integers(0, 2, size=(100, 5)).astype(float)
-    estimator = uc.VAE(**SMALL, family=family, inverse_lipschitz=constants).fit(pd.DataFrame(X, columns=list("abcde")))
+    estimator = uc.VAE(**{**SMALL, "random_state": 3}, family=family, inverse_lipschitz=constants).fit(
+        pd.DataFrame(X, columns=list("abcde"))
+    )
     restored = uc.load(estimator.save(tmp_path / "run"))
     frame = pd.DataFrame(X, columns=list("abcde"))
     assert np.array_equal(restored.transform(frame), estimator.transform(frame))
     assert np.array_equal(restored.score_samples(frame), estimator.score_samples(frame))
     pd.testing.assert_frame_equal(restored.history_, estimator.history_)
-    assert restored.seed_ == estimator.seed_ == 0
+    assert restored.seed_ == estimator.seed_ == 3
+    assert restored.get_params()["inverse_lipschitz"] == constants
     assert restored.feature_names_in_.tolist() == list("abcde")
     assert restored.model_.decoder.constant == estimator.model_.decoder.constant
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.csv", "model.json", "model.safetensors"]
     assert restored.save(tmp_path / "again").is_dir()
 
 
-def test_nothing_is_overwritten_unasked(vae, tmp_path):
+def test_only_runs_are_overwritten_and_only_when_asked(vae, tmp_path):
+    estimator, X = vae
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    estimator.save(tmp_path / "run")
+    other = uc.VAE(**{**SMALL, "random_state": 7}).fit(X)
+    for target, overwrite in (("mine", False), ("mine", True), ("file", True), ("run", False), ("file/run", True)):
+        with pytest.raises(InputError, match=r"already exists|something else|cannot write"):
+            other.save(tmp_path / target, overwrite)
+    assert (tmp_path / "mine" / "precious.txt").read_text() == (tmp_path / "file").read_text() == "mine"
+    assert uc.load(tmp_path / "run").seed_ == 0
+    other.save(tmp_path / "run", overwrite=True)
+    assert uc.load(tmp_path / "run").seed_ == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine", "run"]
+
+
+def test_a_replacement_that_is_cut_short_leaves_the_old_run(vae, tmp_path, monkeypatch):
     estimator, _ = vae
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match="already exists"):
-        estimator.save(tmp_path / "run")
-    assert (tmp_path / "run" / "precious.txt").read_text() == "mine"
-    estimator.save(tmp_path / "run", overwrite=True)
+    estimator.save(tmp_path / "run")
+    replace = os.replace
+
+    def cut_short(source, target):
+        if str(source).endswith("new"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.save(tmp_path / "run", overwrite=True)
     assert uc.load(tmp_path / "run").seed_ == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -107,7 +228,7 @@ def test_a_save_that_fails_loses_nothing(vae, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uncollapse.estimators.save_file", full_disk)
+    monkeypatch.setattr("uncollapse.runs.save_file", full_disk)
     with pytest.raises(InputError, match="No space left"):
         estimator.save(tmp_path / "run", overwrite=True)
     assert uc.load(tmp_path / "run").seed_ == 0
@@ -129,6 +250,14 @@ def damaged(folder, **changes):
         (lambda folder: damaged(folder, latent_dim=3), "damaged"),
         (lambda folder: damaged(folder, latent_dim="many"), "latent_dim expects a positive integer"),
         (lambda folder: damaged(folder, estimator="os.system"), "damaged"),
+        (lambda folder: damaged(folder, hidden=[200_000, 200_000]), "damaged"),
+        (lambda folder: damaged(folder, feature_names=["a"]), "1 names for 4 features"),
+        (lambda folder: damaged(folder, seed="boo"), "seed"),
+        (lambda folder: damaged(folder, format=-1), "format"),
+        (lambda folder: (folder / "model.json").write_text("[" * 100_000), "damaged"),
+        (lambda folder: (folder / "history.csv").write_text("a,b\n1,2\n"), "expected numbers in the columns epoch"),
+        (lambda folder: reweigh(folder, "decoder.embedding.basis", 0.0), "not isometric"),
+        (lambda folder: reweigh(folder, "posterior.shift", float("nan")), "not finite"),
         (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "model.json").write_text("[]"), "damaged"),
         (lambda folder: (folder / "model.json").unlink(), "holds no saved model"),
@@ -144,6 +273,12 @@ def test_damaged_runs_are_refused_in_a_sentence(vae, tmp_path, damage, words):
     with pytest.raises(InputError, match=words) as caught:
         uc.load(folder)
     assert "\n" not in str(caught.value)
+
+
+def reweigh(folder, name, value):
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = torch.full_like(weights[name], value)
+    save_file(weights, folder / "model.safetensors")
 
 
 def with_value(value):
@@ -165,19 +300,43 @@ def with_value(value):
         ({"latent_dim": 5}, with_value(0), "latent_dim <= natural dimension, got latent_dim=5 with n_features=4"),
         ({"latent_dim": 4, "inverse_lipschitz": (1, 2)}, with_value(0), "one number"),
         ({"latent_dim": 0}, with_value(0), "latent_dim expects a positive integer, got 0"),
-        ({"inverse_lipschitz": -1}, with_value(0), "inverse_lipschitz expects a finite number >= 0"),
+        ({"inverse_lipschitz": -1}, with_value(0), "inverse_lipschitz expects a number from 0 to 1e6"),
         ({"inverse_lipschitz": np.nan}, with_value(0), "inverse_lipschitz expects"),
         ({"hidden": ()}, with_value(0), "hidden expects a list of one or more positive widths"),
         ({"family": "poison"}, with_value(0), "family expects one of"),
         ({"learning_rate": 0}, with_value(0), "learning_rate expects a positive finite number"),
+        ({"latent_dim": True}, with_value(0), "latent_dim expects a positive integer, got True"),
+        ({"hidden": [10**9, 10**9]}, with_value(0), "GiB, and this machine has"),
+        ({"family": {"gaussian": {"scale": "wide"}}}, with_value(0), "scale expects a positive finite number"),
+        ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart"),
+        ({}, with_value(0)[0], "Expected 2D array"),
         ({"random_state": -1}, with_value(0), "random_state expects a seed"),
         ({"device": "abacus"}, with_value(0), "device expects one of auto, cpu, cuda, mps"),
-        ({"device": "mps"}, with_value(0), "device expects one that this machine has"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(arguments, X, words):
     with pytest.raises(InputError, match=words) as caught:
         uc.VAE(**{**SMALL, **arguments}).fit(X)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_refused(vae, monkeypatch):
+    monkeypatch.setattr("uncollapse.estimators.available_devices", lambda: ["cpu"])
+    with pytest.raises(InputError, match=r"this machine has \(cpu\), got 'cuda'"):
+        uc.VAE(**SMALL, device="cuda").fit(vae[1])
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "score", "reconstruct", "inverse_transform", "save", "sample"])
+def test_methods_ask_for_fit_first(method):
+    with pytest.raises(NotFittedError):
+        getattr(uc.VAE(), method)(2)
+
+
+def test_columns_in_another_order_are_refused(vae):
+    frame = pd.DataFrame(vae[1], columns=list("abcd"))
+    estimator = uc.VAE(**SMALL).fit(frame)
+    with pytest.raises(InputError, match="in the same order") as caught:
+        estimator.transform(frame[list("dcba")])
     assert "\n" not in str(caught.value)
 
 
@@ -189,6 +348,10 @@ def test_other_columns_than_in_fit_are_refused(vae):
         estimator.inverse_transform(X[:, :3])
     with pytest.raises(InputError, match="positive integer, got 0"):
         estimator.sample(0)
+    with pytest.raises(InputError, match=r"positive integer, got 2.5"):
+        estimator.sample(2.5)
+    with pytest.raises(InputError, match="n_importance expects a positive integer"):
+        estimator.score_samples(X, n_importance=0)
 
 
 def test_more_latents_than_features_are_allowed_without_the_constraint():

@@ -66,6 +66,54 @@ def test_the_global_generator_is_left_alone(blobs):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_seeds_and_epochs_share_no_noise(blobs, monkeypatch):
+    """Neither between runs, nor between epochs, nor with the initial weights."""
+    seen = {}
+
+    def noting(model, x, step):
+        state = torch.get_rng_state()
+        seen.setdefault(seed, []).append(torch.randn(20))
+        torch.set_rng_state(state)
+        return elbo(model, x, step)
+
+    monkeypatch.setattr("uncollapse.estimators.elbo", noting)
+    for seed in (0, 1):
+        uc.VAE(**{**SMALL, "batch_size": 180, "random_state": seed}).fit(blobs[0])
+    draws = torch.stack(seen[0] + seen[1])
+    assert len(draws.unique(dim=0)) == 8  # three steps and the last look, twice
+    torch.manual_seed(0)
+    assert not any(torch.allclose(draw, torch.randn(20)) for draw in draws)
+
+
+def test_grey_levels_are_binarised_anew_in_every_step(monkeypatch):
+    batches = []
+
+    def noting(model, x, step):
+        batches.append(x.clone())
+        return elbo(model, x, step)
+
+    monkeypatch.setattr("uncollapse.estimators.elbo", noting)
+    with pytest.warns(UserWarning, match="binarisation"):
+        uc.VAE(**{**SMALL, "batch_size": 50}, family="bernoulli").fit(np.full((50, 4), 0.5))
+    assert set(torch.cat(batches).unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_the_learning_rate_is_the_size_of_the_first_step(blobs, monkeypatch):
+    """Adam's first step moves every parameter that has a gradient by the learning rate."""
+    start = {}
+    train = engine.train
+
+    def noting(model, *args, **kwargs):
+        start.update({name: value.detach().clone() for name, value in model.named_parameters()})
+        train(model, *args, **kwargs)
+
+    monkeypatch.setattr(engine, "train", noting)
+    estimator = uc.VAE(**{**SMALL, "max_epochs": 1, "batch_size": 180, "learning_rate": 0.003}).fit(blobs[0])
+    moved = (estimator.model_.posterior.net[-1].bias - start["posterior.net.4.bias"]).abs()
+    assert torch.allclose(moved, torch.full_like(moved, 0.003), rtol=1e-3)
+
+
 def test_each_epoch_sees_every_row_once_in_another_order():
     loader = engine.row_loader(torch.arange(10.0)[:, None], batch_size=4, seed=0)
     orders = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +18,7 @@ from uncollapse.errors import InputError, NonFiniteLossError
 
 if TYPE_CHECKING:
     from uncollapse.diagnostics import Report
+    from uncollapse.estimators import VAE
 
 DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -39,17 +42,21 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what i
 
 
 def main() -> None:
-    """Run the command line. Bad input ends in one sentence and exit code 2, never in a traceback."""
+    """Run the command line. Whatever goes wrong ends in one sentence, never in a traceback; bad input in exit code 2."""
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except InputError as error:
         _fail(str(error), EXIT_BAD_INPUT)
     except NonFiniteLossError as error:
         _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own complaints about the command
+            _fail(f"{error.format_message()} See uncollapse --help.", EXIT_BAD_INPUT)
         if os.environ.get(DEBUG_VARIABLE):
             raise
         _fail(f"unexpected {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where, and please report it)", 1)
@@ -109,31 +116,47 @@ def fit(
     from uncollapse.data import load
     from uncollapse.estimators import VAE
     from uncollapse.files import check_writable
+    from uncollapse.interrupts import deferred_interrupt
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
+    from uncollapse.runs import SETTINGS_FILE
 
     check_parameters(VAE, given)
     with spinner(f"reading {data}"):
         train = load(data, "train", labels)
     run = output or Path("runs") / train.name
-    check_writable(run, overwrite)
+    check_writable(run, overwrite, SETTINGS_FILE)
+    if run.resolve() in Path(data).resolve().parents:
+        raise InputError(f"the run would take the place of its own data, {data}: choose another folder with --output.")
     estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
     typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
-    try:
-        estimator.fit(train.X)
-    except (KeyboardInterrupt, NonFiniteLossError) as stop:
-        if not hasattr(estimator, "model_"):
-            raise
-        estimator.save(run, overwrite)
-        if isinstance(stop, NonFiniteLossError):
-            raise NonFiniteLossError(f"{stop} It was saved in {run}.") from None
-        _fail(f"interrupted after {len(estimator.history_)} epochs; what was learned is in {run}", EXIT_INTERRUPTED)
-    estimator.save(run, overwrite)
+    stop: BaseException | None = None
+    with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
+        try:
+            estimator.fit(train.table())
+        except (KeyboardInterrupt, NonFiniteLossError) as error:
+            stop = error
+        saved = _save(estimator, run, overwrite)
+    if isinstance(stop, NonFiniteLossError):
+        raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
+    if stop is not None:
+        _fail(f"interrupted in epoch {len(estimator.history_)}; what was learned is in {saved}", EXIT_INTERRUPTED)
     last = estimator.history_.iloc[-1]
+    words = ["uncollapse", "diagnose", str(saved), data, *(["--labels", labels] if labels else [])]
     typer.echo(
         f"{int(last['epoch']) + 1} epochs in {last['seconds']:.1f} s, seed {estimator.seed_}: "
-        f"loss {last['loss']:.2f}, KL {last['kl']:.2f} nats per example\nsaved in {run}; next: uncollapse diagnose {run} {data}"
+        f"loss {last['loss']:.2f}, KL {last['kl']:.2f} nats per example\nsaved in {saved}; next: {shlex.join(words)}"
     )
+
+
+def _save(estimator: VAE, run: Path, overwrite: bool) -> Path:
+    """Save where it was meant to be, or, where that has become impossible, anywhere rather than nowhere."""
+    try:
+        return estimator.save(run, overwrite)
+    except InputError as error:
+        refuge = estimator.save(Path(tempfile.mkdtemp(prefix="uncollapse-")) / run.name)
+        typer.echo(f"note: {error} The run is in {refuge}.", err=True)
+        return refuge
 
 
 @app.command()
@@ -155,11 +178,15 @@ def diagnose(
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
+    if pages[0].resolve() == pages[1].resolve():
+        raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
     for page in pages:
         check_writable(page, overwrite)
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
-    report = uc.diagnose(estimator, part.X, part.labels, name=run.name, image_shape=part.image_shape, n_importance=n_importance)
+    report = uc.diagnose(
+        estimator, part.table(), part.labels, name=run.name, image_shape=part.image_shape, n_importance=n_importance
+    )
     typer.echo(repr(report))
     report.to_html(pages[0], overwrite)
     report.to_json(pages[1], overwrite)
@@ -201,7 +228,7 @@ def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, A
             raise InputError(f"there is no configuration file {config}: check the path.")
         try:
             content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{config} is not valid YAML ({' '.join(str(error).split())}): expected lines of `key: value`."
             ) from None
@@ -215,12 +242,12 @@ def _read_override(override: str) -> tuple[str, Any]:
     import yaml
 
     key, equals, text = override.partition("=")
-    if not (key and equals):
+    if not (key and equals and text):
         raise InputError(f"a setting expects KEY=VALUE, got {override!r}: for example inverse_lipschitz=1.5.")
     listed = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
     try:
         return key, None if text == "None" else yaml.safe_load(listed)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(
             f"the value of {key} cannot be read, got {text!r}: expected YAML, such as 1.5, null or [512, 512]."
         ) from None
@@ -242,6 +269,6 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     typer.echo(f"note: {message}", err=True)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import numbers
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,29 +13,27 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, InstanceOf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
-from uncollapse._version import __version__
-from uncollapse.diagnostics.likelihood import importance_log_likelihood, observe_rows, to_device
+from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
-from uncollapse.families import Family, get_family
-from uncollapse.files import new_folder
+from uncollapse.families import FAMILIES, Family, get_family
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.models import observe_rows, to_device
+from uncollapse.noise import derived_seed
 from uncollapse.objectives import elbo
-from uncollapse.parameters import check_parameters
+from uncollapse.parameters import Count, NotBool, PositiveFloat, check_parameters
+from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights, write_run
 
-FORMAT = 1  # of saved models; rises when an older version could not read what is written
-WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
 ROWS_AT_ONCE = 1000
+MAX_CONSTANT = 1e6  # far beyond use, and far from the limits of float32
+HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
-Count = Annotated[int, Field(ge=1, description="a positive integer")]
-Constant = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=False)]
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -78,7 +77,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         latent_dim: Count = 2,
         inverse_lipschitz: Annotated[
             Constant | tuple[Constant, Constant] | None,
-            Field(description="a finite number >= 0 for every map, a pair (L1, L2) of them, or None for an ordinary decoder"),
+            Field(description="a number from 0 to 1e6 for every map, a pair (L1, L2), or None for an ordinary decoder"),
         ] = 0.5,
         family: Annotated[
             str | dict[str, dict[str, Any]] | InstanceOf[Family],
@@ -88,13 +87,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         hidden: Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")] = (256, 256),
         max_epochs: Count = 50,
         batch_size: Count = 100,
-        learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, description="a positive finite number")] = 1e-3,
+        learning_rate: PositiveFloat = 1e-3,
         random_state: Annotated[
-            Annotated[int, Field(ge=0, lt=2**32)] | InstanceOf[np.random.RandomState] | None,
+            Annotated[int, NotBool, Field(ge=0, lt=2**32)] | InstanceOf[np.random.RandomState] | None,
             Field(description="a seed (an integer from 0 to 2^32 - 1), a RandomState, or None"),
         ] = None,
         device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="one of auto, cpu, cuda, mps")] = "auto",
-        verbose: Annotated[bool, Field(description="true or false")] = True,
+        verbose: Annotated[bool, Field(strict=True, description="true or false")] = True,
     ) -> None:
         self.latent_dim = latent_dim
         self.inverse_lipschitz = inverse_lipschitz
@@ -112,42 +111,45 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         """Train on X, shape (n, n_features) with n >= 2. y is ignored.
 
         Raises:
-            InputError: if a parameter or the data cannot be used.
+            InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
             NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
             KeyboardInterrupt: after Ctrl-C; the estimator then holds what it has learned so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         parameters["device"] = resolve_device(parameters["device"])
-        rows = self._read(X, reset=True)
-        family = get_family(parameters["family"])
-        _check_training_rows(family, rows)
+        rows = _read_rows(lambda: check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X"))
+        _check_resolution(np.asarray(X, dtype=np.float64), rows)
+        _check_training_rows(get_family(parameters["family"]), rows)
         random_state = parameters["random_state"]
         seed = random_state if isinstance(random_state, int) else check_random_state(random_state).randint(2**31)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        _check_memory(parameters, rows.shape[1])
+        with torch.random.fork_rng([]):
+            torch.manual_seed(derived_seed(seed, "initialisation"))
             model = build_vae(parameters, rows.shape[1])
         adapt(model, rows)
+        validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
         self.seed_: int = int(seed)
-        self._train(model, rows, parameters)
+        self.parameters_: dict[str, Any] = parameters
+        self._train(model, rows)
         return self
 
-    def _train(self, model: models.VAE, rows: np.ndarray, parameters: Mapping[str, Any]) -> None:
-        from uncollapse.training.engine import HISTORY_COLUMNS, train
+    def _train(self, model: models.VAE, rows: np.ndarray) -> None:
+        from uncollapse.training.engine import train
 
-        history: list[dict[str, float]] = []
+        history: list[tuple[float, ...]] = []
         try:
             train(
                 model,
                 elbo,
                 torch.as_tensor(rows),
-                max_epochs=parameters["max_epochs"],
-                batch_size=parameters["batch_size"],
-                learning_rate=parameters["learning_rate"],
+                max_epochs=self.parameters_["max_epochs"],
+                batch_size=self.parameters_["batch_size"],
+                learning_rate=self.parameters_["learning_rate"],
                 seed=self.seed_,
                 history=history,
-                device=parameters["device"],
-                verbose=parameters["verbose"],
+                device=self.parameters_["device"],
+                verbose=self.parameters_["verbose"],
             )
         finally:  # what has been learned is kept, whatever ended the training
             self.model_ = model.eval().requires_grad_(False)
@@ -167,7 +169,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if Z is not of shape (n, latent_dim) or not finite.
         """
         check_is_fitted(self)
-        codes = _as_floats(Z, "Z")
+        codes = _read_rows(lambda: check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z"), "Z")
         if codes.shape[1] != self._n_features_out:
             raise InputError(f"Z expects {self._n_features_out} columns, one for each latent unit, got {codes.shape[1]}.")
         return self._in_batches(codes, lambda z: self.model_.likelihood(z).mean)
@@ -187,13 +189,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if `n_samples` is not positive.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise InputError(f"n_samples expects a positive integer, got {n_samples}.")
-        with torch.random.fork_rng(), torch.inference_mode():
+        _check_count("n_samples", n_samples)
+        noise = np.zeros((n_samples, self._n_features_out), dtype=np.float32)  # only their number matters
+        with torch.random.fork_rng():
             torch.manual_seed(check_random_state(random_state).randint(2**31))
-            z = self.model_.prior().sample((n_samples,))
-            draws: np.ndarray = self.model_.likelihood(z).sample().cpu().numpy()
-        return draws
+            return self._in_batches(noise, lambda rows: self.model_.likelihood(self.model_.prior().sample((len(rows),))).sample())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
         """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
@@ -205,7 +205,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             X: shape (n, n_features).
             n_importance: draws of z for each row; the estimate rises to log p(x) with it.
         """
-        rows = observe_rows(self.model_.family, self.check_rows(X))
+        _check_count("n_importance", n_importance)
+        raw = self.check_rows(X)
+        rows = observe_rows(self.model_.family, raw)
         return importance_log_likelihood(self.model_, rows, n_importance, self.verbose)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -220,28 +222,26 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if the folder exists and `overwrite` is False, or cannot be written.
         """
         check_is_fitted(self)
-        folder = Path(folder)
-        with new_folder(folder, overwrite) as scratch:
-            save_file({name: value.contiguous() for name, value in self.model_.state_dict().items()}, scratch / WEIGHTS_FILE)
-            (scratch / SETTINGS_FILE).write_text(json.dumps(self._settings(), indent=2) + "\n", encoding="utf-8")
-            self.history_.to_csv(scratch / HISTORY_FILE, index=False)
-        return folder
-
-    def _settings(self) -> dict[str, Any]:
-        parameters = check_parameters(type(self), self.get_params(deep=False))
-        parameters["family"] = get_family(parameters["family"]).spec
-        if not isinstance(parameters["random_state"], int):
-            parameters["random_state"] = None
+        family = get_family(self.parameters_["family"])
+        if type(family) is not FAMILIES.get(family.name):
+            raise InputError(
+                f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could not be loaded again."
+            )
+        random_state = self.parameters_["random_state"]
         names = getattr(self, "feature_names_in_", None)
-        return {
-            "format": FORMAT,
-            "version": __version__,
-            "estimator": type(self).__name__,
-            "parameters": parameters,
-            "n_features": self.n_features_in_,
-            "feature_names": None if names is None else names.tolist(),
-            "seed": self.seed_,
-        }
+        settings = Settings(
+            estimator=type(self).__name__,
+            parameters={
+                **self.parameters_,
+                "family": family.spec,
+                "random_state": random_state if isinstance(random_state, int) else None,
+            },
+            n_features=self.n_features_in_,
+            feature_names=None if names is None else names.tolist(),
+            seed=self.seed_,
+        )
+        write_run(Path(folder), settings, self.model_.state_dict(), self.history_, overwrite)
+        return Path(folder)
 
     @property
     def _n_features_out(self) -> int:
@@ -254,16 +254,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if X has other columns than in `fit`, is not finite, or lies outside the family's support.
         """
         check_is_fitted(self)
-        rows = self._read(X, reset=False)
+        rows = _read_rows(lambda: validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False))
         self.model_.family.check(rows)
         return rows
-
-    def _read(self, X: Any, reset: bool) -> np.ndarray:
-        try:
-            rows = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False)
-        except ValueError as error:
-            raise InputError(f"{error}{_remedy(str(error))}") from None
-        return _finite_floats(rows, "X")
 
     def _in_batches(self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
@@ -300,7 +293,11 @@ def resolve_device(device: str) -> str:
 
 
 def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
-    """An untrained model from an estimator's checked parameters."""
+    """An untrained model from an estimator's checked parameters.
+
+    Raises:
+        InputError: if the parameters do not suit the number of features.
+    """
     latent_dim, hidden, constants = parameters["latent_dim"], parameters["hidden"], parameters["inverse_lipschitz"]
     decoder = (
         MLPDecoder(latent_dim, n_features, hidden)
@@ -308,7 +305,22 @@ def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         else InverseLipschitzDecoder(latent_dim, n_features, hidden, constants, EMBEDDINGS[parameters["embedding"]])
     )
     posterior = DiagonalGaussian(n_features, latent_dim, hidden)
-    return models.VAE(StandardNormal(latent_dim), posterior, decoder, get_family(parameters["family"]))
+    return models.VAE(StandardNormal(latent_dim), posterior, decoder, get_family(parameters["family"]).fresh(n_features))
+
+
+def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:
+    """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
+    if not hasattr(os, "sysconf"):
+        return
+    with torch.device("meta"):
+        n_parameters = sum(parameter.numel() for parameter in build_vae(parameters, n_features).parameters())
+    needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"training a model with latent_dim={parameters['latent_dim']} and hidden={parameters['hidden']} takes "
+            f"{needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or narrower layers."
+        )
 
 
 def adapt(model: models.VAE, rows: np.ndarray) -> None:
@@ -328,56 +340,42 @@ def load(folder: str | Path) -> VAE:
         InputError: if the folder holds no saved model, a damaged one, or one of a newer version.
     """
     folder = Path(folder)
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
+    if settings.estimator not in ESTIMATORS:
+        raise damaged(folder, f"there is no estimator {settings.estimator!r}")
+    estimator_class = ESTIMATORS[settings.estimator]
     try:
-        estimator_class = ESTIMATORS[settings["estimator"]]
-        parameters = check_parameters(estimator_class, settings["parameters"])
-        estimator = estimator_class(**{**settings["parameters"], "hidden": parameters["hidden"]})
-        model = build_vae(parameters, settings["n_features"])
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        estimator.history_ = pd.read_csv(folder / HISTORY_FILE)
-        estimator.n_features_in_ = settings["n_features"]
-        if settings["feature_names"] is not None:
-            estimator.feature_names_in_ = np.array(settings["feature_names"], dtype=object)
-        estimator.seed_ = settings["seed"]
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{folder} holds a damaged model ({reason}): fit and save it again.") from None
-    device = parameters["device"] if parameters["device"] in available_devices() else "auto"
-    estimator.model_ = model.to(resolve_device(device)).eval().requires_grad_(False)
+        parameters = check_parameters(estimator_class, settings.parameters)
+        with torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
+            model = build_vae(parameters, settings.n_features)
+    except InputError as error:
+        raise damaged(folder, str(error)) from None
+    model.load_state_dict(read_weights(folder, model.state_dict()), assign=True)
+    if not model.decoder.is_sound():
+        raise damaged(folder, "the decoder's embedding is not isometric, so that its constant would be untrue")
+    parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
+    estimator = estimator_class(**parameters)
+    estimator.parameters_, estimator.seed_ = parameters, settings.seed
+    estimator.history_ = read_history(folder, HISTORY_COLUMNS)
+    estimator.n_features_in_ = settings.n_features
+    if settings.feature_names is not None:
+        estimator.feature_names_in_ = np.array(settings.feature_names, dtype=object)
+    estimator.model_ = model.to(resolve_device(parameters["device"])).eval().requires_grad_(False)
     return estimator
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        raise InputError(
-            f"{folder} holds no saved model: expected a folder that `save` or `uncollapse fit` wrote, with {SETTINGS_FILE}."
-        )
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        newer = settings["format"] > FORMAT
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}): it may be damaged; fit and save the model again.") from None
-    if newer:
-        raise InputError(
-            f"{folder} was saved by uncollapse {settings.get('version')} in format {settings['format']}, and this is "
-            f"{__version__}, which reads formats up to {FORMAT}: pip install --upgrade uncollapse."
-        )
-    return dict(settings)
+FLOATS = [np.float64, np.float32]
 
 
-def _as_floats(values: Any, name: str) -> np.ndarray:
+def _read_rows(read: Callable[[], np.ndarray], name: str = "X") -> np.ndarray:
+    """What scikit-learn's validation returns, as finite float32; its complaints in one sentence."""
     try:
-        array = check_array(values, dtype=[np.float64, np.float32], ensure_all_finite=False, input_name=name)
+        rows = read()
     except ValueError as error:
-        raise InputError(f"{error}{_remedy(str(error))}") from None
-    return _finite_floats(array, name)
-
-
-def _finite_floats(array: np.ndarray, name: str) -> np.ndarray:
+        message = " ".join(str(error).split())
+        raise InputError(f"{message}{_remedy(message)}") from None
     with np.errstate(over="ignore"):
-        floats = array.astype(np.float32)
+        floats = rows.astype(np.float32)
     bad = ~np.isfinite(floats)
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
@@ -386,6 +384,24 @@ def _finite_floats(array: np.ndarray, name: str) -> np.ndarray:
             f"(inf) values, the first in row {row}, column {column}: drop or impute those rows."
         )
     return floats
+
+
+def _check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
+    """Refuse values so far from zero that float32 rounds their differences away."""
+    deviation = rows.std(axis=0)
+    varies = deviation > 1e-13 * np.abs(rows).max(axis=0)  # below that, float64 has rounded them away already
+    lost = varies & (np.abs(floats - rows).max(axis=0) > 0.01 * deviation)
+    if lost.any():
+        column = int(np.argmax(lost))
+        raise InputError(
+            f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
+            f"{rows[:, column].mean():.3g} in column {column}: subtract the mean of each column."
+        )
+
+
+def _check_count(name: str, count: Any) -> None:
+    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
+        raise InputError(f"{name} expects a positive integer, got {count!r}.")
 
 
 def _check_training_rows(family: Family, rows: np.ndarray) -> None:
@@ -406,4 +422,6 @@ def _remedy(message: str) -> str:
         return ": give the same columns as in fit."
     if "could not convert" in message:
         return ": encode text as numbers, or drop those columns."
+    if "feature names" in message.lower():
+        return " Give the same columns as in fit, in the same order."
     return ""

@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal, constraints
 
 from uncollapse.errors import InputError
+from uncollapse.parameters import Count, PositiveFloat, check_parameters
 
 # Means are pulled this far inside their open domain before they are mapped to natural parameters, so that a pixel that is
 # always black starts at a finite logit.
@@ -73,8 +75,13 @@ class Family(nn.Module, ABC):
         del data  # R^t holds every finite value
 
     def adapt(self, data: np.ndarray) -> None:
-        """Start learned parameters of the family at values that suit the data."""
+        """Start the family at values that suit data of shape (n, t)."""
         del data
+
+    def fresh(self, data_dim: int) -> Family:
+        """A family of the same kind and arguments for data of this dimension, as untrained as at first."""
+        del data_dim
+        return type(self)()
 
     @property
     def spec(self) -> str | dict[str, dict[str, Any]]:
@@ -153,19 +160,33 @@ class ContinuousBernoulli(Family):
 
 
 class Gaussian(Family):
-    """Real data with one scale sigma for all dimensions; eta = mean / sigma, T(x) = x / sigma, A(eta) = eta^2 / 2.
+    """Real data with one scale sigma for all dimensions.
+
+    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of the data and is not trained; it
+    belongs to the base measure, so that neither sigma nor a constant of the decoder depends on where the data lie.
 
     Args:
         scale: sigma, in the units of the data. None learns it, starting from the root mean square deviation of the data.
+        data_dim: t; a family that is only a specification need not know it.
+
+    Raises:
+        InputError: if the scale is not positive and finite.
     """
 
     name = "gaussian"
 
-    def __init__(self, scale: float | None = None) -> None:
+    centre: Tensor
+
+    def __init__(
+        self,
+        scale: Annotated[PositiveFloat | None, Field(description="a positive finite number, or None to learn it")] = None,
+        data_dim: Count = 1,
+    ) -> None:
         super().__init__()
         if scale is not None and not (math.isfinite(scale) and scale > 0):
-            raise InputError(f"a Gaussian expects a positive finite scale, got {scale}: give one in the units of the data.")
+            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale}.")
         self.fixed_scale = scale
+        self.register_buffer("centre", torch.zeros(data_dim))
         start = torch.tensor(0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype())
         if scale is None:
             self.log_scale = nn.Parameter(start)
@@ -178,10 +199,10 @@ class Gaussian(Family):
         return self.log_scale.exp()
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(Normal(eta * self.scale, self.scale, validate_args=False), 1, validate_args=False)
+        return Independent(_GaussianDistribution(self.centre + eta * self.scale, self.scale), 1, validate_args=False)
 
     def sufficient(self, x: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return x / self.scale
+        return (x - self.centre) / self.scale
 
     def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return eta.square() / 2
@@ -190,13 +211,17 @@ class Gaussian(Family):
         return eta
 
     def natural(self, mean: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return mean / self.scale.detach()
+        return (mean - self.centre) / self.scale.detach()
 
     def adapt(self, data: np.ndarray) -> None:
         deviation = float(np.sqrt(data.var(axis=0, dtype=np.float64).mean()))
-        if self.fixed_scale is None and deviation > 0:
-            with torch.no_grad():
+        with torch.no_grad():
+            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+            if self.fixed_scale is None and deviation > 0:
                 self.log_scale.fill_(math.log(deviation))
+
+    def fresh(self, data_dim: int) -> Family:
+        return Gaussian(self.fixed_scale, data_dim)
 
     @property
     def spec(self) -> str | dict[str, dict[str, Any]]:
@@ -223,16 +248,23 @@ def get_family(spec: str | Mapping[str, Mapping[str, Any]] | Family) -> Family:
     name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(spec)
     if name not in FAMILIES:
         raise InputError(f"family expects one of {', '.join(map(repr, FAMILIES))}, got {name!r}.")
-    try:
-        return FAMILIES[name](**arguments)
-    except TypeError as error:
-        raise InputError(f"family {name!r} does not take the arguments {dict(arguments)}: {error}.") from None
+    return FAMILIES[name](**check_parameters(FAMILIES[name], arguments, what=f"argument of family {name!r}"))
 
 
 def _single_item(spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
         raise InputError(f"family expects a name or one {{name: {{argument: value}}}}, got {spec!r}.")
     return next(iter(spec.items()))
+
+
+class _GaussianDistribution(Normal):
+    """torch's own squares the scale, which leaves float32 for data of size 1e20 or 1e-20."""
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
 
 
 class _ContinuousBernoulliDistribution(Distribution):

@@ -1,37 +1,51 @@
-"""Parameters checked against the annotations of the class that takes them, so that they are described once."""
+"""Arguments checked against the annotations of the constructor that takes them, so that they are described once."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from sklearn.base import BaseEstimator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from uncollapse.errors import InputError
 
 
-def check_parameters(estimator: type[BaseEstimator], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """An estimator's parameters, of the annotated types, with the defaults of those that are not given.
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no number")
+    return value
+
+
+NotBool = BeforeValidator(_no_truth_value)
+Count = Annotated[int, NotBool, Field(ge=1, lt=2**31, description="a positive integer")]
+PositiveFloat = Annotated[float, NotBool, Field(gt=0, allow_inf_nan=False, description="a positive finite number")]
+
+
+def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "parameter") -> dict[str, Any]:
+    """The arguments of a constructor, of the annotated types, with the defaults of those that are not given.
 
     Args:
-        estimator: its constructor's annotations are pydantic's, each with a description of what is expected.
+        kind: its constructor's annotations are pydantic's, each with a description of what is expected.
         parameters: by name.
+        what: what an argument is called in messages.
 
     Raises:
-        InputError: naming the first parameter that cannot be used.
+        InputError: naming the first argument that cannot be used.
     """
-    defaults = estimator().get_params(deep=False)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.signature(kind).parameters.values()
+    defaults = {argument.name: argument.default for argument in signature if argument.kind in named}
     unknown = next((name for name in parameters if name not in defaults), None)
     if unknown is not None:
-        close = difflib.get_close_matches(unknown, defaults, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(defaults)}."
-        raise InputError(f"there is no parameter {unknown!r}: {hint}")
-    hints = typing.get_type_hints(estimator.__init__, include_extras=True)
+        close = difflib.get_close_matches(str(unknown), defaults, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(defaults) or '(none)'}."
+        raise InputError(f"there is no {what} {unknown!r}: {hint}")
+    hints = typing.get_type_hints(vars(kind).get("__init__", object), include_extras=True)
     fields: dict[str, Any] = {name: (hints[name], default) for name, default in defaults.items()}
-    schema: type[BaseModel] = create_model(estimator.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    schema: type[BaseModel] = create_model(kind.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
     try:
         return dict(schema(**parameters))
     except ValidationError as error:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 @contextmanager
-def spinner(label: str) -> Iterator[None]:
-    """A sign of life on standard error for work that cannot be counted, if that is a terminal."""
-    with Console(stderr=True).status(label):
+def spinner(label: str, shown: bool = True) -> Iterator[None]:
+    """A sign of life on standard error for work that cannot be counted, if that is a terminal or a notebook."""
+    with Console(stderr=True).status(label) if shown else nullcontext():
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,11 @@ EXAMPLE_KEYS = ("X", "x", "data", "images", "arr_0")
 LABEL_KEYS = ("y", "Y", "labels", "label", "target")
 
 
+# Examples, labels, and the names of the features.
+Parts = tuple[np.ndarray, np.ndarray | None, list[str] | None]
+Reader = Callable[[Path, str | None], Parts]
+
+
 @dataclass(frozen=True)
 class Data:
     """Examples, one a row.
@@ -26,6 +31,7 @@ class Data:
         X: shape (n, d).
         labels: shape (n,), or None. Never used in training.
         name: what to call the data.
+        feature_names: of the columns, where they have names.
         image_shape: (height, width) where a row is an image.
         defaults: arguments of the estimators that suit these data.
     """
@@ -33,8 +39,13 @@ class Data:
     X: np.ndarray
     labels: np.ndarray | None = None
     name: str = "data"
+    feature_names: list[str] | None = None
     image_shape: tuple[int, int] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def table(self) -> np.ndarray | pd.DataFrame:
+        """The examples, with the names of their features where there are any."""
+        return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
 
 
 def read_file(path: str | Path, labels: str | None = None) -> Data:
@@ -54,9 +65,16 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
         raise InputError(f"there is no file {path}: check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): expected a {path.suffix} file with examples.")
-    X, y = READERS[path.suffix](path, labels)
-    if y is not None and len(y) != len(X):
-        raise InputError(f"{path} holds {len(X)} examples but {len(y)} labels: expected one label for each example.")
+    try:
+        X, y, names = READERS[path.suffix](path, labels)
+    except InputError:
+        raise
+    except Exception as error:  # readers of foreign formats fail in many ways
+        raise _damaged(path, error) from None
+    if y is not None and y.shape != X.shape[:1]:
+        raise InputError(
+            f"{path} holds an array of shape {X.shape} with labels of shape {y.shape}: expected a label for each example."
+        )
     if X.ndim < 2 or X.size == 0:
         raise InputError(
             f"{path} holds an array of shape {X.shape}: expected examples in rows, at least one, and a column or more."
@@ -64,66 +82,62 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     if X.dtype.kind not in "biuf":
         raise InputError(f"{path} holds values of type {X.dtype}: expected real numbers.")
     image_shape = (X.shape[1], X.shape[2]) if X.ndim == 3 else None
-    return Data(X.reshape(len(X), -1), y, path.stem, image_shape)
+    return Data(X.reshape(len(X), -1), y, path.stem, names, image_shape)
 
 
-def _read_npy(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_npy(path: Path, labels: str | None) -> Parts:
     if labels is not None:
         raise InputError(f"{path} is one array and has no part named {labels!r}: save examples and labels together as .npz.")
-    return _load_numpy(path), None
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an archive of arrays: expected one array; rename it to .npz.")
+    return array, None, None
 
 
-def _read_npz(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    archive = _load_numpy(path)
+def _read_npz(path: Path, labels: str | None) -> Parts:
+    archive = np.load(path, allow_pickle=False)
+    if isinstance(archive, np.ndarray):
+        raise InputError(f"{path} is one array: expected an archive of arrays; rename it to .npy.")
     keys = list(archive)
     label_key = labels or next((key for key in LABEL_KEYS if key in keys), None)
     if labels is not None and labels not in keys:
-        raise InputError(f"{path} has no array named {labels!r}: it holds {', '.join(keys)}.")
+        raise InputError(f"{path} has no array named {labels!r}: it holds {_some(keys)}.")
     others = [key for key in keys if key != label_key]
     key = others[0] if len(others) == 1 else next((key for key in EXAMPLE_KEYS if key in others), None)
     if key is None:
-        raise InputError(f"{path} holds the arrays {', '.join(keys) or '(none)'}: name the one with the examples X.")
-    try:
-        return archive[key], None if label_key is None else archive[label_key]
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
-
-
-def _load_numpy(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
+        raise InputError(f"{path} holds the arrays {_some(keys) or '(none)'}: name the one with the examples X.")
+    return np.asarray(archive[key]), None if label_key is None else np.asarray(archive[label_key]), None
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     if "Object arrays" in str(error):
         return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{path} cannot be read as {path.suffix} ({reason}): it may be damaged or of another format.")
 
 
-def _read_csv(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        frame = pd.read_csv(path)
-        if all(_is_number(name) for name in frame.columns):  # there was no header: the first example was taken for one
-            frame = pd.read_csv(path, header=None)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise _damaged(path, error) from None
+def _read_csv(path: Path, labels: str | None) -> Parts:
+    first = [str(cell) for cell in pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
+    # A line of numbers is an example, unless they count the columns, as pandas writes where there are no names.
+    if all(_is_number(cell) for cell in first) and first != [str(index) for index in range(len(first))]:
+        warnings.warn(f"{path} has no line of column names: its first line is an example.", UserWarning, stacklevel=4)
+        return _split_frame(pd.read_csv(path, header=None), path, labels, named=False)
+    frame = pd.read_csv(path)
+    if first[0] == "" and len(frame) and np.array_equal(frame.iloc[:, 0], np.arange(len(frame))):
+        warnings.warn(f"the first column of {path} has no name and counts the rows: it was left out.", UserWarning, stacklevel=4)
+        frame = frame.iloc[:, 1:]
     return _split_frame(frame, path, labels)
 
 
-def _read_parquet(path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_parquet(path: Path, labels: str | None) -> Parts:
     try:
         frame = pd.read_parquet(path)
     except ImportError:
         raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
-    except (ValueError, OSError) as error:
-        raise _damaged(path, error) from None
     return _split_frame(frame, path, labels)
 
 
-def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: bool = True) -> Parts:
     frame.columns = frame.columns.map(str)
     if labels is not None and labels not in frame:
         raise InputError(f"{path} has no column {labels!r}: its columns are {_some(list(frame.columns))}.")
@@ -136,7 +150,7 @@ def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None) -> tuple[n
             f"{path} has text where numbers belong, in {_some(text)}: remove or encode these columns, "
             "or name one as labels (--labels)."
         )
-    return frame.to_numpy(dtype=np.float64), y
+    return frame.to_numpy(dtype=np.float64), y, list(frame.columns) if named else None
 
 
 def _some(names: list[Any]) -> str:
@@ -152,5 +166,4 @@ def _is_number(text: object) -> bool:
     return True
 
 
-Reader = Callable[[Path, str | None], tuple[np.ndarray, np.ndarray | None]]
 READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}

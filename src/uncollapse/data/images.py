@@ -53,8 +53,10 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
     prefix = SPLIT_PREFIX[split]
     images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
     labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise InputError(f"{name} has images of shape {images.shape} and labels of shape {labels.shape}: fetch its files again.")
     X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
-    return Data(X, labels, name, (images.shape[1], images.shape[2]), BINARISED_IMAGES)
+    return Data(X, labels, name, image_shape=(images.shape[1], images.shape[2]), defaults=BINARISED_IMAGES)
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -58,7 +58,7 @@ def _load_digits(split: str) -> Data:
     train, test = train_test_split(np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=labels)
     rows = train if split == "train" else test
     X = (pixels[rows] / 16).astype(np.float32)
-    return Data(X, labels[rows], "digits", (8, 8), {"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100})
+    return Data(X, labels[rows], "digits", image_shape=(8, 8), defaults={"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100})
 
 
 NAMED: dict[str, NamedData] = {
@@ -93,6 +93,8 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     if split not in SPLITS:
         raise InputError(f"split expects one of {', '.join(SPLITS)}, got {split!r}.")
     if str(source) in NAMED:
+        if labels is not None:
+            raise InputError(f"labels name a column of a file, and the data set {source} brings its own: leave them out.")
         return NAMED[str(source)].load_split(split)
     if Path(source).suffix not in READERS:
         raise InputError(

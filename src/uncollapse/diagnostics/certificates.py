@@ -48,7 +48,7 @@ def information_floor(latent_dim: int, constant: float, scale: float = 1.0, prio
     entropy = normal_entropy if prior_entropy is None else prior_entropy
     if not math.isfinite(entropy):
         raise InputError(f"prior_entropy expects a finite number of nats, got {entropy}.")
-    log_signal_to_noise = 2 * math.log(constant / scale) + 2 * (entropy - normal_entropy) / latent_dim
+    log_signal_to_noise = 2 * (math.log(constant) - math.log(scale)) + 2 * (entropy - normal_entropy) / latent_dim
     return latent_dim / 2 * float(np.logaddexp(0, log_signal_to_noise))
 
 
@@ -88,7 +88,7 @@ def model_information_floor(model: VAE) -> float | None:
 
 
 def _check(latent_dim: int, scale: float) -> None:
-    if latent_dim < 1:
+    if latent_dim < 1 or latent_dim != int(latent_dim):
         raise InputError(f"latent_dim expects a positive integer, got {latent_dim}.")
     if not (math.isfinite(scale) and scale > 0):
         raise InputError(f"scale expects a positive finite number, got {scale}.")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from uncollapse.diagnostics.likelihood import to_device
-from uncollapse.models import VAE, kl_per_unit
+from uncollapse.errors import InputError
+from uncollapse.models import VAE, kl_per_unit, to_device
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
 ACTIVE_VARIANCE = 0.01
@@ -47,13 +47,22 @@ class Posteriors:
 
 @torch.inference_mode()
 def infer(model: VAE, rows: np.ndarray) -> Posteriors:
-    """The posteriors of rows, shape (n, data_dim), as the family observes them."""
+    """The posteriors of rows, shape (n, data_dim), as the family observes them.
+
+    Raises:
+        InputError: if they are not finite.
+    """
     prior = model.prior()
     parts = []
     for start in range(0, len(rows), CHUNK):
         q = model.posterior(to_device(model, rows[start : start + CHUNK]))
         parts.append([part.cpu().numpy() for part in (q.mean, q.variance, kl_per_unit(q, prior))])
-    return Posteriors(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    posteriors = Posteriors(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    if not np.isfinite(posteriors.kl).all():
+        raise InputError(
+            "the posteriors of these data are not finite: expected data like those of the training; check their scale."
+        )
+    return posteriors
 
 
 def active_units(means: np.ndarray) -> np.ndarray:
@@ -86,16 +95,19 @@ def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     return explained_share(means, variances) >= ACTIVE_SHARE
 
 
-def mutual_information(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> Estimate:
-    """I(x; z) under q, the mean of log q(z|x) - log q(z), in nats (Hoffman & Johnson 2016).
+def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """log q(z|x) - log q(z) at one z for each x, in nats; its mean estimates I(x; z) under q (Hoffman & Johnson 2016).
 
-    q(z) is the mixture of the n posteriors that are given, hence the estimate cannot exceed log n; near that cap it says only
-    that the information is at least about as large.
+    q(z) is the mixture of the n posteriors that are given, hence the mean cannot exceed log n; near that cap it says only that the
+    information is at least about as large.
 
     Args:
         means: means of diagonal Gaussian posteriors, shape (n, latent_dim).
         variances: their variances, the same shape.
         noise: standard normal draws, the same shape; they decide one z for each x.
+
+    Returns:
+        Shape (n,).
     """
     means, variances = means.astype(np.float64), variances.astype(np.float64)
     z = means + np.sqrt(variances) * noise
@@ -108,4 +120,4 @@ def mutual_information(means: np.ndarray, variances: np.ndarray, noise: np.ndarr
         log_q = offset - 0.5 * z[rows] ** 2 @ precision.T + z[rows] @ (means * precision).T
         own = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
         log_ratio[rows] = own - (logsumexp(log_q, axis=1) - math.log(len(z)))
-    return Estimate.mean_of(log_ratio)
+    return log_ratio

@@ -9,8 +9,7 @@ import torch
 from torch.func import jacfwd, vmap
 
 from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.diagnostics.likelihood import to_device
-from uncollapse.models import VAE
+from uncollapse.models import VAE, to_device
 
 # Jacobians held at once.
 CHUNK = 16

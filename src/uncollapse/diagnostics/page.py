@@ -7,12 +7,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uncollapse._version import __version__
-from uncollapse.diagnostics.collapse import MAX_INFORMATION_ROWS, Estimate
+from uncollapse.diagnostics.collapse import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,6 +28,7 @@ ROWS = {
     "nll_nats": "Negative log-likelihood, nats",
     "kl_nats": "KL(q(z|x) ‖ p(z)) on the data, nats",
     "mutual_information_nats": "Mutual information I(x; z), nats",
+    "information_cap_nats": "Cap of its estimate, log n",
     "aggregate_kl_nats": "KL(q(z) ‖ p(z)), nats",
     "fisher_divergence": "Relative Fisher divergence",
     "active_units": "Active units (Burda's rule)",
@@ -56,7 +58,6 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
         reports=reports,
         colours=COLOURS,
         table=comparison(reports),
-        cap=f"{math.log(min(reports[0].n_examples, MAX_INFORMATION_ROWS)):.2f}",
         figures=[(heading, note, [Markup(part) for part in draw(reports)]) for heading, note, draw in SECTIONS],
         plotly=Markup(get_plotlyjs()),
         footer=f"uncollapse {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -90,7 +91,7 @@ def _kl_bars(reports: Sequence[Report]) -> list[str]:
 
     top = max(report.units["kl_nats"].max() for report in reports)
     parts = []
-    for report, colour in zip(reports, COLOURS, strict=False):
+    for report, colour in zip(reports, cycle(COLOURS), strict=False):
         units = report.units.sort_values("kl_nats", ascending=False)
         figure = go.Figure(
             go.Bar(
@@ -131,13 +132,24 @@ def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
     """Name, points and marker of each group of points: one a class, where the labels are classes."""
     if report.labels is None:
         return [("", report.points, {"color": COLOURS[1]})]
-    classes = np.unique(report.labels)
-    if len(classes) > MAX_CLASSES:
+    if report.labels.dtype.kind != "U":
         return [("", report.points, {"color": report.labels, "colorscale": "Viridis", "showscale": True})]
+    classes, counts = np.unique(report.labels, return_counts=True)
+    shown = classes if len(classes) <= MAX_CLASSES else classes[np.argsort(-counts)[: MAX_CLASSES - 1]]
+    groups = [(str(label), report.labels == label) for label in sorted(shown, key=_as_number_or_text)]
+    if len(shown) < len(classes):
+        groups.append((f"{len(classes) - len(shown)} others", ~np.isin(report.labels, shown)))
     return [
-        (str(label), report.points[report.labels == label], {"color": COLOURS[index % len(COLOURS)]})
-        for index, label in enumerate(classes)
+        (label, report.points[members], {"color": COLOURS[index % len(COLOURS)]}) for index, (label, members) in enumerate(groups)
     ]
+
+
+def _as_number_or_text(label: str) -> tuple[float, str]:
+    """Sorts 2 before 10, and text after numbers."""
+    try:
+        return float(label), label
+    except ValueError:
+        return math.inf, label
 
 
 def _reconstructions(reports: Sequence[Report]) -> list[str]:
@@ -188,7 +200,7 @@ def _training_curves(reports: Sequence[Report]) -> list[str]:
     parts = []
     for column, caption in (("loss", "loss, nats per example"), ("kl", "KL(q(z|x) ‖ p(z)), nats per example")):
         figure = go.Figure()
-        for report, colour in zip(reports, COLOURS, strict=False):
+        for report, colour in zip(reports, cycle(COLOURS), strict=False):
             history = report.history
             figure.add_trace(
                 go.Scatter(x=history["epoch"] + 1, y=history[column], mode="lines", name=report.name, line={"color": colour})

@@ -22,24 +22,27 @@ from uncollapse.diagnostics.collapse import (
     active_units,
     explained_share,
     infer,
+    information_density,
     informative_units,
-    mutual_information,
 )
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
-from uncollapse.diagnostics.likelihood import importance_log_likelihood, observe_rows, to_device
+from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
-from uncollapse.models import VAE
-from uncollapse.noise import RowNoise
+from uncollapse.models import VAE, observe_rows, to_device
+from uncollapse.progress import spinner
 
 # Examples that a report keeps for its pictures.
 N_PICTURES = 10
 N_POINTS = 2000
+# Numeric labels with more values than this are a scale, not classes.
+MAX_CLASSES = 20
 
 MEANINGS = {
     "nll_nats": "-log p(x), by importance sampling",
     "kl_nats": "KL(q(z|x) || p(z)), mean over the data",
-    "mutual_information_nats": "I(x; z) under q; the estimate cannot exceed its cap, log n",
+    "mutual_information_nats": "I(x; z) under q",
+    "information_cap_nats": "log n, which the estimate of I(x; z) cannot exceed",
     "aggregate_kl_nats": "KL(q(z) || p(z)) = KL - I(x; z); unknown near the cap",
     "fisher_divergence": "F(p(z) || p(z|x)), mean over the data",
     "active_units": "Var E[z|x] >= 0.01 (Burda et al. 2016)",
@@ -173,46 +176,66 @@ def diagnose(
     >>> report.verdict
     'healthy'
     """
+    if n_importance < 1:
+        raise InputError(f"n_importance expects a positive integer, got {n_importance}.")
     raw = model.check_rows(X)
+    classes = _check_labels(labels, len(raw))
     if len(raw) < 2:
         raise InputError(f"a diagnosis expects at least 2 rows, got {len(raw)}.")
-    if labels is not None and len(labels) != len(raw):
-        raise InputError(f"labels expect one for each of the {len(raw)} rows, got {len(labels)}.")
     if image_shape is not None and math.prod(image_shape) != raw.shape[1]:
         raise InputError(f"image_shape expects a height and a width with {raw.shape[1]} pixels in all, got {image_shape}.")
     vae = model.model_
-    rows = observe_rows(vae.family, raw)
-    posteriors = infer(vae, rows)
+    # Files are often sorted: what looks at some rows only looks at random ones.
+    shuffled = np.random.default_rng(0).permutation(len(raw))
+    with spinner("inferring posteriors", verbose):
+        rows = observe_rows(vae.family, raw)
+        posteriors = infer(vae, rows)
     log_likelihood = importance_log_likelihood(vae, rows, n_importance, verbose)
-    units = _unit_table(posteriors)
-    verdict, advice = _judge(units)
-    return Report(
-        name=name or type(model).__name__,
-        n_examples=len(rows),
-        verdict=verdict,
-        advice=advice,
-        estimates=_estimate(vae, rows, posteriors, log_likelihood),
-        units=units,
-        history=model.history_,
-        points=_in_two_dimensions(posteriors.means[:N_POINTS]),
-        labels=None if labels is None else np.asarray(labels)[:N_POINTS],
-        gallery=_gallery(vae, raw[:N_PICTURES], posteriors.means[:N_PICTURES], image_shape),
-    )
+    with spinner("estimating information and divergences", verbose):
+        estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled)
+        units = _unit_table(posteriors)
+        verdict, advice = _judge(units, estimates)
+        points, pictures = shuffled[:N_POINTS], shuffled[:N_PICTURES]
+        return Report(
+            name=name or type(model).__name__,
+            n_examples=len(rows),
+            verdict=verdict,
+            advice=advice,
+            estimates=estimates,
+            units=units,
+            history=model.history_,
+            points=_in_two_dimensions(posteriors.means[points]),
+            labels=None if classes is None else classes[points],
+            gallery=_gallery(vae, raw[pictures], posteriors.means[pictures], image_shape),
+        )
 
 
-def _estimate(model: VAE, rows: np.ndarray, posteriors: Posteriors, log_likelihood: np.ndarray) -> dict[str, Estimate | None]:
-    kl = Estimate.mean_of(posteriors.kl.sum(1))
-    some = slice(MAX_INFORMATION_ROWS)
-    means, variances = posteriors.means[some], posteriors.variances[some]
-    information = mutual_information(means, variances, RowNoise(rows[some], "information").normal(means.shape[1:]))
-    capped = information.value > math.log(len(means)) - CAP_MARGIN
-    aggregate = Estimate(float(posteriors.kl[some].sum(1).mean()) - information.value, information.standard_error)
+def _check_labels(labels: Any, n_rows: int) -> np.ndarray | None:
+    """Numbers as they are where they are a scale, and anything else as text."""
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.shape != (n_rows,):
+        raise InputError(f"labels expect one for each of the {n_rows} rows, got an array of shape {array.shape}.")
+    is_scale = array.dtype.kind in "iuf" and len(np.unique(array)) > MAX_CLASSES
+    return array if is_scale else array.astype(str)
+
+
+def _estimate(
+    model: VAE, rows: np.ndarray, posteriors: Posteriors, log_likelihood: np.ndarray, shuffled: np.ndarray
+) -> dict[str, Estimate | None]:
+    kl = posteriors.kl.sum(1).astype(np.float64)
+    some = shuffled[:MAX_INFORMATION_ROWS]
+    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
+    density = information_density(posteriors.means[some], posteriors.variances[some], noise)
+    information, cap = Estimate.mean_of(density), math.log(len(some))
     floor = model_information_floor(model)
     return {
         "nll_nats": Estimate.mean_of(-log_likelihood.astype(np.float64)),
-        "kl_nats": kl,
+        "kl_nats": Estimate.mean_of(kl),
         "mutual_information_nats": information,
-        "aggregate_kl_nats": None if capped else aggregate,
+        "information_cap_nats": Estimate(cap, math.nan),
+        "aggregate_kl_nats": None if information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
         "fisher_divergence": relative_fisher_divergence(model, rows),
         "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
@@ -233,20 +256,29 @@ def _unit_table(posteriors: Posteriors) -> pd.DataFrame:
     )
 
 
-def _judge(units: pd.DataFrame) -> tuple[str, str]:
+def _judge(units: pd.DataFrame, estimates: dict[str, Estimate | None]) -> tuple[str, str]:
+    """The verdict in a word, and in a sentence with its evidence and what to do."""
     dead = units.loc[~units["informative"], "unit"].tolist()
     evidence = f"the KL is {units['kl_nats'].sum():.3g} nats"
     if not dead:
         return "healthy", f"Healthy: all {len(units)} latent units respond to the data; {evidence}."
-    remedy = "set or raise inverse_lipschitz, or use fewer units"
+    remedy = _remedy(estimates["mutual_information_nats"], estimates["information_floor_nats"])
     if len(dead) == len(units):
-        return "collapsed", f"Collapsed: none of the {len(units)} latent units responds to the data; {evidence}. Remedy: {remedy}."
+        return "collapsed", f"Collapsed: none of the {len(units)} latent units responds to the data; {evidence}. {remedy}"
     named = ", ".join(map(str, dead[:8])) + (", ..." if len(dead) > 8 else "")
     return (
         "partly collapsed",
-        f"Partly collapsed: {len(dead)} of {len(units)} latent units do not respond to the data ({named}); {evidence}. "
-        f"Remedy: {remedy}.",
+        f"Partly collapsed: {len(dead)} of {len(units)} latent units do not respond to the data ({named}); {evidence}. {remedy}",
     )
+
+
+def _remedy(information: Estimate | None, floor: Estimate | None) -> str:
+    if information and floor and information.value + 3 * information.standard_error < floor.value:
+        return (
+            f"The decoder guarantees {floor.value:.3g} nats on its own samples, so the posterior lags behind, or the data are "
+            "unlike the model. Remedy: train longer."
+        )
+    return "Remedy: set or raise inverse_lipschitz, or use fewer units."
 
 
 def _in_two_dimensions(means: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ class StandardNormal(nn.Module):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("loc", torch.zeros(latent_dim))
 
     def forward(self) -> Independent[Normal]:
         """p(z)."""

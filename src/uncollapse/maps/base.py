@@ -25,6 +25,10 @@ class Decoder(nn.Module, ABC):
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         """Shift the output so that the decoder maps the origin to eta."""
 
+    def is_sound(self) -> bool:
+        """Whether the tensors that training does not touch are such that the constant holds."""
+        return True
+
     def adapt(self, data: np.ndarray) -> None:
         """Fit what is fixed in training to data of shape (n, t), before training."""
         del data

@@ -79,6 +79,11 @@ class InverseLipschitzDecoder(Decoder):
         eta: Tensor = self._last(z, self.embedding)
         return eta
 
+    def is_sound(self) -> bool:
+        """Whether the embedding is isometric."""
+        basis = self.embedding(torch.eye(self.embedding.in_dim))
+        return torch.allclose(basis @ basis.T, torch.eye(self.embedding.in_dim), atol=1e-4)
+
     def adapt(self, data: np.ndarray) -> None:
         """Fit the embedding to data of shape (n, t), before training."""
         self.embedding.adapt(data)

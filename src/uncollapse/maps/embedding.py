@@ -88,12 +88,13 @@ class PrincipalDirections(Embedding):
 
     def adapt(self, data: np.ndarray) -> None:
         """Fit B to data of shape (n, t)."""
-        rows = data[:MAX_PRINCIPAL_ROWS].astype(np.float64)
+        chance = np.random.default_rng(0)
+        rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
         with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
             directions = PCA(min(self.in_dim, *rows.shape), random_state=0).fit(rows).components_.T
         # With fewer rows than directions, the rest are arbitrary. The decomposition leaves directions that it need not change
         # as they are, up to sign, and makes B'B = I hold to the last digit.
-        rest = np.random.default_rng(0).normal(size=(self.out_dim, self.in_dim - directions.shape[1]))
+        rest = chance.normal(size=(self.out_dim, self.in_dim - directions.shape[1]))
         self.basis.copy_(torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0]))
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
 
 from uncollapse.errors import NonFiniteLossError
+from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
+from uncollapse.noise import derived_seed
 from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
-
-HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
 
 def train(
@@ -34,7 +31,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    history: list[dict[str, float]],
+    history: list[tuple[float, ...]],
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -47,22 +44,23 @@ def train(
         max_epochs: passes over the data.
         batch_size: rows in a step.
         learning_rate: of Adam.
-        seed: decides the order of the rows and all draws. The global generator is left as it was.
-        history: gains a row at the end of each epoch, keyed by `HISTORY_COLUMNS`: the epoch; the means over its batches of the
-            loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start.
+        seed: decides the order of the rows and all draws. The global generators of the CPU and of CUDA are left as they were.
+        history: gains a row at the end of each epoch: its number; the means over its batches of the loss, of -E log p(x|z) and
+            of the KL, in nats per example; the seconds since the start.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
     Raises:
-        NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the end of the last good epoch.
+        NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the start of the last epoch that began with
+            a finite loss, and the history ends there.
         KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
     """
     loader = row_loader(data, batch_size, seed)
     training = Training(model, objective, learning_rate, seed, history)
     with (
         _quiet_lightning(),
-        _deferred_interrupt() as interrupted,
-        torch.random.fork_rng(),
+        deferred_interrupt() as interrupted,
+        torch.random.fork_rng(list(range(torch.cuda.device_count())) if device == "cuda" else []),
         progress_bar("training", max_epochs * len(loader), verbose) as advance,
     ):
         trainer = pl.Trainer(
@@ -84,7 +82,7 @@ def train(
 class Training(pl.LightningModule):
     """A model and its objective as Lightning wants to see them."""
 
-    def __init__(self, model: VAE, objective: Objective, learning_rate: float, seed: int, history: list[dict[str, float]]) -> None:
+    def __init__(self, model: VAE, objective: Objective, learning_rate: float, seed: int, history: list[tuple[float, ...]]) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
@@ -100,7 +98,7 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
-        torch.manual_seed(self.seed + self.current_epoch)
+        torch.manual_seed(derived_seed(self.seed, "draws", self.current_epoch))
         self.sums = torch.zeros(3, device=self.device)
         self.steps = 0
 
@@ -120,8 +118,8 @@ class Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._fail(f"a parameter became non-finite in epoch {self.current_epoch}, by step {self.global_step}")
-        values = (self.current_epoch, *(self.sums / self.steps).tolist(), time.perf_counter() - self.start)
-        self.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+        means = (self.sums / self.steps).tolist()
+        self.history.append((self.current_epoch, *means, time.perf_counter() - self.start))
 
     def on_train_end(self) -> None:
         # The parameters that the last step left have not been tried yet.
@@ -136,6 +134,7 @@ class Training(pl.LightningModule):
         self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _fail(self, what: str) -> None:
+        del self.history[self.good_epochs :]
         if self.good_state:
             self.model.load_state_dict(self.good_state)
         raise NonFiniteLossError(
@@ -156,7 +155,7 @@ class _Watch(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, Training)
         last = pl_module.history[-1] if pl_module.history else None
-        so_far = f"  loss {last['loss']:.2f}, KL {last['kl']:.2f} nats" if last else ""
+        so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
         self.advance(f"epoch {trainer.current_epoch + 1}{so_far}")
         if self.interrupted():
             trainer.should_stop = True
@@ -187,30 +186,11 @@ class EpochBatches(BatchSampler):
 
 def row_loader(data: Tensor, batch_size: int, seed: int) -> DataLoader[Tensor]:
     """Batches of rows in random order."""
-    rows = Rows(data)
+    rows, seed = Rows(data), derived_seed(seed, "order")
     order: DistributedSampler[int] = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)
     # A generator of its own keeps the loader from drawing on the global one, which belongs to the model.
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(rows, sampler=EpochBatches(order, batch_size, drop_last=False), batch_size=None, generator=generator)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C, so that a step ends whole. (Lightning's own answer ends the process, and deafens it to further signals.)"""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-
-    def press(signal_number: int, frame: FrameType | None) -> None:
-        del signal_number, frame
-        pressed.set()
-
-    previous = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager

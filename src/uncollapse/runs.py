@@ -1,0 +1,119 @@
+"""Runs on disk: weights as safetensors, settings as JSON, history as CSV. Nothing in them can be executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uncollapse._version import __version__
+from uncollapse.errors import InputError
+from uncollapse.files import new_folder
+
+FORMAT = 1  # rises when an older version could not read what is written
+WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
+
+
+class Settings(BaseModel):
+    """All of a fitted estimator but its weights and its history."""
+
+    format: Annotated[int, Field(ge=1)] = FORMAT
+    version: str = __version__
+    estimator: str
+    parameters: dict[str, Any]
+    n_features: Annotated[int, Field(ge=1)]
+    feature_names: list[str] | None
+    seed: int
+
+
+def write_run(
+    folder: Path, settings: Settings, weights: Mapping[str, Tensor], history: pd.DataFrame, overwrite: bool = False
+) -> None:
+    """Write a run, whole or not at all.
+
+    Raises:
+        InputError: if there is something that may not be replaced, or the folder cannot be written.
+    """
+    with new_folder(folder, overwrite, marker=SETTINGS_FILE) as scratch:
+        save_file({name: value.contiguous() for name, value in weights.items()}, scratch / WEIGHTS_FILE)
+        (scratch / SETTINGS_FILE).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        history.to_csv(scratch / HISTORY_FILE, index=False)
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of a run.
+
+    Raises:
+        InputError: if the folder holds no run, a damaged one, or one of a newer version.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no saved model: expected a folder that `save` or `uncollapse fit` wrote, with {path.name}."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
+            raise InputError(
+                f"{folder} was saved by uncollapse {content.get('version')} in format {content['format']}, and this is "
+                f"{__version__}, which reads formats up to {FORMAT}: pip install --upgrade uncollapse."
+            )
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(folder, f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise damaged(folder, f"{path.name}: {error}") from None
+    if settings.feature_names is not None and len(settings.feature_names) != settings.n_features:
+        raise damaged(folder, f"{path.name}: {len(settings.feature_names)} names for {settings.n_features} features")
+    return settings
+
+
+def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a run, once the file's header has announced what is expected.
+
+    Args:
+        folder: of the run.
+        expected: tensors of the expected shapes; their values do not matter.
+
+    Raises:
+        InputError: if the file is missing or damaged, or holds other tensors or values that are not finite.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if shapes != {name: tuple(value.shape) for name, value in expected.items()}:
+            raise damaged(folder, f"the tensors of {WEIGHTS_FILE} are not those that {SETTINGS_FILE} describes")
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise damaged(folder, f"{WEIGHTS_FILE}: {error}") from None
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise damaged(folder, f"{WEIGHTS_FILE} holds values that are not finite")
+    return weights
+
+
+def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The history of a run, with these columns.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
+    try:
+        history = pd.read_csv(folder / HISTORY_FILE)
+    except (ValueError, OSError) as error:
+        raise damaged(folder, f"{HISTORY_FILE}: {error}") from None
+    if tuple(history.columns) != columns or not all(pd.api.types.is_numeric_dtype(kind) for kind in history.dtypes if len(history)):
+        raise damaged(folder, f"{HISTORY_FILE}: expected numbers in the columns {', '.join(columns)}")
+    return history
+
+
+def damaged(folder: Path, reason: str) -> InputError:
+    """The error for a run that cannot be read."""
+    return InputError(f"{folder} holds a damaged model ({' '.join(reason.split())}): fit and save it again.")
