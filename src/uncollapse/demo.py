@@ -37,8 +37,8 @@ def introduction(train: Data, test: Data, seed: int) -> tuple[str, ...]:
         "levels. Only the kind of decoder differs.",
         "Why this noise: with a linear decoder, a unit pays for its KL only where an eigenvalue of the data's covariance exceeds "
         f"the decoder's variance (Lucas et al. 2019). {SIGMA}² = {SIGMA**2} exceeds {exceeded} of the {len(eigenvalues)} "
-        f"eigenvalues, of which the largest is {eigenvalues[-1]:.0f}. So the likelihood hardly suffers when a model ignores its latents, and "
-        "nothing keeps an ordinary VAE from it, although the digits can be told apart by them.",
+        f"eigenvalues, of which the largest is {eigenvalues[-1]:.0f}. So the likelihood hardly suffers when a model ignores its "
+        "latents, and nothing keeps an ordinary VAE from it, although the digits can be told apart by them.",
         "VAE has an ordinary decoder. LIDVAE (Wang, Blei, Cunningham 2021) makes it injective, which forbids exact collapse, not "
         "near-collapse. IL-LIDVAE (Kinoshita et al. 2023) makes it inverse Lipschitz: natural parameters move at least L₁L₂ times "
         f"as far as z; here L₁ = L₂ = {INVERSE_LIPSCHITZ}. For a Gaussian decoder this guarantees information in nats before any "
