@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from uncollapse import models
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.families import FAMILIES, Family, get_family
+from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.models import observe_rows, to_device
@@ -118,8 +118,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         parameters["device"] = resolve_device(parameters["device"])
-        rows = _read_rows(lambda: check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X"))
-        _check_resolution(np.asarray(X, dtype=np.float64), rows)
+        with one_sentence():
+            given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
+        rows = finite_floats(given, "X")
+        check_resolution(given, rows)
         _check_training_rows(get_family(parameters["family"]), rows)
         random_state = parameters["random_state"]
         seed = random_state if isinstance(random_state, int) else check_random_state(random_state).randint(2**31)
@@ -169,7 +171,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if Z is not of shape (n, latent_dim) or not finite.
         """
         check_is_fitted(self)
-        codes = _read_rows(lambda: check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z"), "Z")
+        with one_sentence():
+            given = check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z")
+        codes = finite_floats(given, "Z")
         if codes.shape[1] != self._n_features_out:
             raise InputError(f"Z expects {self._n_features_out} columns, one for each latent unit, got {codes.shape[1]}.")
         return self._in_batches(codes, lambda z: self.model_.likelihood(z).mean)
@@ -189,7 +193,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if `n_samples` is not positive.
         """
         check_is_fitted(self)
-        _check_count("n_samples", n_samples)
+        check_count("n_samples", n_samples)
         noise = np.zeros((n_samples, self._n_features_out), dtype=np.float32)  # only their number matters
         with torch.random.fork_rng():
             torch.manual_seed(check_random_state(random_state).randint(2**31))
@@ -205,7 +209,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             X: shape (n, n_features).
             n_importance: draws of z for each row; the estimate rises to log p(x) with it.
         """
-        _check_count("n_importance", n_importance)
+        check_count("n_importance", n_importance)
         raw = self.check_rows(X)
         rows = observe_rows(self.model_.family, raw)
         return importance_log_likelihood(self.model_, rows, n_importance, self.verbose)
@@ -254,7 +258,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if X has other columns than in `fit`, is not finite, or lies outside the family's support.
         """
         check_is_fitted(self)
-        rows = _read_rows(lambda: validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False))
+        with one_sentence():
+            given = validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False)
+        rows = finite_floats(given, "X")
         self.model_.family.check(rows)
         return rows
 
@@ -364,46 +370,6 @@ def load(folder: str | Path) -> VAE:
     return estimator
 
 
-FLOATS = [np.float64, np.float32]
-
-
-def _read_rows(read: Callable[[], np.ndarray], name: str = "X") -> np.ndarray:
-    """What scikit-learn's validation returns, as finite float32; its complaints in one sentence."""
-    try:
-        rows = read()
-    except ValueError as error:
-        message = " ".join(str(error).split())
-        raise InputError(f"{message}{_remedy(message)}") from None
-    with np.errstate(over="ignore"):
-        floats = rows.astype(np.float32)
-    bad = ~np.isfinite(floats)
-    if bad.any():
-        row, column = (int(index) for index in np.argwhere(bad)[0])
-        raise InputError(
-            f"{name} expects finite numbers, got {int(np.isnan(floats).sum())} NaN and {int(np.isinf(floats).sum())} infinite "
-            f"(inf) values, the first in row {row}, column {column}: drop or impute those rows."
-        )
-    return floats
-
-
-def _check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
-    """Refuse values so far from zero that float32 rounds their differences away."""
-    deviation = rows.std(axis=0)
-    varies = deviation > 1e-13 * np.abs(rows).max(axis=0)  # below that, float64 has rounded them away already
-    lost = varies & (np.abs(floats - rows).max(axis=0) > 0.01 * deviation)
-    if lost.any():
-        column = int(np.argmax(lost))
-        raise InputError(
-            f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
-            f"{rows[:, column].mean():.3g} in column {column}: subtract the mean of each column."
-        )
-
-
-def _check_count(name: str, count: Any) -> None:
-    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
-        raise InputError(f"{name} expects a positive integer, got {count!r}.")
-
-
 def _check_training_rows(family: Family, rows: np.ndarray) -> None:
     if len(rows) < 2:
         raise InputError(f"training expects at least 2 rows, got n_samples={len(rows)}: give more data.")
@@ -415,13 +381,3 @@ def _check_training_rows(family: Family, rows: np.ndarray) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _remedy(message: str) -> str:
-    if "is expecting" in message:
-        return ": give the same columns as in fit."
-    if "could not convert" in message:
-        return ": encode text as numbers, or drop those columns."
-    if "feature names" in message.lower():
-        return " Give the same columns as in fit, in the same order."
-    return ""

@@ -29,6 +29,7 @@ from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
+from uncollapse.inputs import check_count
 from uncollapse.models import VAE, observe_rows, to_device
 from uncollapse.progress import spinner
 
@@ -176,8 +177,7 @@ def diagnose(
     >>> report.verdict
     'healthy'
     """
-    if n_importance < 1:
-        raise InputError(f"n_importance expects a positive integer, got {n_importance}.")
+    check_count("n_importance", n_importance)
     raw = model.check_rows(X)
     classes = _check_labels(labels, len(raw))
     if len(raw) < 2:

@@ -1,0 +1,73 @@
+"""What users give, checked: complaints in one sentence."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from uncollapse.errors import InputError
+
+FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn the ValueErrors of scikit-learn's validation into an `InputError` of one line."""
+    try:
+        yield
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"{message}{_remedy(message)}") from None
+
+
+def finite_floats(array: np.ndarray, name: str) -> np.ndarray:
+    """The array as float32.
+
+    Raises:
+        InputError: if a value is not finite, or beyond float32.
+    """
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32)
+    bad = ~np.isfinite(floats)
+    if bad.any():
+        row, column = (int(index) for index in np.argwhere(bad)[0])
+        raise InputError(
+            f"{name} expects finite numbers, got {int(np.isnan(floats).sum())} NaN and {int(np.isinf(floats).sum())} infinite "
+            f"(inf) values, the first in row {row}, column {column}: drop or impute those rows."
+        )
+    return floats
+
+
+def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
+    """Raise `InputError` for values so far from zero that float32 rounds their differences away."""
+    if rows.dtype == floats.dtype:
+        return
+    deviation = rows.std(axis=0)
+    varies = deviation > 1e-13 * np.abs(rows).max(axis=0)  # below that, float64 has rounded them away already
+    lost = varies & (np.abs(floats - rows).max(axis=0) > 0.01 * deviation)
+    if lost.any():
+        column = int(np.argmax(lost))
+        raise InputError(
+            f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
+            f"{rows[:, column].mean():.3g} in column {column}: subtract the mean of each column."
+        )
+
+
+def check_count(name: str, count: Any) -> None:
+    """Raise `InputError` unless the count is a positive integer."""
+    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
+        raise InputError(f"{name} expects a positive integer, got {count!r}.")
+
+
+def _remedy(message: str) -> str:
+    if "is expecting" in message:
+        return ": give the same columns as in fit."
+    if "could not convert" in message:
+        return ": encode text as numbers, or drop those columns."
+    if "feature names" in message:
+        return " Give the same columns as in fit, in the same order."
+    return ""
