@@ -129,9 +129,9 @@ def fit(
     if run.resolve() in Path(data).resolve().parents:
         raise InputError(f"the run would take the place of its own data, {data}: choose another folder with --output.")
     estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
-    typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
     stop: BaseException | None = None
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
+        typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
         try:
             estimator.fit(train.table())
         except (KeyboardInterrupt, NonFiniteLossError) as error:
