@@ -94,9 +94,11 @@ def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_pat
 
     monkeypatch.setattr("uncollapse.estimators.write_run", full)
     code, _, err = run("fit", "x.npy", *SMALL)
-    assert code == 0
+    assert code == 1
     assert "No space left" in err
-    assert next((tmp_path / "refuge").rglob("model.json")).parent.name == "x"
+    saved = next((tmp_path / "refuge").rglob("model.json")).parent
+    assert f"what was learned is in {saved}" in err
+    assert uc.load(saved).seed_ == 0
 
 
 def test_none_and_null_give_the_ordinary_decoder(run):
@@ -154,7 +156,10 @@ BAD_INPUT = {
     "labels of a named set": (lambda: ["fit", "digits", "--labels", "k"], "leave them out"),
     "unwritable": (lambda: ["fit", "x.npy", "-o", "x.npy/run"], "cannot write"),
     "long name": (lambda: ["fit", "x.npy", "-o", "a" * 300], "cannot write"),
-    "the data's own folder": (lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"], "its own data"),
+    "the data's own folder": (lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"], "something else"),
+    "the run's own file": (lambda: ["diagnose", "run", "x.npy", "--json", "run/model.json", "--overwrite"], "belongs to the run"),
+    "a folder with more": (lambda: ["fit", "x.npy", "-o", "run", "--overwrite"], "something else"),
+    "too wide": (lambda: ["fit", "x.npy", "hidden=2147483647,2147483647"], "narrower"),
     "one file for two": (lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"], "two files"),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }

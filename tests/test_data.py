@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uncollapse.data import load, read_file
+from uncollapse.data import arrays, load, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import load_idx_images, read_idx
 from uncollapse.errors import InputError
@@ -48,6 +48,29 @@ def test_a_first_example_with_equal_values_is_not_taken_for_names(tmp_path):
     (tmp_path / "x.csv").write_text("1.5,1.5\n2.0,3.0\n")
     with pytest.warns(UserWarning, match="first line is an example"):
         assert read_file(tmp_path / "x.csv").X.tolist() == [[1.5, 1.5], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_example"),
+    [
+        ("a,b", False),
+        ("0,1,2", False),
+        ("country,2019,2020", False),
+        ("1.0,,3.0", True),
+        ("1,NA,3", True),
+        ("5.1,3.5,setosa", True),
+        ("3", True),
+        ("0", True),
+    ],
+)
+def test_a_first_line_is_names_or_an_example(line, is_example):
+    assert arrays._is_example(line.split(",")) == is_example
+
+
+def test_lines_longer_than_the_header_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,5,6\n")
+    with pytest.raises(InputError, match=r"cannot be read as .csv"):
+        read_file(tmp_path / "x.csv")
 
 
 @pytest.mark.extra

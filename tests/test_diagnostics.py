@@ -212,8 +212,10 @@ def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"labels": [1, 2]}, r"one for each of the 400 rows, got an array of shape \(2,\)"),
+        ({"labels": [1, 2]}, r"one value for each of the 400 rows, got \(2,\)"),
         ({"image_shape": (2, 3)}, "5 pixels"),
+        ({"image_shape": (5,)}, "a height and a width"),
+        ({"labels": np.zeros((400, 2))}, r"got \(400, 2\)"),
     ],
 )
 def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):

@@ -111,6 +111,33 @@ def test_estimators_do_not_share_a_family(vae):
     assert float(family.scale.detach()) == 1
 
 
+def test_a_family_of_the_users_own_keeps_its_arguments_and_is_not_saved(vae, tmp_path):
+    class Sharper(uc.families.Bernoulli):
+        def __init__(self, sharpness=1.0):
+            super().__init__()
+            self.sharpness = sharpness
+
+    X = (vae[1] > 0).astype(float)
+    estimator = uc.VAE(**SMALL, family=Sharper(3.0)).fit(X)
+    assert estimator.model_.family.sharpness == 3.0
+    with pytest.raises(InputError, match="could not be loaded again"):
+        estimator.save(tmp_path / "run")
+
+
+def test_a_subclass_fits_and_says_that_it_cannot_be_saved(vae, tmp_path):
+    class Mine(uc.VAE):
+        pass
+
+    estimator = Mine(**SMALL).fit(vae[1])
+    with pytest.raises(InputError, match="got Mine"):
+        estimator.save(tmp_path / "run")
+
+
+def test_numpy_scales_are_numbers(vae, tmp_path):
+    estimator = uc.VAE(**SMALL, family=uc.families.Gaussian(np.float32(2))).fit(vae[1])
+    assert float(uc.load(estimator.save(tmp_path / "run")).model_.family.scale) == pytest.approx(2)
+
+
 def test_what_is_saved_is_what_was_fitted(tmp_path, vae):
     _, X = vae
     estimator = uc.VAE(**SMALL, inverse_lipschitz=0.5).fit(X)
@@ -258,6 +285,11 @@ def damaged(folder, **changes):
         (lambda folder: (folder / "history.csv").write_text("a,b\n1,2\n"), "expected numbers in the columns epoch"),
         (lambda folder: reweigh(folder, "decoder.embedding.basis", 0.0), "not isometric"),
         (lambda folder: reweigh(folder, "posterior.shift", float("nan")), "not finite"),
+        (lambda folder: reweigh(folder, "family.log_scale", 1e30), "scale is not the one"),
+        (lambda folder: reweigh(folder, "posterior.shift", 0.0, torch.float64), "not those that model.json describes"),
+        (lambda folder: damaged(folder, n_features=2**62), "n_features"),
+        (lambda folder: damaged(folder, hidden=[2**31 - 1] * 3), "damaged"),
+        (lambda folder: (folder / "model.json").write_text('{"format": ' + "9" * 5000 + "}"), "damaged"),
         (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "model.json").write_text("[]"), "damaged"),
         (lambda folder: (folder / "model.json").unlink(), "holds no saved model"),
@@ -275,9 +307,9 @@ def test_damaged_runs_are_refused_in_a_sentence(vae, tmp_path, damage, words):
     assert "\n" not in str(caught.value)
 
 
-def reweigh(folder, name, value):
+def reweigh(folder, name, value, dtype=torch.float32):
     weights = load_file(folder / "model.safetensors")
-    weights[name] = torch.full_like(weights[name], value)
+    weights[name] = torch.full_like(weights[name], value, dtype=dtype)
     save_file(weights, folder / "model.safetensors")
 
 

@@ -63,7 +63,7 @@ def test_page_opens_alone_and_fits(browser, page_file, width, scheme):
             [...panel.querySelectorAll('.main-svg')].every(svg => svg.getBoundingClientRect().width <= panel.clientWidth + 1))""",
         timeout=5000,
     )
-    assert page.locator("table tbody tr").count() == 9
+    assert page.locator("table tbody tr").count() == 10
     assert page.locator(".panel .bars").count() == 2
     assert page.locator(".strip img").count() == 5
     context.close()

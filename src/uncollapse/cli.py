@@ -47,16 +47,24 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+            _fail("interrupted", EXIT_INTERRUPTED)
+        sys.exit(code)
     except InputError as error:
         _fail(str(error), EXIT_BAD_INPUT)
     except NonFiniteLossError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", EXIT_INTERRUPTED)
+    except MemoryError as error:
+        _fail(f"this takes more memory than there is ({error}): use less data, fewer samples or a smaller model", 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own complaints about the command
-            _fail(f"{error.format_message()} See uncollapse --help.", EXIT_BAD_INPUT)
+            message = error.format_message()
+            if not message:  # help was asked for by saying nothing, and has been printed
+                sys.exit(EXIT_BAD_INPUT)
+            _fail(f"{message} See uncollapse --help.", EXIT_BAD_INPUT)
         if os.environ.get(DEBUG_VARIABLE):
             raise
         _fail(f"unexpected {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 to see where, and please report it)", 1)
@@ -119,15 +127,13 @@ def fit(
     from uncollapse.interrupts import deferred_interrupt
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
-    from uncollapse.runs import SETTINGS_FILE
+    from uncollapse.runs import RUN_FILES
 
     check_parameters(VAE, given)
     with spinner(f"reading {data}"):
         train = load(data, "train", labels)
     run = output or Path("runs") / train.name
-    check_writable(run, overwrite, SETTINGS_FILE)
-    if run.resolve() in Path(data).resolve().parents:
-        raise InputError(f"the run would take the place of its own data, {data}: choose another folder with --output.")
+    check_writable(run, overwrite, RUN_FILES)
     estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
     stop: BaseException | None = None
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
@@ -137,6 +143,8 @@ def fit(
         except (KeyboardInterrupt, NonFiniteLossError) as error:
             stop = error
         saved = _save(estimator, run, overwrite)
+    if saved != run:
+        _fail(f"{run} could not be written; what was learned is in {saved}: move it to where it belongs", 1)
     if isinstance(stop, NonFiniteLossError):
         raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
     if stop is not None:
@@ -153,10 +161,9 @@ def _save(estimator: VAE, run: Path, overwrite: bool) -> Path:
     """Save where it was meant to be, or, where that has become impossible, anywhere rather than nowhere."""
     try:
         return estimator.save(run, overwrite)
-    except InputError as error:
-        refuge = estimator.save(Path(tempfile.mkdtemp(prefix="uncollapse-")) / run.name)
-        typer.echo(f"note: {error} The run is in {refuge}.", err=True)
-        return refuge
+    except Exception as error:
+        typer.echo(f"note: {error}", err=True)
+        return estimator.save(Path(tempfile.mkdtemp(prefix="uncollapse-")) / "run")
 
 
 @app.command()
@@ -175,11 +182,15 @@ def diagnose(
     from uncollapse.data import load
     from uncollapse.files import check_writable
     from uncollapse.progress import spinner
+    from uncollapse.runs import OWN_FILES
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
     if pages[0].resolve() == pages[1].resolve():
         raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
+    own = {(run / name).resolve() for name in OWN_FILES}
+    if taken := own & {page.resolve() for page in pages}:
+        raise InputError(f"{taken.pop()} belongs to the run itself: choose another path for the report.")
     for page in pages:
         check_writable(page, overwrite)
     with spinner(f"reading {data}"):
@@ -270,5 +281,5 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)

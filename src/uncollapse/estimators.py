@@ -21,10 +21,11 @@ from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.families import FAMILIES, Family, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
+from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.models import observe_rows, to_device
-from uncollapse.noise import derived_seed
+from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import elbo
 from uncollapse.parameters import Count, NotBool, PositiveFloat, check_parameters
 from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights, write_run
@@ -126,17 +127,16 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         random_state = parameters["random_state"]
         seed = random_state if isinstance(random_state, int) else check_random_state(random_state).randint(2**31)
         _check_memory(parameters, rows.shape[1])
-        with torch.random.fork_rng([]):
-            torch.manual_seed(derived_seed(seed, "initialisation"))
+        with seeded(derived_seed(seed, "initialisation")):
             model = build_vae(parameters, rows.shape[1])
         adapt(model, rows)
-        validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
-        self.seed_: int = int(seed)
-        self.parameters_: dict[str, Any] = parameters
-        self._train(model, rows)
+        with deferred_interrupt():  # what belongs to one fit is taken over as one
+            with one_sentence():
+                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
+            self._train(model, rows, parameters, int(seed))
         return self
 
-    def _train(self, model: models.VAE, rows: np.ndarray) -> None:
+    def _train(self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int) -> None:
         from uncollapse.training.engine import train
 
         history: list[tuple[float, ...]] = []
@@ -145,15 +145,17 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 model,
                 elbo,
                 torch.as_tensor(rows),
-                max_epochs=self.parameters_["max_epochs"],
-                batch_size=self.parameters_["batch_size"],
-                learning_rate=self.parameters_["learning_rate"],
-                seed=self.seed_,
+                max_epochs=parameters["max_epochs"],
+                batch_size=parameters["batch_size"],
+                learning_rate=parameters["learning_rate"],
+                seed=seed,
                 history=history,
-                device=self.parameters_["device"],
-                verbose=self.parameters_["verbose"],
+                device=parameters["device"],
+                verbose=parameters["verbose"],
             )
         finally:  # what has been learned is kept, whatever ended the training
+            self.seed_ = seed
+            self.parameters_ = parameters
             self.model_ = model.eval().requires_grad_(False)
             self.history_ = pd.DataFrame(history, columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
 
@@ -195,8 +197,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         check_is_fitted(self)
         check_count("n_samples", n_samples)
         noise = np.zeros((n_samples, self._n_features_out), dtype=np.float32)  # only their number matters
-        with torch.random.fork_rng():
-            torch.manual_seed(check_random_state(random_state).randint(2**31))
+        with seeded(check_random_state(random_state).randint(2**31)):
             return self._in_batches(noise, lambda rows: self.model_.likelihood(self.model_.prior().sample((len(rows),))).sample())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
@@ -226,6 +227,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             InputError: if the folder exists and `overwrite` is False, or cannot be written.
         """
         check_is_fitted(self)
+        if ESTIMATORS.get(type(self).__name__) is not type(self):
+            raise InputError(
+                f"saving expects one of {', '.join(ESTIMATORS)}, got {type(self).__name__}: save its model_ with torch."
+            )
         family = get_family(self.parameters_["family"])
         if type(family) is not FAMILIES.get(family.name):
             raise InputError(
@@ -318,8 +323,11 @@ def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:
     """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
     if not hasattr(os, "sysconf"):
         return
-    with torch.device("meta"):
-        n_parameters = sum(parameter.numel() for parameter in build_vae(parameters, n_features).parameters())
+    try:
+        with torch.device("meta"):
+            n_parameters = sum(parameter.numel() for parameter in build_vae(parameters, n_features).parameters())
+    except RuntimeError as error:  # more than can be counted
+        raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -354,11 +362,13 @@ def load(folder: str | Path) -> VAE:
         parameters = check_parameters(estimator_class, settings.parameters)
         with torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
             model = build_vae(parameters, settings.n_features)
-    except InputError as error:
+    except (InputError, RuntimeError) as error:
         raise damaged(folder, str(error)) from None
     model.load_state_dict(read_weights(folder, model.state_dict()), assign=True)
     if not model.decoder.is_sound():
         raise damaged(folder, "the decoder's embedding is not isometric, so that its constant would be untrue")
+    if not model.family.is_sound():
+        raise damaged(folder, "the family's scale is not the one that was set")
     parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
     estimator = estimator_class(**parameters)
     estimator.parameters_, estimator.seed_ = parameters, settings.seed

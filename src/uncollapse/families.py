@@ -7,7 +7,9 @@ the scale kept outside the natural parameter, learning it could undo any constra
 
 from __future__ import annotations
 
+import copy
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -81,7 +83,11 @@ class Family(nn.Module, ABC):
     def fresh(self, data_dim: int) -> Family:
         """A family of the same kind and arguments for data of this dimension, as untrained as at first."""
         del data_dim
-        return type(self)()
+        return copy.deepcopy(self)
+
+    def is_sound(self) -> bool:
+        """Whether what was read from a file is what the arguments say."""
+        return True
 
     @property
     def spec(self) -> str | dict[str, dict[str, Any]]:
@@ -183,9 +189,9 @@ class Gaussian(Family):
         data_dim: Count = 1,
     ) -> None:
         super().__init__()
-        if scale is not None and not (math.isfinite(scale) and scale > 0):
-            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale}.")
-        self.fixed_scale = scale
+        if scale is not None and (not isinstance(scale, numbers.Real) or isinstance(scale, bool) or not 0 < scale < math.inf):
+            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale!r}.")
+        self.fixed_scale = scale if scale is None else float(scale)
         self.register_buffer("centre", torch.zeros(data_dim))
         start = torch.tensor(0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype())
         if scale is None:
@@ -221,7 +227,11 @@ class Gaussian(Family):
                 self.log_scale.fill_(math.log(deviation))
 
     def fresh(self, data_dim: int) -> Family:
-        return Gaussian(self.fixed_scale, data_dim)
+        return type(self)(self.fixed_scale, data_dim)
+
+    def is_sound(self) -> bool:
+        scale = float(self.scale.detach())
+        return 0 < scale < math.inf and (self.fixed_scale is None or math.isclose(scale, self.fixed_scale, rel_tol=1e-4))
 
     @property
     def spec(self) -> str | dict[str, dict[str, Any]]:

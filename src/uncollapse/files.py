@@ -10,19 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uncollapse.errors import InputError
+from uncollapse.interrupts import deferred_interrupt
 
 
-def check_writable(target: Path, overwrite: bool, marker: str | None = None) -> None:
+def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | None = None) -> None:
     """Find out before the work whether its result can be written.
 
     Args:
         target: the file or folder to write.
         overwrite: whether it may be replaced.
-        marker: a folder is replaced only if it is empty or holds a file of this name.
+        contents: for a folder, the names that it may hold; one that holds anything else is not replaced.
 
     Raises:
         InputError: if something is there that may not be replaced, or the place cannot be written to.
     """
+    target = Path(os.path.abspath(target))
     with _aside(target):
         if not target.exists():
             return
@@ -30,9 +32,13 @@ def check_writable(target: Path, overwrite: bool, marker: str | None = None) -> 
             raise InputError(
                 f"{target} already exists: choose another path, or allow its replacement with overwrite (--overwrite)."
             )
-        is_ours = target.is_dir() and marker is not None and (not any(target.iterdir()) or (target / marker).is_file())
-        if target.is_dir() != (marker is not None) or (target.is_dir() and not is_ours):
-            raise InputError(f"{target} is something else than what is to be written, and is not replaced: choose another path.")
+        if target.is_file() if contents is None else _is_ours(target, contents):
+            return
+        raise InputError(f"{target} is something else than what is to be written, and is not replaced: choose another path.")
+
+
+def _is_ours(folder: Path, contents: frozenset[str]) -> bool:
+    return folder.is_dir() and not os.path.ismount(folder) and {path.name for path in folder.iterdir()} <= contents
 
 
 def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
@@ -41,7 +47,7 @@ def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
     Raises:
         InputError: if the file exists and `overwrite` is False, or cannot be written.
     """
-    target = Path(target)
+    target = Path(os.path.abspath(target))
     check_writable(target, overwrite)
     with _aside(target) as scratch:
         (scratch / "new").write_text(text, encoding="utf-8")
@@ -50,30 +56,32 @@ def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
 
 
 @contextmanager
-def new_folder(target: Path, overwrite: bool, marker: str) -> Iterator[Path]:
+def new_folder(target: Path, overwrite: bool, contents: frozenset[str]) -> Iterator[Path]:
     """A scratch folder that takes the place of `target` once the block has ended well.
 
     Args:
         target: where the folder goes.
         overwrite: whether a folder of the same kind may be replaced.
-        marker: the file by which such a folder is known.
+        contents: the names that a folder of this kind may hold.
 
     Raises:
         InputError: if something is there that may not be replaced, or cannot be written.
     """
-    check_writable(target, overwrite, marker)
+    target = Path(os.path.abspath(target))
+    check_writable(target, overwrite, contents)
     with _aside(target) as scratch:
         fresh, old = scratch / "new", scratch / "old"
         fresh.mkdir()
         yield fresh
-        try:
+        with deferred_interrupt():
             if target.exists():
                 os.replace(target, old)
-            os.replace(fresh, target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                os.replace(old, target)
-            raise
+            try:
+                os.replace(fresh, target)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, target)
+                raise
 
 
 @contextmanager
@@ -87,5 +95,6 @@ def _aside(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {target} ({error.strerror or error}): make room, or choose another place.") from None
     finally:
-        if scratch is not None:
+        # Should even the way back have failed, what was there before stays where it is.
+        if scratch is not None and not ((scratch / "old").exists() and not target.exists()):
             shutil.rmtree(scratch, ignore_errors=True)

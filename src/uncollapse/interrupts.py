@@ -28,13 +28,14 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     if _running is not None:
         yield _running.is_set
         return
-    pressed = _running = threading.Event()
+    pressed = threading.Event()
 
     def press(signal_number: int, frame: FrameType | None) -> None:
         del signal_number, frame
         pressed.set()
 
     previous = signal.signal(signal.SIGINT, press)
+    _running = pressed
     try:
         yield pressed.is_set
     finally:

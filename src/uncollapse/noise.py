@@ -1,11 +1,23 @@
-"""Random numbers that can be told where to start, without touching the global generators."""
+"""Random numbers that can be told where to start, and leave the global generators as they were."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Start torch's global generators at a seed, and put them back afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(list(devices)):
+        torch.manual_seed(seed)
+        yield
 
 
 class RowNoise:

@@ -43,7 +43,7 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
         close = difflib.get_close_matches(str(unknown), defaults, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(defaults) or '(none)'}."
         raise InputError(f"there is no {what} {unknown!r}: {hint}")
-    hints = typing.get_type_hints(vars(kind).get("__init__", object), include_extras=True)
+    hints = typing.get_type_hints(kind.__init__, include_extras=True) if defaults else {}  # type: ignore[misc]
     fields: dict[str, Any] = {name: (hints[name], default) for name, default in defaults.items()}
     schema: type[BaseModel] = create_model(kind.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
     try:

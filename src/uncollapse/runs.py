@@ -19,6 +19,9 @@ from uncollapse.files import new_folder
 
 FORMAT = 1  # rises when an older version could not read what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
+OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
+# What a folder may hold to be taken for a run and nothing more.
+RUN_FILES = OWN_FILES | {"report.html", "report.json"}
 
 
 class Settings(BaseModel):
@@ -28,9 +31,9 @@ class Settings(BaseModel):
     version: str = __version__
     estimator: str
     parameters: dict[str, Any]
-    n_features: Annotated[int, Field(ge=1)]
+    n_features: Annotated[int, Field(ge=1, lt=2**31)]
     feature_names: list[str] | None
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def write_run(
@@ -41,8 +44,11 @@ def write_run(
     Raises:
         InputError: if there is something that may not be replaced, or the folder cannot be written.
     """
-    with new_folder(folder, overwrite, marker=SETTINGS_FILE) as scratch:
-        save_file({name: value.contiguous() for name, value in weights.items()}, scratch / WEIGHTS_FILE)
+    with new_folder(folder, overwrite, RUN_FILES) as scratch:
+        try:
+            save_file({name: value.contiguous() for name, value in weights.items()}, scratch / WEIGHTS_FILE)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {folder} ({error}): make room, or choose another place.") from None
         (scratch / SETTINGS_FILE).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
         history.to_csv(scratch / HISTORY_FILE, index=False)
 
@@ -69,7 +75,9 @@ def read_settings(folder: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(folder, f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except InputError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:  # of JSON, UTF-8, numbers with thousands of digits
         raise damaged(folder, f"{path.name}: {error}") from None
     if settings.feature_names is not None and len(settings.feature_names) != settings.n_features:
         raise damaged(folder, f"{path.name}: {len(settings.feature_names)} names for {settings.n_features} features")
@@ -88,8 +96,9 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
     """
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if shapes != {name: tuple(value.shape) for name, value in expected.items()}:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        if found != {name: (tuple(value.shape), "F32") for name, value in expected.items()}:
             raise damaged(folder, f"the tensors of {WEIGHTS_FILE} are not those that {SETTINGS_FILE} describes")
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
@@ -106,7 +115,7 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         InputError: if the file is missing or damaged.
     """
     try:
-        history = pd.read_csv(folder / HISTORY_FILE)
+        history = pd.read_csv(folder / HISTORY_FILE, index_col=False)
     except (ValueError, OSError) as error:
         raise damaged(folder, f"{HISTORY_FILE}: {error}") from None
     if tuple(history.columns) != columns or not all(pd.api.types.is_numeric_dtype(kind) for kind in history.dtypes if len(history)):

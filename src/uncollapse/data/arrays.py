@@ -118,15 +118,34 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 def _read_csv(path: Path, labels: str | None) -> Parts:
     first = [str(cell) for cell in pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
-    # A line of numbers is an example, unless they count the columns, as pandas writes where there are no names.
-    if all(_is_number(cell) for cell in first) and first != [str(index) for index in range(len(first))]:
+    if _is_example(first):
         warnings.warn(f"{path} has no line of column names: its first line is an example.", UserWarning, stacklevel=4)
-        return _split_frame(pd.read_csv(path, header=None), path, labels, named=False)
-    frame = pd.read_csv(path)
+        return _split_frame(_strictly(path, header=None), path, labels, named=False)
+    frame = _strictly(path)
     if first[0] == "" and len(frame) and np.array_equal(frame.iloc[:, 0], np.arange(len(frame))):
         warnings.warn(f"the first column of {path} has no name and counts the rows: it was left out.", UserWarning, stacklevel=4)
         frame = frame.iloc[:, 1:]
     return _split_frame(frame, path, labels)
+
+
+def _is_example(cells: list[str]) -> bool:
+    """Whether a first line holds data and not names.
+
+    Names may be whole numbers: years, or the count 0, 1, ... that pandas writes where there are no names. A line of numbers and
+    gaps is data, and so is one with a decimal fraction among other things.
+    """
+    if len(cells) > 1 and cells == [str(index) for index in range(len(cells))]:
+        return False
+    numbers = [cell for cell in cells if _is_number(cell)]
+    gaps = [cell for cell in cells if cell.strip().lower() in ("", "na", "nan", "null", "none")]
+    return bool(numbers) and (len(numbers) + len(gaps) == len(cells) or any("." in cell for cell in numbers))
+
+
+def _strictly(path: Path, header: int | None = 0) -> pd.DataFrame:
+    """The table, where every line has as many cells as the first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(path, header=header, index_col=False)
 
 
 def _read_parquet(path: Path, labels: str | None) -> Parts:

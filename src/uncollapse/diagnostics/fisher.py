@@ -10,6 +10,7 @@ from torch.func import jacfwd, vmap
 
 from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.models import VAE, to_device
+from uncollapse.noise import seeded
 
 # Jacobians held at once.
 CHUNK = 16
@@ -32,8 +33,7 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
         The divergence and its Monte Carlo error over the draws of z.
     """
     statistic = model.family.sufficient(to_device(model, rows))
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.no_grad(), seeded(seed):
         z = model.prior().sample((n_samples,))
         per_draw = torch.cat([_squared_scores(model, statistic, chunk) for chunk in z.split(CHUNK)])
     values = per_draw.cpu().double().numpy()

@@ -14,15 +14,16 @@ import numpy as np
 
 from uncollapse._version import __version__
 from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.diagnostics.report import MAX_CLASSES, Gallery, Report
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from uncollapse.diagnostics.report import Gallery, Report
-
 # Readable on light and on dark ground, and apart from each other for colour-blind eyes (Okabe & Ito's, slightly muted).
 COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
-MAX_CLASSES = 20
+
+# Of the scatter, by the number of units (3 stands for more).
+AXES = {1: ("unit 0", ""), 2: ("unit 0", "unit 1"), 3: ("principal component 1", "principal component 2")}
 
 ROWS = {
     "nll_nats": "Negative log-likelihood, nats",
@@ -120,7 +121,7 @@ def _latent_scatter(reports: Sequence[Report]) -> list[str]:
             figure.add_trace(
                 go.Scatter(x=points[:, 0], y=points[:, 1], mode="markers", name=label, marker={"size": 5, "opacity": 0.75} | marker)
             )
-        first, second = ("unit 0", "unit 1") if len(report.units) <= 2 else ("principal component 1", "principal component 2")
+        first, second = AXES[min(len(report.units), 3)]
         figure.update_xaxes(title=first, range=[-reach, reach])
         figure.update_yaxes(title=second, range=[-reach, reach])
         figure.update_layout(legend={"itemsizing": "constant"})
@@ -147,9 +148,10 @@ def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
 def _as_number_or_text(label: str) -> tuple[float, str]:
     """Sorts 2 before 10, and text after numbers."""
     try:
-        return float(label), label
+        number = float(label)
     except ValueError:
-        return math.inf, label
+        number = math.nan
+    return (math.inf if math.isnan(number) else number), label
 
 
 def _reconstructions(reports: Sequence[Report]) -> list[str]:

@@ -31,6 +31,7 @@ from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
 from uncollapse.models import VAE, observe_rows, to_device
+from uncollapse.noise import seeded
 from uncollapse.progress import spinner
 
 # Examples that a report keeps for its pictures.
@@ -182,7 +183,7 @@ def diagnose(
     classes = _check_labels(labels, len(raw))
     if len(raw) < 2:
         raise InputError(f"a diagnosis expects at least 2 rows, got {len(raw)}.")
-    if image_shape is not None and math.prod(image_shape) != raw.shape[1]:
+    if image_shape is not None and (len(image_shape) != 2 or min(image_shape) < 1 or math.prod(image_shape) != raw.shape[1]):
         raise InputError(f"image_shape expects a height and a width with {raw.shape[1]} pixels in all, got {image_shape}.")
     vae = model.model_
     # Files are often sorted: what looks at some rows only looks at random ones.
@@ -214,11 +215,15 @@ def _check_labels(labels: Any, n_rows: int) -> np.ndarray | None:
     """Numbers as they are where they are a scale, and anything else as text."""
     if labels is None:
         return None
-    array = np.asarray(labels)
-    if array.shape != (n_rows,):
-        raise InputError(f"labels expect one for each of the {n_rows} rows, got an array of shape {array.shape}.")
-    is_scale = array.dtype.kind in "iuf" and len(np.unique(array)) > MAX_CLASSES
-    return array if is_scale else array.astype(str)
+    try:
+        series = pd.Series(list(labels)).infer_objects()
+    except (TypeError, ValueError):
+        raise InputError(f"labels expect one value for each of the {n_rows} rows, got {type(labels).__name__}.") from None
+    if len(series) != n_rows or any(np.ndim(label) for label in series):
+        raise InputError(f"labels expect one value for each of the {n_rows} rows, got {np.shape(labels) or len(series)}.")
+    if series.dtype.kind in "iuf" and series.nunique() > MAX_CLASSES:
+        return series.to_numpy(np.float64)
+    return np.array([str(label) for label in series])
 
 
 def _estimate(
@@ -290,17 +295,16 @@ def _in_two_dimensions(means: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _gallery(model: VAE, originals: np.ndarray, means: np.ndarray, image_shape: tuple[int, int] | None) -> Gallery:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         z = model.prior().sample((len(originals),))
     reconstructions, samples = (model.likelihood(code).mean.cpu().numpy() for code in (to_device(model, means), z))
     return Gallery(originals, reconstructions, samples, image_shape)
 
 
 def _finite(content: Any) -> Any:
-    """The same content with NaN, which JSON lacks, as null."""
+    """The same content with null for the numbers that JSON lacks."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_finite(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -26,7 +26,7 @@ class InverseLipschitzDecoder(Decoder):
         natural_dim: t >= l, the number of natural parameters.
         hidden: widths of the layers of each map.
         inverse_lipschitz: L for every map, or (L1, L2) where there are two. 0 gives LIDVAE.
-        embedding: the kind of B; the zero-padding of both papers by default.
+        embedding: the kind of B; the zero-padding of both papers by default. A single map has none.
 
     Raises:
         InputError: if l > t, if a constant is negative, or if the number of constants is not the number of maps.
@@ -52,7 +52,7 @@ class InverseLipschitzDecoder(Decoder):
             )
         dims = (natural_dim,) if latent_dim == natural_dim else (latent_dim, natural_dim)
         constants = _one_per_map(inverse_lipschitz, len(dims))
-        self.embedding = embedding(latent_dim, natural_dim)
+        self.embedding = (ZeroPadding if len(dims) == 1 else embedding)(latent_dim, natural_dim)
         self.maps = nn.ModuleList(BrenierMap(dim, hidden, constant) for dim, constant in zip(dims, constants, strict=True))
         self._last.convex.reset_parameters(self.embedding)
 

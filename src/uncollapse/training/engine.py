@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
-from uncollapse.noise import derived_seed
+from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
 
@@ -44,7 +44,7 @@ def train(
         max_epochs: passes over the data.
         batch_size: rows in a step.
         learning_rate: of Adam.
-        seed: decides the order of the rows and all draws. The global generators of the CPU and of CUDA are left as they were.
+        seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number; the means over its batches of the loss, of -E log p(x|z) and
             of the KL, in nats per example; the seconds since the start.
         device: torch's name of the kind of device.
@@ -60,7 +60,7 @@ def train(
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupted,
-        torch.random.fork_rng(list(range(torch.cuda.device_count())) if device == "cuda" else []),
+        seeded(seed),
         progress_bar("training", max_epochs * len(loader), verbose) as advance,
     ):
         trainer = pl.Trainer(
