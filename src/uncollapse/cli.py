@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import warnings
@@ -281,5 +282,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    if code == EXIT_INTERRUPTED:  # a further Ctrl-C would only spoil the way out
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
