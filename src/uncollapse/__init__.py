@@ -3,8 +3,8 @@
 Importing the package is cheap: torch comes with the first name that needs it.
 
 Docstrings call two papers by short names. W21 is Wang, Blei & Cunningham 2021, "Posterior collapse and latent variable
-non-identifiability". K23 is Kinoshita, Oono, Fukumizu, Yoshida & Maeda 2023, "Controlling posterior collapse by an inverse Lipschitz
-constraint on the decoder network".
+non-identifiability". K23 is Kinoshita, Oono, Fukumizu, Yoshida & Maeda 2023, "Controlling posterior collapse by an inverse
+Lipschitz constraint on the decoder network".
 """
 
 from importlib import import_module

@@ -28,6 +28,7 @@ from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import elbo
 from uncollapse.parameters import Count, NotBool, PositiveFloat, check_parameters
+from uncollapse.progress import spinner
 from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights, write_run
 
 ROWS_AT_ONCE = 1000
@@ -119,22 +120,36 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         parameters["device"] = resolve_device(parameters["device"])
+        with spinner("preparing", parameters["verbose"]):
+            rows = self._read_training_rows(X, get_family(parameters["family"]))
+            random_state = parameters["random_state"]
+            seed = random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
+            _check_memory(parameters, rows.shape[1])
+            with seeded(derived_seed(seed, "initialisation")):
+                model = build_vae(parameters, rows.shape[1])
+            adapt(model, rows)
+        with deferred_interrupt():  # what belongs to one fit is taken over as one
+            with one_sentence():
+                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
+            self._train(model, rows, parameters, seed)
+        return self
+
+    def _read_training_rows(self, X: Any, family: Family) -> np.ndarray:
         with one_sentence():
             given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
         rows = finite_floats(given, "X")
         check_resolution(given, rows)
-        _check_training_rows(get_family(parameters["family"]), rows)
-        random_state = parameters["random_state"]
-        seed = random_state if isinstance(random_state, int) else check_random_state(random_state).randint(2**31)
-        _check_memory(parameters, rows.shape[1])
-        with seeded(derived_seed(seed, "initialisation")):
-            model = build_vae(parameters, rows.shape[1])
-        adapt(model, rows)
-        with deferred_interrupt():  # what belongs to one fit is taken over as one
-            with one_sentence():
-                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
-            self._train(model, rows, parameters, int(seed))
-        return self
+        if len(rows) < 2:
+            raise InputError(f"training expects at least 2 rows, got n_samples={len(rows)}: give more data.")
+        family.check(rows)
+        if not family.is_observed(rows):
+            warnings.warn(
+                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
+                "them anew at each step (dynamic binarisation).",
+                UserWarning,
+                stacklevel=3,
+            )
+        return rows
 
     def _train(self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int) -> None:
         from uncollapse.training.engine import train
@@ -378,16 +393,3 @@ def load(folder: str | Path) -> VAE:
         estimator.feature_names_in_ = np.array(settings.feature_names, dtype=object)
     estimator.model_ = model.to(resolve_device(parameters["device"])).eval().requires_grad_(False)
     return estimator
-
-
-def _check_training_rows(family: Family, rows: np.ndarray) -> None:
-    if len(rows) < 2:
-        raise InputError(f"training expects at least 2 rows, got n_samples={len(rows)}: give more data.")
-    family.check(rows)
-    if not family.is_observed(rows):
-        warnings.warn(
-            f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws them "
-            "anew at each step (dynamic binarisation).",
-            UserWarning,
-            stacklevel=3,
-        )
