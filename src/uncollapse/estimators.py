@@ -211,9 +211,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        noise = np.zeros((n_samples, self._n_features_out), dtype=np.float32)  # only their number matters
         with seeded(check_random_state(random_state).randint(2**31)):
-            return self._in_batches(noise, lambda rows: self.model_.likelihood(self.model_.prior().sample((len(rows),))).sample())
+            codes = self.model_.prior().sample((n_samples,)).cpu().numpy()
+            return self._in_batches(codes, lambda z: self.model_.likelihood(z).sample())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
         """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
@@ -226,8 +226,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             n_importance: draws of z for each row; the estimate rises to log p(x) with it.
         """
         check_count("n_importance", n_importance)
-        raw = self.check_rows(X)
-        rows = observe_rows(self.model_.family, raw)
+        given = self.check_rows(X)
+        rows = observe_rows(self.model_.family, given)
         return importance_log_likelihood(self.model_, rows, n_importance, self.verbose)
 
     def score(self, X: Any, y: Any = None) -> float:
