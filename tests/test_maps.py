@@ -73,14 +73,14 @@ def test_closed_form_is_the_gradient_of_the_potential(shape, hidden):
 
 
 @pytest.mark.parametrize("kind", EMBEDDINGS.values())
-def test_embeddings_are_isometric_and_restrict_weights_exactly(kind):
+def test_embeddings_are_isometric_and_projections_undo_them(kind):
     torch.manual_seed(0)
     embedding = kind(2, 5).double()
     embedding.adapt(normals(50, 5).numpy())
     basis = embedding(torch.eye(2, dtype=torch.double)).T
     assert torch.allclose(basis.T @ basis, torch.eye(2, dtype=torch.double), atol=1e-12)
     weight = normals(4, 5)
-    assert torch.allclose(embedding.restrict(weight), weight @ basis, atol=1e-12)
+    assert torch.allclose(embedding.project(weight), weight @ basis, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", EMBEDDINGS.values())
@@ -140,7 +140,7 @@ def test_constants_compose():
     [
         (lambda: InverseLipschitzDecoder(5, 3), "latent_dim <= natural dimension"),
         (lambda: InverseLipschitzDecoder(3, 3, inverse_lipschitz=(1.0, 2.0)), "one number"),
-        (lambda: InverseLipschitzDecoder(2, 3, inverse_lipschitz=(1.0, 2.0, 3.0)), "2 maps"),
+        (lambda: InverseLipschitzDecoder(2, 3, inverse_lipschitz=(1.0, 2.0, 3.0)), "got 3 for 2"),
         (lambda: BrenierMap(3, inverse_lipschitz=-1.0), "finite constants >= 0"),
         (lambda: BrenierMap(3, inverse_lipschitz=float("nan")), "finite constants >= 0"),
         (lambda: BrenierMap(0), "positive dimension"),

@@ -3,18 +3,28 @@
 from uncollapse.maps.base import Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.decoder import InverseLipschitzDecoder
-from uncollapse.maps.embedding import EMBEDDINGS, Embedding, PrincipalDirections, ZeroPadding
+from uncollapse.maps.embedding import EMBEDDINGS, Embedding, LearnedDirections, PrincipalDirections, ZeroPadding
 from uncollapse.maps.icnn import ICNN
+from uncollapse.maps.jacobian import Extremes
 from uncollapse.maps.mlp import MLPDecoder
+from uncollapse.maps.potential import Potential
+from uncollapse.maps.ridge import RidgeSum
+
+POTENTIALS: dict[str, type[Potential]] = {"icnn": ICNN, "ridge": RidgeSum}
 
 __all__ = [
     "EMBEDDINGS",
     "ICNN",
+    "POTENTIALS",
     "BrenierMap",
     "Decoder",
     "Embedding",
+    "Extremes",
     "InverseLipschitzDecoder",
+    "LearnedDirections",
     "MLPDecoder",
+    "Potential",
     "PrincipalDirections",
+    "RidgeSum",
     "ZeroPadding",
 ]

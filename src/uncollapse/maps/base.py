@@ -17,6 +17,11 @@ class Decoder(nn.Module, ABC):
     def constant(self) -> float:
         """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises nothing."""
 
+    @property
+    def information_constant(self) -> float | None:
+        """The constant for which the information floor is proved, or None where it is not."""
+        return self.constant
+
     @abstractmethod
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
         """Natural parameters at z."""

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import inf, isfinite
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
-from uncollapse.maps.embedding import Embedding, ZeroPadding
+from uncollapse.maps.embedding import Embedding
 from uncollapse.maps.icnn import ICNN
+from uncollapse.maps.inverse import newton_cg
+from uncollapse.maps.jacobian import Extremes, log_determinant, symmetric_extremes
+from uncollapse.maps.potential import Potential
 
 
 class BrenierMap(nn.Module):
-    """f(u) = grad G(u) + L u on R^dim, with G an input convex network.
+    """f(u) = grad G(u) + L u on R^dim, with a convex potential G.
 
     f is strongly monotone, (f(u) - f(v))·(u - v) >= L |u - v|^2, hence L-inverse Lipschitz (K23 definition 3.1), and its Jacobian
     is symmetric with all eigenvalues >= L. At L = 0 it is monotone, and W21 take it for injective; at L > 0 it is injective for
-    every value of its parameters.
+    every value of its parameters. With an upper constant U it is bi-Lipschitz: all eigenvalues lie in [L, U].
 
     Args:
         dim: dimension of the input and of the output.
-        hidden: widths of the network's layers.
+        hidden: widths of the potential's layers.
         inverse_lipschitz: L >= 0.
+        lipschitz: U > L, or infinity for none. A finite U needs a potential whose curvature can be bounded: `RidgeSum`.
+        potential: the kind of G.
 
     Raises:
-        InputError: if L is negative or not finite, or a size is not positive.
+        InputError: if L is negative or not finite, U is not above L, the potential cannot be bounded, or a size is not positive.
 
     >>> import torch
     >>> f = BrenierMap(3, hidden=(16, 16), inverse_lipschitz=0.5).double()
@@ -35,20 +40,38 @@ class BrenierMap(nn.Module):
     True
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int] = (64, 64), inverse_lipschitz: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        inverse_lipschitz: float = 0.0,
+        lipschitz: float = inf,
+        potential: type[Potential] = ICNN,
+    ) -> None:
         super().__init__()
-        if not (math.isfinite(inverse_lipschitz) and inverse_lipschitz >= 0):
+        if not (isfinite(inverse_lipschitz) and inverse_lipschitz >= 0):
             raise InputError(
                 f"inverse_lipschitz expects finite constants >= 0, got {inverse_lipschitz}: give 0 for a map that is only monotone."
             )
-        self.convex = ICNN(dim, hidden)
-        self.identity = ZeroPadding(dim, dim)
+        if not lipschitz > inverse_lipschitz:
+            raise InputError(
+                f"lipschitz expects more than inverse_lipschitz={inverse_lipschitz:g}, got {lipschitz}: raise it, or leave it out."
+            )
+        self.convex = potential(dim, hidden, lipschitz - inverse_lipschitz)
         self.inverse_lipschitz = float(inverse_lipschitz)
+        self.lipschitz = float(lipschitz)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the input and of the output."""
+        return self.convex.dim
 
     def forward(self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None) -> Float[Tensor, "*batch dim"]:
-        """f(B u), where B is the identity unless an embedding is given."""
-        embedding = self.identity if embedding is None else embedding
-        value: Tensor = self.convex.gradient(u, embedding) + self.inverse_lipschitz * embedding(u)
+        """f(B u), where B is the identity unless an embedding is given.
+
+        The L term is exact whatever precision autocast or TF32 give to the rest.
+        """
+        value: Tensor = self.convex.gradient(u, None if embedding is None else embedding.matrix, self.inverse_lipschitz)
         return value
 
     def potential(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
@@ -56,5 +79,38 @@ class BrenierMap(nn.Module):
         potential: Tensor = self.convex(u) + self.inverse_lipschitz / 2 * u.square().sum(-1)
         return potential
 
+    def inverse(self, y: Float[Tensor, "*batch dim"], tol: float = 1e-8, max_iter: int = 100) -> Float[Tensor, "*batch dim"]:
+        """u with f(u) = y: the minimiser of the strongly convex potential(u) - y·u, by Newton's method with conjugate gradients.
+
+        Computed in float64 and without gradients.
+
+        Args:
+            y: where to invert.
+            tol: |f(u) - y| <= tol max(1, |y|) ends the search; then |u - f^-1(y)| is at most that over L.
+            max_iter: Newton steps.
+
+        Raises:
+            InputError: if L = 0, as the inverse may then not exist.
+
+        Warns:
+            ConvergenceWarning: if some rows did not get there; they hold the best that was found.
+        """
+        if self.inverse_lipschitz == 0:
+            raise InputError("inverse expects a map with inverse_lipschitz > 0, got 0: an inverse need not exist.")
+        return newton_cg(self, y, tol, max_iter)
+
+    def jacobian_extremes(self, u: Float[Tensor, "*batch dim"]) -> Extremes:
+        """The smallest and the largest eigenvalue of the Jacobian at u."""
+        return symmetric_extremes(self, u)
+
+    def logabsdet(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """log |det J(u)|, from the dense Jacobian.
+
+        Raises:
+            InputError: if the dimension is beyond 1,000.
+        """
+        return log_determinant(self, u)
+
     def extra_repr(self) -> str:
-        return f"inverse_lipschitz={self.inverse_lipschitz:g}"
+        bound = "" if self.lipschitz == inf else f", lipschitz={self.lipschitz:g}"
+        return f"inverse_lipschitz={self.inverse_lipschitz:g}{bound}"

@@ -14,22 +14,29 @@ from uncollapse.errors import InputError
 from uncollapse.maps.base import Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.embedding import Embedding, ZeroPadding
+from uncollapse.maps.icnn import ICNN
+from uncollapse.maps.jacobian import Extremes, log_determinant, singular_extremes
+from uncollapse.maps.potential import Potential
 
 
 class InverseLipschitzDecoder(Decoder):
     """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B; a single map where l = t.
 
-    Constants compose: |eta(z) - eta(z')| >= L1 L2 |z - z'|.
+    With `between` there are more maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B). Constants compose:
+    |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| where there are upper constants.
 
     Args:
         latent_dim: l.
         natural_dim: t >= l, the number of natural parameters.
         hidden: widths of the layers of each map.
-        inverse_lipschitz: L for every map, or (L1, L2) where there are two. 0 gives LIDVAE.
-        embedding: the kind of B; the zero-padding of both papers by default. A single map has none.
+        inverse_lipschitz: L for every map, or one for each. 0 gives LIDVAE.
+        embedding: the kind of the last B, which meets the data; the zero-padding of both papers by default. The others pad.
+        lipschitz: U for every map, or one for each; infinity for none.
+        potential: the kind of convex function that the maps are gradients of.
+        between: dimensions of maps between the first and the last, in increasing order.
 
     Raises:
-        InputError: if l > t, if a constant is negative, or if the number of constants is not the number of maps.
+        InputError: if dimensions decrease, a constant cannot be used, or the number of constants is not the number of maps.
 
     >>> decoder = InverseLipschitzDecoder(2, 5, hidden=(16,), inverse_lipschitz=1.5)
     >>> decoder.constant
@@ -41,8 +48,11 @@ class InverseLipschitzDecoder(Decoder):
         latent_dim: int,
         natural_dim: int,
         hidden: Sequence[int] = (64, 64),
-        inverse_lipschitz: float | tuple[float, float] = 0.0,
+        inverse_lipschitz: float | Sequence[float] = 0.0,
         embedding: type[Embedding] = ZeroPadding,
+        lipschitz: float | Sequence[float] = math.inf,
+        potential: type[Potential] = ICNN,
+        between: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if latent_dim > natural_dim:
@@ -50,34 +60,93 @@ class InverseLipschitzDecoder(Decoder):
                 f"an injective decoder expects latent_dim <= natural dimension, got latent_dim={latent_dim} with "
                 f"n_features={natural_dim}: use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
             )
-        dims = (natural_dim,) if latent_dim == natural_dim else (latent_dim, natural_dim)
-        constants = _one_per_map(inverse_lipschitz, len(dims))
-        self.embedding = (ZeroPadding if len(dims) == 1 else embedding)(latent_dim, natural_dim)
-        self.maps = nn.ModuleList(BrenierMap(dim, hidden, constant) for dim, constant in zip(dims, constants, strict=True))
-        self._last.convex.reset_parameters(self.embedding)
+        dims = (latent_dim, *between, natural_dim)
+        if list(dims) != sorted(dims):
+            raise InputError(f"maps of an injective decoder expect dimensions that do not decrease, got {dims}.")
+        if not between and latent_dim == natural_dim:
+            dims = (natural_dim,)
+        lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
+        upper = _one_per_map("lipschitz", lipschitz, len(dims))
+        self.embedding = (ZeroPadding if latent_dim == natural_dim else embedding)(dims[max(len(dims) - 2, 0)], natural_dim)
+        self.maps = nn.ModuleList(
+            BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
+        )
+        for map_, below in zip(self._brenier_maps[1:], dims, strict=False):
+            map_.convex.reset_parameters(below)
 
     @property
-    def _last(self) -> BrenierMap:
-        last = self.maps[-1]
-        assert isinstance(last, BrenierMap)
-        return last
+    def _brenier_maps(self) -> list[BrenierMap]:
+        return [map_ for map_ in self.maps if isinstance(map_, BrenierMap)]
+
+    @property
+    def latent_dim(self) -> int:
+        """l."""
+        return self._brenier_maps[0].dim
 
     @property
     def constants(self) -> tuple[float, ...]:
         """The inverse Lipschitz constant of each map."""
-        return tuple(map_.inverse_lipschitz for map_ in self.maps if isinstance(map_, BrenierMap))
+        return tuple(map_.inverse_lipschitz for map_ in self._brenier_maps)
 
     @property
     def constant(self) -> float:
-        """The total inverse Lipschitz constant: L1 L2, or L of a single map."""
+        """The total inverse Lipschitz constant: the product of those of the maps."""
         return math.prod(self.constants)
+
+    @property
+    def upper_constant(self) -> float:
+        """The total Lipschitz constant: |eta(z) - eta(z')| <= upper_constant |z - z'|; infinity where there is none."""
+        return math.prod(map_.lipschitz for map_ in self._brenier_maps)
+
+    @property
+    def information_constant(self) -> float | None:
+        """The total constant where the proof of the information floor covers the stack: for one map or two."""
+        return self.constant if len(self.maps) <= 2 else None
+
+    def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
+        """f1(z)."""
+        return self._through(z, 0, 1)
+
+    def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """The decoder after f1, so that eta(z) = rest(first(z)); the identity where f1 is all there is."""
+        return self._through(v, 1, len(self.maps))
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
         """Natural parameters at z."""
-        for map_ in self.maps[:-1]:
-            z = map_(z)
-        eta: Tensor = self._last(z, self.embedding)
-        return eta
+        return self._through(z, 0, len(self.maps))
+
+    def _through(self, value: Tensor, start: int, stop: int) -> Tensor:
+        for index in range(start, stop):
+            is_last = index == len(self.maps) - 1
+            # The others pad their inputs with zeros.
+            value = self.maps[index](value, self.embedding if is_last else None)
+        return value
+
+    def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-8, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
+        """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the decoder's range.
+
+        Raises:
+            InputError: if some constant is 0.
+
+        Warns:
+            ConvergenceWarning: if some rows did not converge.
+        """
+        value = self.embedding.project(self._brenier_maps[-1].inverse(eta, tol, max_iter))
+        for map_ in reversed(self._brenier_maps[:-1]):
+            value = map_.inverse(value[..., : map_.dim], tol, max_iter)
+        return value
+
+    def jacobian_extremes(self, z: Float[Tensor, "*batch l"]) -> Extremes:
+        """The smallest and the largest singular value of the Jacobian at z."""
+        return singular_extremes(self, z)
+
+    def logabsdet(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch"]:
+        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t.
+
+        Raises:
+            InputError: if there are more than 1,000 latent units.
+        """
+        return log_determinant(self, z)
 
     def is_sound(self) -> bool:
         """Whether the embedding is isometric."""
@@ -91,16 +160,16 @@ class InverseLipschitzDecoder(Decoder):
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         """Shift the output so that the decoder maps the origin to eta."""
-        origin = torch.zeros(self.embedding.in_dim).to(eta)
-        self._last.convex.linear.add_(eta - self(origin))
+        origin = torch.zeros(self.latent_dim).to(eta)
+        self._brenier_maps[-1].convex.linear.add_(eta - self(origin))
 
 
-def _one_per_map(inverse_lipschitz: float | tuple[float, float], n_maps: int) -> tuple[float, ...]:
-    if not isinstance(inverse_lipschitz, Sequence):
-        return (inverse_lipschitz,) * n_maps
-    if len(inverse_lipschitz) != n_maps:
-        why = "latent_dim equals the natural dimension" if n_maps == 1 else "latent_dim is below the natural dimension"
+def _one_per_map(name: str, constants: float | Sequence[float], n_maps: int) -> tuple[float, ...]:
+    if not isinstance(constants, Sequence):
+        return (constants,) * n_maps
+    if len(constants) != n_maps:
         raise InputError(
-            f"inverse_lipschitz expects one number, or one for each of the {n_maps} maps ({why}), got {inverse_lipschitz}."
+            f"{name} expects one number, or one for each of the decoder's maps, got {len(constants)} for {n_maps}: there is one "
+            "map where latent_dim equals the natural dimension, else two, and one more for each dimension between."
         )
-    return tuple(inverse_lipschitz)
+    return tuple(constants)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from uncollapse.errors import InputError
 
@@ -35,13 +36,18 @@ class Embedding(nn.Module, ABC):
         self.in_dim = in_dim
         self.out_dim = out_dim
 
+    @property
     @abstractmethod
-    def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
-        """B v."""
+    def matrix(self) -> Float[Tensor, "t p"] | None:
+        """B, or None where B v = (v, 0), which costs nothing."""
 
-    @abstractmethod
-    def restrict(self, weight: Float[Tensor, "rows t"]) -> Float[Tensor, "rows p"]:
-        """weight B, so that weight (B v) costs a product with p columns, not t."""
+    def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
+        """B v, in the precision of v whatever autocast or TF32 allow."""
+        return embed(v, self.matrix, self.out_dim)
+
+    def project(self, x: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch p"]:
+        """B'x, which is v at x = B v."""
+        return project(x, self.matrix, self.in_dim)
 
     def adapt(self, data: np.ndarray) -> None:
         """Fit the embedding to data of shape (n, t), before training."""
@@ -57,13 +63,9 @@ class ZeroPadding(Embedding):
     The constraint then falls on the first p coordinates of the output, whatever they are.
     """
 
-    def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
-        """B v."""
-        return F.pad(v, (0, self.out_dim - self.in_dim))
-
-    def restrict(self, weight: Float[Tensor, "rows t"]) -> Float[Tensor, "rows p"]:
-        """weight B: the first p columns."""
-        return weight[:, : self.in_dim]
+    @property
+    def matrix(self) -> None:
+        return None
 
 
 class PrincipalDirections(Embedding):
@@ -78,24 +80,70 @@ class PrincipalDirections(Embedding):
         super().__init__(in_dim, out_dim)
         self.register_buffer("basis", torch.eye(out_dim, in_dim))
 
-    def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
-        """B v."""
-        return F.linear(v, self.basis)
-
-    def restrict(self, weight: Float[Tensor, "rows t"]) -> Float[Tensor, "rows p"]:
-        """weight B."""
-        return weight @ self.basis
+    @property
+    def matrix(self) -> Float[Tensor, "t p"]:
+        return self.basis
 
     def adapt(self, data: np.ndarray) -> None:
         """Fit B to data of shape (n, t)."""
-        chance = np.random.default_rng(0)
-        rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
-            directions = PCA(min(self.in_dim, *rows.shape), random_state=0).fit(rows).components_.T
-        # With fewer rows than directions, the rest are arbitrary. The decomposition leaves directions that it need not change
-        # as they are, up to sign, and makes B'B = I hold to the last digit.
-        rest = chance.normal(size=(self.out_dim, self.in_dim - directions.shape[1]))
-        self.basis.copy_(torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0]))
+        self.basis.copy_(_principal_directions(data, self.in_dim))
 
 
-EMBEDDINGS: dict[str, type[Embedding]] = {"padding": ZeroPadding, "principal": PrincipalDirections}
+class LearnedDirections(Embedding):
+    """B is trained, and semi-orthogonal for every value of its parameters.
+
+    `adapt` starts it at the principal directions of the data; before that it is the zero-padding.
+    """
+
+    basis: Tensor
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.basis = nn.Parameter(torch.eye(out_dim, in_dim))
+        parametrizations.orthogonal(self, "basis")
+
+    @property
+    def matrix(self) -> Float[Tensor, "t p"]:
+        return self.basis
+
+    @torch.no_grad()
+    def adapt(self, data: np.ndarray) -> None:
+        """Start B at data of shape (n, t)."""
+        self.basis = _principal_directions(data, self.in_dim).to(self.basis)
+
+
+EMBEDDINGS: dict[str, type[Embedding]] = {
+    "padding": ZeroPadding,
+    "principal": PrincipalDirections,
+    "learned": LearnedDirections,
+}
+
+
+def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "t p"] | None, out_dim: int) -> Float[Tensor, "*batch t"]:
+    """B v for an embedding's matrix, in the precision of v: products of lower precision would loosen the constant."""
+    if matrix is None:
+        return v if v.shape[-1] == out_dim else F.pad(v, (0, out_dim - v.shape[-1]))
+    return _exact_product(v, matrix.T)
+
+
+def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "t p"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:
+    """B'x, as exact as `embed`."""
+    return x[..., :in_dim] if matrix is None else _exact_product(x, matrix)
+
+
+def _exact_product(left: Tensor, right: Tensor) -> Tensor:
+    with torch.autocast(left.device.type, enabled=False):
+        if left.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+            return (left.double() @ right.double()).float()
+        return left @ right.to(left.dtype)
+
+
+def _principal_directions(data: np.ndarray, n_directions: int) -> Tensor:
+    chance = np.random.default_rng(0)
+    rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
+        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T
+    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves directions that it need not change as they
+    # are, up to sign, and makes B'B = I hold to the last digit.
+    rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))
+    return torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0])

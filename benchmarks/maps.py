@@ -1,0 +1,109 @@
+"""`python -m benchmarks.maps`: Brenier maps against the textbook, a perceptron of their size, and their bare matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from benchmarks.rivals import Stack, Textbook, bare_products, mlp
+from benchmarks.timing import Step, interleaved_medians, peak_mib, print_row
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """The dimensions of the maps, the widths of their layers, and the rows of a step."""
+
+    dims: tuple[int, ...]
+    hidden: tuple[int, ...]
+    batch: int
+
+
+SIZES = {
+    "toy": Size((2,), (10, 10), 100),
+    "image-100": Size((64, 784), (512, 512), 100),
+    "image-1000": Size((64, 784), (512, 512), 1000),
+    "text-1003": Size((1056, 1003), (1024, 1024), 320),
+    "text-20000": Size((1056, 20_000), (1024, 1024), 320),
+}
+# What the cost is plotted against: image-like decoders of growing width.
+GROWTH = {f"width-{width}": Size((64, 784), (width, width), 1000) for width in (64, 128, 256, 512, 1024, 2048)}
+
+
+def contestants(size: Size, compiled: bool, device: str) -> tuple[dict[str, nn.Module], Stack, Tensor]:
+    """The modules that are measured, the maps among them, and the input."""
+    torch.manual_seed(SEED)
+    with torch.device(device):
+        stack = Stack(list(size.dims), size.hidden)
+        n_parameters = sum(parameter.numel() for parameter in stack.parameters())
+        modules: dict[str, nn.Module] = {
+            "ours": stack,
+            "textbook": Textbook(stack),
+            "mlp": mlp(size.dims[0], size.dims[-1], n_parameters),
+        }
+        if compiled:
+            modules["ours, compiled"] = torch.compile(stack)
+        return modules, stack, torch.randn(size.batch, size.dims[0])
+
+
+def training_step(module: nn.Module, z: Tensor) -> Step:
+    """Forward, and backward to all parameters and the input."""
+    z = z.clone().requires_grad_()
+    wanted = [z, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
+    with torch.no_grad():
+        cotangent = torch.randn_like(module(z))
+    return lambda: torch.autograd.grad(module(z), wanted, cotangent)
+
+
+def forward_only(module: nn.Module, z: Tensor) -> Step:
+    """Forward in inference mode; the textbook leaves it, as it needs to differentiate."""
+
+    def step() -> Tensor:
+        with torch.inference_mode(not isinstance(module, Textbook)):
+            value: Tensor = module(z)
+            return value
+
+    return step
+
+
+def main(
+    sizes: Annotated[
+        str, typer.Option(help="Comma-separated names, or 'growth' for the cost against the number of parameters.")
+    ] = ",".join(SIZES),
+    seconds: Annotated[float, typer.Option(help="For each group of interleaved runs.")] = 20.0,
+    compiled: Annotated[bool, typer.Option(help="Measure torch.compile of the maps as well.")] = False,
+    device: str = "cpu",
+) -> None:
+    """Print one JSON line for each contestant and kind of step."""
+    chosen = GROWTH if sizes == "growth" else {name: SIZES[name] for name in sizes.split(",")}
+    kinds: dict[str, Callable[[nn.Module, Tensor], Step]] = {"training step": training_step, "forward": forward_only}
+    for name, size in chosen.items():
+        modules, stack, z = contestants(size, compiled, device)
+        n_parameters = sum(parameter.numel() for parameter in stack.parameters())
+        for kind, build in kinds.items():
+            steps = {label: build(module, z) for label, module in modules.items()}
+            peaks = {label: peak_mib(step, device) for label, step in steps.items()}
+            steps["bare products"] = bare_products(stack, size.batch, backward=kind == "training step")
+            for label, median in interleaved_medians(steps, seconds, device).items():
+                print_row(
+                    benchmark="maps",
+                    size=name,
+                    batch=size.batch,
+                    kind=kind,
+                    contestant=label,
+                    milliseconds=round(1000 * median, 4),
+                    peak_mib=round(peaks[label], 2) if label in peaks else None,
+                    n_parameters=n_parameters,
+                    seed=SEED,
+                    device=device,
+                )
+
+
+if __name__ == "__main__":
+    typer.run(main)

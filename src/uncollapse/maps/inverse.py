@@ -1,0 +1,101 @@
+"""The inverse of a strongly monotone map with a symmetric Jacobian."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+# A step is taken once the slope along it is at most this share of the slope at its start, or negative.
+SLOPE_SHARE = 0.5
+MAX_HALVINGS = 30
+
+
+def newton_cg(f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int) -> Float[Tensor, "*batch dim"]:
+    """u with f(u) = y, for f the gradient of a strongly convex function phi, by minimising phi(u) - y·u.
+
+    Newton's steps are solved by conjugate gradients and judged by the slope along them, since differences of function values drown
+    in rounding near the minimum. Rows that have converged are left out of further work.
+
+    Args:
+        f: the map; a copy of it works in float64.
+        y: where to invert.
+        tol: |f(u) - y| <= tol max(1, |y|) ends the search for a row.
+        max_iter: Newton steps.
+
+    Warns:
+        ConvergenceWarning: if some rows did not get there.
+    """
+    precise = copy.deepcopy(f).double().requires_grad_(False)
+    targets = y.detach().reshape(-1, y.shape[-1]).double()
+    bound = tol * targets.norm(dim=1).clamp(min=1)
+    u = torch.zeros_like(targets)
+    active = torch.arange(len(u), device=u.device)
+    for _ in range(max_iter):
+        value, product = _linearised(precise, u[active])
+        residual = value - targets[active]
+        going = residual.norm(dim=1) > bound[active]
+        if not going.all():
+            active = active[going]
+            if not len(active):
+                break
+            value, product = _linearised(precise, u[active])
+            residual = residual[going]
+        step = _conjugate_gradients(product, -residual)
+        u[active] = _line_search(precise, u[active], targets[active], residual, step)
+    if len(active):
+        left = ((precise(u[active]) - targets[active]).norm(dim=1) / bound[active]).max().item() * tol
+        warnings.warn(
+            f"the inverse did not converge for {len(active)} of {len(u)} points: residual {left:.2g} after {max_iter} steps where "
+            f"{tol:g} was asked for. Raise max_iter or tol, or give points in the range of the map.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return u.to(y.dtype).reshape(y.shape)
+
+
+def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """f(u) and the product with its Jacobian, which is symmetric, so that the backward pass gives it."""
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        value = f(u)
+    return value.detach(), lambda g: torch.autograd.grad(value, u, g, retain_graph=True)[0]
+
+
+def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+    """x with J x close to b, row by row; the closer, the nearer the end (b is the residual of Newton's method)."""
+    size = b.norm(dim=1)
+    goal = size * size.sqrt().clamp(max=0.1)
+    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
+    square = r.square().sum(1)
+    for _ in range(2 * b.shape[1]):
+        going = square.sqrt() > goal
+        if not going.any():
+            break
+        image = product(p)
+        curvature = (p * image).sum(1)
+        length = torch.where(going, square / curvature.clamp(min=math.ulp(0)), 0.0)
+        x += length[:, None] * p
+        r -= length[:, None] * image
+        square, before = r.square().sum(1), square
+        p = r + torch.where(going, square / before, 0.0)[:, None] * p
+    return x
+
+
+def _line_search(f: nn.Module, u: Tensor, y: Tensor, residual: Tensor, step: Tensor) -> Tensor:
+    """u + alpha step, with alpha halved until the objective no longer climbs steeply there."""
+    start = (residual * step).sum(1).abs()
+    alpha = torch.ones_like(start)
+    for _ in range(MAX_HALVINGS):
+        slope = ((f(u + alpha[:, None] * step) - y) * step).sum(1)
+        too_far = ~(slope <= SLOPE_SHARE * start)
+        if not too_far.any():
+            break
+        alpha = torch.where(too_far, alpha / 2, alpha)
+    return u + alpha[:, None] * step

@@ -1,0 +1,122 @@
+"""What can be read off the Jacobian of a map: its extreme eigenvalues or singular values, and its determinant."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator, lobpcg
+from torch import Tensor, nn
+from torch.func import jacfwd, jvp, vjp, vmap
+
+from uncollapse.errors import InputError
+
+# Beyond this many columns a Jacobian is not formed.
+MAX_DENSE = 1000
+# Jacobians formed at once.
+PIECE = 16
+# Vectors and steps of the iterative method.
+BLOCK, MAX_STEPS = 4, 100
+
+Map = Callable[[Tensor], Tensor]
+
+
+class Extremes(NamedTuple):
+    """The ends of a spectrum, for each point.
+
+    Attributes:
+        smallest: eigenvalue of a map's Jacobian, or singular value of a decoder's.
+        largest: likewise.
+        exact: whether they come from the whole spectrum. If not they lie inside it: the true smallest is at most `smallest`, the
+            true largest at least `largest`.
+    """
+
+    smallest: Float[Tensor, "*batch"]
+    largest: Float[Tensor, "*batch"]
+    exact: bool
+
+
+@torch.no_grad()
+def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
+    """The dense Jacobian at each row."""
+    dense: Tensor = vmap(jacfwd(f))(u)
+    return dense
+
+
+def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
+    """The extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
+    rows = u.reshape(-1, u.shape[-1])
+    if rows.shape[1] <= MAX_DENSE:
+        spectrum = _in_pieces(lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows)
+        return _shaped(spectrum[:, 0], spectrum[:, -1], True, u)
+    smallest, largest = _iterated(f, rows, _tangent)
+    return _shaped(smallest, largest, False, u)
+
+
+def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
+    """The extreme singular values of the Jacobian of a decoder."""
+    rows = z.reshape(-1, z.shape[-1])
+    if rows.shape[1] <= MAX_DENSE:
+        spectrum = _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)), rows)
+        return _shaped(spectrum[:, -1], spectrum[:, 0], True, z)
+    smallest, largest = _iterated(f, rows, lambda f, z, g: vjp(f, z)[1](_tangent(f, z, g))[0])
+    return _shaped(smallest.clamp(min=0).sqrt(), largest.sqrt(), False, z)
+
+
+def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch"]:
+    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another.
+
+    Raises:
+        InputError: if the Jacobian has too many columns to be formed.
+    """
+    if u.shape[-1] > MAX_DENSE:
+        raise InputError(f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use jacobian_extremes.")
+    rows = u.reshape(-1, u.shape[-1])
+    return _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows).reshape(u.shape[:-1])
+
+
+def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:
+    """J(u) g."""
+    tangent: Tensor = jvp(f, (u,), (g,))[1]
+    return tangent
+
+
+def _symmetrised(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
+
+
+def _shaped(smallest: Tensor, largest: Tensor, exact: bool, like: Tensor) -> Extremes:
+    return Extremes(smallest.reshape(like.shape[:-1]), largest.reshape(like.shape[:-1]), exact)
+
+
+def _in_pieces(function: Map, rows: Tensor) -> Tensor:
+    return torch.cat([function(piece) for piece in torch.split(rows, PIECE)])
+
+
+def _iterated(f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The ends of the spectrum of the symmetric operator g -> product(f, u, g), as Rayleigh quotients, which lie inside it."""
+    double = copy.deepcopy(f).double().requires_grad_(False)
+    start = np.random.default_rng(0).normal(size=(rows.shape[1], BLOCK))
+    ends = [_ends(_operator(double, u, product), start) for u in rows.detach().double()]
+    smallest, largest = torch.tensor(ends, dtype=torch.double).T
+    return smallest.to(rows), largest.to(rows)
+
+
+def _operator(f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> LinearOperator:
+    def apply(block: np.ndarray) -> np.ndarray:
+        g = torch.as_tensor(np.ascontiguousarray(block.reshape(len(u), -1).T)).to(u)
+        return product(f, u.expand_as(g), g).detach().cpu().numpy().T.reshape(block.shape)
+
+    return LinearOperator((len(u), len(u)), matvec=apply, matmat=apply, dtype=np.float64)
+
+
+def _ends(operator: LinearOperator, start: np.ndarray) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged is what the label says
+        ends = [lobpcg(operator, start, largest=largest, maxiter=MAX_STEPS, tol=1e-8)[0] for largest in (False, True)]
+    return float(ends[0].min()), float(ends[1].max())

@@ -1,0 +1,272 @@
+r"""The Brenier map of an input convex network at an embedded vector, evaluated near the cost of the matrix products it needs.
+
+With the skip weights of all layers stacked into one matrix A, and A B its restriction to the p coordinates that v has,
+
+    s       = A B v + b                                  all layers at once
+    s_l    += W_l z_l,            z_{l+1} = h_l(s_l)      l = 1 ... k-1
+    d_l     = h_l'(s_l) c_l,      c_{l-1} = W_l' d_l      l = k-1 ... 0, from c_{k-1} = w
+    f(B v)  = A' d + a + L B v
+
+There is one mathematics and there are two evaluators: `closed_form`, made of differentiable operations, for transforms,
+compilers and exporters; and a `torch.autograd.Function` for ordinary training, whose backward is a tangent pass and a reverse
+pass written out, in place where it can be. Non-negative weights are squares of the parameters that are called roots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uncollapse.maps.embedding import embed, project
+
+LEAK = 0.2  # W21's alpha
+
+
+def squared_leaky(s: Tensor) -> Tensor:
+    """max(alpha s, s)^2, the activation of layer 0: convex but not monotone, so it is valid only on an affine function."""
+    return s * F.leaky_relu(s, LEAK**2)
+
+
+def squared_leaky_derivative(s: Tensor) -> Tensor:
+    """The slope of `squared_leaky`."""
+    return 2 * F.leaky_relu(s, LEAK**2)
+
+
+def smooth_leaky(s: Tensor) -> Tensor:
+    """alpha s + (1 - alpha) log(1 + exp(s)), the activation above layer 0: convex, increasing, with a continuous slope."""
+    return LEAK * s + (1 - LEAK) * F.softplus(s, threshold=50)
+
+
+def smooth_leaky_derivative(s: Tensor) -> Tensor:
+    """The slope of `smooth_leaky`."""
+    return LEAK + (1 - LEAK) * torch.sigmoid(s)
+
+
+class Weights(NamedTuple):
+    """The parameters of an input convex network of k layers.
+
+    Attributes:
+        skip: A, shape (sum of widths, t).
+        bias: b, shape (sum of widths,).
+        linear: a, shape (t,).
+        root_output: square root of w, shape (last width,).
+        roots: square roots of W_1 ... W_{k-1}, each of shape (width above, width below).
+    """
+
+    skip: Tensor
+    bias: Tensor
+    linear: Tensor
+    root_output: Tensor
+    roots: tuple[Tensor, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        """Of the layers, from the first."""
+        above = [root.shape[0] for root in self.roots]
+        return [self.skip.shape[0] - sum(above), *above]
+
+
+def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
+    """grad G + L at B v, shape (*batch, t), for v of shape (*batch, p).
+
+    Args:
+        v: input coordinates.
+        basis: B, shape (t, p); None pads v with zeros.
+        strength: L.
+        weights: of G.
+    """
+    if _needs_differentiable_operations(v):
+        return closed_form(v, basis, strength, weights)
+    if v.ndim != 2:
+        return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(*v.shape[:-1], weights.skip.shape[1])
+    if not torch.is_grad_enabled():
+        return _evaluate(v, basis, strength, weights, keep=False)[0]
+    *single, roots = weights
+    value: Tensor = _BrenierMap.apply(v, basis, strength, *single, *roots)  # type: ignore[no-untyped-call]
+    return value
+
+
+def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
+    """`brenier_map` by differentiable operations alone."""
+    first, *above = preactivations(v, basis, weights)
+    cotangent = weights.root_output.square()
+    deltas = []
+    for s, root in zip(reversed(above), reversed(weights.roots), strict=True):
+        deltas.append(smooth_leaky_derivative(s) * cotangent)
+        cotangent = deltas[-1] @ root.square()
+    deltas.append(squared_leaky_derivative(first) * cotangent)
+    gradient = F.linear(torch.cat(deltas[::-1], -1), weights.skip.T, weights.linear)
+    return gradient + strength * embed(v, basis, weights.skip.shape[1])
+
+
+def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Tensor]:
+    """s_0 ... s_{k-1} at B v."""
+    first, *above = torch.split(F.linear(v, _restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1)
+    layers, activation = [first], squared_leaky
+    for root, s in zip(weights.roots, above, strict=True):
+        layers.append(s + F.linear(activation(layers[-1]), root.square()))
+        activation = smooth_leaky
+    return layers
+
+
+def _needs_differentiable_operations(v: Tensor) -> bool:
+    """Whether a transform, a compiler, an exporter or forward-mode differentiation looks on, or there are only shapes."""
+    return (
+        v.is_meta
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad.unpack_dual(v).tangent is not None  # type: ignore[no-untyped-call]
+    )
+
+
+def _restrict(skip: Tensor, basis: Tensor | None, in_dim: int) -> Tensor:
+    """A B."""
+    return _first(skip, in_dim) if basis is None else skip @ basis.to(skip.dtype)
+
+
+def _first(matrix: Tensor, n_columns: int) -> Tensor:
+    return matrix if n_columns == matrix.shape[1] else matrix[:, :n_columns]
+
+
+def _working_type(v: Tensor) -> torch.dtype:
+    """The type of the matrix products: autocast's where it is on."""
+    kind = v.device.type
+    if v.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return v.dtype
+
+
+def _evaluate(
+    v: Tensor, basis: Tensor | None, strength: float, weights: Weights, keep: bool
+) -> tuple[Tensor, torch.dtype, list[int], tuple[Tensor, ...]]:
+    """The value, the type and the widths that were worked with, and what the backward pass wants to have kept.
+
+    The factor 2 in the slope of layer 0 goes into the matrix products: `half_slope` is h_0' / 2, and `c[0]` holds 2 c_0. The place
+    of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
+    """
+    kind, widths, n = _working_type(v), weights.widths, len(weights.roots)
+    matrices, a, c = (
+        [root.square().to(kind) for root in weights.roots],
+        weights.skip.to(kind),
+        [weights.root_output.square().to(kind)],
+    )
+    buffer = F.linear(v.to(kind), _restrict(a, basis, v.shape[1]), weights.bias.to(kind))
+    s = buffer.split_with_sizes(widths, 1)
+    half_slope = F.leaky_relu(s[0], LEAK**2)
+    z = [s[0].mul_(half_slope)]
+    for layer, matrix in enumerate(matrices, 1):
+        s[layer].addmm_(z[-1], matrix.T)
+        if layer < n:
+            z.append(smooth_leaky(s[layer]))
+        s[layer].sigmoid_()
+    deltas = torch.empty_like(buffer) if keep else buffer
+    d = deltas.split_with_sizes(widths, 1)
+    for layer in range(n, 0, -1):
+        _slope(s[layer], out=d[layer]).mul_(c[0])
+        c.insert(0, torch.addmm(s[layer - 1], d[layer], matrices[layer - 1], beta=0, alpha=2 if layer == 1 else 1))
+    if not n:
+        c[0].mul_(2)
+    torch.mul(half_slope, c[0], out=d[0])
+    value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
+    reached, step = (_first(value, v.shape[1]), v) if basis is None else (value, embed(v, basis, value.shape[1]))
+    reached.add_(step, alpha=strength)
+    return value, kind, widths, (*matrices, half_slope, *z, *s[1:], *c)
+
+
+class _BrenierMap(torch.autograd.Function):
+    """`brenier_map` of rows, with its backward by hand; the names are those of the module's docstring and of `_evaluate`."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, basis: Tensor | None, strength: float, *parameters: Tensor) -> Tensor:
+        ctx.strength = strength
+        skip, bias, linear, root_output, *roots = parameters
+        weights = Weights(skip, bias, linear, root_output, tuple(roots))
+        value, ctx.kind, ctx.widths, state = _evaluate(v, basis, strength, weights, keep=True)
+        ctx.save_for_backward(v, basis, *parameters, *state)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        saved, n, needed = ctx.saved_tensors, len(ctx.widths) - 1, ctx.needs_input_grad
+        inputs, matrices, (half_slope, *state) = saved[: n + 6], saved[n + 6 : 2 * n + 6], saved[2 * n + 6 :]
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            return _differentiate(inputs, ctx.strength, needed, g)
+        kind, (v, basis, skip, _, _, root_output, *roots) = ctx.kind, inputs
+        z, c = state[: max(n, 1)], state[-n - 1 :]
+        sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
+        a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[3:])
+
+        # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
+        # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
+        buffer = F.linear(low_g, a)
+        deltas = torch.empty_like(buffer)
+        t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
+        e = torch.mul(half_slope, t[0], out=d[0])
+        for layer, matrix in enumerate(matrices, 1):
+            t[layer].addmm_(e, matrix.T, alpha=2 if layer == 1 else 1)
+            e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
+        output_bar = e.sum(0).mul_(root_output).mul_(2 if n else 4)
+
+        # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1}.
+        q: Tensor | None = None
+        roots_bar: list[Tensor | None] = [None] * n
+        for layer in range(n, 0, -1):
+            r = t[layer].mul_(c[layer] * (1 - LEAK))
+            _sigmoid_backward(r, sigma[layer], grad_input=r)
+            if q is not None:
+                r.addcmul_(_slope(sigma[layer]), q)
+            _slope(sigma[layer], out=d[layer]).mul_(c[layer])
+            if wants_weights:
+                matrix_bar = torch.addmm(matrices[layer - 1], r.T, z[layer - 1], beta=0, alpha=2)
+                matrix_bar.addmm_(d[layer].T, d[layer - 1], alpha=4 if layer == 1 else 2)
+                roots_bar[layer - 1] = matrix_bar.mul_(roots[layer - 1])
+            q = torch.mm(r, matrices[layer - 1], out=d[layer - 1])
+        _leaky_backward(t[0].mul_(c[0]), half_slope, LEAK**2, False, grad_input=t[0])
+        if q is not None:
+            t[0].addcmul_(half_slope, q, value=2)
+
+        v_bar = basis_bar = None
+        if needed[0]:
+            v_bar = (buffer @ _restrict(a, basis, v.shape[1])).to(g.dtype)
+            v_bar.add_(project(g, basis, v.shape[1]), alpha=ctx.strength)
+        if not (wants_weights or needed[1]):
+            return v_bar, *[None] * (n + 6)
+        torch.mul(half_slope, c[0], out=d[0])
+        skip_bar = deltas.T @ low_g
+        if basis is None:
+            _first(skip_bar, v.shape[1]).addmm_(buffer.T, v.to(kind))
+        else:
+            reached = buffer.T @ v.to(kind)  # the cotangent of A B
+            skip_bar.addmm_(reached, basis.T.to(kind))
+            basis_bar = (a.T @ reached).to(g.dtype).add_(g.T @ v, alpha=ctx.strength) if needed[1] else None
+        return v_bar, basis_bar, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
+
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
+
+
+@cache
+def _leak(kind: torch.dtype) -> Tensor:
+    """LEAK as a tensor of no dimension, which any device takes."""
+    return torch.tensor(LEAK, dtype=kind, device="cpu")
+
+
+def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
+    """h_l' above layer 0."""
+    return torch.add(_leak(sigma.dtype), sigma, alpha=1 - LEAK, out=out)
+
+
+def _differentiate(inputs: Sequence[Tensor], strength: float, needed: Sequence[bool], g: Tensor) -> tuple[Tensor | None, ...]:
+    """The backward of `closed_form`, as differentiable operations."""
+    v, basis, skip, bias, linear, root_output, *roots = inputs
+    tensors = (v, basis, None, skip, bias, linear, root_output, *roots)
+    value = closed_form(v, basis, strength, Weights(skip, bias, linear, root_output, tuple(roots)))
+    wanted = [tensor for tensor, is_needed in zip(tensors, needed, strict=True) if is_needed and tensor is not None]
+    found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
+    return tuple(next(found) if is_needed else None for is_needed in needed)

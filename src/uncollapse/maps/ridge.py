@@ -1,0 +1,84 @@
+"""Sums of convex ridge functions, whose curvature can be bounded by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from uncollapse.maps.embedding import embed
+from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
+
+# Keeps 0 / 0 out of the weights, where directions have shrunk to nothing.
+SMALL = 1e-12
+
+
+class RidgeSum(Potential):
+    r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and a smooth convex h of curvature 0 < h'' < 1.
+
+    h(s) = (s^2 + s r + asinh(s)) / 4 with r = sqrt(1 + s^2), so that h' = (s + r) / 2 is a smooth ReLU.
+
+    With `max_curvature` = M the weights are w_j = M q_j / sum_k |a_j·a_k| q_k for free q >= 0, and no eigenvalue of the Hessian
+    A' diag(w h'') A exceeds M: A A' <= diag(M / w) as the difference, scaled by sqrt(q) on both sides, is diagonally dominant.
+
+    Args:
+        dim: dimension of the input.
+        hidden: a ridge sum has one layer, whose units are the sum of these widths.
+        max_curvature: M.
+
+    Raises:
+        InputError: if there is no unit, a size is not positive, or M is not above 0.
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int] = (64, 64), max_curvature: float = inf) -> None:
+        super().__init__(dim, hidden, max_curvature)
+        n_units = sum(self.hidden)
+        self.directions = nn.Parameter(torch.empty(n_units, dim))
+        self.bias = nn.Parameter(torch.empty(n_units))
+        self.root_weight = nn.Parameter(torch.empty(n_units))
+        self.linear = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, in_dim: int | None = None) -> None:
+        """Ridges of unit slope through the inputs; w sets the size, or M does."""
+        in_dim = self.dim if in_dim is None else in_dim
+        self.directions.copy_(unit_rows(len(self.directions), self.dim, in_dim))
+        nn.init.normal_(self.bias)
+        nn.init.ones_(self.root_weight)
+        nn.init.zeros_(self.linear)
+        v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.directions)
+        if self.max_curvature == inf:
+            slope = self.gradient(v)
+            self.root_weight.div_((slope - slope.mean(0)).square().mean().sqrt().sqrt())
+        self.linear.copy_(-self.gradient(v).mean(0))
+
+    def weights(self) -> Float[Tensor, "units"]:
+        """w."""
+        free = self.root_weight.square()
+        if self.max_curvature == inf:
+            return free
+        with torch.autocast(free.device.type, enabled=False):  # the bound is no place for rounding
+            overlaps = (self.directions @ self.directions.T).abs() @ free
+        return self.max_curvature * free / (overlaps + SMALL)
+
+    def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """G(u)."""
+        s = F.linear(u, self.directions, self.bias)
+        ridges = (s.square() + s * (1 + s.square()).sqrt() + s.asinh()) / 4
+        return ridges @ self.weights() + u @ self.linear
+
+    def gradient(
+        self, v: Float[Tensor, "*batch p"], basis: Float[Tensor, "dim p"] | None = None, strength: float = 0.0
+    ) -> Float[Tensor, "*batch dim"]:
+        """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
+        inward = self.directions[:, : v.shape[-1]] if basis is None else self.directions @ basis
+        s = F.linear(v, inward, self.bias)
+        size = s.abs() + (1 + s.square()).sqrt()
+        slope = torch.where(s < 0, 0.5 / size, size / 2)  # s + r would lose its digits where s is far below 0
+        gradient = F.linear(slope * self.weights(), self.directions.T, self.linear)
+        return gradient + strength * embed(v, basis, self.dim)
