@@ -1,141 +1,20 @@
-r"""Exponential families p(x|eta) = h(x) exp(T(x)·eta - A(eta)), in minimal natural parameters.
-
-The inverse Lipschitz constant of a decoder is a statement about natural parameters, so that is what every decoder outputs,
-and a family turns them into a distribution: ``family(eta)`` is p(x|z). A Gaussian of scale sigma has eta = mean / sigma; were
-the scale kept outside the natural parameter, learning it could undo any constraint on the decoder.
-"""
+"""Families of continuous data on an interval or a half-line."""
 
 from __future__ import annotations
 
-import copy
 import math
-import numbers
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor, nn
-from torch.distributions import Bernoulli as BernoulliDistribution
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch import Tensor
+from torch.distributions import Beta as BetaDistribution
+from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Exponential as ExponentialDistribution
 
-from uncollapse.errors import InputError
-from uncollapse.parameters import Count, PositiveFloat, check_parameters
-
-# Means are pulled this far inside their open domain before they are mapped to natural parameters, so that a pixel that is
-# always black starts at a finite logit.
-MEAN_MARGIN = 1e-2
-
-
-class Family(nn.Module, ABC):
-    """An exponential family whose natural parameters fill R^t, applied to each of t dimensions.
-
-    ``family(eta)`` returns p(x|eta) as a `torch.distributions.Distribution` over vectors: ``log_prob`` is in nats per example.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        """p(x|eta), with the last dimension as its event."""
-
-    def sufficient(self, x: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """T(x), the sufficient statistic."""
-        return x
-
-    @abstractmethod
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """A(eta), for each dimension, in nats."""
-
-    @abstractmethod
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """E[T(x) | eta], which is the gradient of A."""
-
-    @abstractmethod
-    def natural(self, mean: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """The natural parameter at which x has this mean, pulled inside the domain where the mean lies on its border."""
-
-    def observe(self, x: Float[Tensor, "*batch t"], uniform: Float[Tensor, "*batch t"] | None = None) -> Tensor:
-        """Data as the likelihood sees them. Only families of discrete data differ from the identity.
-
-        Args:
-            x: data that passed `check`.
-            uniform: draws from U(0, 1) to decide by; from the global generator if not given.
-        """
-        return x
-
-    def is_observed(self, data: np.ndarray) -> bool:
-        """Whether `observe` leaves these data as they are."""
-        return True
-
-    def check(self, data: np.ndarray) -> None:
-        """Raise `InputError` if some value lies outside the support."""
-        del data  # R^t holds every finite value
-
-    def adapt(self, data: np.ndarray) -> None:
-        """Start the family at values that suit data of shape (n, t)."""
-        del data
-
-    def fresh(self, data_dim: int) -> Family:
-        """A family of the same kind and arguments for data of this dimension, as untrained as at first."""
-        del data_dim
-        return copy.deepcopy(self)
-
-    def is_sound(self) -> bool:
-        """Whether what was read from a file is what the arguments say."""
-        return True
-
-    @property
-    def spec(self) -> str | dict[str, dict[str, Any]]:
-        """What `get_family` turns back into this family."""
-        return self.name
-
-    def extra_repr(self) -> str:
-        return ""
-
-
-def _outside_unit_interval(family: Family, data: np.ndarray) -> None:
-    low, high = float(data.min()), float(data.max())
-    if low < 0 or high > 1:
-        raise InputError(
-            f"family {family.name!r} expects values in [0, 1], got values from {low:g} to {high:g}: "
-            "rescale the data (for images, divide by the largest grey level) or use family='gaussian'."
-        )
-
-
-class Bernoulli(Family):
-    """Binary data; eta is the logit, A(eta) = log(1 + exp(eta)).
-
-    Values strictly between 0 and 1 are probabilities of a 1: training draws them anew every time it meets them (dynamic
-    binarisation, Burda et al. 2016), scoring draws them once.
-    """
-
-    name = "bernoulli"
-
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False)
-
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return F.softplus(eta)
-
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return torch.sigmoid(eta)
-
-    def natural(self, mean: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return torch.logit(mean, eps=MEAN_MARGIN)
-
-    def observe(self, x: Float[Tensor, "*batch t"], uniform: Float[Tensor, "*batch t"] | None = None) -> Tensor:
-        return (torch.rand_like(x) if uniform is None else uniform).lt(x).to(x.dtype)
-
-    def is_observed(self, data: np.ndarray) -> bool:
-        return bool(np.isin(data, (0, 1)).all())
-
-    def check(self, data: np.ndarray) -> None:
-        _outside_unit_interval(self, data)
+from uncollapse.families.base import MEAN_MARGIN, Family, check_support, check_unit_interval, from_positive, negative, to_positive
 
 
 class ContinuousBernoulli(Family):
@@ -146,135 +25,127 @@ class ContinuousBernoulli(Family):
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
         return Independent(_ContinuousBernoulliDistribution(eta), 1, validate_args=False)
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
         return _continuous_bernoulli_log_partition(eta)
 
     def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return _continuous_bernoulli_mean(eta)
 
-    def natural(self, mean: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        target = mean.double().clamp(MEAN_MARGIN, 1 - MEAN_MARGIN)
+    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        target = expectation.double().clamp(MEAN_MARGIN, 1 - MEAN_MARGIN)
         low, high = torch.full_like(target, -200.0), torch.full_like(target, 200.0)
         for _ in range(60):  # bisection: the mean map is increasing, and 400 / 2^60 is below roundoff
             middle = (low + high) / 2
             below = _continuous_bernoulli_mean(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return ((low + high) / 2).to(mean.dtype)
+        return ((low + high) / 2).to(expectation.dtype)
 
     def check(self, data: np.ndarray) -> None:
-        _outside_unit_interval(self, data)
+        check_unit_interval(self, data)
 
 
-class Gaussian(Family):
-    """Real data with one scale sigma for all dimensions.
+class Exponential(Family):
+    """Waiting times and other data >= 0, of any order of magnitude.
 
-    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of the data and is not trained; it
-    belongs to the base measure, so that neither sigma nor a constant of the decoder depends on where the data lie.
-
-    Args:
-        scale: sigma, in the units of the data. None learns it, starting from the root mean square deviation of the data.
-        data_dim: t; a family that is only a specification need not know it.
-
-    Raises:
-        InputError: if the scale is not positive and finite.
+    With y = x / unit of rate r, eta = -r < 0, T(x) = y, A(eta) = -log(-eta). The unit is the mean of all the data and is not
+    trained; it belongs to the base measure, so that nothing depends on the units of the data.
     """
 
-    name = "gaussian"
+    name = "exponential"
+    domain = negative
 
-    centre: Tensor
+    unit: Tensor
 
-    def __init__(
-        self,
-        scale: Annotated[PositiveFloat | None, Field(description="a positive finite number, or None to learn it")] = None,
-        data_dim: Count = 1,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if scale is not None and (not isinstance(scale, numbers.Real) or isinstance(scale, bool) or not 0 < scale < math.inf):
-            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale!r}.")
-        self.fixed_scale = scale if scale is None else float(scale)
-        self.register_buffer("centre", torch.zeros(data_dim))
-        start = torch.tensor(0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype())
-        if scale is None:
-            self.log_scale = nn.Parameter(start)
-        else:
-            self.register_buffer("log_scale", start)
-
-    @property
-    def scale(self) -> Tensor:
-        """sigma, in the units of the data."""
-        return self.log_scale.exp()
+        self.register_buffer("unit", torch.ones(()))
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_GaussianDistribution(self.centre + eta * self.scale, self.scale), 1, validate_args=False)
+        return Independent(ExponentialDistribution(-eta / self.unit, validate_args=False), 1, validate_args=False)
 
-    def sufficient(self, x: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return (x - self.centre) / self.scale
+    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+        return x / self.unit
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return eta.square() / 2
+    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+        return -(-eta).log()
 
     def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return eta
+        return -1 / eta
 
-    def natural(self, mean: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        return (mean - self.centre) / self.scale.detach()
+    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return -1 / expectation.clamp(min=MEAN_MARGIN)
+
+    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        """-log(1 + exp(u))."""
+        return -to_positive(u)
+
+    def unlink(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return from_positive(-eta)
+
+    def features(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
+        """log(1 + x / unit): such data have long tails."""
+        return (x / self.unit).log1p()
+
+    def check(self, data: np.ndarray) -> None:
+        check_support(self, data, data >= 0, "values >= 0", "shift the data, or use family='gaussian'")
 
     def adapt(self, data: np.ndarray) -> None:
-        deviation = float(np.sqrt(data.var(axis=0, dtype=np.float64).mean()))
         with torch.no_grad():
-            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
-            if self.fixed_scale is None and deviation > 0:
-                self.log_scale.fill_(math.log(deviation))
+            self.unit.fill_(float(data.mean(dtype=np.float64)) or 1.0)
 
     def fresh(self, data_dim: int) -> Family:
-        return type(self)(self.fixed_scale, data_dim)
+        del data_dim
+        return type(self)()
 
     def is_sound(self) -> bool:
-        scale = float(self.scale.detach())
-        return 0 < scale < math.inf and (self.fixed_scale is None or math.isclose(scale, self.fixed_scale, rel_tol=1e-4))
-
-    @property
-    def spec(self) -> str | dict[str, dict[str, Any]]:
-        return self.name if self.fixed_scale is None else {self.name: {"scale": self.fixed_scale}}
-
-    def extra_repr(self) -> str:
-        return "scale=learned" if self.fixed_scale is None else f"scale={self.fixed_scale:g}"
+        return 0 < float(self.unit) < math.inf
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Bernoulli, ContinuousBernoulli, Gaussian)}
+class Beta(Family):
+    """Data strictly between 0 and 1, such as proportions.
 
-
-def get_family(spec: str | Mapping[str, Mapping[str, Any]] | Family) -> Family:
-    """A family from its name, from ``{name: arguments}``, or as it is.
-
-    Raises:
-        InputError: if there is no family of that name, or it does not take these arguments.
-
-    >>> get_family({"gaussian": {"scale": 2.0}})
-    Gaussian(scale=2)
+    eta = (alpha, beta), both above 0; T(x) = (log x, log(1 - x)), base measure 1 / (x (1 - x)),
+    A(eta) = log Gamma(alpha) + log Gamma(beta) - log Gamma(alpha + beta).
     """
-    if isinstance(spec, Family):
-        return spec
-    name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(spec)
-    if name not in FAMILIES:
-        raise InputError(f"family expects one of {', '.join(map(repr, FAMILIES))}, got {name!r}.")
-    return FAMILIES[name](**check_parameters(FAMILIES[name], arguments, what=f"argument of family {name!r}"))
 
+    name = "beta"
+    domain = constraints.positive
+    parameters_per_column = 2
 
-def _single_item(spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
-    if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
-        raise InputError(f"family expects a name or one {{name: {{argument: value}}}}, got {spec!r}.")
-    return next(iter(spec.items()))
+    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
+        alpha, beta = self.by_column(eta).unbind(-1)
+        return Independent(_BetaDistribution(alpha, beta, validate_args=False), 1, validate_args=False)
 
+    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+        return torch.stack((x.log(), torch.log1p(-x)), -1).flatten(-2)
 
-class _GaussianDistribution(Normal):
-    """torch's own squares the scale, which leaves float32 for data of size 1e20 or 1e-20."""
+    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+        columns = self.by_column(eta)
+        return columns.lgamma().sum(-1) - columns.sum(-1).lgamma()
 
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        super().__init__(loc, scale, validate_args=False)
+    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return _beta_expectation(self.by_column(eta)).flatten(-2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
+    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        eta = _beta_natural(self.by_column(expectation).double())
+        most = 1 / MEAN_MARGIN  # data that are all the same would give an infinite alpha + beta
+        return (eta * (most / eta.sum(-1, keepdim=True)).clamp(max=1)).flatten(-2).to(expectation.dtype)
+
+    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        """log(1 + exp(u))."""
+        return to_positive(u)
+
+    def unlink(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return from_positive(eta)
+
+    def check(self, data: np.ndarray) -> None:
+        check_support(
+            self,
+            data,
+            (data > 0) & (data < 1),
+            "values strictly between 0 and 1, in float32",
+            "move them inside, or use family='continuous_bernoulli', which takes 0 and 1",
+        )
 
 
 class _ContinuousBernoulliDistribution(Distribution):
@@ -305,6 +176,39 @@ class _ContinuousBernoulliDistribution(Distribution):
         tail = torch.log1p(uniform * torch.expm1(negative)) / negative
         mirrored = torch.where(eta > 0, 1 - tail, tail)
         return torch.where(small, uniform + uniform * (1 - uniform) * eta / 2, mirrored).clamp(0, 1)
+
+
+class _BetaDistribution(BetaDistribution):
+    """torch's own draws 0 and 1, where the density is not finite."""
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
+        draws = super().rsample(torch.Size(sample_shape))
+        kind = torch.finfo(draws.dtype)
+        return draws.clamp(kind.tiny, 1 - kind.eps / 2)
+
+
+def _beta_expectation(eta: Tensor) -> Tensor:
+    """The mean map, on shape (*batch, 2)."""
+    return torch.digamma(eta) - torch.digamma(eta.sum(-1, keepdim=True))
+
+
+def _beta_natural(target: Tensor) -> Tensor:
+    """The inverse of the mean map on shape (*batch, 2), by Newton's method on the convex A(eta) - eta·target.
+
+    Means of (log x, log(1 - x)) satisfy exp(m1) + exp(m2) < 1, with equality for data that are all the same.
+    """
+    border = math.log1p(-1e-6)
+    target = target - (target.logsumexp(-1, keepdim=True) - border).clamp(min=0)
+    geometric = target.exp()
+    eta = 0.5 + geometric / (1 - geometric.sum(-1, keepdim=True)) / 2  # exact were digamma(eta) = log(eta - 1/2), as for large eta
+    for _ in range(30):
+        # The Hessian is diag(own) - total 11', whose inverse is in closed form.
+        gradient = _beta_expectation(eta) - target
+        own, total = torch.polygamma(1, eta), torch.polygamma(1, eta.sum(-1, keepdim=True))
+        shared = (gradient / own).sum(-1, keepdim=True) / (1 / total - (1 / own).sum(-1, keepdim=True))
+        step = (gradient + shared) / own
+        eta = torch.where(step < eta, eta - step, eta / 10)  # a step across the border is cut short
+    return eta
 
 
 def _away_from_zero(eta: Tensor) -> tuple[Tensor, Tensor]:
