@@ -52,5 +52,5 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
         return dict(schema(**parameters))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        got = repr(parameters[name]) if name in parameters else "nothing"
+        got = repr(parameters[name]) if name in parameters else "nothing: it has no default"
         raise InputError(f"{name} expects {schema.model_fields[name].description}, got {got}.") from None

@@ -100,7 +100,7 @@ class HeteroscedasticGaussian(Family):
     With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with the second below 0,
     T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one unit of all columns, their root mean square deviation,
     are those of the data and are not trained; they belong to the base measure, so that nothing depends on where and in what units
-    the data lie.
+    the data lie. As with every free variance, the likelihood has no upper bound where a column repeats a value exactly.
 
     Args:
         data_dim: d; a family that is only a specification need not know it.
