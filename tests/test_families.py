@@ -178,8 +178,8 @@ def test_expectations_on_the_border_are_pulled_inside(case, dtype):
 
 
 def test_the_link_is_a_bijection_onto_the_domain(case, family):
-    u = torch.linspace(-20, 20, 60, dtype=torch.double)
-    assert torch.allclose(family.unlink(family.link(u)), u, atol=1e-6)
+    u = torch.linspace(-25, 25, 60, dtype=torch.double)
+    assert torch.allclose(family.unlink(family.link(u)), u, rtol=0, atol=1e-12)
     assert torch.allclose(family.link(family.unlink(case.columns())), case.columns(), rtol=1e-12)
     assert family.fills_space == torch.equal(family.link(u), u)
 
@@ -249,6 +249,28 @@ def test_the_categorical_is_minimal():
     assert torch.allclose(family(eta).log_prob(x[:, None].double()), with_all)
     assert not torch.allclose(family(eta + 7).log_prob(x[:, None].double()), with_all)
     assert torch.linalg.eigvalsh(torch.func.jacrev(family.expectation)(eta)).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (Bernoulli(), [0.0, 1.0]),
+        (Poisson(), [0.0, math.log(2)]),
+        (NegativeBinomial(1.0), [0.0, math.log(2)]),
+        (adapted(Exponential(), [1.0, 3.0]), [0.0, math.log(1.5)]),
+        (Categorical(3), [1.0, 0.0, 0.0, 1.0]),
+    ],
+)
+def test_encoders_see_features_that_suit_the_family(family, expected):
+    assert family.features(torch.tensor([[0.0, 1.0]])).tolist() == [pytest.approx(expected)]
+
+
+def test_draws_of_the_beta_stay_inside_the_open_interval():
+    torch.manual_seed(0)
+    draws = Beta()(torch.tensor([1e-3, 1e-3])).sample((1000,))
+    Beta().check(draws.numpy())
+    assert draws.min() < 1e-6
+    assert draws.max() > 1 - 1e-6
 
 
 def test_the_categorical_gives_its_most_probable_code_for_a_mean():

@@ -114,7 +114,7 @@ class Beta(Family):
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
         alpha, beta = self.by_column(eta).unbind(-1)
-        return Independent(_BetaDistribution(alpha, beta, validate_args=False), 1, validate_args=False)
+        return Independent(BetaDistribution(alpha, beta, validate_args=False), 1, validate_args=False)
 
     def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
         return torch.stack((x.log(), torch.log1p(-x)), -1).flatten(-2)
@@ -176,15 +176,6 @@ class _ContinuousBernoulliDistribution(Distribution):
         tail = torch.log1p(uniform * torch.expm1(negative)) / negative
         mirrored = torch.where(eta > 0, 1 - tail, tail)
         return torch.where(small, uniform + uniform * (1 - uniform) * eta / 2, mirrored).clamp(0, 1)
-
-
-class _BetaDistribution(BetaDistribution):
-    """torch's own draws 0 and 1, where the density is not finite."""
-
-    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
-        draws = super().rsample(torch.Size(sample_shape))
-        kind = torch.finfo(draws.dtype)
-        return draws.clamp(kind.tiny, 1 - kind.eps / 2)
 
 
 def _beta_expectation(eta: Tensor) -> Tensor:
