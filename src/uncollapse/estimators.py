@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +24,7 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import elbo
@@ -32,6 +33,9 @@ from uncollapse.progress import spinner
 from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights, write_run
 
 ROWS_AT_ONCE = 1000
+# Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
+VALUES_AT_ONCE = 2**22
+MAX_PRINCIPAL_VALUES = 2**27
 MAX_CONSTANT = 1e6  # far beyond use, and far from the limits of float32
 HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
@@ -46,10 +50,15 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     perceptron: the ordinary VAE (Kingma & Welling 2014).
 
     Args:
-        latent_dim: number of latent units; at most the number of features, unless `inverse_lipschitz` is None.
-        inverse_lipschitz: L for every map, (L1, L2) for the two maps where latent_dim < n_features, or None.
-        family: "gaussian" (one learned scale), "bernoulli", "continuous_bernoulli", or a `uc.families.Family` such as
-            ``Gaussian(scale=2.0)``, which in a configuration file is ``{gaussian: {scale: 2.0}}``.
+        latent_dim: number of latent units; at most the number of natural parameters (of most families, the number of features),
+            unless `inverse_lipschitz` is None.
+        inverse_lipschitz: L for every map, (L1, L2) for the two maps where latent_dim is below the number of natural parameters,
+            or None. Families with a link (see `family`) take 0 or None.
+        family: of p(x|z), by its name or as a `uc.families.Family` such as ``Gaussian(scale=2.0)``, which in a configuration file
+            is ``{gaussian: {scale: 2.0}}``. "gaussian" (one learned scale), "bernoulli", "continuous_bernoulli", "poisson" and
+            ``{categorical: {n_categories: V}}`` keep any constant; "heteroscedastic_gaussian", "exponential", "beta" and
+            ``{negative_binomial: {dispersion: r}}`` have a link from the decoder's output to natural parameters, which keeps only
+            that the decoder is injective.
         embedding: where the two maps meet: "principal" lays the latents along the leading principal directions of the data,
             "padding" along the first features, as in both papers. Without effect where there is one map or none.
         hidden: widths of the hidden layers of the encoder and of each map of the decoder.
@@ -182,7 +191,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return self._in_batches(self.check_rows(X), lambda x: self.model_.posterior(x).mean)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Means E[x|z], shape (n, n_features), float32.
+        """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no mean, the most probable codes.
 
         Raises:
             InputError: if Z is not of shape (n, latent_dim) or not finite.
@@ -196,7 +205,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return self._in_batches(codes, lambda z: self.model_.likelihood(z).mean)
 
     def reconstruct(self, X: Any) -> np.ndarray:
-        """Means of p(x|z) at the posterior means of X, shape (n, n_features), float32."""
+        """`inverse_transform` at the posterior means of X, shape (n, n_features), float32."""
         return self.inverse_transform(self.transform(X))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
@@ -325,13 +334,21 @@ def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         InputError: if the parameters do not suit the number of features.
     """
     latent_dim, hidden, constants = parameters["latent_dim"], parameters["hidden"], parameters["inverse_lipschitz"]
+    family = get_family(parameters["family"]).fresh(n_features)
+    natural_dim = family.natural_dim(n_features)
+    if constants is not None and latent_dim > natural_dim:
+        which = "" if natural_dim == n_features else f", which are {natural_dim} natural parameters under family {family.name!r}"
+        raise InputError(
+            f"an injective decoder expects latent_dim <= natural dimension, got latent_dim={latent_dim} with "
+            f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+        )
     decoder = (
-        MLPDecoder(latent_dim, n_features, hidden)
+        MLPDecoder(latent_dim, natural_dim, hidden)
         if constants is None
-        else InverseLipschitzDecoder(latent_dim, n_features, hidden, constants, EMBEDDINGS[parameters["embedding"]])
+        else InverseLipschitzDecoder(latent_dim, natural_dim, hidden, constants, EMBEDDINGS[parameters["embedding"]])
     )
-    posterior = DiagonalGaussian(n_features, latent_dim, hidden)
-    return models.VAE(StandardNormal(latent_dim), posterior, decoder, get_family(parameters["family"]).fresh(n_features))
+    posterior = DiagonalGaussian(n_features, latent_dim, hidden, family.features)
+    return models.VAE(StandardNormal(latent_dim), posterior, decoder, family)
 
 
 def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:
@@ -352,14 +369,42 @@ def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:
         )
 
 
+@torch.no_grad()
 def adapt(model: models.VAE, rows: np.ndarray) -> None:
-    """Start a model at the data: the decoder at their mean, the encoder at their location and scale."""
-    mean = torch.as_tensor(rows.mean(0, dtype=np.float64), dtype=torch.float32)
-    deviation = float(np.sqrt(rows.var(axis=0, dtype=np.float64).mean()))
-    model.family.adapt(rows)
+    """Start a model at the data: the decoder at the mean of their statistics, the encoder at their location and scale."""
+    family = model.family
+    family.adapt(rows)
+    mean, deviation = _moments(family.features, rows)
     model.posterior.adapt(mean, deviation or 1.0)
-    model.decoder.adapt(rows)
-    model.decoder.start_at(model.family.natural(mean))
+    some = _some_rows(rows, family.natural_dim(rows.shape[1]))
+    model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
+    start = family.unlink(family.natural(_mean(family.sufficient, rows)))
+    model.decoder.start_at(start.float())
+
+
+def _mean(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
+    """The mean over rows of a function of rows, in float64."""
+    return sum((piece.sum(0) for piece in _pieces(function, rows)), torch.zeros((), dtype=torch.float64)) / len(rows)
+
+
+def _moments(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> tuple[torch.Tensor, float]:
+    """The mean over rows of a function of rows, and the root mean square deviation of its columns, in float64."""
+    mean = _mean(function, rows)
+    variance = sum((piece - mean).square().mean(1).sum() for piece in _pieces(function, rows)) / len(rows)
+    return mean, float(variance) ** 0.5
+
+
+def _pieces(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """A function of rows, of so many at a time as memory can hold."""
+    width = function(torch.as_tensor(rows[:1])).shape[1]
+    n = max(1, VALUES_AT_ONCE // width)
+    return (function(torch.as_tensor(rows[start : start + n], dtype=torch.float64)) for start in range(0, len(rows), n))
+
+
+def _some_rows(rows: np.ndarray, width: int) -> np.ndarray:
+    """As many random rows as principal directions of statistics of this width need."""
+    n = min(MAX_PRINCIPAL_ROWS, max(1, MAX_PRINCIPAL_VALUES // width))
+    return rows if len(rows) <= n else rows[np.random.default_rng(0).permutation(len(rows))[:n]]
 
 
 def load(folder: str | Path) -> VAE:
@@ -383,7 +428,7 @@ def load(folder: str | Path) -> VAE:
     if not model.decoder.is_sound():
         raise damaged(folder, "the decoder's embedding is not isometric, so that its constant would be untrue")
     if not model.family.is_sound():
-        raise damaged(folder, "the family's scale is not the one that was set")
+        raise damaged(folder, "the family's scale is not the one that was set, or not positive")
     parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
     estimator = estimator_class(**parameters)
     estimator.parameters_, estimator.seed_ = parameters, settings.seed

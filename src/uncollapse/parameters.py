@@ -25,7 +25,7 @@ PositiveFloat = Annotated[float, NotBool, Field(gt=0, allow_inf_nan=False, descr
 
 
 def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "parameter") -> dict[str, Any]:
-    """The arguments of a constructor, of the annotated types, with the defaults of those that are not given.
+    """The arguments of a constructor, of the annotated types, with the defaults of those that are not given and have one.
 
     Args:
         kind: its constructor's annotations are pydantic's, each with a description of what is expected.
@@ -44,10 +44,13 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
         hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(defaults) or '(none)'}."
         raise InputError(f"there is no {what} {unknown!r}: {hint}")
     hints = typing.get_type_hints(kind.__init__, include_extras=True) if defaults else {}  # type: ignore[misc]
-    fields: dict[str, Any] = {name: (hints[name], default) for name, default in defaults.items()}
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if default is inspect.Parameter.empty else default) for name, default in defaults.items()
+    }
     schema: type[BaseModel] = create_model(kind.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
     try:
         return dict(schema(**parameters))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        raise InputError(f"{name} expects {schema.model_fields[name].description}, got {parameters[name]!r}.") from None
+        got = repr(parameters[name]) if name in parameters else "nothing: it has no default"
+        raise InputError(f"{name} expects {schema.model_fields[name].description}, got {got}.") from None

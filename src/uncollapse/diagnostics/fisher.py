@@ -41,8 +41,8 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
 
 
 def _squared_scores(model: VAE, statistic: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    jacobians = vmap(jacfwd(model.decoder))(z)
-    expectations = model.family.expectation(model.decoder(z))
+    jacobians = vmap(jacfwd(model.natural))(z)
+    expectations = model.family.expectation(model.natural(z))
     return torch.stack(
         [((statistic - mean) @ jacobian).square().sum(1).mean() for mean, jacobian in zip(expectations, jacobians, strict=True)]
     )

@@ -195,7 +195,7 @@ def diagnose(
     with spinner("estimating information and divergences", verbose):
         estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled)
         units = _unit_table(posteriors)
-        verdict, advice = _judge(units, estimates)
+        verdict, advice = _judge(units, estimates, vae.family.fills_space)
         points, pictures = shuffled[:N_POINTS], shuffled[:N_PICTURES]
         return Report(
             name=name or type(model).__name__,
@@ -261,13 +261,13 @@ def _unit_table(posteriors: Posteriors) -> pd.DataFrame:
     )
 
 
-def _judge(units: pd.DataFrame, estimates: dict[str, Estimate | None]) -> tuple[str, str]:
+def _judge(units: pd.DataFrame, estimates: dict[str, Estimate | None], keeps_constant: bool) -> tuple[str, str]:
     """The verdict in a word, and in a sentence with its evidence and what to do."""
     dead = units.loc[~units["informative"], "unit"].tolist()
     evidence = f"the KL is {units['kl_nats'].sum():.3g} nats"
     if not dead:
         return "healthy", f"Healthy: all {len(units)} latent units respond to the data; {evidence}."
-    remedy = _remedy(estimates["mutual_information_nats"], estimates["information_floor_nats"])
+    remedy = _remedy(estimates["mutual_information_nats"], estimates["information_floor_nats"], keeps_constant)
     if len(dead) == len(units):
         return "collapsed", f"Collapsed: none of the {len(units)} latent units responds to the data; {evidence}. {remedy}"
     named = ", ".join(map(str, dead[:8])) + (", ..." if len(dead) > 8 else "")
@@ -277,12 +277,14 @@ def _judge(units: pd.DataFrame, estimates: dict[str, Estimate | None]) -> tuple[
     )
 
 
-def _remedy(information: Estimate | None, floor: Estimate | None) -> str:
+def _remedy(information: Estimate | None, floor: Estimate | None, keeps_constant: bool) -> str:
     if information and floor and information.value + 3 * information.standard_error < floor.value:
         return (
             f"The decoder guarantees {floor.value:.3g} nats on its own samples, so the posterior lags behind, or the data are "
             "unlike the model. Remedy: train longer."
         )
+    if not keeps_constant:  # the family has a link, which would undo a constant
+        return "Remedy: use fewer units, or a family that keeps an inverse Lipschitz constant."
     return "Remedy: set or raise inverse_lipschitz, or use fewer units."
 
 

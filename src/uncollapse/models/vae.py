@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, Normal, constraints, kl_divergence
 
-from uncollapse.families import Family
+from uncollapse.errors import InputError
+from uncollapse.families import FAMILIES, Family
 from uncollapse.latent import DiagonalGaussian, StandardNormal, reparameterise
 from uncollapse.maps import Decoder
 
@@ -38,12 +39,16 @@ class VAE(nn.Module):
     Args:
         prior: called without arguments, returns p(z) over R^latent_dim.
         posterior: maps x to q(z|x).
-        decoder: maps z to natural parameters.
+        decoder: maps z to natural parameters, before the link of the family.
         family: maps natural parameters to p(x|z).
+
+    Raises:
+        InputError: if the decoder has a positive inverse Lipschitz constant and the family's link would undo it.
     """
 
     def __init__(self, prior: StandardNormal, posterior: DiagonalGaussian, decoder: Decoder, family: Family) -> None:
         super().__init__()
+        _check_constant(decoder, family)
         self.prior = prior
         self.posterior = posterior
         self.decoder = decoder
@@ -51,8 +56,12 @@ class VAE(nn.Module):
 
     def likelihood(self, z: Float[Tensor, "*batch latent"]) -> Distribution:
         """p(x|z)."""
-        distribution: Distribution = self.family(self.decoder(z))
+        distribution: Distribution = self.family(self.natural(z))
         return distribution
+
+    def natural(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch t"]:
+        """The natural parameters of p(x|z)."""
+        return self.family.link(self.decoder(z))
 
     def forward(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Terms:
         """The terms of a bound on log p(x), at reparameterised draws of z.
@@ -64,6 +73,16 @@ class VAE(nn.Module):
         q, p = self.posterior(x), self.prior()
         z = reparameterise(q, noise)
         return Terms(self.likelihood(z).log_prob(x), q.log_prob(z), p.log_prob(z), kl_per_unit(q, p), z)
+
+
+def _check_constant(decoder: Decoder, family: Family) -> None:
+    if decoder.constant > 0 and not family.fills_space:
+        keep = ", ".join(name for name, kind in FAMILIES.items() if kind.domain is constraints.real)
+        raise InputError(
+            f"a positive inverse Lipschitz constant expects a family whose natural parameters fill R^t ({keep}), got "
+            f"{decoder.constant:g} with family {family.name!r}, whose link would undo it: use inverse_lipschitz=0 (injective, W21) "
+            "or None, or one of those families."
+        )
 
 
 def kl_per_unit(q: Independent[Normal], p: Independent[Normal]) -> Float[Tensor, "batch latent"]:

@@ -1,0 +1,183 @@
+"""Gaussian families: one scale for all columns, or a free mean and variance for each."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, constraints
+
+from uncollapse.errors import InputError
+from uncollapse.families.base import MEAN_MARGIN, Family, from_positive, negative, to_positive
+from uncollapse.parameters import Count, PositiveFloat
+
+
+class Gaussian(Family):
+    """Real data with one scale sigma for all columns.
+
+    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of the data and is not trained; it
+    belongs to the base measure, so that neither sigma nor a constant of the decoder depends on where the data lie.
+
+    Args:
+        scale: sigma, in the units of the data. None learns it, starting from the root mean square deviation of the data.
+        data_dim: d; a family that is only a specification need not know it.
+
+    Raises:
+        InputError: if the scale is not positive and finite.
+    """
+
+    name = "gaussian"
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        scale: Annotated[PositiveFloat | None, Field(description="a positive finite number, or None to learn it")] = None,
+        data_dim: Count = 1,
+    ) -> None:
+        super().__init__()
+        if scale is not None and (not isinstance(scale, numbers.Real) or isinstance(scale, bool) or not 0 < scale < math.inf):
+            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale!r}.")
+        self.fixed_scale = scale if scale is None else float(scale)
+        self.register_buffer("centre", torch.zeros(data_dim))
+        start = torch.tensor(0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype())
+        if scale is None:
+            self.log_scale = nn.Parameter(start)
+        else:
+            self.register_buffer("log_scale", start)
+
+    @property
+    def scale(self) -> Tensor:
+        """sigma, in the units of the data."""
+        return self.log_scale.exp()
+
+    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
+        return Independent(_GaussianDistribution(self.centre + eta * self.scale, self.scale), 1, validate_args=False)
+
+    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+        return (x - self.centre) / self.scale
+
+    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+        return eta.square() / 2
+
+    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return eta
+
+    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        return expectation
+
+    def adapt(self, data: np.ndarray) -> None:
+        deviation = _deviation(data)
+        with torch.no_grad():
+            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+            if self.fixed_scale is None and deviation > 0:
+                self.log_scale.fill_(math.log(deviation))
+
+    def fresh(self, data_dim: int) -> Family:
+        return type(self)(self.fixed_scale, data_dim)
+
+    def is_sound(self) -> bool:
+        scale = float(self.scale.detach())
+        return 0 < scale < math.inf and (self.fixed_scale is None or math.isclose(scale, self.fixed_scale, rel_tol=1e-4))
+
+    @property
+    def spec(self) -> str | dict[str, dict[str, Any]]:
+        return self.name if self.fixed_scale is None else {self.name: {"scale": self.fixed_scale}}
+
+    def extra_repr(self) -> str:
+        return "scale=learned" if self.fixed_scale is None else f"scale={self.fixed_scale:g}"
+
+
+class HeteroscedasticGaussian(Family):
+    """Real data with a free mean and variance in each column.
+
+    With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with the second below 0,
+    T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one unit of all columns, their root mean square deviation,
+    are those of the data and are not trained; they belong to the base measure, so that nothing depends on where and in what units
+    the data lie. As with every free variance, the likelihood has no upper bound where a column repeats a value exactly.
+
+    Args:
+        data_dim: d; a family that is only a specification need not know it.
+    """
+
+    name = "heteroscedastic_gaussian"
+    domain = constraints.stack([constraints.real, negative], dim=-1)  # type: ignore[no-untyped-call]
+    parameters_per_column = 2
+
+    centre: Tensor
+    unit: Tensor
+
+    def __init__(self, data_dim: Count = 1) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(data_dim))
+        self.register_buffer("unit", torch.ones(()))
+
+    def _mean_and_variance(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Of y, for each column."""
+        first, second = self.by_column(eta).unbind(-1)
+        variance = -0.5 / second
+        return first * variance, variance
+
+    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
+        mean, variance = self._mean_and_variance(eta)
+        return Independent(
+            _GaussianDistribution(self.centre + self.unit * mean, self.unit * variance.sqrt()), 1, validate_args=False
+        )
+
+    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+        y = (x - self.centre) / self.unit
+        return torch.stack((y, y.square()), -1).flatten(-2)
+
+    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+        mean, variance = self._mean_and_variance(eta)
+        return (mean.square() / variance + variance.log()) / 2
+
+    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        mean, variance = self._mean_and_variance(eta)
+        return torch.stack((mean, mean.square() + variance), -1).flatten(-2)
+
+    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        mean, square = self.by_column(expectation).unbind(-1)
+        variance = (square - mean.square()).clamp(min=MEAN_MARGIN)
+        return torch.stack((mean / variance, -0.5 / variance), -1).flatten(-2)
+
+    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        """(u1, -log(1 + exp(u2))) for each column."""
+        first, second = self.by_column(u).unbind(-1)
+        return torch.stack((first, -to_positive(second)), -1).flatten(-2)
+
+    def unlink(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+        first, second = self.by_column(eta).unbind(-1)
+        return torch.stack((first, from_positive(-second)), -1).flatten(-2)
+
+    def adapt(self, data: np.ndarray) -> None:
+        with torch.no_grad():
+            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+            self.unit.fill_(_deviation(data) or 1.0)
+
+    def fresh(self, data_dim: int) -> Family:
+        return type(self)(data_dim)
+
+    def is_sound(self) -> bool:
+        return 0 < float(self.unit) < math.inf
+
+
+def _deviation(data: np.ndarray) -> float:
+    """The root mean square deviation of all columns from their means."""
+    return float(np.sqrt(data.var(axis=0, dtype=np.float64).mean()))
+
+
+class _GaussianDistribution(Normal):
+    """torch's own squares the scale, which leaves float32 for data of size 1e20 or 1e-20."""
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
