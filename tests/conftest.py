@@ -9,21 +9,28 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from uncollapse.families import Gaussian
 from uncollapse.latent import StandardNormal
+from uncollapse.maps import Decoder
 from uncollapse.models import VAE
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
 
 
-class LinearDecoder(nn.Module):
+class LinearDecoder(Decoder):
     """eta = W z + b, of which everything is known."""
 
     def __init__(self, weight, bias):
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.constant = float(torch.linalg.svdvals(weight).min())
+
+    @property
+    def constant(self):
+        return float(torch.linalg.svdvals(self.weight.detach()).min())
 
     def forward(self, z):
         return z @ self.weight.T + self.bias
+
+    def start_at(self, eta):
+        self.bias.copy_(eta)
 
 
 class LinearPosterior(nn.Module):

@@ -16,7 +16,7 @@ from scipy.integrate import quad
 import uncollapse as uc
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.errors import InputError
-from uncollapse.estimators import adapt, build_vae
+from uncollapse.estimators import VAE, adapt, build_vae
 from uncollapse.families import (
     FAMILIES,
     Bernoulli,
@@ -31,6 +31,7 @@ from uncollapse.families import (
     Poisson,
     get_family,
 )
+from uncollapse.parameters import check_parameters
 
 WIDE = [-30.0, -2.0, -1e-4, 0.0, 0.19, 0.21, 3.0, 30.0]
 EXTREMES = [-1e4, -90.0, -1e-8, 0.0, 1e-8, 90.0, 1e4]
@@ -320,7 +321,7 @@ def test_training_starts_at_the_mean_statistic(case):
     name = case.make().name
     rows = small_data(name).astype(np.float32)
     settings = {"latent_dim": 2, "inverse_lipschitz": 0, "hidden": (8,), "embedding": "principal", "family": case.make().spec}
-    model = build_vae(settings, 3)
+    model = build_vae(check_parameters(VAE, settings), 3)
     adapt(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))
@@ -415,7 +416,7 @@ def test_statistics_of_many_rows_are_taken_in_pieces(monkeypatch):
     settings["family"] = {"categorical": {"n_categories": 4}}
     monkeypatch.setattr("uncollapse.estimators.VALUES_AT_ONCE", 100)
     monkeypatch.setattr("uncollapse.estimators.MAX_PRINCIPAL_ROWS", 50)
-    model = build_vae(settings, 3)
+    model = build_vae(check_parameters(VAE, settings), 3)
     adapt(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))

@@ -14,16 +14,18 @@ from uncollapse._version import __version__
 
 if TYPE_CHECKING:
     from uncollapse import data, diagnostics, families, latent, maps, models, objectives
-    from uncollapse.diagnostics import Report, diagnose, information_floor, inverse_lipschitz_for
+    from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
     from uncollapse.errors import InputError, NonFiniteLossError
     from uncollapse.estimators import VAE, load
 
 __all__ = [
     "VAE",
+    "Certificate",
     "InputError",
     "NonFiniteLossError",
     "Report",
     "__version__",
+    "certify",
     "data",
     "diagnose",
     "diagnostics",
@@ -40,7 +42,9 @@ __all__ = [
 _HOMES = {
     "VAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
+    "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",
+    "certify": "uncollapse.diagnostics",
     "diagnose": "uncollapse.diagnostics",
     "information_floor": "uncollapse.diagnostics",
     "inverse_lipschitz_for": "uncollapse.diagnostics",

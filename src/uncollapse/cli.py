@@ -39,6 +39,8 @@ DataArgument = Annotated[str, typer.Argument(help="A .npy, .npz, .csv or .parque
 LabelsOption = Annotated[
     str | None, typer.Option(help="Column (or array of an .npz) with labels; kept out of the data.", show_default=False)
 ]
+RunArgument = Annotated[Path, typer.Argument(help="Folder that `uncollapse fit` wrote.", show_default=False)]
+SplitOption = Annotated[str, typer.Option(help="Part of a named data set: train or test.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what is already there to be replaced.")]
 
 
@@ -105,8 +107,9 @@ def fit(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Arguments of uncollapse.VAE: latent_dim, inverse_lipschitz, family, embedding, hidden, max_epochs, batch_size, "
-            "learning_rate, random_state, device, verbose. For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
+            help="Arguments of uncollapse.VAE: latent_dim, inverse_lipschitz, min_information, family, embedding, potential, "
+            "lipschitz, between, hidden, max_epochs, batch_size, learning_rate, random_state, device, verbose. "
+            "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
         ),
     ] = None,
@@ -169,9 +172,9 @@ def _save(estimator: VAE, run: Path, overwrite: bool) -> Path:
 
 @app.command()
 def diagnose(
-    run: Annotated[Path, typer.Argument(help="Folder that `uncollapse fit` wrote.", show_default=False)],
+    run: RunArgument,
     data: DataArgument,
-    split: Annotated[str, typer.Option(help="Part of a named data set: train or test.")] = "test",
+    split: SplitOption = "test",
     labels: LabelsOption = None,
     html: Annotated[Path | None, typer.Option(help="Where the page goes.", show_default="report.html in the run")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the numbers go.", show_default="report.json in the run")] = None,
@@ -181,19 +184,13 @@ def diagnose(
     """Report how much a model's latents say about data."""
     import uncollapse as uc
     from uncollapse.data import load
-    from uncollapse.files import check_writable
     from uncollapse.progress import spinner
-    from uncollapse.runs import OWN_FILES
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
     if pages[0].resolve() == pages[1].resolve():
         raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
-    own = {(run / name).resolve() for name in OWN_FILES}
-    if taken := own & {page.resolve() for page in pages}:
-        raise InputError(f"{taken.pop()} belongs to the run itself: choose another path for the report.")
-    for page in pages:
-        check_writable(page, overwrite)
+    _check_outputs(run, pages, overwrite)
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
     report = uc.diagnose(
@@ -203,6 +200,47 @@ def diagnose(
     report.to_html(pages[0], overwrite)
     report.to_json(pages[1], overwrite)
     typer.echo(f"\nwritten: {pages[0]}, {pages[1]}")
+
+
+@app.command()
+def certify(
+    run: RunArgument,
+    data: DataArgument,
+    split: SplitOption = "test",
+    labels: LabelsOption = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Where the numbers go, example by example.", show_default="certificate.json in the run")
+    ] = None,
+    n_samples: Annotated[int, typer.Option(min=2, help="Draws of the latents, from the prior and for each example.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws from the prior.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Compute what a decoder's constant guarantees on data: bounds that are theorems, beside what they bound."""
+    import uncollapse as uc
+    from uncollapse.data import load
+    from uncollapse.progress import spinner
+
+    estimator = uc.load(run)
+    path = json or run / "certificate.json"
+    _check_outputs(run, [path], overwrite)
+    with spinner(f"reading {data}"):
+        part = load(data, split, labels)
+    certificate = uc.certify(estimator, part.table(), name=run.name, n_samples=n_samples, seed=seed)
+    typer.echo(repr(certificate))
+    certificate.to_json(path, overwrite)
+    typer.echo(f"\nwritten: {path}")
+
+
+def _check_outputs(run: Path, paths: list[Path], overwrite: bool) -> None:
+    """Raise `InputError` for files that may not be written, before there is work to lose."""
+    from uncollapse.files import check_writable
+    from uncollapse.runs import OWN_FILES
+
+    own = {(run / name).resolve() for name in OWN_FILES}
+    if taken := own & {path.resolve() for path in paths}:
+        raise InputError(f"{taken.pop()} belongs to the run itself: choose another path for the report.")
+    for path in paths:
+        check_writable(path, overwrite)
 
 
 @data_app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +18,14 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
+from uncollapse.diagnostics.information import inverse_lipschitz_for
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
-from uncollapse.families import FAMILIES, Family, get_family
+from uncollapse.families import FAMILIES, Family, Gaussian, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import DiagonalGaussian, StandardNormal
-from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import EMBEDDINGS, POTENTIALS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
@@ -36,6 +38,7 @@ ROWS_AT_ONCE = 1000
 # Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
 VALUES_AT_ONCE = 2**22
 MAX_PRINCIPAL_VALUES = 2**27
+DEFAULT_CONSTANT = 0.5
 MAX_CONSTANT = 1e6  # far beyond use, and far from the limits of float32
 HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
@@ -45,22 +48,31 @@ Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A variational autoencoder whose latents cannot collapse, as a scikit-learn transformer.
 
-    With `inverse_lipschitz` a number or a pair, the decoder is made of Brenier maps and moves its natural parameters at least
+    With `inverse_lipschitz` a number or several, the decoder is made of Brenier maps and moves its natural parameters at least
     that much when z moves: IL-LIDVAE (K23 definition 4.1), and LIDVAE (W21 definition 3) at 0. With None it is a multilayer
     perceptron: the ordinary VAE (Kingma & Welling 2014).
 
     Args:
         latent_dim: number of latent units; at most the number of natural parameters (of most families, the number of features),
             unless `inverse_lipschitz` is None.
-        inverse_lipschitz: L for every map, (L1, L2) for the two maps where latent_dim is below the number of natural parameters,
-            or None. Families with a link (see `family`) take 0 or None.
+        inverse_lipschitz: L for every map; one for each, such as (L1, L2) where latent_dim is below the number of natural
+            parameters; or None. Families with a link (see `family`) take 0 or None. "auto" is what `min_information` asks for, or
+            else 0.5, or 0 under a link.
+        min_information: nats that the mutual information I(x; z) of the model is guaranteed to reach, whatever it learns (see
+            `uc.information_floor`); for family "gaussian".
         family: of p(x|z), by its name or as a `uc.families.Family` such as ``Gaussian(scale=2.0)``, which in a configuration file
             is ``{gaussian: {scale: 2.0}}``. "gaussian" (one learned scale), "bernoulli", "continuous_bernoulli", "poisson" and
             ``{categorical: {n_categories: V}}`` keep any constant; "heteroscedastic_gaussian", "exponential", "beta" and
             ``{negative_binomial: {dispersion: r}}`` have a link from the decoder's output to natural parameters, which keeps only
             that the decoder is injective.
         embedding: where the two maps meet: "principal" lays the latents along the leading principal directions of the data,
-            "padding" along the first features, as in both papers. Without effect where there is one map or none.
+            "padding" along the first features, as in both papers, "learned" along directions that are trained. Without effect
+            where there is one map or none.
+        potential: the convex functions that the maps are gradients of: "icnn", input convex networks, or "ridge", sums of ridges,
+            with one layer of as many units as `hidden` has in all.
+        lipschitz: upper constants, for every map or one for each, which keep latents from spreading without limit; they need
+            potential="ridge". None sets no limit.
+        between: dimensions of further maps between the first and the last (W21 appendix B), in increasing order.
         hidden: widths of the hidden layers of the encoder and of each map of the decoder.
         max_epochs: passes over the data.
         batch_size: rows in a step.
@@ -75,6 +87,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: their names, where X had some.
         seed_: the seed that was used.
+        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(500, 5))
@@ -87,14 +100,23 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self,
         latent_dim: Count = 2,
         inverse_lipschitz: Annotated[
-            Constant | tuple[Constant, Constant] | None,
-            Field(description="a number from 0 to 1e6 for every map, a pair (L1, L2), or None for an ordinary decoder"),
-        ] = 0.5,
+            Constant | tuple[Constant, ...] | Literal["auto"] | None,
+            Field(description="a number from 0 to 1e6 for every map, one for each, None for an ordinary decoder, or 'auto'"),
+        ] = "auto",
+        min_information: Annotated[PositiveFloat | None, Field(description="a positive number of nats, or None")] = None,
         family: Annotated[
             str | dict[str, dict[str, Any]] | InstanceOf[Family],
             Field(description="the name of a family, or one with its arguments, such as {gaussian: {scale: 1.0}}"),
         ] = "gaussian",
-        embedding: Annotated[Literal["principal", "padding"], Field(description="'principal' or 'padding'")] = "principal",
+        embedding: Annotated[
+            Literal["principal", "padding", "learned"], Field(description="'principal', 'padding' or 'learned'")
+        ] = "principal",
+        potential: Annotated[Literal["icnn", "ridge"], Field(description="'icnn' or 'ridge'")] = "icnn",
+        lipschitz: Annotated[
+            PositiveFloat | tuple[PositiveFloat, ...] | None,
+            Field(description="a positive number for every map, one for each, or None"),
+        ] = None,
+        between: Annotated[tuple[Count, ...], Field(description="a list of dimensions, which may be empty")] = (),
         hidden: Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")] = (256, 256),
         max_epochs: Count = 50,
         batch_size: Count = 100,
@@ -108,8 +130,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     ) -> None:
         self.latent_dim = latent_dim
         self.inverse_lipschitz = inverse_lipschitz
+        self.min_information = min_information
         self.family = family
         self.embedding = embedding
+        self.potential = potential
+        self.lipschitz = lipschitz
+        self.between = between
         self.hidden = hidden
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -277,6 +303,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return Path(folder)
 
     @property
+    def inverse_lipschitz_(self) -> tuple[float, ...] | None:
+        """The constants in force, one for each map; None for an ordinary decoder."""
+        check_is_fitted(self, "model_")
+        decoder = self.model_.decoder
+        return decoder.constants if isinstance(decoder, InverseLipschitzDecoder) else None
+
+    @property
     def _n_features_out(self) -> int:
         return int(self.model_.prior().event_shape[0])
 
@@ -333,9 +366,10 @@ def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
     Raises:
         InputError: if the parameters do not suit the number of features.
     """
-    latent_dim, hidden, constants = parameters["latent_dim"], parameters["hidden"], parameters["inverse_lipschitz"]
+    latent_dim, hidden = parameters["latent_dim"], parameters["hidden"]
     family = get_family(parameters["family"]).fresh(n_features)
     natural_dim = family.natural_dim(n_features)
+    constants = _constants(parameters, family, natural_dim)
     if constants is not None and latent_dim > natural_dim:
         which = "" if natural_dim == n_features else f", which are {natural_dim} natural parameters under family {family.name!r}"
         raise InputError(
@@ -345,10 +379,47 @@ def build_vae(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
     decoder = (
         MLPDecoder(latent_dim, natural_dim, hidden)
         if constants is None
-        else InverseLipschitzDecoder(latent_dim, natural_dim, hidden, constants, EMBEDDINGS[parameters["embedding"]])
+        else InverseLipschitzDecoder(
+            latent_dim,
+            natural_dim,
+            hidden,
+            constants,
+            EMBEDDINGS[parameters["embedding"]],
+            math.inf if parameters["lipschitz"] is None else parameters["lipschitz"],
+            POTENTIALS[parameters["potential"]],
+            parameters["between"],
+        )
     )
     posterior = DiagonalGaussian(n_features, latent_dim, hidden, family.features)
     return models.VAE(StandardNormal(latent_dim), posterior, decoder, family)
+
+
+def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) -> float | tuple[float, ...] | None:
+    """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
+    given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
+    if given is None and (parameters["lipschitz"] is not None or parameters["between"]):
+        raise InputError(
+            "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a constant, or neither."
+        )
+    if nats is None:
+        return given if given != "auto" else DEFAULT_CONSTANT if family.fills_space else 0.0
+    if given != "auto":
+        raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
+    if type(family) is not Gaussian:
+        raise InputError(
+            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is known, got {family.name!r}: set "
+            "inverse_lipschitz instead, and read the information off uc.diagnose."
+        )
+    if parameters["between"]:
+        raise InputError(
+            f"min_information expects one map or two, for which its floor is proved, got between={parameters['between']}: leave "
+            "between out, or set inverse_lipschitz instead."
+        )
+    total = inverse_lipschitz_for(nats, parameters["latent_dim"])
+    constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)
+    if constant > MAX_CONSTANT:
+        raise InputError(f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: ask for less.")
+    return constant
 
 
 def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:

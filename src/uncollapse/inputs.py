@@ -57,10 +57,11 @@ def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
         )
 
 
-def check_count(name: str, count: Any) -> None:
-    """Raise `InputError` unless the count is a positive integer."""
-    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
-        raise InputError(f"{name} expects a positive integer, got {count!r}.")
+def check_count(name: str, count: Any, at_least: int = 1) -> None:
+    """Raise `InputError` unless the count is an integer of this size."""
+    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < at_least:
+        what = "a positive integer" if at_least == 1 else f"an integer >= {at_least}"
+        raise InputError(f"{name} expects {what}, got {count!r}.")
 
 
 def _remedy(message: str) -> str:

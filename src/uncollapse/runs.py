@@ -21,7 +21,7 @@ FORMAT = 1  # rises when an older version could not read what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 # What a folder may hold to be taken for a run and nothing more.
-RUN_FILES = OWN_FILES | {"report.html", "report.json"}
+RUN_FILES = OWN_FILES | {"report.html", "report.json", "certificate.json"}
 
 
 class Settings(BaseModel):

@@ -1,94 +1,224 @@
-"""What a decoder guarantees before it has seen any data."""
+"""Certificates: the theorems of K23 as numbers, for a model and its data."""
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
+from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.diagnostics.fisher import PriorScores, posterior_scores, prior_draws, prior_scores
+from uncollapse.diagnostics.information import model_information_floor
+from uncollapse.diagnostics.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_bound
+from uncollapse.diagnostics.summary import Fitted, summary_json, summary_table, summary_text
 from uncollapse.errors import InputError
-from uncollapse.families import Gaussian
-from uncollapse.models import VAE
+from uncollapse.files import write_text
+from uncollapse.inputs import check_count
+from uncollapse.maps.jacobian import singular_extremes
+from uncollapse.models import VAE, observe_rows
+from uncollapse.progress import progress_bar, spinner
+
+# A bound may exceed what it bounds by this share, which is what rounding in float64 leaves.
+ROUNDING = 1e-9
+# Examples whose posteriors are smoothed, for proposition 3.9.
+MAX_SMOOTHED = 20
+
+MEANINGS = {
+    "inverse_lipschitz": "the decoder's total constant",
+    "smallest_singular_value": "of the decoder's Jacobian, over the draws; never below the constant",
+    "fisher_divergence": "F(p(z) || p(z|x)), mean over the data",
+    "fisher_bound": "its lower bound (K23 theorems 3.4, A.7)",
+    "bound_ratio": "bound / divergence, mean over the data; never above 1",
+    "corollary_bound": "the same bound for every decoder with this constant (K23 corollary 3.6; l = t)",
+    "mean_score_divergence": "the divergence with the mean over x inside the norm (K23 theorem 3.7)",
+    "mean_score_bound": "its lower bound: variance + bias",
+    "mean_score_variance": "of that bound, the part from the spread of E[T(x)|z] over z",
+    "mean_score_bias": "of that bound, the part from the distance of its mean from the data's",
+    "reverse_divergence": "F(p(z|x) || p(z)), mean over the data (K23 remark 3.5)",
+    "reverse_bound": "its lower bound",
+    "posterior_kl_nats": "KL(p(z|x) || p(z)) of the true posteriors, by importance sampling",
+    "kl_upper_nats": "its upper bound, half the reverse divergence (log-Sobolev, K23 appendix C)",
+    "kl_lower_nats": "its lower bound where checked (K23 proposition 3.9; l <= 2, the first 20 examples)",
+    "effective_sample_size": "of the importance weights, median over the data",
+    "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
+}
 
 
-def information_floor(latent_dim: int, constant: float, scale: float = 1.0, prior_entropy: float | None = None) -> float:
-    r"""A lower bound on the mutual information I(x; z) of a model with a Gaussian decoder, known before training.
+@dataclass(frozen=True)
+class Certificate:
+    """What the theorems guarantee for a model and data, beside what was measured.
 
-        I(x; z) >= (l/2) log(1 + (L/s)^2 exp(2 h(z) / l) / (2 pi e))
+    Attributes:
+        name: of the model.
+        estimates: by the names of `MEANINGS`, with standard errors; None where a theorem does not apply.
+        examples: a row for each example: `fisher_divergence` with its `fisher_standard_error` over draws of z, `fisher_bound` at
+            the same draws, `bound_ratio`, `corollary_bound`, `reverse_divergence` with its error and bound, `posterior_kl_nats`,
+            `kl_upper_nats`, `kl_lower_nats` and `effective_sample_size`; NaN where a theorem does not apply.
+        n_samples: draws of z from the prior, and from the posterior of each example.
+        seed: of the draws from the prior.
+    """
 
-    which is (l/2) log(1 + (L/s)^2) for the standard normal prior. I(x; z) is the mean over the model's own x of
-    KL(p(z|x) || p(z)), the quantity that the KL of a VAE estimates; the floor does not bound the KL of q on given data. It holds
-    for one Brenier map, and for two around an isometric embedding B, and is attained by f(z) = L B z.
+    name: str
+    estimates: dict[str, Estimate | None]
+    examples: pd.DataFrame
+    n_samples: int
+    seed: int
 
-    Proof: project x onto the range of B, which cannot add information. There z -> B'f(z) has a Jacobian that is a product of
-    positive definite matrices >= L2 I and >= L1 I, so its determinant is >= L^l and the entropy of the image is
-    >= h(z) + l log L. The entropy power inequality adds the noise.
+    @property
+    def holds(self) -> bool:
+        """Whether every bound holds on every example. They are theorems: if not, there is a bug, and we want to hear of it."""
+        allowed = 1 + ROUNDING
+        columns = [("fisher_bound", "fisher_divergence"), ("reverse_bound", "reverse_divergence")]
+        return all(bool((self.examples[bound] <= allowed * self.examples[value]).all()) for bound, value in columns)
+
+    def summary(self) -> pd.DataFrame:
+        """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``."""
+        return summary_table(self.estimates, MEANINGS)
+
+    def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write all numbers, those of the examples too.
+
+        Raises:
+            InputError: if the file exists and `overwrite` is False, or cannot be written.
+        """
+        content = {
+            "name": self.name,
+            "holds": self.holds,
+            "n_samples": self.n_samples,
+            "seed": self.seed,
+            "estimates": {name: estimate and vars(estimate) for name, estimate in self.estimates.items()},
+            "examples": self.examples.to_dict(orient="list"),
+        }
+        return write_text(path, summary_json(content), overwrite)
+
+    def __repr__(self) -> str:
+        verdict = "Every bound holds on every example." if self.holds else "A BOUND IS VIOLATED: this is a bug, please report it."
+        head = f"Certificate of {self.name}: {len(self.examples)} examples, {self.n_samples} draws of z, seed {self.seed}"
+        return f"{head}\n{verdict}\n{summary_text(self.summary())}"
+
+
+def certify(
+    model: Fitted, X: Any, *, name: str | None = None, n_samples: int = 64, seed: int = 0, verbose: bool = True
+) -> Certificate:
+    """What the decoder's inverse Lipschitz constant guarantees on data, example by example, and how much of it is used.
+
+    Everything is computed in float64, on the CPU.
 
     Args:
-        latent_dim: l.
-        constant: L, the decoder's total inverse Lipschitz constant.
-        scale: the noise s, in the units of the decoder's output: 1 in natural parameters, sigma for a decoder of means.
-        prior_entropy: differential entropy h(z) of the prior, in nats; of the standard normal if not given.
-
-    Returns:
-        The floor, in nats.
+        model: a fitted estimator of this package. An ordinary decoder promises nothing: its bounds are 0.
+        X: data, shape (n, n_features) with n >= 2.
+        name: what to call the model.
+        n_samples: draws of z from the prior, shared by all examples, and from the posterior of each.
+        seed: of the draws from the prior.
+        verbose: show progress bars where there is a terminal.
 
     Raises:
-        InputError: if `latent_dim` or `scale` is not positive, `constant` is negative, or something is not finite.
+        InputError: if the data do not suit the model, or the family's natural parameters do not fill R^t, for which the theorems
+            are not stated.
 
-    >>> round(information_floor(latent_dim=2, constant=1.0), 6) == round(math.log(2), 6)
+    >>> import numpy as np, uncollapse as uc
+    >>> X = np.random.default_rng(0).normal(size=(50, 3))
+    >>> certificate = uc.certify(uc.VAE(latent_dim=1, inverse_lipschitz=1.0, max_epochs=1, random_state=0).fit(X), X)
+    >>> certificate.holds
     True
     """
-    _check(latent_dim, scale)
-    if not (math.isfinite(constant) and constant >= 0):
-        raise InputError(f"constant expects a finite number >= 0, got {constant}.")
-    if constant == 0:
-        return 0.0
-    normal_entropy = latent_dim / 2 * math.log(2 * math.pi * math.e)
-    entropy = normal_entropy if prior_entropy is None else prior_entropy
-    if not math.isfinite(entropy):
-        raise InputError(f"prior_entropy expects a finite number of nats, got {entropy}.")
-    log_signal_to_noise = 2 * (math.log(constant) - math.log(scale)) + 2 * (entropy - normal_entropy) / latent_dim
-    return latent_dim / 2 * float(np.logaddexp(0, log_signal_to_noise))
+    check_count("n_samples", n_samples, at_least=2)
+    raw = model.check_rows(X)
+    if len(raw) < 2:
+        raise InputError(f"a certificate expects at least 2 rows, got n_samples={len(raw)}: give more data.")
+    vae = model.model_
+    if not vae.family.fills_space:
+        raise InputError(
+            f"certificates expect a family whose natural parameters fill R^t, got {vae.family.name!r}, whose link would undo any "
+            "constant: use diagnose, which measures without theorems."
+        )
+    rows = observe_rows(vae.family, raw)
+    precise = copy.deepcopy(vae).double().cpu().eval().requires_grad_(False)
+    with spinner("scores under the prior", verbose):
+        z = prior_draws(precise, n_samples, seed)
+        scores = prior_scores(precise, rows, z)
+    examples = _examples(precise, rows, scores, n_samples, verbose)
+    return Certificate(name or type(model).__name__, _estimates(precise, scores, examples, z), examples, n_samples, seed)
 
 
-def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> float:
-    """The total inverse Lipschitz constant that guarantees this much mutual information: the inverse of `information_floor`.
+def _examples(model: VAE, rows: np.ndarray, scores: PriorScores, n_samples: int, verbose: bool) -> pd.DataFrame:
+    divergence, bound = scores.squared_scores.mean(0), scores.squared_bounds.mean(0)
+    posterior = posterior_scores(model, rows, n_samples, verbose)
+    return pd.DataFrame(
+        {
+            "fisher_divergence": divergence,
+            "fisher_standard_error": scores.squared_scores.std(0, ddof=1) / math.sqrt(n_samples),
+            "fisher_bound": bound,
+            "bound_ratio": np.divide(bound, divergence, out=np.zeros_like(bound), where=divergence > 0),
+            "corollary_bound": corollary_bound(model, rows),
+            "reverse_divergence": posterior.divergence,
+            "reverse_standard_error": posterior.standard_error,
+            "reverse_bound": posterior.bound,
+            "posterior_kl_nats": posterior.kl_nats,
+            "kl_upper_nats": posterior.divergence / 2,
+            "kl_lower_nats": _smoothed_bounds(model, rows, verbose),
+            "effective_sample_size": posterior.effective_sample_size,
+        }
+    )
 
-    Args:
-        nats: the mutual information to guarantee, under the standard normal prior.
-        latent_dim: l.
-        scale: as in `information_floor`.
+
+def _estimates(model: VAE, scores: PriorScores, examples: pd.DataFrame, z: torch.Tensor) -> dict[str, Estimate | None]:
+    floor = model_information_floor(model)
+    spread = model.decoder.first_constant**2 * scores.mean_residual.var(0).sum()
+    mean_bounds = model.decoder.first_constant**2 * np.square(scores.mean_residual).sum(1)
+    return {
+        "inverse_lipschitz": Estimate(model.decoder.constant, math.nan),
+        "smallest_singular_value": Estimate(float(singular_extremes(model.decoder, z).smallest.min()), math.nan),
+        "fisher_divergence": Estimate.mean_of(scores.squared_scores.mean(1)),
+        "fisher_bound": Estimate.mean_of(scores.squared_bounds.mean(1)),
+        "bound_ratio": _over_examples(examples["bound_ratio"]),
+        "corollary_bound": _over_examples(examples["corollary_bound"]),
+        "mean_score_divergence": Estimate.mean_of(np.square(scores.mean_score).sum(1)),
+        "mean_score_bound": Estimate.mean_of(mean_bounds),
+        "mean_score_variance": Estimate(float(spread), math.nan),
+        "mean_score_bias": Estimate(float(mean_bounds.mean() - spread), math.nan),
+        "reverse_divergence": _over_examples(examples["reverse_divergence"]),
+        "reverse_bound": _over_examples(examples["reverse_bound"]),
+        "posterior_kl_nats": _over_examples(examples["posterior_kl_nats"]),
+        "kl_upper_nats": _over_examples(examples["kl_upper_nats"]),
+        "kl_lower_nats": _over_examples(examples["kl_lower_nats"]),
+        "effective_sample_size": Estimate(float(examples["effective_sample_size"].median()), math.nan),
+        "information_floor_nats": None if floor is None else Estimate(floor, math.nan),
+    }
+
+
+def _over_examples(column: pd.Series[float]) -> Estimate | None:
+    known = column.dropna().to_numpy()
+    return Estimate.mean_of(known) if len(known) > 1 else None
+
+
+def corollary_bound(model: VAE, rows: np.ndarray) -> np.ndarray:
+    """K23 corollary 3.6 for each row: L^2 times the least of E |T(x) - E[T(x)|z]|^2 over all decoders with the constant L; l = t.
+
+    The least value is a sum over coordinates: a decoder's j-th output climbs at least as fast as L z_j in the direction of z_j, so
+    that no E[T_j|z] stays closer to T_j than that of c + L z_j for the best c (`Family.least_residual`).
 
     Returns:
-        s sqrt(exp(2 nats / l) - 1). Two equal maps each take its square root.
-
-    Raises:
-        InputError: if `nats` is negative or not finite, or another argument is not positive.
-
-    >>> round(information_floor(16, inverse_lipschitz_for(5.0, 16)), 9)
-    5.0
+        Shape (n,); NaN where l < t, for which the corollary is not stated.
     """
-    _check(latent_dim, scale)
-    if not (math.isfinite(nats) and nats >= 0):
-        raise InputError(f"nats expects a finite number >= 0, got {nats}.")
-    try:
-        return scale * math.sqrt(math.expm1(2 * nats / latent_dim))
-    except OverflowError:
-        raise InputError(f"{nats} nats in {latent_dim} units need a constant beyond floating point: ask for less.") from None
+    statistic, constant = model.family.sufficient(torch.as_tensor(rows).double()), model.decoder.constant
+    if statistic.shape[1] != model.prior().event_shape[0]:
+        return np.full(len(rows), np.nan)
+    return np.asarray(constant**2 * model.family.least_residual(statistic, constant).sum(1))
 
 
-def model_information_floor(model: VAE) -> float | None:
-    """The information floor of a model, in nats; None where no closed form is known (decoders that are not Gaussian)."""
-    if not isinstance(model.family, Gaussian):
-        return None
-    prior = model.prior()
-    # Natural parameters are means in units of the noise, hence a scale of 1.
-    return information_floor(prior.event_shape[0], model.decoder.constant, prior_entropy=float(prior.entropy()))
-
-
-def _check(latent_dim: int, scale: float) -> None:
-    if latent_dim < 1 or latent_dim != int(latent_dim):
-        raise InputError(f"latent_dim expects a positive integer, got {latent_dim}.")
-    if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"scale expects a positive finite number, got {scale}.")
+def _smoothed_bounds(model: VAE, rows: np.ndarray, verbose: bool) -> np.ndarray:
+    bounds = np.full(len(rows), np.nan)
+    if model.prior().event_shape[0] <= MAX_SMOOTHED_DIM:
+        some = range(min(len(rows), MAX_SMOOTHED))
+        with progress_bar("smoothed posteriors", len(some), verbose) as advance:
+            for index in some:
+                bounds[index] = smoothed_kl_bound(model, rows[index])
+                advance("")
+    return bounds

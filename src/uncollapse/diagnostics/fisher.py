@@ -1,27 +1,51 @@
-"""The relative Fisher information divergence between prior and posterior (K23 definition 3.3)."""
+"""The relative Fisher information divergences between prior and posterior (K23 definition 3.3), and their lower bounds."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.func import jacfwd, vmap
 
 from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.diagnostics.likelihood import EVALUATIONS_AT_ONCE
 from uncollapse.models import VAE, to_device
-from uncollapse.noise import seeded
+from uncollapse.noise import RowNoise, seeded
+from uncollapse.progress import progress_bar
 
 # Jacobians held at once.
 CHUNK = 16
+# Residuals held at once.
+MAX_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class PriorScores:
+    """grad_z log p(x|z) at draws of z from the prior, shared by all rows, and its lower bound at the same draws.
+
+    With the decoder's first map f1 and the rest of it r, grad_z log p(x|z) = J1(z) R for R = J_r' (T(x) - E[T(x)|z]), so that its
+    norm is at least L1 |R| (K23 theorems 3.4 and A.7).
+
+    Attributes:
+        squared_scores: |grad_z log p(x|z)|^2, shape (draws, n).
+        squared_bounds: L1^2 |R|^2, shape (draws, n).
+        mean_score: the mean over rows of grad_z log p(x|z), shape (draws, l).
+        mean_residual: the mean over rows of R; shape (draws, l), or (draws, t) where f1 is the whole decoder.
+    """
+
+    squared_scores: np.ndarray
+    squared_bounds: np.ndarray
+    mean_score: np.ndarray
+    mean_residual: np.ndarray
 
 
 def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64, seed: int = 0) -> Estimate:
     """F(p(z) || p(z|x)) = E_p(z) |grad_z log p(x|z)|^2, averaged over the rows. Inverse squared units of z.
 
-    The true posterior's, not q's: with z drawn from the prior, p(z) and the unknown p(x) drop out (K23 remark 3.5). For an
-    exponential family grad_z log p(x|z) = J(z)' (T(x) - E[T(x)|z]), so each draw of z costs one Jacobian, whatever the number
-    of rows.
+    The true posterior's, not q's: with z drawn from the prior, p(z) and the unknown p(x) drop out (K23 remark 3.5).
 
     Args:
         model: its family gives T and E[T|z].
@@ -32,17 +56,108 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
     Returns:
         The divergence and its Monte Carlo error over the draws of z.
     """
-    statistic = model.family.sufficient(to_device(model, rows))
-    with torch.no_grad(), seeded(seed):
-        z = model.prior().sample((n_samples,))
-        per_draw = torch.cat([_squared_scores(model, statistic, chunk) for chunk in z.split(CHUNK)])
-    values = per_draw.cpu().double().numpy()
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n_samples)))
+    per_draw = prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1)
+    return Estimate(float(per_draw.mean()), float(per_draw.std(ddof=1) / math.sqrt(n_samples)))
 
 
-def _squared_scores(model: VAE, statistic: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    jacobians = vmap(jacfwd(model.natural))(z)
-    expectations = model.family.expectation(model.natural(z))
-    return torch.stack(
-        [((statistic - mean) @ jacobian).square().sum(1).mean() for mean, jacobian in zip(expectations, jacobians, strict=True)]
+def prior_draws(model: VAE, n_samples: int, seed: int) -> Tensor:
+    """Draws of z from the prior, shape (n_samples, l)."""
+    with seeded(seed):
+        z: Tensor = model.prior().sample((n_samples,))
+    return z
+
+
+@torch.no_grad()
+def prior_scores(model: VAE, rows: np.ndarray, z: Tensor) -> PriorScores:
+    """Scores at these draws of z. One Jacobian for each of them serves all rows.
+
+    Args:
+        model: its family gives T and E[T|z].
+        rows: shape (n, data_dim), as the family observes them.
+        z: shape (draws, l).
+    """
+    chunks = (_jacobians(model, chunk) for chunk in torch.split(z, CHUNK))
+    pieces = [_scores_of_draw(model, rows, *draw) for chunk in chunks for draw in zip(*chunk, strict=True)]
+    return PriorScores(*(np.stack(part) for part in zip(*pieces, strict=True)))
+
+
+def _jacobians(model: VAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """At each z: the Jacobian of the first map, that of the rest up to natural parameters, and E[T(x)|z]."""
+    decoder, link = model.decoder, model.family.link
+    v = decoder.first(z)
+    inner, outer = vmap(jacfwd(decoder.first))(z), vmap(jacfwd(lambda v: link(decoder.rest(v))))(v)
+    return inner, outer, model.family.expectation(link(decoder.rest(v)))
+
+
+def _scores_of_draw(model: VAE, rows: np.ndarray, inner: Tensor, outer: Tensor, expectation: Tensor) -> list[np.ndarray]:
+    size = max(1, MAX_NUMBERS // len(expectation))
+    residual = torch.cat(
+        [
+            (model.family.sufficient(to_device(model, rows[start : start + size])) - expectation) @ outer
+            for start in range(0, len(rows), size)
+        ]
     )
+    score, bound = residual @ inner, model.decoder.first_constant**2 * residual.square().sum(1)
+    return [part.cpu().double().numpy() for part in (score.square().sum(1), bound, score.mean(0), residual.mean(0))]
+
+
+@dataclass(frozen=True)
+class PosteriorScores:
+    """What draws from the true posteriors, by self-normalised importance weights on draws from q(z|x), say of each row.
+
+    Attributes:
+        divergence: F(p(z|x) || p(z)) = E_p(z|x) |grad_z log p(x|z)|^2 (K23 remark 3.5), shape (n,).
+        standard_error: of the divergence, shape (n,).
+        bound: E_p(z|x) L1^2 |R|^2, which it cannot fall below, shape (n,).
+        kl_nats: KL(p(z|x) || p(z)), shape (n,).
+        effective_sample_size: of the weights, shape (n,).
+    """
+
+    divergence: np.ndarray
+    standard_error: np.ndarray
+    bound: np.ndarray
+    kl_nats: np.ndarray
+    effective_sample_size: np.ndarray
+
+
+def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool = False) -> PosteriorScores:
+    """Scores averaged over the true posterior of each row; the draws belong to the row.
+
+    Args:
+        model: in evaluation.
+        rows: shape (n, data_dim), as the family observes them.
+        n_samples: draws from q(z|x) for each row.
+        verbose: show a progress bar where there is a terminal.
+    """
+    size = max(1, EVALUATIONS_AT_ONCE // n_samples)
+    noise, shape = RowNoise(rows, "posterior scores"), (n_samples, model.prior().event_shape[0])
+    batches = [slice(start, start + size) for start in range(0, len(rows), size)]
+    pieces = []
+    with progress_bar("scores under the posterior", len(batches), verbose) as advance:
+        for batch in batches:
+            draws = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
+            pieces.append(_scores_of_rows(model, to_device(model, rows[batch]), draws))
+            advance("")
+    return PosteriorScores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+
+
+def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
+    with torch.no_grad():
+        terms = model(x, noise)
+    z = terms.z.detach().requires_grad_()
+    with torch.enable_grad():
+        v = model.decoder.first(z)
+        log_likelihood = model.family(model.family.link(model.decoder.rest(v))).log_prob(x)
+        score, residual = torch.autograd.grad(log_likelihood.sum(), (z, v))
+    log_weights = (log_likelihood + terms.log_pz - terms.log_qz_x).detach()
+    weights = log_weights.softmax(0)
+    squares = score.square().sum(-1)
+    divergence = (weights * squares).sum(0)
+    parts = (
+        divergence,
+        (weights * (squares - divergence)).square().sum(0).sqrt(),
+        model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
+        (weights * log_likelihood.detach()).sum(0) - (log_weights.logsumexp(0) - math.log(len(noise))),
+        1 / weights.square().sum(0),
+    )
+    return [part.cpu().double().numpy() for part in parts]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 
-from uncollapse.diagnostics.certificates import model_information_floor
 from uncollapse.diagnostics.collapse import (
     CAP_MARGIN,
     MAX_INFORMATION_ROWS,
@@ -26,7 +24,9 @@ from uncollapse.diagnostics.collapse import (
     informative_units,
 )
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
+from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.diagnostics.summary import Fitted, summary_json, summary_table, summary_text
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
@@ -51,16 +51,6 @@ MEANINGS = {
     "informative_units": "at least 1% of the unit's variance comes from x",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
 }
-
-
-class Fitted(Protocol):
-    """A fitted estimator, as far as a diagnosis needs it."""
-
-    model_: VAE
-    history_: pd.DataFrame
-
-    def check_rows(self, X: Any) -> np.ndarray:
-        """Rows as float32, or an `InputError`."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +100,7 @@ class Report:
 
     def summary(self) -> pd.DataFrame:
         """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``. Nats per example."""
-        known = {name: estimate or Estimate(math.nan, math.nan) for name, estimate in self.estimates.items()}
-        rows = [(estimate.value, estimate.standard_error, MEANINGS[name]) for name, estimate in known.items()]
-        return pd.DataFrame(rows, index=list(known), columns=["value", "standard_error", "meaning"])
+        return summary_table(self.estimates, MEANINGS)
 
     def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the numbers, without the pictures.
@@ -128,7 +116,7 @@ class Report:
             "estimates": {name: estimate and vars(estimate) for name, estimate in self.estimates.items()},
             "units": self.units.to_dict(orient="records"),
         }
-        return write_text(path, json.dumps(_finite(content), indent=2) + "\n", overwrite)
+        return write_text(path, summary_json(content), overwrite)
 
     def to_html(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one page that needs nothing else, no network either.
@@ -141,11 +129,8 @@ class Report:
         return write_text(path, render_page([self], title=f"Report on {self.name}"), overwrite)
 
     def __repr__(self) -> str:
-        table = self.summary()
-        table["standard_error"] = table["standard_error"].map(lambda error: "" if math.isnan(error) else f"± {error:.2g}")
-        table["value"] = table["value"].map(lambda value: "unknown" if math.isnan(value) else f"{value:.4g}")
-        lines = table.rename(columns={"standard_error": ""}).to_string(index_names=False)
-        return f"Report on {self.name}: {self.n_examples} examples, {len(self.units)} latent units\n{self.advice}\n{lines}"
+        head = f"Report on {self.name}: {self.n_examples} examples, {len(self.units)} latent units"
+        return f"{head}\n{self.advice}\n{summary_text(self.summary())}"
 
 
 def diagnose(
@@ -301,12 +286,3 @@ def _gallery(model: VAE, originals: np.ndarray, means: np.ndarray, image_shape: 
         z = model.prior().sample((len(originals),))
     reconstructions, samples = (model.likelihood(code).mean.cpu().numpy() for code in (to_device(model, means), z))
     return Gallery(originals, reconstructions, samples, image_shape)
-
-
-def _finite(content: Any) -> Any:
-    """The same content with null for the numbers that JSON lacks."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

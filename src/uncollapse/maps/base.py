@@ -22,6 +22,20 @@ class Decoder(nn.Module, ABC):
         """The constant for which the information floor is proved, or None where it is not."""
         return self.constant
 
+    @property
+    def first_constant(self) -> float:
+        """The inverse Lipschitz constant of `first`; 0 where none is promised."""
+        return 0.0
+
+    def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
+        """The first of the maps that the decoder consists of, with a symmetric Jacobian >= `first_constant`; else the identity."""
+        return z
+
+    def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """What follows `first`: rest(first(z)) is the decoder."""
+        eta: Tensor = self(v)
+        return eta
+
     @abstractmethod
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
         """Natural parameters at z."""

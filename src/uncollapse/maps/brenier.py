@@ -79,7 +79,7 @@ class BrenierMap(nn.Module):
         potential: Tensor = self.convex(u) + self.inverse_lipschitz / 2 * u.square().sum(-1)
         return potential
 
-    def inverse(self, y: Float[Tensor, "*batch dim"], tol: float = 1e-8, max_iter: int = 100) -> Float[Tensor, "*batch dim"]:
+    def inverse(self, y: Float[Tensor, "*batch dim"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch dim"]:
         """u with f(u) = y: the minimiser of the strongly convex potential(u) - y·u, by Newton's method with conjugate gradients.
 
         Computed in float64 and without gradients.

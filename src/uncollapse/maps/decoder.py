@@ -103,6 +103,11 @@ class InverseLipschitzDecoder(Decoder):
         """The total constant where the proof of the information floor covers the stack: for one map or two."""
         return self.constant if len(self.maps) <= 2 else None
 
+    @property
+    def first_constant(self) -> float:
+        """L1."""
+        return self.constants[0]
+
     def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
         """f1(z)."""
         return self._through(z, 0, 1)
@@ -122,7 +127,7 @@ class InverseLipschitzDecoder(Decoder):
             value = self.maps[index](value, self.embedding if is_last else None)
         return value
 
-    def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-8, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
+    def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
         """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the decoder's range.
 
         Raises:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from uncollapse.errors import InputError
 
@@ -90,26 +89,26 @@ class PrincipalDirections(Embedding):
 
 
 class LearnedDirections(Embedding):
-    """B is trained, and semi-orthogonal for every value of its parameters.
+    """B is trained: the orthonormal factor of a free matrix X = B R, with a positive diagonal in R, so that B'B = I for every X.
 
-    `adapt` starts it at the principal directions of the data; before that it is the zero-padding.
+    `adapt` starts it at the principal directions of the data; before that it is the zero-padding. (Householder reflections, as in
+    `torch.nn.utils.parametrizations.orthogonal`, take 80 times as long for 64 of 784 dimensions.)
     """
-
-    basis: Tensor
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
-        self.basis = nn.Parameter(torch.eye(out_dim, in_dim))
-        parametrizations.orthogonal(self, "basis")
+        self.free = nn.Parameter(torch.eye(out_dim, in_dim))
 
     @property
     def matrix(self) -> Float[Tensor, "t p"]:
-        return self.basis
+        basis, triangle = torch.linalg.qr(self.free)
+        signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)
+        return torch.mul(basis, signs.to(basis))
 
     @torch.no_grad()
     def adapt(self, data: np.ndarray) -> None:
         """Start B at data of shape (n, t)."""
-        self.basis = _principal_directions(data, self.in_dim).to(self.basis)
+        self.free.copy_(_principal_directions(data, self.in_dim))
 
 
 EMBEDDINGS: dict[str, type[Embedding]] = {

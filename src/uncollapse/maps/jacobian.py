@@ -110,7 +110,7 @@ def _iterated(f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor
 def _operator(f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> LinearOperator:
     def apply(block: np.ndarray) -> np.ndarray:
         g = torch.as_tensor(np.ascontiguousarray(block.reshape(len(u), -1).T)).to(u)
-        return product(f, u.expand_as(g), g).detach().cpu().numpy().T.reshape(block.shape)
+        return product(f, u.expand_as(g).clone(), g).detach().cpu().numpy().T.reshape(block.shape)
 
     return LinearOperator((len(u), len(u)), matvec=apply, matmat=apply, dtype=np.float64)
 
