@@ -4,9 +4,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 
 from uncollapse.errors import InputError
-from uncollapse.maps import EMBEDDINGS, ICNN, BrenierMap, InverseLipschitzDecoder, MLPDecoder, PrincipalDirections, ZeroPadding
+from uncollapse.maps import (
+    EMBEDDINGS,
+    ICNN,
+    POTENTIALS,
+    BrenierMap,
+    InverseLipschitzDecoder,
+    LearnedDirections,
+    MLPDecoder,
+    PrincipalDirections,
+    RidgeSum,
+    ZeroPadding,
+)
+from uncollapse.maps.network import preactivations, smooth_leaky, squared_leaky
 
 widths = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 constants = st.floats(0, 100)
@@ -29,21 +42,21 @@ def normals(*shape):
 
 
 @settings(max_examples=60, deadline=None)
-@given(dims, widths, stretches, seeds, st.floats(0, 1))
-def test_icnn_is_convex(dim, hidden, stretch, seed, weight):
+@given(dims, widths, stretches, seeds, st.floats(0, 1), st.sampled_from(list(POTENTIALS.values())))
+def test_potentials_are_convex(dim, hidden, stretch, seed, weight, kind):
     torch.manual_seed(seed)
-    icnn = stretched(ICNN(dim, hidden), stretch)
+    potential = stretched(kind(dim, hidden), stretch)
     u, v = 10 * normals(2, 50, dim)
-    chord = weight * icnn(u) + (1 - weight) * icnn(v)
-    rounding = 1e-10 * (1 + chord.abs() + icnn(u).abs() + icnn(v).abs())
-    assert (icnn(weight * u + (1 - weight) * v) <= chord + rounding).all()
+    chord = weight * potential(u) + (1 - weight) * potential(v)
+    rounding = 1e-10 * (1 + chord.abs() + potential(u).abs() + potential(v).abs())
+    assert (potential(weight * u + (1 - weight) * v) <= chord + rounding).all()
 
 
 @settings(max_examples=60, deadline=None)
-@given(dims, widths, constants, stretches, seeds)
-def test_brenier_map_is_strongly_monotone(dim, hidden, constant, stretch, seed):
+@given(dims, widths, constants, stretches, seeds, st.sampled_from(list(POTENTIALS.values())))
+def test_brenier_map_is_strongly_monotone(dim, hidden, constant, stretch, seed, kind):
     torch.manual_seed(seed)
-    f = stretched(BrenierMap(dim, hidden, constant), stretch)
+    f = stretched(BrenierMap(dim, hidden, constant, potential=kind), stretch)
     u, v = normals(2, 50, dim)
     f_u, f_v = f(u), f(v)
     gain = ((f_u - f_v) * (u - v)).sum(-1)
@@ -62,11 +75,31 @@ def test_jacobian_is_symmetric_with_eigenvalues_above_the_constant(dim, hidden, 
     assert torch.linalg.eigvalsh(jacobian).min() >= constant - 1e-10 * size
 
 
+@settings(max_examples=60, deadline=None)
+@given(dims, widths, constants, st.floats(1e-3, 100), stretches, seeds)
+def test_eigenvalues_lie_between_both_constants(dim, hidden, low, gap, stretch, seed):
+    torch.manual_seed(seed)
+    f = stretched(BrenierMap(dim, hidden, low, low + gap, RidgeSum), stretch)
+    spectrum = torch.linalg.eigvalsh(torch.func.vmap(torch.func.jacrev(f))(5 * normals(20, dim)))
+    rounding = 1e-10 * (low + gap)
+    assert spectrum.min() >= low - rounding
+    assert spectrum.max() <= low + gap + rounding
+
+
+def test_upper_constant_is_reached_where_directions_do_not_overlap():
+    f = BrenierMap(3, (3,), 0.5, 2.0, RidgeSum).double()
+    with torch.no_grad():
+        f.convex.directions.copy_(torch.eye(3) * 7)
+        f.convex.bias.fill_(1e4)  # where the ridges' curvature is 1
+    assert torch.allclose(torch.func.jacrev(f)(normals(3)), 2.0 * torch.eye(3, dtype=torch.double), atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(), (256,)])
 @pytest.mark.parametrize("hidden", [(7,), (7, 5), (6, 8, 4)])
-def test_closed_form_is_the_gradient_of_the_potential(shape, hidden):
+@pytest.mark.parametrize("kind", [(ICNN, float("inf")), (RidgeSum, float("inf")), (RidgeSum, 3.0)])
+def test_closed_form_is_the_gradient_of_the_potential(shape, hidden, kind):
     torch.manual_seed(0)
-    f = BrenierMap(3, hidden, 0.7).double()
+    f = BrenierMap(3, hidden, 0.7, kind[1], kind[0]).double()
     u = normals(*shape, 3).requires_grad_()
     (expected,) = torch.autograd.grad(f.potential(u).sum(), u)
     assert torch.allclose(f(u), expected, rtol=1e-12, atol=1e-12)
@@ -99,32 +132,54 @@ def test_principal_directions_are_those_of_the_data():
     assert torch.allclose(embedding.basis.abs(), torch.eye(3, dtype=torch.double)[:, [1, 2]], atol=0.1)
 
 
+def test_learned_directions_start_at_the_principal_ones_and_stay_orthonormal():
+    torch.manual_seed(0)
+    data = (normals(4000, 6) * torch.arange(1.0, 7.0)).numpy()
+    learned, principal = LearnedDirections(3, 6).double(), PrincipalDirections(3, 6).double()
+    for embedding in (learned, principal):
+        embedding.adapt(data)
+    assert torch.allclose(learned.matrix, principal.matrix, atol=1e-12)
+    optimizer = torch.optim.Adam(learned.parameters(), lr=0.3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        learned(normals(10, 3)).pow(3).sum().backward()
+        optimizer.step()
+    assert torch.allclose(learned.matrix.T @ learned.matrix, torch.eye(3, dtype=torch.double), atol=1e-12)
+    assert not torch.allclose(learned.matrix, principal.matrix, atol=0.1)
+
+
 def test_principal_directions_of_fewer_rows_than_directions_are_still_isometric():
     embedding = PrincipalDirections(4, 6).double()
     embedding.adapt(normals(2, 6).numpy())
     assert torch.allclose(embedding.basis.T @ embedding.basis, torch.eye(4, dtype=torch.double), atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
-    st.integers(1, 3),
-    st.integers(0, 3),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4).map(sorted),
     widths,
-    st.tuples(constants, constants),
+    st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 20)), min_size=4, max_size=4),
     stretches,
     seeds,
     st.sampled_from(list(EMBEDDINGS)),
+    st.booleans(),
 )
-def test_decoder_is_inverse_lipschitz(latent_dim, extra, hidden, pair, stretch, seed, kind):
+def test_decoder_keeps_its_constants(stack, hidden, pairs, stretch, seed, kind, limited):
     torch.manual_seed(seed)
-    constant = pair[0] if extra == 0 else pair
-    decoder = InverseLipschitzDecoder(latent_dim, latent_dim + extra, hidden, constant, EMBEDDINGS[kind]).double()
-    decoder.adapt(normals(30, latent_dim + extra).numpy())
+    latent_dim, *between, natural_dim = stack if len(stack) > 1 else stack * 2
+    n_maps = 1 if not between and latent_dim == natural_dim else len(between) + 2
+    lower = [low for low, _ in pairs[:n_maps]]
+    upper = [low + gap if limited else float("inf") for low, gap in pairs[:n_maps]]
+    potential = RidgeSum if limited else ICNN
+    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, hidden, lower, EMBEDDINGS[kind], upper, potential, between).double()
+    decoder.adapt(normals(30, natural_dim).numpy())
     stretched(decoder, stretch)
     z, other = normals(2, 50, latent_dim)
     eta, eta_other = decoder(z), decoder(other)
-    rounding = 1e-11 * (eta.norm(dim=-1) + eta_other.norm(dim=-1))
-    assert ((eta - eta_other).norm(dim=-1) >= decoder.constant * (z - other).norm(dim=-1) - rounding).all()
+    moved, distance = (eta - eta_other).norm(dim=-1), (z - other).norm(dim=-1)
+    rounding = 1e-10 * (eta.norm(dim=-1) + eta_other.norm(dim=-1))
+    assert (moved >= decoder.constant * distance - rounding).all()
+    assert (moved <= decoder.upper_constant * distance + rounding).all()
 
 
 def test_constants_compose():
@@ -132,7 +187,27 @@ def test_constants_compose():
     assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0)).constants == (0.5, 3.0)
     assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0)).constant == 1.5
     assert InverseLipschitzDecoder(5, 5, (4,), 1.5).constant == 1.5
+    assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0, 2.0), between=(4,)).constant == 3.0
+    assert InverseLipschitzDecoder(5, 5, (4,), 2.0, between=(5,)).constant == 8.0
+    assert InverseLipschitzDecoder(2, 5, (4,), 0.5, lipschitz=(2.0, 3.0), potential=RidgeSum).upper_constant == 6.0
+    assert InverseLipschitzDecoder(2, 5, (4,), 0.5).upper_constant == float("inf")
     assert MLPDecoder(2, 5, (4,)).constant == 0
+
+
+def test_floor_is_claimed_for_one_map_or_two():
+    assert InverseLipschitzDecoder(2, 5, (4,), 1.5).information_constant == 2.25
+    assert InverseLipschitzDecoder(5, 5, (4,), 1.5).information_constant == 1.5
+    assert InverseLipschitzDecoder(2, 5, (4,), 1.5, between=(3,)).information_constant is None
+
+
+@pytest.mark.parametrize("dims", [(2, (), 5), (3, (), 3), (2, (3, 3), 5)])
+def test_decoder_is_its_first_map_and_the_rest(dims):
+    latent_dim, between, natural_dim = dims
+    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (6,), 0.5, between=between).double()
+    z = normals(7, latent_dim)
+    assert torch.equal(decoder.rest(decoder.first(z)), decoder(z))
+    assert decoder.first_constant == 0.5
+    assert not torch.equal(decoder.first(z), z)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +221,12 @@ def test_constants_compose():
         (lambda: BrenierMap(0), "positive dimension"),
         (lambda: ICNN(2, ()), "positive hidden widths"),
         (lambda: ZeroPadding(3, 2), "in_dim <= out_dim"),
+        (lambda: InverseLipschitzDecoder(3, 5, between=(2,)), "do not decrease"),
+        (lambda: BrenierMap(3, (4,), 1.0, 1.0, RidgeSum), "more than inverse_lipschitz=1"),
+        (lambda: BrenierMap(3, (4,), 1.0, float("nan"), RidgeSum), "more than inverse_lipschitz=1"),
+        (lambda: BrenierMap(3, (4,), 1.0, 2.0), "use RidgeSum"),
+        (lambda: BrenierMap(3, (4,)).inverse(torch.zeros(3)), "inverse_lipschitz > 0"),
+        (lambda: BrenierMap(1001, (4,), 1.0).logabsdet(torch.zeros(1001)), "use jacobian_extremes"),
     ],
 )
 def test_impossible_maps_are_refused(build, words):
@@ -153,13 +234,99 @@ def test_impossible_maps_are_refused(build, words):
         build()
 
 
-@pytest.mark.parametrize("width", [1, 16, 512])
-@pytest.mark.parametrize("depth", [1, 2, 9])
-def test_maps_start_at_unit_size(width, depth):
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dims", [(1, 1), (8, 8), (1, 20), (4, 64)])
+@pytest.mark.parametrize("width", [1, 2, 16, 512])
+@pytest.mark.parametrize("depth", [1, 2, 3, 9])
+def test_layers_and_maps_start_at_unit_size(width, depth, dims, seed):
+    torch.manual_seed(seed)
+    f = BrenierMap(dims[1], (width,) * depth)
+    f.convex.reset_parameters(dims[0])
+    v = torch.randn(4000, dims[0])
+    layers = preactivations(v, None, f.convex.weights)
+    activations = [squared_leaky(layers[0]), *map(smooth_leaky, layers[1:])]
+    for output in (*layers, *activations, f(v)):
+        assert 0.3 < (output - output.mean(0)).square().mean().sqrt() < 3
+    assert f(v).mean(0).square().mean().sqrt() < 0.3
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 512])
+def test_ridges_start_at_unit_size(width):
     torch.manual_seed(0)
-    output = BrenierMap(8, (width,) * depth)(torch.randn(2000, 8))
+    output = BrenierMap(8, (width,), potential=RidgeSum)(torch.randn(4000, 8))
     assert 0.3 < output.std() < 3
-    assert output.mean(0).abs().max() < 0.5
+
+
+def test_inverse_finds_the_point_again():
+    torch.manual_seed(0)
+    f = BrenierMap(64, (128, 128), 0.1).double()
+    u = normals(100, 64)
+    assert (f.inverse(f(u)) - u).norm(dim=1).max() < 1e-8
+    assert f.inverse(f(u[0])).shape == (64,)
+    assert f.inverse(f(u).float()).dtype == torch.float32
+
+
+@settings(max_examples=40, deadline=None)
+@given(dims, widths, st.floats(0.05, 100), st.floats(0.01, 3), seeds, st.sampled_from(list(POTENTIALS.values())))
+def test_inverse_of_any_map_at_any_point(dim, hidden, constant, stretch, seed, kind):
+    torch.manual_seed(seed)
+    f = stretched(BrenierMap(dim, hidden, constant, potential=kind), stretch)
+    y = 10 * normals(10, dim)
+    assert ((f(f.inverse(y, tol=1e-9)) - y).norm(dim=1) <= 1e-9 * y.norm(dim=1).clamp(min=1)).all()
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS.values())
+@pytest.mark.parametrize("between", [(), (3,)])
+def test_decoders_are_inverted_on_their_range(kind, between):
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(2, 5, (16, 16), 0.5, kind, between=between).double()
+    decoder.adapt(normals(50, 5).numpy())
+    z = normals(20, 2)
+    assert (decoder.inverse(decoder(z)) - z).norm(dim=1).max() < 1e-8
+
+
+def test_inverse_says_when_it_does_not_converge():
+    torch.manual_seed(0)
+    f = stretched(BrenierMap(5, (16, 16), 0.1), 3.0)
+    with pytest.warns(ConvergenceWarning, match=r"did not converge for \d+ of 10 points.*Raise max_iter"):
+        f.inverse(f(normals(10, 5)), max_iter=1)
+
+
+def test_extremes_are_those_of_the_dense_jacobian():
+    torch.manual_seed(0)
+    f = BrenierMap(4, (16, 16), 0.5).double()
+    u = normals(2, 3, 4)
+    smallest, largest, exact = f.jacobian_extremes(u)
+    spectrum = torch.linalg.eigvalsh(torch.func.vmap(torch.func.vmap(torch.func.jacrev(f)))(u))
+    assert exact
+    assert torch.allclose(smallest, spectrum[..., 0])
+    assert torch.allclose(largest, spectrum[..., -1])
+    assert torch.allclose(f.logabsdet(u), spectrum.log().sum(-1))
+
+
+def test_extremes_of_a_decoder_are_singular_values():
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(3, 6, (16,), 0.5, PrincipalDirections).double()
+    z = normals(5, 3)
+    values = torch.linalg.svdvals(torch.func.vmap(torch.func.jacrev(decoder))(z))
+    assert torch.allclose(decoder.jacobian_extremes(z).smallest, values[:, -1])
+    assert torch.allclose(decoder.jacobian_extremes(z).largest, values[:, 0])
+    assert torch.allclose(decoder.logabsdet(z), values.log().sum(1))
+
+
+def test_extremes_beyond_dense_jacobians_are_bounds_from_inside(monkeypatch):
+    torch.manual_seed(0)
+    f = BrenierMap(30, (64, 64), 0.5).double()
+    decoder = InverseLipschitzDecoder(10, 30, (64,), 0.5).double()
+    u, z = normals(2, 30), normals(2, 10)
+    dense = f.jacobian_extremes(u), decoder.jacobian_extremes(z)
+    monkeypatch.setattr("uncollapse.maps.jacobian.MAX_DENSE", 5)
+    for exact, iterated in zip(dense, (f.jacobian_extremes(u), decoder.jacobian_extremes(z)), strict=True):
+        assert (exact.exact, iterated.exact) == (True, False)
+        assert (iterated.smallest >= exact.smallest - 1e-9).all()
+        assert (iterated.largest <= exact.largest + 1e-9).all()
+        assert torch.allclose(iterated.smallest, exact.smallest, rtol=1e-2)
+        assert torch.allclose(iterated.largest, exact.largest, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -170,15 +337,3 @@ def test_decoders_start_where_they_are_told(decoder, latent_dim):
     eta = torch.arange(5.0)
     decoder.start_at(eta)
     assert torch.allclose(decoder(torch.zeros(latent_dim)), eta, atol=1e-5)
-
-
-def test_maps_work_under_transforms_and_without_gradients():
-    torch.manual_seed(0)
-    decoder = InverseLipschitzDecoder(2, 4, (6, 6), 0.5).double()
-    z = normals(3, 2)
-    with torch.inference_mode():
-        plain = decoder(z)
-    assert torch.allclose(torch.func.vmap(decoder)(z), plain)
-    assert torch.func.jacrev(decoder)(z[0]).shape == (4, 2)
-    exported = torch.export.export(decoder, (z,))
-    assert torch.allclose(exported.module()(z), plain)

@@ -130,9 +130,15 @@ def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "t p"] | None, i
     return x[..., :in_dim] if matrix is None else _exact_product(x, matrix)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _float32_products_are_rounded() -> bool:
+    """Whether products of float32 may be computed in TF32 or bfloat16."""
+    return torch.get_float32_matmul_precision() != "highest"
+
+
 def _exact_product(left: Tensor, right: Tensor) -> Tensor:
     with torch.autocast(left.device.type, enabled=False):
-        if left.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        if left.dtype == torch.float32 and _float32_products_are_rounded():
             return (left.double() @ right.double()).float()
         return left @ right.to(left.dtype)
 

@@ -14,6 +14,9 @@ from uncollapse.errors import InputError
 from uncollapse.maps.network import Weights, brenier_map, preactivations, smooth_leaky, squared_leaky
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 
+# Where skip weights and the layer below cancel, a unit is not scaled up further than to this size.
+SMALLEST_SIZE = 0.1
+
 
 class ICNN(Potential):
     r"""An input convex neural network.
@@ -49,19 +52,22 @@ class ICNN(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """W averages the layer below instead of summing it, and b takes the mean off; what this leaves small, w scales up."""
+        """W averages the layer below instead of summing it, each s_l starts with mean 0 and size 1, and w sets that of grad G."""
         in_dim = self.dim if in_dim is None else in_dim
         self.skip.copy_(unit_rows(len(self.skip), self.dim, in_dim))
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.skip)
-        first, *above = torch.split(F.linear(v, self.skip[:, :in_dim]), list(self.hidden), -1)
-        z, shifts = squared_leaky(first), [torch.zeros(self.hidden[0])]
-        for root, skipped in zip(self.root_weights, above, strict=True):
+        first, *skips = torch.split(self.skip, list(self.hidden))
+        z, shifts = squared_leaky(F.linear(v, first[:, :in_dim])), [torch.zeros(self.hidden[0])]
+        for root, skip in zip(self.root_weights, skips, strict=True):
             weight = torch.rand_like(root)
-            root.copy_(weight.div_(weight.sum(1, keepdim=True)).sqrt_())
-            s = skipped + F.linear(z, root.square())
-            shifts.append(-s.mean(0))
-            z = smooth_leaky(s + shifts[-1])
+            weight.div_(weight.sum(1, keepdim=True))
+            s = F.linear(v, skip[:, :in_dim]) + F.linear(z, weight)
+            size = s.std(0).clamp(min=SMALLEST_SIZE)
+            shifts.append(-s.mean(0) / size)
+            skip.div_(size[:, None])
+            root.copy_(weight.div_(size[:, None]).sqrt_())
+            z = smooth_leaky(s / size + shifts[-1])
         self.bias.copy_(torch.cat(shifts))
         self.root_output.uniform_(0, 2 / self.hidden[-1]).sqrt_()
         slope = self.gradient(v)

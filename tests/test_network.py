@@ -1,0 +1,221 @@
+"""The evaluator of Brenier maps: one mathematics, whoever asks for it. float64 wherever values are compared."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, RidgeSum
+from uncollapse.maps.network import Weights, brenier_map, closed_form
+
+DEPTHS = [(7,), (7, 5), (6, 8, 4), (3, 4, 5, 6)]
+
+
+def arguments(widths, in_dim, dim, with_basis):
+    """Random inputs of the evaluator, of no special size or sign, all of which want gradients."""
+    torch.manual_seed(0)
+    new = lambda *shape: torch.randn(*shape, dtype=torch.double).requires_grad_()  # noqa: E731
+    basis = torch.linalg.qr(new(dim, in_dim).detach())[0].requires_grad_() if with_basis else None
+    roots = tuple(new(above, below) for below, above in pairwise(widths))
+    return new(5, in_dim), basis, Weights(new(sum(widths), dim), new(sum(widths)), new(dim), new(widths[-1]), roots)
+
+
+def tensors_of(v, basis, weights):
+    *single, roots = weights
+    return [tensor for tensor in (v, basis, *single, *roots) if tensor is not None]
+
+
+@pytest.fixture(params=[(3, 3, False), (2, 5, False), (2, 5, True)], ids=["identity", "padding", "basis"])
+def case(request):
+    return request.param
+
+
+@pytest.mark.parametrize("widths", DEPTHS)
+def test_hand_written_backward_is_that_of_the_closed_form(widths, case):
+    v, basis, weights = arguments(widths, *case)
+    value, expected = brenier_map(v, basis, 0.7, weights), closed_form(v, basis, 0.7, weights)
+    assert type(value.grad_fn).__name__ == "_BrenierMapBackward"
+    assert torch.allclose(value, expected, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(value)
+    found = torch.autograd.grad(value, tensors_of(v, basis, weights), cotangent)
+    wanted = torch.autograd.grad(expected, tensors_of(v, basis, weights), cotangent)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("widths", DEPTHS)
+@pytest.mark.parametrize("only", ["v", "basis", "skip", "linear", "roots"])
+def test_backward_gives_what_is_asked_for_and_no_more(widths, only):
+    v, basis, weights = arguments(widths, 2, 5, True)
+    chosen = {"v": [v], "basis": [basis], "skip": [weights.skip], "linear": [weights.linear], "roots": list(weights.roots)}[only]
+    if not chosen:
+        pytest.skip("one layer has no inner weights")
+    for tensor in tensors_of(v, basis, weights):
+        tensor.requires_grad_(any(tensor is one for one in chosen))
+    cotangent = torch.randn(5, 5, dtype=torch.double)
+    found = torch.autograd.grad(brenier_map(v, basis, 0.7, weights), chosen, cotangent)
+    wanted = torch.autograd.grad(closed_form(v, basis, 0.7, weights), chosen, cotangent)
+    assert all(torch.allclose(one, other, rtol=1e-10, atol=1e-10) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("widths", DEPTHS)
+def test_gradients_are_those_of_finite_differences(widths, case):
+    v, basis, weights = arguments(widths, *case)
+
+    def f(v, *tensors):
+        rest = list(tensors)
+        b = rest.pop(0) if basis is not None else None
+        skip, bias, linear, root_output, *roots = rest
+        return brenier_map(v, b, 0.7, Weights(skip, bias, linear, root_output, tuple(roots)))
+
+    torch.autograd.gradcheck(f, tensors_of(v, basis, weights))
+
+
+@pytest.mark.parametrize("widths", DEPTHS)
+def test_second_derivatives_are_there(widths, case):
+    v, basis, weights = arguments(widths, *case)
+    cotangent = torch.randn(5, case[1], dtype=torch.double)
+
+    def second(evaluator):
+        (first,) = torch.autograd.grad(evaluator(v, basis, 0.7, weights), v, cotangent, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [v, weights.skip, weights.root_output], allow_unused=True)
+
+    for one, other in zip(second(brenier_map), second(closed_form), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
+def test_any_batch_shape(shape):
+    torch.manual_seed(0)
+    f = BrenierMap(3, (6, 5), 0.5).double()
+    u = torch.randn(*shape, 3, dtype=torch.double)
+    assert f(u).shape == u.shape
+    assert torch.allclose(f(u).reshape(-1, 3), f(u.reshape(-1, 3)))
+
+
+KINDS = list(EMBEDDINGS.items())
+MAPS = {
+    "one map": lambda: InverseLipschitzDecoder(3, 3, (6, 5), 0.5),
+    **{
+        f"two maps, {name}": lambda kind=kind: InverseLipschitzDecoder(2, 4, (6, 5), 0.5, kind) for name, kind in EMBEDDINGS.items()
+    },
+    "three maps": lambda: InverseLipschitzDecoder(2, 5, (6,), 0.5, between=(3,)),
+    "ridges between constants": lambda: InverseLipschitzDecoder(2, 4, (6,), 0.5, lipschitz=2.0, potential=RidgeSum),
+}
+
+
+@pytest.fixture(params=MAPS.values(), ids=MAPS.keys())
+def decoder(request):
+    torch.manual_seed(0)
+    return request.param().double()
+
+
+def test_maps_under_every_transform(decoder):
+    z = torch.randn(4, decoder.latent_dim, dtype=torch.double)
+    expected = decoder(z).detach()
+    tangent = torch.randn_like(z)
+    with torch.no_grad():
+        assert torch.allclose(decoder(z), expected)
+    with torch.inference_mode():
+        assert torch.allclose(decoder(z), expected)
+    assert torch.allclose(torch.vmap(decoder)(z), expected)
+    by_rows = torch.autograd.functional.jacobian(decoder, z[0])
+    for jacobian in (torch.func.jacrev(decoder)(z[0]), torch.func.jacfwd(decoder)(z[0])):
+        assert torch.allclose(jacobian, by_rows, atol=1e-12)
+    assert torch.allclose(torch.func.vmap(torch.func.jacrev(decoder))(z)[0], by_rows, atol=1e-12)
+    assert torch.allclose(torch.func.jvp(decoder, (z,), (tangent,))[1][0], by_rows @ tangent[0], atol=1e-12)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(z, tangent)
+        moved = torch.autograd.forward_ad.unpack_dual(decoder(dual)).tangent
+    assert torch.allclose(moved[0], by_rows @ tangent[0], atol=1e-12)
+    hessian = torch.func.hessian(lambda z: decoder(z).sum())(z[0])
+    assert torch.allclose(hessian, torch.autograd.functional.hessian(lambda z: decoder(z).sum(), z[0]), atol=1e-10)
+
+
+def test_maps_export_with_any_batch(decoder):
+    z = torch.randn(4, decoder.latent_dim, dtype=torch.double)
+    exported = torch.export.export(decoder, (z,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    more = torch.randn(9, decoder.latent_dim, dtype=torch.double)
+    assert torch.allclose(exported.module()(more), decoder(more))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS.keys())
+def test_maps_compile_as_one_graph_and_train_alike(make):
+    torch.manual_seed(0)
+    decoder = make()
+    z = torch.randn(40, decoder.latent_dim)
+    torch._dynamo.reset()
+    compiled = torch.compile(decoder, fullgraph=True)
+
+    def gradients(module):
+        return torch.autograd.grad(module(z).square().sum(), list(decoder.parameters()))
+
+    assert torch.allclose(compiled(z), decoder(z), atol=1e-5)
+    for one, other in zip(gradients(compiled), gradients(decoder), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("name", [name for name in MAPS if "learned" not in name])
+def test_maps_run_in_onnx(name, tmp_path):
+    pytest.importorskip("onnxscript", reason="needs the extra: pip install 'uncollapse[onnx]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'uncollapse[onnx]'")
+    torch.manual_seed(0)
+    decoder = MAPS[name]().eval()
+    path = tmp_path / "decoder.onnx"
+    z = torch.randn(4, decoder.latent_dim)
+    torch.onnx.export(decoder, (z,), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    more = torch.randn(9, decoder.latent_dim)
+    (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    assert abs(found - decoder(more).detach().numpy()).max() < 1e-5
+
+
+def test_autocast_keeps_the_constant_exact(decoder):
+    """With all weights of the potentials at 0 what is left is the L term, which bfloat16 would round in the third digit."""
+    decoder = copy.deepcopy(decoder).float()
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if "embedding" not in name:
+                parameter.zero_()
+    z = torch.randn(50, decoder.latent_dim)
+    expected = decoder(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decoder(z)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(found.norm(dim=1), decoder.constant * z.norm(dim=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS.values())
+def test_autocast_trains_alike(embedding):
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(4, 16, (64, 32, 32), 0.5, embedding)
+    z, target = torch.randn(200, 4), torch.randn(200, 16)
+
+    def gradients(enabled):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = nn.functional.mse_loss(decoder(z), target)
+        return torch.autograd.grad(loss, list(decoder.parameters()))
+
+    for low, exact in zip(gradients(True), gradients(False), strict=True):
+        assert low.dtype == torch.float32
+        assert (low - exact).norm() < 0.03 * exact.norm()
+
+
+def test_reduced_precision_of_products_leaves_the_embedding_exact():
+    torch.manual_seed(0)
+    embedding = EMBEDDINGS["principal"](40, 60)
+    embedding.adapt(torch.randn(300, 60).numpy())
+    v = torch.randn(100, 40)
+    exact = (v.double() @ embedding.basis.double().T).float()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.allclose(embedding(v), exact, rtol=1e-6, atol=1e-7)
+        assert torch.allclose(embedding.project(embedding(v)), v, rtol=1e-5, atol=1e-6)
+    finally:
+        torch.set_float32_matmul_precision(before)
