@@ -97,6 +97,18 @@ def linear_gaussian():
 
 
 @pytest.fixture
+def flat_linear_gaussian():
+    """Few enough latents to integrate over."""
+    return LinearGaussian(latent_dim=2, data_dim=4)
+
+
+@pytest.fixture
+def fitted():
+    """Makes an estimator, as far as diagnoses need one, of a model."""
+    return Fitted
+
+
+@pytest.fixture
 def blobs():
     """Three clusters in four dimensions, as rows and labels."""
     generator = np.random.default_rng(0)

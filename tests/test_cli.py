@@ -52,6 +52,23 @@ def test_fit_and_diagnose(run, tmp_path):
     assert (tmp_path / "runs/x/report.html").read_text().startswith("<!doctype html>")
 
 
+def test_certify(run, tmp_path):
+    run("fit", "x.npy", *SMALL, "latent_dim=2", "min_information=2")
+    code, out, _ = run("certify", "runs/x", "x.npy", "--n-samples", "8", "--seed", "3")
+    assert code == 0
+    assert "100 examples, 8 draws of z, seed 3" in out
+    assert "Every bound holds on every example." in out
+    content = json.loads((tmp_path / "runs/x/certificate.json").read_text())
+    assert len(content["examples"]["fisher_bound"]) == 100
+    assert content["estimates"]["information_floor_nats"]["value"] == pytest.approx(2)
+    code, _, err = run("certify", "runs/x", "x.npy")
+    assert code == 2
+    assert "certificate.json" in err
+    code, _, err = run("certify", "runs/x", "x.npy", "--json", "runs/x/model.json", "--overwrite")
+    assert (code, "belongs to the run itself" in err) == (2, True)
+    assert run("fit", "x.npy", *SMALL, "--overwrite")[0] == 0  # a certificate is part of a run
+
+
 def test_named_data_bring_their_settings_and_their_split(run):
     code, _, _ = run("fit", "digits", *SMALL)
     assert code == 0

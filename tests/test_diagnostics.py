@@ -14,9 +14,9 @@ from scipy.stats import norm
 
 import uncollapse as uc
 from uncollapse.diagnostics import render_page
-from uncollapse.diagnostics.certificates import model_information_floor
 from uncollapse.diagnostics.collapse import Estimate, active_units, explained_share, information_density, informative_units
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
+from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.errors import InputError
 from uncollapse.families import Bernoulli, Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal

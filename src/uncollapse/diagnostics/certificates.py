@@ -39,7 +39,7 @@ MEANINGS = {
     "mean_score_divergence": "the divergence with the mean over x inside the norm (K23 theorem 3.7)",
     "mean_score_bound": "its lower bound: variance + bias",
     "mean_score_variance": "of that bound, the part from the spread of E[T(x)|z] over z",
-    "mean_score_bias": "of that bound, the part from the distance of its mean from the data's",
+    "mean_score_bias": "of that bound, the part from the distance of its mean from the data's (unbiased, may pass below 0)",
     "reverse_divergence": "F(p(z|x) || p(z)), mean over the data (K23 remark 3.5)",
     "reverse_bound": "its lower bound",
     "posterior_kl_nats": "KL(p(z|x) || p(z)) of the true posteriors, by importance sampling",
@@ -143,6 +143,11 @@ def certify(
     with spinner("scores under the prior", verbose):
         z = prior_draws(precise, n_samples, seed)
         scores = prior_scores(precise, rows, z)
+    if not np.isfinite(scores.squared_scores).all():
+        raise InputError(
+            f"the scores of this model overflow float64: with family {vae.family.name!r} and constants "
+            f"{getattr(vae.decoder, 'constants', ())} its means have no bound; use smaller constants."
+        )
     examples = _examples(precise, rows, scores, n_samples, verbose)
     return Certificate(name or type(model).__name__, _estimates(precise, scores, examples, z), examples, n_samples, seed)
 
@@ -170,7 +175,7 @@ def _examples(model: VAE, rows: np.ndarray, scores: PriorScores, n_samples: int,
 
 def _estimates(model: VAE, scores: PriorScores, examples: pd.DataFrame, z: torch.Tensor) -> dict[str, Estimate | None]:
     floor = model_information_floor(model)
-    spread = model.decoder.first_constant**2 * scores.mean_residual.var(0).sum()
+    spread = model.decoder.first_constant**2 * scores.mean_residual.var(0, ddof=1).sum()
     mean_bounds = model.decoder.first_constant**2 * np.square(scores.mean_residual).sum(1)
     return {
         "inverse_lipschitz": Estimate(model.decoder.constant, math.nan),

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
+from uncollapse.maps.precision import exact_product
 
 # Rows that decide the principal directions; more would not move them visibly.
 MAX_PRINCIPAL_ROWS = 20_000
@@ -122,25 +123,12 @@ def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "t p"] | None, out
     """B v for an embedding's matrix, in the precision of v: products of lower precision would loosen the constant."""
     if matrix is None:
         return v if v.shape[-1] == out_dim else F.pad(v, (0, out_dim - v.shape[-1]))
-    return _exact_product(v, matrix.T)
+    return exact_product(v, matrix.T)
 
 
 def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "t p"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:
     """B'x, as exact as `embed`."""
-    return x[..., :in_dim] if matrix is None else _exact_product(x, matrix)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _float32_products_are_rounded() -> bool:
-    """Whether products of float32 may be computed in TF32 or bfloat16."""
-    return torch.get_float32_matmul_precision() != "highest"
-
-
-def _exact_product(left: Tensor, right: Tensor) -> Tensor:
-    with torch.autocast(left.device.type, enabled=False):
-        if left.dtype == torch.float32 and _float32_products_are_rounded():
-            return (left.double() @ right.double()).float()
-        return left @ right.to(left.dtype)
+    return x[..., :in_dim] if matrix is None else exact_product(x, matrix)
 
 
 def _principal_directions(data: np.ndarray, n_directions: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from uncollapse.maps.embedding import embed
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
+from uncollapse.maps.precision import exact_product
 
 # Keeps 0 / 0 out of the weights, where directions have shrunk to nothing.
 SMALL = 1e-12
@@ -62,8 +63,7 @@ class RidgeSum(Potential):
         free = self.root_weight.square()
         if self.max_curvature == inf:
             return free
-        with torch.autocast(free.device.type, enabled=False):  # the bound is no place for rounding
-            overlaps = (self.directions @ self.directions.T).abs() @ free
+        overlaps = exact_product(exact_product(self.directions, self.directions.T).abs(), free)
         return self.max_curvature * free / (overlaps + SMALL)
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:

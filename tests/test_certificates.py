@@ -1,0 +1,288 @@
+"""Certificates: theorems that must hold on every example, and values that are known in closed form."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+
+import uncollapse as uc
+from uncollapse.diagnostics.fisher import posterior_scores, prior_draws, prior_scores
+from uncollapse.diagnostics.smoothing import smoothed_kl_bound
+from uncollapse.errors import InputError
+from uncollapse.families import Bernoulli, Categorical, ContinuousBernoulli, Gaussian, Poisson
+from uncollapse.latent import DiagonalGaussian, StandardNormal
+from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder, RidgeSum
+from uncollapse.models import VAE
+
+# On R^t, each with a way to draw data.
+FAMILIES = {
+    "gaussian": (lambda d: Gaussian(0.7, d), lambda rng, n, d: 3 * rng.normal(size=(n, d))),
+    "bernoulli": (lambda d: Bernoulli(), lambda rng, n, d: rng.integers(0, 2, (n, d))),
+    "continuous_bernoulli": (lambda d: ContinuousBernoulli(), lambda rng, n, d: rng.random((n, d))),
+    "poisson": (lambda d: Poisson(), lambda rng, n, d: rng.poisson(3.0, (n, d))),
+    "categorical": (lambda d: Categorical(3), lambda rng, n, d: rng.integers(0, 3, (n, d))),
+}
+
+
+def stretched(module, factor):
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "embedding" not in name:
+                parameter.mul_(factor)
+    return module
+
+
+def build(name, data_dim, decoder_of):
+    family = FAMILIES[name][0](data_dim)
+    decoder = decoder_of(family.natural_dim(data_dim))
+    posterior = DiagonalGaussian(data_dim, decoder.latent_dim, (8,), family.features)
+    return VAE(StandardNormal(decoder.latent_dim), posterior, decoder, family).double().eval().requires_grad_(False)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(list(FAMILIES)),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 2),
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.lists(st.floats(-3, 2).map(lambda power: 10**power), min_size=4, max_size=4),
+    st.floats(-1, 2).map(lambda power: 10**power),
+    st.sampled_from(list(EMBEDDINGS)),
+    st.booleans(),
+    st.integers(0, 2**20),
+)
+def test_no_example_violates_a_bound(name, latent_dim, data_dim, more, hidden, constants, stretch, kind, ridges, seed):
+    """K23 theorems 3.4, 3.7 and A.7 at random families, dimensions, depths and constants, with weights up to 100 x."""
+    torch.manual_seed(seed)
+    chance = np.random.default_rng(seed)
+
+    def decoder_of(natural_dim):
+        dim = min(latent_dim, natural_dim)
+        between = sorted(chance.integers(dim, natural_dim + 1, more).tolist())
+        n_maps = 1 if dim == natural_dim and not between else len(between) + 2
+        lipschitz = [2 * constant for constant in constants[:n_maps]] if ridges else math.inf
+        kinds = {"lipschitz": lipschitz, "potential": RidgeSum} if ridges else {}
+        decoder = InverseLipschitzDecoder(dim, natural_dim, hidden, constants[:n_maps], EMBEDDINGS[kind], between=between, **kinds)
+        decoder.adapt(chance.normal(size=(20, natural_dim)))
+        return stretched(decoder, stretch)
+
+    model = build(name, data_dim, decoder_of)
+    rows = FAMILIES[name][1](chance, 12, data_dim).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scores = prior_scores(model, rows, prior_draws(model, 5, seed))
+    rounding = 1 + 1e-9
+    finite = np.isfinite(scores.squared_scores)
+    assert finite.all() or name == "poisson"  # whose mean overflows where the natural parameter passes 709
+    assert (scores.squared_bounds[finite] <= rounding * scores.squared_scores[finite]).all()
+    score, residual = scores.mean_score[finite.all(1)], scores.mean_residual[finite.all(1)]
+    assert (model.decoder.first_constant**2 * np.square(residual).sum(1) <= rounding * np.square(score).sum(1)).all()
+    if name != "poisson":
+        posterior = posterior_scores(model, rows, 8)
+        assert (posterior.bound <= rounding * posterior.divergence).all()
+
+
+@pytest.fixture
+def exact(flat_linear_gaussian):
+    """A linear Gaussian model, of which every quantity is known."""
+    return flat_linear_gaussian
+
+
+def known(exact):
+    """Posterior means, shape (n, l), and variances, shape (l,)."""
+    rows = exact.data[:60]
+    return exact.posterior()(rows).mean.detach().numpy(), 1 / (1 + exact.gains.square().numpy())
+
+
+def test_divergences_and_kl_of_a_linear_gaussian(exact):
+    means, variances = known(exact)
+    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:60], n_samples=4000, verbose=False)
+    # The score at z is m / s^2 - z (1 / s^2 - 1), and z is N(0, 1) or N(m, s^2).
+    forward = (np.square(means / variances) + np.square(1 / variances - 1)).sum(1)
+    reverse = (np.square(means) + np.square(1 / np.sqrt(variances) - np.sqrt(variances))).sum(1)
+    kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
+    examples = certificate.examples
+    assert (abs(examples["fisher_divergence"] - forward) < 5 * examples["fisher_standard_error"]).all()
+    assert (abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]).all()
+    assert np.allclose(examples["posterior_kl_nats"], kl, rtol=0.1, atol=0.05)
+    assert (examples["kl_upper_nats"] == examples["reverse_divergence"] / 2).all()
+    assert (kl <= reverse / 2).all()
+    assert (examples["kl_lower_nats"][:20] <= kl[:20]).all()
+    assert (examples["kl_lower_nats"][:20] > 0).all()
+    assert examples["kl_lower_nats"][20:].isna().all()
+    assert certificate.estimates["information_floor_nats"].value == pytest.approx(uc.information_floor(2, 0.5))
+    assert certificate.estimates["smallest_singular_value"].value == pytest.approx(0.5)
+
+
+def test_mean_score_of_a_linear_gaussian(exact):
+    means, variances = known(exact)
+    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:60], n_samples=4000, verbose=False)
+    expected = (np.square(means.mean(0) / variances) + np.square(1 / variances - 1)).sum()
+    estimate = certificate.estimates["mean_score_divergence"]
+    assert abs(estimate.value - expected) < 5 * estimate.standard_error
+
+
+def test_proposition_3_9_on_gaussians(exact):
+    """With q_t = N(m, s^2 + t) and p_t = N(0, 1 + t), F(q_t || p_t) is known for every t."""
+    means, variances = known(exact)
+    times = np.linspace(0, 50, 20_001)[:, None]
+    for row, mean in zip(exact.data.numpy()[:3], means, strict=False):
+        spread = np.sqrt(variances + times)
+        divergences = (np.square(mean / (1 + times)) + np.square(1 / spread - spread / (1 + times))).sum(1)
+        best = (times[:, 0] * np.minimum.accumulate(divergences)).max() / 2
+        assert 0.9 * best < smoothed_kl_bound(exact.model(), row) < 1.01 * best
+
+
+@pytest.mark.parametrize("dims", [(3, 3), (2, 5)])
+def test_bounds_are_equalities_for_a_scaled_embedding(dims, fitted):
+    """f(z) = L B z uses its constant to the full."""
+    latent_dim, data_dim = dims
+    decoder = InverseLipschitzDecoder(latent_dim, data_dim, (4,), 1.5)
+    model = fitted(build("gaussian", data_dim, lambda _: stretched(decoder, 0.0)))
+    rows = np.random.default_rng(0).normal(size=(30, data_dim)).astype(np.float32)
+    certificate = uc.certify(model, rows, n_samples=200, verbose=False)
+    assert certificate.holds
+    assert np.allclose(certificate.examples["bound_ratio"], 1)
+    assert np.allclose(certificate.examples["reverse_bound"], certificate.examples["reverse_divergence"])
+    # Theorem 3.7 in closed form: E[T|z] = L B z, so that the mean score is L (B' mean(T) - L z).
+    z = prior_draws(model.model_, 200, 0).numpy()
+    constant, mean = decoder.constant, (rows / 0.7)[:, :latent_dim].mean(0)
+    values = {name: estimate and estimate.value for name, estimate in certificate.estimates.items()}
+    assert values["mean_score_bound"] == pytest.approx(np.square(constant * (mean - constant * z)).sum(1).mean(), rel=1e-5)
+    assert values["mean_score_divergence"] == pytest.approx(values["mean_score_bound"])
+    assert values["mean_score_variance"] == pytest.approx(constant**4 * z.var(0, ddof=1).sum())
+    assert values["mean_score_variance"] + values["mean_score_bias"] == pytest.approx(values["mean_score_bound"])
+    if latent_dim == data_dim:
+        assert np.allclose(certificate.examples["corollary_bound"], latent_dim * 1.5**4)
+    else:
+        assert certificate.examples["corollary_bound"].isna().all()
+
+
+@pytest.mark.parametrize("slope", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize(("name", "statistics"), [("continuous_bernoulli", [0.02, 0.4, 0.9]), ("poisson", [0.0, 1.0, 7.0])])
+def test_least_residual_is_the_minimum(name, statistics, slope):
+    family = FAMILIES[name][0](1).double()
+
+    def residual(c, statistic):
+        mean = lambda z: family.expectation(torch.tensor([c + slope * z], dtype=torch.double)).item()  # noqa: E731
+        return quad(lambda z: (statistic - mean(z)) ** 2 * norm.pdf(z), -30, 30, limit=200, points=[-c / slope, 0])[0]
+
+    found = family.least_residual(torch.tensor([statistics], dtype=torch.double), slope)[0]
+    for value, statistic in zip(found, statistics, strict=True):
+        grid = np.linspace(-30 - 20 * slope, 30, 40)
+        start = min(grid, key=lambda c: residual(c, statistic))
+        best = minimize_scalar(residual, bounds=(start - 2, start + 2), args=(statistic,), method="bounded").fun
+        assert value.item() == pytest.approx(min(best, residual(start, statistic)), rel=0.02, abs=1e-4)
+
+
+def test_corollary_lies_below_the_bound_of_every_decoder(fitted):
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = build("continuous_bernoulli", 2, lambda t: InverseLipschitzDecoder(t, t, (8,), 0.8))
+        rows = np.random.default_rng(seed).random((20, 2)).astype(np.float32)
+        examples = uc.certify(fitted(model), rows, n_samples=1000, verbose=False).examples
+        assert (examples["corollary_bound"] > 0).all()
+        assert (examples["corollary_bound"] <= examples["fisher_bound"] + 5 * examples["fisher_standard_error"]).all()
+
+
+def test_an_ordinary_decoder_promises_nothing(fitted):
+    torch.manual_seed(0)
+    model = build("bernoulli", 3, lambda t: MLPDecoder(2, t, (8,)))
+    certificate = uc.certify(fitted(model), np.eye(3, dtype=np.float32), n_samples=8, verbose=False)
+    assert (certificate.examples["fisher_bound"] == 0).all()
+    assert certificate.estimates["inverse_lipschitz"].value == 0
+    assert certificate.estimates["information_floor_nats"] is None
+
+
+def test_a_violated_bound_is_said_aloud(exact):
+    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:5], n_samples=8, verbose=False)
+    assert certificate.holds
+    assert "Every bound holds" in repr(certificate)
+    certificate.examples.loc[2, "fisher_bound"] = certificate.examples.loc[2, "fisher_divergence"] * 1.001
+    assert not certificate.holds
+    assert "A BOUND IS VIOLATED" in repr(certificate)
+
+
+def test_certificates_are_written(exact, tmp_path):
+    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:5], n_samples=8, seed=3, verbose=False)
+    content = json.loads(certificate.to_json(tmp_path / "c.json").read_text())
+    assert (content["holds"], content["seed"], content["n_samples"]) == (True, 3, 8)
+    assert content["examples"]["fisher_divergence"] == certificate.examples["fisher_divergence"].tolist()
+    assert content["estimates"]["corollary_bound"] is None
+    with pytest.raises(InputError, match="exists"):
+        certificate.to_json(tmp_path / "c.json")
+
+
+def test_what_cannot_be_certified_is_refused(exact):
+    X = np.random.default_rng(0).exponential(size=(40, 3))
+    linked = uc.VAE(latent_dim=2, family="exponential", hidden=(8,), max_epochs=1, random_state=0, verbose=False).fit(X)
+    with pytest.raises(InputError, match=r"fill R\^t, got 'exponential'"):
+        uc.certify(linked, X)
+    with pytest.raises(InputError, match="at least 2 rows"):
+        uc.certify(exact.fitted(), exact.data.numpy()[:1])
+    with pytest.raises(InputError, match="n_samples expects an integer >= 2"):
+        uc.certify(exact.fitted(), exact.data.numpy()[:5], n_samples=1)
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).normal(size=(60, 5)) * [3, 2, 1, 1, 1]
+
+
+SMALL = {"hidden": (8,), "max_epochs": 2, "random_state": 0, "verbose": False}
+
+
+@pytest.mark.parametrize("latent_dim", [2, 5])
+@pytest.mark.parametrize("family", ["gaussian", {"gaussian": {"scale": 2.0}}])
+def test_min_information_sets_the_constants(data, latent_dim, family):
+    vae = uc.VAE(latent_dim=latent_dim, min_information=3.0, family=family, **SMALL).fit(data)
+    assert len(vae.inverse_lipschitz_) == (1 if latent_dim == 5 else 2)
+    assert uc.information_floor(latent_dim, math.prod(vae.inverse_lipschitz_)) == pytest.approx(3.0)
+    report = uc.diagnose(vae, data, verbose=False)
+    assert report.estimates["information_floor_nats"].value == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            {"family": "continuous_bernoulli"},
+            "for which a floor on .* is known, got 'continuous_bernoulli': set inverse_",
+        ),
+        ({"inverse_lipschitz": 1.0}, "give one of the two"),
+        ({"between": (3,)}, "one map or two"),
+        ({"min_information": 500.0}, "ask for less"),
+        ({"min_information": -1.0}, "min_information expects a positive number of nats"),
+        ({"inverse_lipschitz": None, "min_information": None, "between": (3,)}, "are for injective decoders"),
+    ],
+)
+def test_impossible_information_is_refused(data, arguments, words):
+    between_0_and_1 = 1 / (1 + np.exp(-data))
+    with pytest.raises(InputError, match=words):
+        uc.VAE(**{"latent_dim": 2, "min_information": 3.0, **SMALL, **arguments}).fit(between_0_and_1)
+
+
+def test_every_choice_of_maps_fits_saves_and_loads(data, tmp_path):
+    for index, arguments in enumerate(
+        [
+            {"embedding": "learned"},
+            {"potential": "ridge"},
+            {"potential": "ridge", "lipschitz": 4.0},
+            {"between": (3, 4), "inverse_lipschitz": (0.5, 0.6, 0.7, 0.8)},
+            {"between": (3,), "lipschitz": (2.0, 3.0, 4.0), "potential": "ridge", "embedding": "learned"},
+        ]
+    ):
+        vae = uc.VAE(latent_dim=2, **arguments, **SMALL).fit(data)
+        loaded = uc.load(vae.save(tmp_path / str(index)))
+        assert np.array_equal(vae.transform(data), loaded.transform(data))
+        assert np.allclose(vae.score_samples(data), loaded.score_samples(data), rtol=1e-5)
+        assert loaded.inverse_lipschitz_ == vae.inverse_lipschitz_
+        assert loaded.model_.decoder.upper_constant == vae.model_.decoder.upper_constant
+        assert uc.certify(loaded, data, n_samples=4, verbose=False).holds
