@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import jacfwd, vmap
 
 from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.diagnostics.likelihood import EVALUATIONS_AT_ONCE
+from uncollapse.diagnostics.likelihood import row_batches
+from uncollapse.latent import reparameterise
 from uncollapse.models import VAE, to_device
-from uncollapse.noise import RowNoise, seeded
-from uncollapse.progress import progress_bar
+from uncollapse.noise import seeded
 
 # Jacobians held at once.
 CHUNK = 16
@@ -129,27 +129,22 @@ def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool
         n_samples: draws from q(z|x) for each row.
         verbose: show a progress bar where there is a terminal.
     """
-    size = max(1, EVALUATIONS_AT_ONCE // n_samples)
-    noise, shape = RowNoise(rows, "posterior scores"), (n_samples, model.prior().event_shape[0])
-    batches = [slice(start, start + size) for start in range(0, len(rows), size)]
-    pieces = []
-    with progress_bar("scores under the posterior", len(batches), verbose) as advance:
-        for batch in batches:
-            draws = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
-            pieces.append(_scores_of_rows(model, to_device(model, rows[batch]), draws))
-            advance("")
+    pieces = [_scores_of_rows(model, x, noise) for x, noise in row_batches(model, rows, n_samples, "posterior scores", verbose)]
     return PosteriorScores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
 
 
 def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
     with torch.no_grad():
-        terms = model(x, noise)
-    z = terms.z.detach().requires_grad_()
+        q, p = model.posterior(x), model.prior()
+        z = reparameterise(q, noise)
+        log_ratio = p.log_prob(z) - q.log_prob(z)
+    z.requires_grad_()
     with torch.enable_grad():
         v = model.decoder.first(z)
         log_likelihood = model.family(model.family.link(model.decoder.rest(v))).log_prob(x)
         score, residual = torch.autograd.grad(log_likelihood.sum(), (z, v))
-    log_weights = (log_likelihood + terms.log_pz - terms.log_qz_x).detach()
+    log_likelihood = log_likelihood.detach()
+    log_weights = log_likelihood + log_ratio
     weights = log_weights.softmax(0)
     squares = score.square().sum(-1)
     divergence = (weights * squares).sum(0)
@@ -157,7 +152,7 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
         divergence,
         (weights * (squares - divergence)).square().sum(0).sqrt(),
         model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
-        (weights * log_likelihood.detach()).sum(0) - (log_weights.logsumexp(0) - math.log(len(noise))),
+        (weights * log_likelihood).sum(0) - (log_weights.logsumexp(0) - math.log(len(noise))),
         1 / weights.square().sum(0),
     )
     return [part.cpu().double().numpy() for part in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -33,17 +34,30 @@ def importance_log_likelihood(model: VAE, rows: np.ndarray, n_samples: int = 64,
     Returns:
         Shape (n,), in nats.
     """
+    batches = row_batches(model, rows, n_samples, "importance sampling", verbose)
+    weights = (importance_log_weights(model, x, noise) for x, noise in batches)
+    return np.concatenate([(torch.logsumexp(part, 0) - math.log(n_samples)).cpu().numpy() for part in weights])
+
+
+def row_batches(
+    model: VAE, rows: np.ndarray, n_samples: int, purpose: str, verbose: bool
+) -> Iterator[tuple[Float[Tensor, "batch data"], Float[Tensor, "samples batch latent"]]]:
+    """Rows with standard normal noise that belongs to each of them, in batches that a decoder can take at once.
+
+    Args:
+        model: whose type and device the tensors get.
+        rows: shape (n, data_dim).
+        n_samples: draws for each row.
+        purpose: what the noise is for, and the label of the progress bar.
+        verbose: show a progress bar where there is a terminal.
+    """
     size = max(1, EVALUATIONS_AT_ONCE // n_samples)
-    noise, shape = RowNoise(rows, "importance"), (n_samples, model.prior().event_shape[0])
+    noise, shape = RowNoise(rows, purpose), (n_samples, model.prior().event_shape[0])
     batches = [slice(start, start + size) for start in range(0, len(rows), size)]
-    values = []
-    with progress_bar("importance sampling", len(batches), verbose) as advance:
+    with progress_bar(purpose, len(batches), verbose) as advance:
         for batch in batches:
-            draws = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
-            weights = importance_log_weights(model, to_device(model, rows[batch]), draws)
-            values.append((torch.logsumexp(weights, 0) - math.log(n_samples)).cpu().numpy())
+            yield to_device(model, rows[batch]), to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
             advance("")
-    return np.concatenate(values)
 
 
 def importance_log_weights(

@@ -14,6 +14,8 @@ pass written out, in place where it can be. Non-negative weights are squares of 
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from torch import Tensor
 from uncollapse.maps.embedding import embed, project
 
 LEAK = 0.2  # W21's alpha
+SCRATCH = range(2**18, 2**22)  # numbers that a thread keeps for each purpose; fewer come back warm from any allocator
 
 
 def squared_leaky(s: Tensor) -> Tensor:
@@ -164,7 +167,7 @@ def _evaluate(
         if layer < n:
             z.append(smooth_leaky(s[layer]))
         s[layer].sigmoid_()
-    deltas = torch.empty_like(buffer) if keep else buffer
+    deltas = _scratch("deltas", buffer) if keep else buffer
     d = deltas.split_with_sizes(widths, 1)
     for layer in range(n, 0, -1):
         _slope(s[layer], out=d[layer]).mul_(c[0])
@@ -175,7 +178,7 @@ def _evaluate(
     value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
     reached, step = (_first(value, v.shape[1]), v) if basis is None else (value, embed(v, basis, value.shape[1]))
     reached.add_(step, alpha=strength)
-    return value, kind, widths, (*matrices, half_slope, *z, *s[1:], *c)
+    return value, kind, widths, (half_slope, *z, *s[1:], *c)
 
 
 class _BrenierMap(torch.autograd.Function):
@@ -193,18 +196,19 @@ class _BrenierMap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         saved, n, needed = ctx.saved_tensors, len(ctx.widths) - 1, ctx.needs_input_grad
-        inputs, matrices, (half_slope, *state) = saved[: n + 6], saved[n + 6 : 2 * n + 6], saved[2 * n + 6 :]
+        inputs, (half_slope, *state) = saved[: n + 6], saved[n + 6 :]
         if torch.is_grad_enabled():  # a second derivative is asked for
             return _differentiate(inputs, ctx.strength, needed, g)
         kind, (v, basis, skip, _, _, root_output, *roots) = ctx.kind, inputs
         z, c = state[: max(n, 1)], state[-n - 1 :]
         sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
-        a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[3:])
+        matrices, wants_weights = [root.square().to(kind) for root in roots], any(needed[3:])
+        a, low_g = skip.to(kind), g.to(kind)
 
         # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
         # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
-        buffer = F.linear(low_g, a)
-        deltas = torch.empty_like(buffer)
+        buffer = torch.mm(low_g, a.T, out=_scratch("tangents", low_g, (len(g), len(a))))
+        deltas = _scratch("deltas", buffer)
         t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
         e = torch.mul(half_slope, t[0], out=d[0])
         for layer, matrix in enumerate(matrices, 1):
@@ -249,6 +253,26 @@ class _BrenierMap(torch.autograd.Function):
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
+
+
+_kept = threading.local()
+
+
+def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Uninitialised memory that the next call of this name on this thread takes back.
+
+    Memory that is new to the process costs more, page by page, than the arithmetic on it. GPUs have an allocator that keeps it.
+    """
+    shape = tuple(like.shape) if shape is None else shape
+    size = math.prod(shape)
+    if like.device.type != "cpu" or size not in SCRATCH:
+        return like.new_empty(shape)
+    flat: Tensor | None = getattr(_kept, name, None)
+    if flat is None or flat.dtype != like.dtype or len(flat) < size:
+        with torch.inference_mode(False):  # or it could not be written to outside
+            flat = torch.empty(size, dtype=like.dtype)
+        setattr(_kept, name, flat)
+    return flat[:size].view(shape)
 
 
 @cache
