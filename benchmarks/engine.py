@@ -11,8 +11,8 @@ import torch
 import typer
 
 from benchmarks.timing import print_row
+from uncollapse import models
 from uncollapse.estimators import VAE, adapt, build_vae
-from uncollapse.models import VAE as Model
 from uncollapse.objectives import elbo
 from uncollapse.parameters import check_parameters
 from uncollapse.training.engine import train
@@ -21,7 +21,7 @@ SEED, N_ROWS, N_PIXELS = 0, 10_000, 784
 SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "family": "bernoulli"}
 
 
-def new_model(rows: np.ndarray) -> Model:
+def new_model(rows: np.ndarray) -> models.VAE:
     """A model as `VAE.fit` starts it."""
     torch.manual_seed(SEED)
     model = build_vae(check_parameters(VAE, SETTINGS), rows.shape[1])

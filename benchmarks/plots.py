@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plots RESULTS PICTURE`: the cost of a step against the number of parameters, from rows of `benchmarks.maps`."""
+"""`python -m benchmarks.plots RESULTS PICTURE`: cost against the number of parameters, from rows of `benchmarks.maps`."""
 
 from __future__ import annotations
 
