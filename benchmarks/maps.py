@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -41,15 +42,18 @@ def contestants(size: Size, compiled: bool, device: str) -> tuple[dict[str, nn.M
     torch.manual_seed(SEED)
     with torch.device(device):
         stack = Stack(list(size.dims), size.hidden)
-        n_parameters = sum(parameter.numel() for parameter in stack.parameters())
         modules: dict[str, nn.Module] = {
             "ours": stack,
             "textbook": Textbook(stack),
-            "mlp": mlp(size.dims[0], size.dims[-1], n_parameters),
+            "mlp": mlp(size.dims[0], size.dims[-1], _count(stack)),
         }
         if compiled:
             modules["ours, compiled"] = torch.compile(stack)
         return modules, stack, torch.randn(size.batch, size.dims[0])
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def training_step(module: nn.Module, z: Tensor) -> Step:
@@ -62,11 +66,13 @@ def training_step(module: nn.Module, z: Tensor) -> Step:
 
 
 def forward_only(module: nn.Module, z: Tensor) -> Step:
-    """Forward in inference mode; the textbook leaves it, as it needs to differentiate."""
+    """Forward in inference mode, with frozen parameters; the textbook differentiates once, which that mode does not allow."""
+    frozen = copy.deepcopy(module).requires_grad_(False)
+    mode = torch.no_grad if isinstance(module, Textbook) else torch.inference_mode
 
     def step() -> Tensor:
-        with torch.inference_mode(not isinstance(module, Textbook)):
-            value: Tensor = module(z)
+        with mode():
+            value: Tensor = frozen(z)
             return value
 
     return step
@@ -85,7 +91,7 @@ def main(
     kinds: dict[str, Callable[[nn.Module, Tensor], Step]] = {"training step": training_step, "forward": forward_only}
     for name, size in chosen.items():
         modules, stack, z = contestants(size, compiled, device)
-        n_parameters = sum(parameter.numel() for parameter in stack.parameters())
+        counts = {label: _count(module) for label, module in modules.items()}
         for kind, build in kinds.items():
             steps = {label: build(module, z) for label, module in modules.items()}
             peaks = {label: peak_mib(step, device) for label, step in steps.items()}
@@ -99,7 +105,7 @@ def main(
                     contestant=label,
                     milliseconds=round(1000 * median, 4),
                     peak_mib=round(peaks[label], 2) if label in peaks else None,
-                    n_parameters=n_parameters,
+                    n_parameters=counts.get(label, counts["ours"]),
                     seed=SEED,
                     device=device,
                 )

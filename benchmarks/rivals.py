@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncollapse.maps import BrenierMap
-from uncollapse.maps.network import smooth_leaky, squared_leaky
+from uncollapse.maps import BrenierMap, ZeroPadding
+from uncollapse.maps.network import smooth_leaky, squared, squared_leaky
 
 
 class Stack(nn.Module):
@@ -23,7 +23,7 @@ class Stack(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         for map_ in self.maps:
-            value = map_(value[:, : map_.dim])
+            value = map_(value[:, : map_.dim], ZeroPadding(min(value.shape[1], map_.dim), map_.dim))
         return value
 
 
@@ -45,9 +45,10 @@ class Textbook(nn.Module):
 
 
 def _differentiated(map_: BrenierMap, u: Tensor) -> Tensor:
+    trains = torch.is_grad_enabled()
     with torch.enable_grad():
-        u = u if u.requires_grad else u.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(_potential(map_, u).sum(), u, create_graph=True)
+        u = u if trains and u.requires_grad else u.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_potential(map_, u).sum(), u, create_graph=trains)
     return gradient
 
 
@@ -56,9 +57,9 @@ def _potential(map_: BrenierMap, u: Tensor) -> Tensor:
     skips, biases = icnn.skip.split(icnn.hidden), icnn.bias.split(icnn.hidden)
     z, activation = F.linear(u, skips[0], biases[0]), squared_leaky
     for skip, bias, root in zip(skips[1:], biases[1:], icnn.root_weights, strict=True):
-        z = F.linear(u, skip, bias) + F.linear(activation(z), root.square())
+        z = F.linear(u, skip, bias) + F.linear(activation(z), squared(root))
         activation = smooth_leaky
-    return activation(z) @ icnn.root_output.square() + u @ icnn.linear + map_.inverse_lipschitz / 2 * u.square().sum(1)
+    return activation(z) @ squared(icnn.root_output) + u @ icnn.linear + map_.inverse_lipschitz / 2 * u.square().sum(1)
 
 
 def mlp(latent_dim: int, natural_dim: int, n_parameters: int) -> nn.Sequential:

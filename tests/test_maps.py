@@ -91,6 +91,7 @@ def test_upper_constant_is_reached_where_directions_do_not_overlap():
     with torch.no_grad():
         f.convex.directions.copy_(torch.eye(3) * 7)
         f.convex.bias.fill_(1e4)  # where the ridges' curvature is 1
+        f.convex.root_weight.fill_(1e4)
     assert torch.allclose(torch.func.jacrev(f)(normals(3)), 2.0 * torch.eye(3, dtype=torch.double), atol=1e-6)
 
 
@@ -227,6 +228,9 @@ def test_decoder_is_its_first_map_and_the_rest(dims):
         (lambda: BrenierMap(3, (4,), 1.0, 2.0), "use RidgeSum"),
         (lambda: BrenierMap(3, (4,)).inverse(torch.zeros(3)), "inverse_lipschitz > 0"),
         (lambda: BrenierMap(1001, (4,), 1.0).logabsdet(torch.zeros(1001)), "use jacobian_extremes"),
+        (lambda: BrenierMap(4, (4,))(torch.ones(3, 2)), "points of 4 coordinates, got 2"),
+        (lambda: InverseLipschitzDecoder(4, 6, (4,))(torch.ones(3, 2)), "points of 4 coordinates, got 2"),
+        (lambda: BrenierMap(2, (4,), 1.0).inverse(torch.tensor([[1.0, float("nan")]])), "finite points"),
     ],
 )
 def test_impossible_maps_are_refused(build, words):
@@ -245,16 +249,36 @@ def test_layers_and_maps_start_at_unit_size(width, depth, dims, seed):
     v = torch.randn(4000, dims[0])
     layers = preactivations(v, None, f.convex.weights)
     activations = [squared_leaky(layers[0]), *map(smooth_leaky, layers[1:])]
-    for output in (*layers, *activations, f(v)):
+    value = f(v, ZeroPadding(*dims))
+    for output in (*layers, *activations, value):
         assert 0.3 < (output - output.mean(0)).square().mean().sqrt() < 3
-    assert f(v).mean(0).square().mean().sqrt() < 0.3
+    assert value.mean(0).square().mean().sqrt() < 0.3
 
 
 @pytest.mark.parametrize("width", [1, 2, 16, 512])
-def test_ridges_start_at_unit_size(width):
+@pytest.mark.parametrize("upper", [10.0, 100.0, 1e4, float("inf")])
+def test_ridges_start_at_unit_size(width, upper):
     torch.manual_seed(0)
-    output = BrenierMap(8, (width,), potential=RidgeSum)(torch.randn(4000, 8))
+    output = BrenierMap(8, (width,), 0.0, upper, RidgeSum)(torch.randn(4000, 8))
     assert 0.3 < output.std() < 3
+
+
+@pytest.mark.parametrize("kind", POTENTIALS.values())
+@pytest.mark.parametrize("width", [1, 64, 4096])
+@pytest.mark.parametrize("depth", [1, 2, 9])
+@pytest.mark.parametrize("low_precision", [False, True], ids=["float32", "bfloat16"])
+def test_values_and_gradients_are_finite_far_out(kind, width, depth, low_precision):
+    if width == 4096:
+        depth = min(depth, 2)
+    torch.manual_seed(0)
+    f = BrenierMap(3, (width,) * depth, 0.5, potential=kind)
+    for scale in (0.0, 1.0, 1e4):
+        u = (scale * torch.randn(5, 3)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+            value = f(u)
+        assert value.isfinite().all()
+        gradients = torch.autograd.grad(value.mean(), [u, *f.parameters()])
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_inverse_finds_the_point_again():
@@ -273,6 +297,27 @@ def test_inverse_of_any_map_at_any_point(dim, hidden, constant, stretch, seed, k
     f = stretched(BrenierMap(dim, hidden, constant, potential=kind), stretch)
     y = 10 * normals(10, dim)
     assert ((f(f.inverse(y, tol=1e-9)) - y).norm(dim=1) <= 1e-9 * y.norm(dim=1).clamp(min=1)).all()
+
+
+def test_questions_are_answered_in_inference_mode_and_under_autocast():
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(3, 6, (16, 16), 0.5)
+    z = torch.randn(5, 3)
+    eta, answers = decoder(z).detach(), (decoder.jacobian_extremes(z), decoder.logabsdet(z))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        inside = z + 0
+        assert torch.equal(decoder.jacobian_extremes(inside).smallest, answers[0].smallest)
+        assert torch.equal(decoder.logabsdet(inside), answers[1])
+        assert torch.allclose(decoder.inverse(eta + 0), z, atol=1e-5)
+
+
+def test_rounding_does_not_look_like_a_broken_constant():
+    torch.manual_seed(0)
+    f = BrenierMap(20, (64, 64), 0.05)
+    with torch.no_grad():
+        for parameter in f.parameters():
+            parameter.mul_(10)
+    assert f.jacobian_extremes(torch.randn(20, 20)).smallest.min() >= 0.05 - 1e-6
 
 
 @pytest.mark.parametrize("kind", EMBEDDINGS.values())
@@ -324,6 +369,7 @@ def test_extremes_beyond_dense_jacobians_are_bounds_from_inside(monkeypatch):
     for exact, iterated in zip(dense, (f.jacobian_extremes(u), decoder.jacobian_extremes(z)), strict=True):
         assert (exact.exact, iterated.exact) == (True, False)
         assert (iterated.smallest >= exact.smallest - 1e-9).all()
+        assert f.jacobian_extremes(u[:0]).smallest.shape == (0,)
         assert (iterated.largest <= exact.largest + 1e-9).all()
         assert torch.allclose(iterated.smallest, exact.smallest, rtol=1e-2)
         assert torch.allclose(iterated.largest, exact.largest, rtol=1e-3)

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
-from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, RidgeSum
+from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, LearnedDirections, RidgeSum
 from uncollapse.maps.network import Weights, brenier_map, closed_form
 
 DEPTHS = [(7,), (7, 5), (6, 8, 4), (3, 4, 5, 6)]
@@ -32,7 +33,7 @@ def case(request):
     return request.param
 
 
-@pytest.mark.parametrize("widths", DEPTHS)
+@pytest.mark.parametrize("widths", [*DEPTHS, (300, 270, 290)])
 def test_hand_written_backward_is_that_of_the_closed_form(widths, case):
     v, basis, weights = arguments(widths, *case)
     value, expected = brenier_map(v, basis, 0.7, weights), closed_form(v, basis, 0.7, weights)
@@ -47,7 +48,7 @@ def test_hand_written_backward_is_that_of_the_closed_form(widths, case):
 
 @pytest.mark.parametrize("widths", DEPTHS)
 @pytest.mark.parametrize("only", ["v", "basis", "skip", "linear", "roots"])
-def test_backward_gives_what_is_asked_for_and_no_more(widths, only):
+def test_backward_gives_whatever_is_asked_for(widths, only):
     v, basis, weights = arguments(widths, 2, 5, True)
     chosen = {"v": [v], "basis": [basis], "skip": [weights.skip], "linear": [weights.linear], "roots": list(weights.roots)}[only]
     if not chosen:
@@ -84,6 +85,64 @@ def test_second_derivatives_are_there(widths, case):
 
     for one, other in zip(second(brenier_map), second(closed_form), strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_second_derivatives_are_those_of_finite_differences(case):
+    v, basis, weights = arguments((4, 3), *case)
+
+    def f(v, *tensors):
+        rest = list(tensors)
+        b = rest.pop(0) if basis is not None else None
+        skip, bias, linear, root_output, *roots = rest
+        return brenier_map(v, b, 0.7, Weights(skip, bias, linear, root_output, tuple(roots)))
+
+    torch.autograd.gradgradcheck(f, tensors_of(v, basis, weights))
+
+
+def test_inputs_that_depend_on_each_other_are_counted_once():
+    """First gradients are the same whether or not a graph of them is made."""
+    torch.manual_seed(0)
+    f = BrenierMap(3, (6, 6), 0.5).double()
+    u = torch.randn(5, 3, dtype=torch.double)
+    _, _, weights = arguments((4, 4, 4), 3, 3, False)
+    tied = weights._replace(roots=(weights.roots[0],) * 2)
+
+    def gradients(create_graph):
+        twice = torch.autograd.grad(f(f(u)).sin().sum(), list(f.parameters()), create_graph=create_graph)
+        shared = torch.autograd.grad(brenier_map(u, None, 0.5, tied).sin().sum(), tied.roots[0], create_graph=create_graph)
+        return *twice, *shared
+
+    for one, other in zip(gradients(False), gradients(True), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9)
+
+
+def test_backward_may_be_batched():
+    torch.manual_seed(0)
+    f = BrenierMap(3, (6, 5), 0.5).double()
+    u = torch.randn(3, dtype=torch.double)
+    expected = torch.func.jacrev(f)(u)
+    assert torch.allclose(torch.autograd.functional.jacobian(f, u, vectorize=True), expected)
+    v = u.clone().requires_grad_()
+    (rows,) = torch.autograd.grad(f(v), v, torch.eye(3, dtype=torch.double), is_grads_batched=True)
+    assert torch.allclose(rows, expected)
+
+
+def test_forward_mode_reaches_parameters():
+    torch.manual_seed(0)
+    f = BrenierMap(3, (6, 5), 0.5).double().requires_grad_(False)
+    u, tangent = torch.randn(4, 3, dtype=torch.double), torch.ones(3, dtype=torch.double)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(f.convex.linear.detach().clone(), tangent)
+        moved = torch.func.functional_call(f, {"convex.linear": dual}, (u,))
+        assert torch.allclose(torch.autograd.forward_ad.unpack_dual(moved).tangent, tangent.expand(4, 3))
+
+
+def test_shapes_alone_leave_no_trace():
+    f, u = BrenierMap(3, (6, 5), 0.5), torch.randn(4, 3)
+    expected = f(u)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert f(torch.randn(4, 3)).shape == (4, 3)
+    assert torch.equal(f(u), expected)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
@@ -159,12 +218,15 @@ def test_maps_compile_as_one_graph_and_train_alike(make):
 
 
 @pytest.mark.extra
-@pytest.mark.parametrize("name", [name for name in MAPS if "learned" not in name])
+@pytest.mark.parametrize("name", MAPS)
 def test_maps_run_in_onnx(name, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install 'uncollapse[onnx]'")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'uncollapse[onnx]'")
     torch.manual_seed(0)
     decoder = MAPS[name]().eval()
+    if isinstance(decoder.embedding, LearnedDirections):
+        expected, decoder.embedding = decoder(torch.ones(1, decoder.latent_dim)), decoder.embedding.fixed()
+        assert torch.allclose(decoder(torch.ones(1, decoder.latent_dim)), expected, atol=1e-6)
     path = tmp_path / "decoder.onnx"
     z = torch.randn(4, decoder.latent_dim)
     torch.onnx.export(decoder, (z,), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False)
@@ -174,20 +236,21 @@ def test_maps_run_in_onnx(name, tmp_path):
     assert abs(found - decoder(more).detach().numpy()).max() < 1e-5
 
 
-def test_autocast_keeps_the_constant_exact(decoder):
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_autocast_keeps_the_constant_exact(decoder, kind):
     """With all weights of the potentials at 0 what is left is the L term, which bfloat16 would round in the third digit."""
     decoder = copy.deepcopy(decoder).float()
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if "embedding" not in name:
                 parameter.zero_()
-    z = torch.randn(50, decoder.latent_dim)
+    z = torch.randn(50, decoder.latent_dim).to(kind)  # an encoder under autocast gives bfloat16
     expected = decoder(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = decoder(z)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-7)
-    assert torch.allclose(found.norm(dim=1), decoder.constant * z.norm(dim=1), rtol=1e-5)
+    assert torch.allclose(found.norm(dim=1), decoder.constant * z.float().norm(dim=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("embedding", EMBEDDINGS.values())
@@ -196,14 +259,39 @@ def test_autocast_trains_alike(embedding):
     decoder = InverseLipschitzDecoder(4, 16, (64, 32, 32), 0.5, embedding)
     z, target = torch.randn(200, 4), torch.randn(200, 16)
 
-    def gradients(enabled):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+    def gradients(forward, backward):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=forward):
             loss = nn.functional.mse_loss(decoder(z), target)
-        return torch.autograd.grad(loss, list(decoder.parameters()))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=backward):
+            return torch.autograd.grad(loss, list(decoder.parameters()))
 
-    for low, exact in zip(gradients(True), gradients(False), strict=True):
-        assert low.dtype == torch.float32
-        assert (low - exact).norm() < 0.03 * exact.norm()
+    exact = gradients(False, False)
+    for where in [(True, False), (True, True), (False, True)]:
+        for low, high in zip(gradients(*where), exact, strict=True):
+            assert low.dtype == torch.float32
+            assert (low - high).norm() < 0.03 * high.norm()
+
+
+def test_autocast_does_not_mind_operations_that_insist_on_float32(monkeypatch):
+    """On a GPU softplus is one of them; here it is made one."""
+    softplus = nn.functional.softplus
+
+    def insisting(s, **options):
+        return softplus(s.float() if torch.is_autocast_enabled("cpu") else s, **options)
+
+    monkeypatch.setattr(nn.functional, "softplus", insisting)
+    torch.manual_seed(0)
+    f, u = BrenierMap(3, (8, 8, 8), 0.5), torch.randn(10, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = f(u)
+    assert torch.allclose(value, f(u), atol=0.05)
+
+
+def test_inputs_take_the_type_of_the_parameters():
+    f = BrenierMap(3, (8, 8), 0.5)
+    for kind in (torch.float64, torch.float32, torch.bfloat16):
+        u = torch.randn(4, 3).to(kind)
+        assert f(u).dtype == torch.vmap(f)(u).dtype == torch.float32
 
 
 def test_reduced_precision_of_products_leaves_the_embedding_exact():

@@ -17,7 +17,7 @@ from uncollapse._version import __version__
 from uncollapse.errors import InputError
 from uncollapse.files import new_folder
 
-FORMAT = 1  # rises when an older version could not read what is written
+FORMAT = 2  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 # What a folder may hold to be taken for a run and nothing more.
@@ -69,7 +69,11 @@ def read_settings(folder: Path) -> Settings:
         if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
             raise InputError(
                 f"{folder} was saved by uncollapse {content.get('version')} in format {content['format']}, and this is "
-                f"{__version__}, which reads formats up to {FORMAT}: pip install --upgrade uncollapse."
+                f"{__version__}, which reads format {FORMAT}: pip install --upgrade uncollapse."
+            )
+        if isinstance(content, dict) and content.get("format") == 1:
+            raise InputError(
+                f"{folder} was saved in format 1, by a development version, and cannot be read any more: fit it again."
             )
         settings = Settings.model_validate(content)
     except ValidationError as error:

@@ -67,10 +67,17 @@ class BrenierMap(nn.Module):
         return self.convex.dim
 
     def forward(self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None) -> Float[Tensor, "*batch dim"]:
-        """f(B u), where B is the identity unless an embedding is given.
+        """f(B u), where B is the identity unless an embedding is given; of the type of the parameters.
 
         The L term is exact whatever precision autocast or TF32 give to the rest.
+
+        Raises:
+            InputError: if u has other than dim coordinates, or the embedding's in_dim.
         """
+        in_dim = self.dim if embedding is None else embedding.in_dim
+        if u.shape[-1] != in_dim:
+            raise InputError(f"a map expects points of {in_dim} coordinates, got {u.shape[-1]}.")
+        u = u.to(self.convex.linear.dtype)
         value: Tensor = self.convex.gradient(u, None if embedding is None else embedding.matrix, self.inverse_lipschitz)
         return value
 
@@ -90,7 +97,7 @@ class BrenierMap(nn.Module):
             max_iter: Newton steps.
 
         Raises:
-            InputError: if L = 0, as the inverse may then not exist.
+            InputError: if L = 0, as the inverse may then not exist, or y is not finite.
 
         Warns:
             ConvergenceWarning: if some rows did not get there; they hold the best that was found.
@@ -104,7 +111,7 @@ class BrenierMap(nn.Module):
         return symmetric_extremes(self, u)
 
     def logabsdet(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """log |det J(u)|, from the dense Jacobian.
+        """log |det J(u)|, from the dense Jacobian; in float64, and not differentiable.
 
         Raises:
             InputError: if the dimension is beyond 1,000.

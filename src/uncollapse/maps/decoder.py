@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -67,26 +69,27 @@ class InverseLipschitzDecoder(Decoder):
             dims = (natural_dim,)
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
+        self.paddings = nn.ModuleList(ZeroPadding(below, above) for below, above in pairwise(dims[:-1]))
         self.embedding = (ZeroPadding if latent_dim == natural_dim else embedding)(dims[max(len(dims) - 2, 0)], natural_dim)
         self.maps = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
         )
-        for map_, below in zip(self._brenier_maps[1:], dims, strict=False):
+        for map_, below in zip(self._chain[1:], dims, strict=False):
             map_.convex.reset_parameters(below)
 
     @property
-    def _brenier_maps(self) -> list[BrenierMap]:
-        return [map_ for map_ in self.maps if isinstance(map_, BrenierMap)]
+    def _chain(self) -> list[BrenierMap]:
+        return cast(list[BrenierMap], list(self.maps))
 
     @property
     def latent_dim(self) -> int:
         """l."""
-        return self._brenier_maps[0].dim
+        return self._chain[0].dim
 
     @property
     def constants(self) -> tuple[float, ...]:
         """The inverse Lipschitz constant of each map."""
-        return tuple(map_.inverse_lipschitz for map_ in self._brenier_maps)
+        return tuple(map_.inverse_lipschitz for map_ in self._chain)
 
     @property
     def constant(self) -> float:
@@ -96,7 +99,7 @@ class InverseLipschitzDecoder(Decoder):
     @property
     def upper_constant(self) -> float:
         """The total Lipschitz constant: |eta(z) - eta(z')| <= upper_constant |z - z'|; infinity where there is none."""
-        return math.prod(map_.lipschitz for map_ in self._brenier_maps)
+        return math.prod(map_.lipschitz for map_ in self._chain)
 
     @property
     def information_constant(self) -> float | None:
@@ -121,10 +124,9 @@ class InverseLipschitzDecoder(Decoder):
         return self._through(z, 0, len(self.maps))
 
     def _through(self, value: Tensor, start: int, stop: int) -> Tensor:
-        for index in range(start, stop):
-            is_last = index == len(self.maps) - 1
-            # The others pad their inputs with zeros.
-            value = self.maps[index](value, self.embedding if is_last else None)
+        embeddings = ([None] if len(self.maps) > 1 else []) + [*self.paddings, self.embedding]
+        for map_, embedding in list(zip(self.maps, embeddings, strict=True))[start:stop]:
+            value = map_(value, embedding)
         return value
 
     def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
@@ -136,8 +138,8 @@ class InverseLipschitzDecoder(Decoder):
         Warns:
             ConvergenceWarning: if some rows did not converge.
         """
-        value = self.embedding.project(self._brenier_maps[-1].inverse(eta, tol, max_iter))
-        for map_ in reversed(self._brenier_maps[:-1]):
+        value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
+        for map_ in reversed(self._chain[:-1]):
             value = map_.inverse(value[..., : map_.dim], tol, max_iter)
         return value
 
@@ -146,7 +148,7 @@ class InverseLipschitzDecoder(Decoder):
         return singular_extremes(self, z)
 
     def logabsdet(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch"]:
-        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t.
+        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t; in float64, and not differentiable.
 
         Raises:
             InputError: if there are more than 1,000 latent units.
@@ -155,8 +157,9 @@ class InverseLipschitzDecoder(Decoder):
 
     def is_sound(self) -> bool:
         """Whether the embedding is isometric."""
-        basis = self.embedding(torch.eye(self.embedding.in_dim))
-        return torch.allclose(basis @ basis.T, torch.eye(self.embedding.in_dim), atol=1e-4)
+        identity = torch.eye(self.embedding.in_dim, device=self._chain[0].convex.linear.device)
+        basis = self.embedding(identity)
+        return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
     def adapt(self, data: np.ndarray) -> None:
         """Fit the embedding to data of shape (n, t), before training."""
@@ -166,7 +169,7 @@ class InverseLipschitzDecoder(Decoder):
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         """Shift the output so that the decoder maps the origin to eta."""
         origin = torch.zeros(self.latent_dim).to(eta)
-        self._brenier_maps[-1].convex.linear.add_(eta - self(origin))
+        self._chain[-1].convex.linear.add_(eta - self(origin))
 
 
 def _one_per_map(name: str, constants: float | Sequence[float], n_maps: int) -> tuple[float, ...]:

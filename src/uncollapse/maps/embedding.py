@@ -92,8 +92,9 @@ class PrincipalDirections(Embedding):
 class LearnedDirections(Embedding):
     """B is trained: the orthonormal factor of a free matrix X = B R, with a positive diagonal in R, so that B'B = I for every X.
 
-    `adapt` starts it at the principal directions of the data; before that it is the zero-padding. (Householder reflections, as in
-    `torch.nn.utils.parametrizations.orthogonal`, take 80 times as long for 64 of 784 dimensions.)
+    `adapt` starts it at the principal directions of the data; before that it is the zero-padding. Where X loses rank, B is still
+    isometric, but its gradient is not finite. (Householder reflections, as in `torch.nn.utils.parametrizations.orthogonal`, take 80
+    times as long for 64 of 784 dimensions.)
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -110,6 +111,13 @@ class LearnedDirections(Embedding):
     def adapt(self, data: np.ndarray) -> None:
         """Start B at data of shape (n, t)."""
         self.free.copy_(_principal_directions(data, self.in_dim))
+
+    @torch.no_grad()
+    def fixed(self) -> PrincipalDirections:
+        """The directions learned so far, no longer trained: for exporters that know no QR decomposition."""
+        embedding = PrincipalDirections(self.in_dim, self.out_dim).to(self.free)
+        embedding.basis.copy_(self.matrix)
+        return embedding
 
 
 EMBEDDINGS: dict[str, type[Embedding]] = {

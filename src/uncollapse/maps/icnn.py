@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
-from uncollapse.maps.network import Weights, brenier_map, preactivations, smooth_leaky, squared_leaky
+from uncollapse.maps.network import Weights, brenier_map, preactivations, share, smooth_leaky, squared, squared_leaky
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 
 # Where skip weights and the layer below cancel, a unit is not scaled up further than to this size.
@@ -26,8 +26,8 @@ class ICNN(Potential):
         G(u)    = w·z_k + a·u,                   w >= 0
 
     h_0 is a squared leaky ReLU and the other h_l are smooth leaky ReLUs. The skip weights A_0 ... A_{k-1} are the rows of one
-    matrix, so that all layers read the input by one matrix product. Non-negative weights are squares of free ones. The curvature
-    has no bound, as the slope of h_0 has none.
+    matrix, so that all layers read the input by one matrix product. Non-negative weights are squares of free ones (see `squared`).
+    The curvature has no bound, as the slope of h_0 has none.
 
     Args:
         dim: dimension of the input.
@@ -58,7 +58,7 @@ class ICNN(Potential):
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.skip)
         first, *skips = torch.split(self.skip, list(self.hidden))
-        z, shifts = squared_leaky(F.linear(v, first[:, :in_dim])), [torch.zeros(self.hidden[0])]
+        z, shifts = squared_leaky(F.linear(v, first[:, :in_dim])), [self.bias.new_zeros(self.hidden[0])]
         for root, skip in zip(self.root_weights, skips, strict=True):
             weight = torch.rand_like(root)
             weight.div_(weight.sum(1, keepdim=True))
@@ -66,10 +66,10 @@ class ICNN(Potential):
             size = s.std(0).clamp(min=SMALLEST_SIZE)
             shifts.append(-s.mean(0) / size)
             skip.div_(size[:, None])
-            root.copy_(weight.div_(size[:, None]).sqrt_())
+            root.copy_(weight.div_(size[:, None]).div_(share(root)).sqrt_())
             z = smooth_leaky(s / size + shifts[-1])
         self.bias.copy_(torch.cat(shifts))
-        self.root_output.uniform_(0, 2 / self.hidden[-1]).sqrt_()
+        self.root_output.uniform_(0, 2 / self.hidden[-1]).div_(share(self.root_output)).sqrt_()
         slope = self.gradient(v)
         size = (slope - slope.mean(0)).square().mean().sqrt()
         self.root_output.div_(size.sqrt())
@@ -84,7 +84,7 @@ class ICNN(Potential):
         """G(u)."""
         top = preactivations(u, None, self.weights)[-1]
         activation = smooth_leaky if len(self.hidden) > 1 else squared_leaky
-        return activation(top) @ self.root_output.square() + u @ self.linear
+        return activation(top) @ squared(self.root_output) + u @ self.linear
 
     def gradient(
         self, v: Float[Tensor, "*batch p"], basis: Float[Tensor, "dim p"] | None = None, strength: float = 0.0

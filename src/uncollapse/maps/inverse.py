@@ -12,6 +12,8 @@ from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from uncollapse.errors import InputError
+
 # A step is taken once the slope along it is at most this share of the slope at its start, or negative.
 SLOPE_SHARE = 0.5
 MAX_HALVINGS = 30
@@ -29,18 +31,29 @@ def newton_cg(f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter
         tol: |f(u) - y| <= tol max(1, |y|) ends the search for a row.
         max_iter: Newton steps.
 
+    Raises:
+        InputError: if y is not finite.
+
     Warns:
         ConvergenceWarning: if some rows did not get there.
     """
-    precise = copy.deepcopy(f).double().requires_grad_(False)
-    targets = y.detach().reshape(-1, y.shape[-1]).double()
+    if not y.isfinite().all():
+        raise InputError("inverse expects finite points, got some that are not: leave them out.")
+    with torch.inference_mode(False), torch.autocast(y.device.type, enabled=False):
+        u = _search(
+            copy.deepcopy(f).double().requires_grad_(False), y.detach().clone().reshape(-1, y.shape[-1]).double(), tol, max_iter
+        )
+    return u.to(y.dtype).reshape(y.shape)
+
+
+def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> Tensor:
     bound = tol * targets.norm(dim=1).clamp(min=1)
     u = torch.zeros_like(targets)
     active = torch.arange(len(u), device=u.device)
     for _ in range(max_iter):
         value, product = _linearised(precise, u[active])
         residual = value - targets[active]
-        going = residual.norm(dim=1) > bound[active]
+        going = ~(residual.norm(dim=1) <= bound[active])
         if not going.all():
             active = active[going]
             if not len(active):
@@ -55,9 +68,9 @@ def newton_cg(f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter
             f"the inverse did not converge for {len(active)} of {len(u)} points: residual {left:.2g} after {max_iter} steps where "
             f"{tol:g} was asked for. Raise max_iter or tol, or give points in the range of the map.",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return u.to(y.dtype).reshape(y.shape)
+    return u
 
 
 def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Extremes(NamedTuple):
-    """The ends of a spectrum, for each point.
+    """The ends of a spectrum, for each point, in float64.
 
     Attributes:
         smallest: eigenvalue of a map's Jacobian, or singular value of a decoder's.
@@ -41,7 +42,6 @@ class Extremes(NamedTuple):
     exact: bool
 
 
-@torch.no_grad()
 def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
     """The dense Jacobian at each row."""
     dense: Tensor = vmap(jacfwd(f))(u)
@@ -50,34 +50,40 @@ def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
 
 def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
     """The extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
-    rows = u.reshape(-1, u.shape[-1])
-    if rows.shape[1] <= MAX_DENSE:
-        spectrum = _in_pieces(lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows)
-        return _shaped(spectrum[:, 0], spectrum[:, -1], True, u)
-    smallest, largest = _iterated(f, rows, _tangent)
-    return _shaped(smallest, largest, False, u)
+    with _precisely(f, u) as (f, rows):
+        if rows.shape[1] <= MAX_DENSE:
+            spectrum = _in_pieces(lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows)
+            return _shaped(spectrum[:, 0], spectrum[:, -1], True, u)
+        return _shaped(*_iterated(f, rows, _tangent), False, u)
 
 
 def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
     """The extreme singular values of the Jacobian of a decoder."""
-    rows = z.reshape(-1, z.shape[-1])
-    if rows.shape[1] <= MAX_DENSE:
-        spectrum = _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)), rows)
-        return _shaped(spectrum[:, -1], spectrum[:, 0], True, z)
-    smallest, largest = _iterated(f, rows, lambda f, z, g: vjp(f, z)[1](_tangent(f, z, g))[0])
-    return _shaped(smallest.clamp(min=0).sqrt(), largest.sqrt(), False, z)
+    with _precisely(f, z) as (f, rows):
+        if rows.shape[1] <= MAX_DENSE:
+            spectrum = _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)), rows)
+            return _shaped(spectrum[:, -1], spectrum[:, 0], True, z)
+        smallest, largest = _iterated(f, rows, lambda f, z, g: vjp(f, z)[1](_tangent(f, z, g))[0])
+        return _shaped(smallest.clamp(min=0).sqrt(), largest.sqrt(), False, z)
 
 
 def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch"]:
-    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another.
+    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another. Not differentiable.
 
     Raises:
         InputError: if the Jacobian has too many columns to be formed.
     """
     if u.shape[-1] > MAX_DENSE:
         raise InputError(f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use jacobian_extremes.")
-    rows = u.reshape(-1, u.shape[-1])
-    return _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows).reshape(u.shape[:-1])
+    with _precisely(f, u) as (f, rows):
+        return _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows).reshape(u.shape[:-1])
+
+
+@contextmanager
+def _precisely(f: nn.Module, u: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
+    """A copy of the map in float64, and the points as rows: rounding must not look like a broken constant."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
+        yield copy.deepcopy(f).double().requires_grad_(False), u.detach().clone().reshape(-1, u.shape[-1]).double()
 
 
 def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:
@@ -100,11 +106,10 @@ def _in_pieces(function: Map, rows: Tensor) -> Tensor:
 
 def _iterated(f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The ends of the spectrum of the symmetric operator g -> product(f, u, g), as Rayleigh quotients, which lie inside it."""
-    double = copy.deepcopy(f).double().requires_grad_(False)
     start = np.random.default_rng(0).normal(size=(rows.shape[1], BLOCK))
-    ends = [_ends(_operator(double, u, product), start) for u in rows.detach().double()]
-    smallest, largest = torch.tensor(ends, dtype=torch.double).T
-    return smallest.to(rows), largest.to(rows)
+    ends = [_ends(_operator(f, u, product), start) for u in rows]
+    smallest, largest = rows.new_tensor(ends).reshape(-1, 2).T
+    return smallest, largest
 
 
 def _operator(f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> LinearOperator:

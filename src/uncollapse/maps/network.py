@@ -9,15 +9,17 @@ With the skip weights of all layers stacked into one matrix A, and A B its restr
 
 There is one mathematics and there are two evaluators: `closed_form`, made of differentiable operations, for transforms,
 compilers and exporters; and a `torch.autograd.Function` for ordinary training, whose backward is a tangent pass and a reverse
-pass written out, in place where it can be. Non-negative weights are squares of the parameters that are called roots.
+pass written out, in place where it can be.
+
+Non-negative weights are squares of the parameters that are called roots, times min(1, 256 / width): were they all plain squares, a
+step of Adam would change the weights of a layer of thousands by a multiple of themselves.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,7 @@ from torch import Tensor
 from uncollapse.maps.embedding import embed, project
 
 LEAK = 0.2  # W21's alpha
+FREE_WIDTH = 256  # up to this width weights are plain squares
 SCRATCH = range(2**18, 2**22)  # numbers that a thread keeps for each purpose; fewer come back warm from any allocator
 
 
@@ -74,34 +77,48 @@ class Weights(NamedTuple):
         return [self.skip.shape[0] - sum(above), *above]
 
 
+def squared(root: Tensor) -> Tensor:
+    """The non-negative weights of a root, whose last dimension is the width of the layer that they weigh."""
+    return root.square() if root.shape[-1] <= FREE_WIDTH else root.square() * share(root)
+
+
+def share(root: Tensor) -> float:
+    """What the squares of a root are multiplied by."""
+    return min(1.0, FREE_WIDTH / root.shape[-1])
+
+
 def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
-    """grad G + L at B v, shape (*batch, t), for v of shape (*batch, p).
+    """grad G(B v) + L B v, shape (*batch, t), for v of shape (*batch, p).
+
+    Under autocast matrix products have its type, all but those of the L term.
 
     Args:
-        v: input coordinates.
+        v: input coordinates, of the weights' type.
         basis: B, shape (t, p); None pads v with zeros.
         strength: L.
         weights: of G.
     """
-    if _needs_differentiable_operations(v):
+    if v.is_meta or _is_transformed():
         return closed_form(v, basis, strength, weights)
     if v.ndim != 2:
         return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(*v.shape[:-1], weights.skip.shape[1])
-    if not torch.is_grad_enabled():
-        return _evaluate(v, basis, strength, weights, keep=False)[0]
     *single, roots = weights
-    value: Tensor = _BrenierMap.apply(v, basis, strength, *single, *roots)  # type: ignore[no-untyped-call]
+    kind = _working_type(v)
+    with _without_autocast(v):  # `kind` says it all, and operations in place would not follow autocast
+        if not torch.is_grad_enabled():
+            return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
+        value: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
     return value
 
 
 def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
     """`brenier_map` by differentiable operations alone."""
     first, *above = preactivations(v, basis, weights)
-    cotangent = weights.root_output.square()
+    cotangent = squared(weights.root_output)
     deltas = []
     for s, root in zip(reversed(above), reversed(weights.roots), strict=True):
         deltas.append(smooth_leaky_derivative(s) * cotangent)
-        cotangent = deltas[-1] @ root.square()
+        cotangent = deltas[-1] @ squared(root)
     deltas.append(squared_leaky_derivative(first) * cotangent)
     gradient = F.linear(torch.cat(deltas[::-1], -1), weights.skip.T, weights.linear)
     return gradient + strength * embed(v, basis, weights.skip.shape[1])
@@ -112,18 +129,17 @@ def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Te
     first, *above = torch.split(F.linear(v, _restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1)
     layers, activation = [first], squared_leaky
     for root, s in zip(weights.roots, above, strict=True):
-        layers.append(s + F.linear(activation(layers[-1]), root.square()))
+        layers.append(s + F.linear(activation(layers[-1]), squared(root)))
         activation = smooth_leaky
     return layers
 
 
-def _needs_differentiable_operations(v: Tensor) -> bool:
-    """Whether a transform, a compiler, an exporter or forward-mode differentiation looks on, or there are only shapes."""
+def _is_transformed() -> bool:
+    """Whether a compiler, an exporter, a transform or forward-mode differentiation looks on."""
     return (
-        v.is_meta
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad.unpack_dual(v).tangent is not None  # type: ignore[no-untyped-call]
+        or torch.autograd.forward_ad._current_level >= 0
     )
 
 
@@ -144,19 +160,24 @@ def _working_type(v: Tensor) -> torch.dtype:
     return v.dtype
 
 
+def _without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def _evaluate(
-    v: Tensor, basis: Tensor | None, strength: float, weights: Weights, keep: bool
-) -> tuple[Tensor, torch.dtype, list[int], tuple[Tensor, ...]]:
-    """The value, the type and the widths that were worked with, and what the backward pass wants to have kept.
+    v: Tensor, basis: Tensor | None, strength: float, weights: Weights, kind: torch.dtype, keep: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The value, and what the backward pass wants to have kept.
 
     The factor 2 in the slope of layer 0 goes into the matrix products: `half_slope` is h_0' / 2, and `c[0]` holds 2 c_0. The place
     of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
     """
-    kind, widths, n = _working_type(v), weights.widths, len(weights.roots)
+    widths, n = weights.widths, len(weights.roots)
     matrices, a, c = (
-        [root.square().to(kind) for root in weights.roots],
+        [squared(root).to(kind) for root in weights.roots],
         weights.skip.to(kind),
-        [weights.root_output.square().to(kind)],
+        [squared(weights.root_output).to(kind)],
     )
     buffer = F.linear(v.to(kind), _restrict(a, basis, v.shape[1]), weights.bias.to(kind))
     s = buffer.split_with_sizes(widths, 1)
@@ -178,77 +199,84 @@ def _evaluate(
     value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
     reached, step = (_first(value, v.shape[1]), v) if basis is None else (value, embed(v, basis, value.shape[1]))
     reached.add_(step, alpha=strength)
-    return value, kind, widths, (half_slope, *z, *s[1:], *c)
+    return value, (half_slope, *z, *s[1:], *c)
 
 
 class _BrenierMap(torch.autograd.Function):
     """`brenier_map` of rows, with its backward by hand; the names are those of the module's docstring and of `_evaluate`."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, basis: Tensor | None, strength: float, *parameters: Tensor) -> Tensor:
-        ctx.strength = strength
+    def forward(ctx: Any, v: Tensor, basis: Tensor | None, strength: float, kind: torch.dtype, *parameters: Tensor) -> Tensor:
         skip, bias, linear, root_output, *roots = parameters
         weights = Weights(skip, bias, linear, root_output, tuple(roots))
-        value, ctx.kind, ctx.widths, state = _evaluate(v, basis, strength, weights, keep=True)
+        value, state = _evaluate(v, basis, strength, weights, kind, keep=True)
+        ctx.strength, ctx.kind, ctx.widths = strength, kind, weights.widths
         ctx.save_for_backward(v, basis, *parameters, *state)
         return value
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        saved, n, needed = ctx.saved_tensors, len(ctx.widths) - 1, ctx.needs_input_grad
-        inputs, (half_slope, *state) = saved[: n + 6], saved[n + 6 :]
-        if torch.is_grad_enabled():  # a second derivative is asked for
-            return _differentiate(inputs, ctx.strength, needed, g)
-        kind, (v, basis, skip, _, _, root_output, *roots) = ctx.kind, inputs
-        z, c = state[: max(n, 1)], state[-n - 1 :]
-        sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
-        matrices, wants_weights = [root.square().to(kind) for root in roots], any(needed[3:])
-        a, low_g = skip.to(kind), g.to(kind)
+        with _without_autocast(g):
+            # A second derivative may be asked for, or many cotangents may come at once (`is_grads_batched`).
+            if torch.is_grad_enabled() or _is_transformed() or torch._C._dispatch_keys(g).has("Batched"):
+                return _differentiate(ctx, g)
+            return _backward(ctx, g)
 
-        # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
-        # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
-        buffer = torch.mm(low_g, a.T, out=_scratch("tangents", low_g, (len(g), len(a))))
-        deltas = _scratch("deltas", buffer)
-        t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
-        e = torch.mul(half_slope, t[0], out=d[0])
-        for layer, matrix in enumerate(matrices, 1):
-            t[layer].addmm_(e, matrix.T, alpha=2 if layer == 1 else 1)
-            e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
-        output_bar = e.sum(0).mul_(root_output).mul_(2 if n else 4)
 
-        # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1}.
-        q: Tensor | None = None
-        roots_bar: list[Tensor | None] = [None] * n
-        for layer in range(n, 0, -1):
-            r = t[layer].mul_(c[layer] * (1 - LEAK))
-            _sigmoid_backward(r, sigma[layer], grad_input=r)
-            if q is not None:
-                r.addcmul_(_slope(sigma[layer]), q)
-            _slope(sigma[layer], out=d[layer]).mul_(c[layer])
-            if wants_weights:
-                matrix_bar = torch.addmm(matrices[layer - 1], r.T, z[layer - 1], beta=0, alpha=2)
-                matrix_bar.addmm_(d[layer].T, d[layer - 1], alpha=4 if layer == 1 else 2)
-                roots_bar[layer - 1] = matrix_bar.mul_(roots[layer - 1])
-            q = torch.mm(r, matrices[layer - 1], out=d[layer - 1])
-        _leaky_backward(t[0].mul_(c[0]), half_slope, LEAK**2, False, grad_input=t[0])
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    saved, n, needed = ctx.saved_tensors, len(ctx.widths) - 1, ctx.needs_input_grad
+    (v, basis, skip, _, _, root_output, *roots), (half_slope, *state) = saved[: n + 6], saved[n + 6 :]
+    kind = ctx.kind
+    z, c = state[: max(n, 1)], state[-n - 1 :]
+    sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
+    matrices, wants_weights = [squared(root).to(kind) for root in roots], any(needed[4:])
+    a, low_g = skip.to(kind), g.to(kind)
+
+    # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
+    # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
+    buffer = torch.mm(low_g, a.T, out=_scratch("tangents", low_g, (len(g), len(a))))
+    deltas = _scratch("deltas", buffer)
+    t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
+    e = torch.mul(half_slope, t[0], out=d[0])
+    for layer, matrix in enumerate(matrices, 1):
+        t[layer].addmm_(e, matrix.T, alpha=2 if layer == 1 else 1)
+        e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
+    output_bar = e.sum(0).mul_(root_output).mul_((2 if n else 4) * share(root_output))
+
+    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1}.
+    q: Tensor | None = None
+    roots_bar: list[Tensor | None] = [None] * n
+    for layer in range(n, 0, -1):
+        r = t[layer].mul_(c[layer] * (1 - LEAK))
+        _sigmoid_backward(r, sigma[layer], grad_input=r)
         if q is not None:
-            t[0].addcmul_(half_slope, q, value=2)
+            r.addcmul_(_slope(sigma[layer]), q)
+        _slope(sigma[layer], out=d[layer]).mul_(c[layer])
+        if wants_weights:
+            root = roots[layer - 1]
+            matrix_bar = torch.addmm(matrices[layer - 1], r.T, z[layer - 1], beta=0, alpha=2 * share(root))
+            matrix_bar.addmm_(d[layer].T, d[layer - 1], alpha=(4 if layer == 1 else 2) * share(root))
+            roots_bar[layer - 1] = matrix_bar.mul_(root)
+        q = torch.mm(r, matrices[layer - 1], out=d[layer - 1])
+    _leaky_backward(t[0].mul_(c[0]), half_slope, LEAK**2, False, grad_input=t[0])
+    if q is not None:
+        t[0].addcmul_(half_slope, q, value=2)
 
-        v_bar = basis_bar = None
-        if needed[0]:
-            v_bar = (buffer @ _restrict(a, basis, v.shape[1])).to(g.dtype)
-            v_bar.add_(project(g, basis, v.shape[1]), alpha=ctx.strength)
-        if not (wants_weights or needed[1]):
-            return v_bar, *[None] * (n + 6)
-        torch.mul(half_slope, c[0], out=d[0])
-        skip_bar = deltas.T @ low_g
-        if basis is None:
-            _first(skip_bar, v.shape[1]).addmm_(buffer.T, v.to(kind))
-        else:
-            reached = buffer.T @ v.to(kind)  # the cotangent of A B
-            skip_bar.addmm_(reached, basis.T.to(kind))
-            basis_bar = (a.T @ reached).to(g.dtype).add_(g.T @ v, alpha=ctx.strength) if needed[1] else None
-        return v_bar, basis_bar, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
+    v_bar = basis_bar = None
+    if needed[0]:
+        v_bar = (buffer @ _restrict(a, basis, v.shape[1])).to(g.dtype)
+        v_bar.add_(project(g, basis, v.shape[1]), alpha=ctx.strength)
+    if not (wants_weights or needed[1]):
+        return v_bar, *[None] * (n + 7)
+    torch.mul(half_slope, c[0], out=d[0])
+    skip_bar = deltas.T @ low_g
+    if basis is None:
+        _first(skip_bar, v.shape[1]).addmm_(buffer.T, v.to(kind))
+    else:
+        reached = buffer.T @ v.to(kind)  # the cotangent of A B
+        skip_bar.addmm_(reached, basis.T.to(kind))
+        basis_bar = (a.T @ reached).to(g.dtype).add_(g.T @ v, alpha=ctx.strength) if needed[1] else None
+    return v_bar, basis_bar, None, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -275,22 +303,22 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
     return flat[:size].view(shape)
 
 
-@cache
-def _leak(kind: torch.dtype) -> Tensor:
-    """LEAK as a tensor of no dimension, which any device takes."""
-    return torch.tensor(LEAK, dtype=kind, device="cpu")
-
-
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
     """h_l' above layer 0."""
-    return torch.add(_leak(sigma.dtype), sigma, alpha=1 - LEAK, out=out)
+    return torch.mul(sigma, 1 - LEAK, out=out).add_(LEAK)
 
 
-def _differentiate(inputs: Sequence[Tensor], strength: float, needed: Sequence[bool], g: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """The backward of `closed_form`, as differentiable operations."""
-    v, basis, skip, bias, linear, root_output, *roots = inputs
-    tensors = (v, basis, None, skip, bias, linear, root_output, *roots)
-    value = closed_form(v, basis, strength, Weights(skip, bias, linear, root_output, tuple(roots)))
-    wanted = [tensor for tensor, is_needed in zip(tensors, needed, strict=True) if is_needed and tensor is not None]
-    found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
-    return tuple(next(found) if is_needed else None for is_needed in needed)
+    v, basis, *parameters = ctx.saved_tensors[: len(ctx.widths) + 5]
+    with torch.enable_grad():
+        # Aliases, or what one input owes to another would be counted here and once more by whoever called.
+        v, basis = v.view_as(v), basis if basis is None else basis.view_as(basis)
+        skip, bias, linear, root_output, *roots = parameters = [tensor.view_as(tensor) for tensor in parameters]
+        value = closed_form(v, basis, ctx.strength, Weights(skip, bias, linear, root_output, tuple(roots)))
+        tensors: list[Any] = [v, basis, None, None, *parameters]
+        wanted = [
+            tensor for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True) if is_needed and tensor is not None
+        ]
+        found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
+    return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad)

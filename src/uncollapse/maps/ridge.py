@@ -14,17 +14,15 @@ from uncollapse.maps.embedding import embed
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 from uncollapse.maps.precision import exact_product
 
-# Keeps 0 / 0 out of the weights, where directions have shrunk to nothing.
-SMALL = 1e-12
-
 
 class RidgeSum(Potential):
     r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and a smooth convex h of curvature 0 < h'' < 1.
 
     h(s) = (s^2 + s r + asinh(s)) / 4 with r = sqrt(1 + s^2), so that h' = (s + r) / 2 is a smooth ReLU.
 
-    With `max_curvature` = M the weights are w_j = M q_j / sum_k |a_j·a_k| q_k for free q >= 0, and no eigenvalue of the Hessian
-    A' diag(w h'') A exceeds M: A A' <= diag(M / w) as the difference, scaled by sqrt(q) on both sides, is diagonally dominant.
+    The weights are squares q of free ones. With `max_curvature` = M they are w_j = M q_j / (M + sum_k |a_j·a_k| q_k) instead, and
+    no eigenvalue of the Hessian A' diag(w h'') A exceeds M: A A' <= diag(M / w), as the difference, scaled by q on both sides, is
+    diagonally dominant. The sums take one product A A' in every pass.
 
     Args:
         dim: dimension of the input.
@@ -46,16 +44,15 @@ class RidgeSum(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Ridges of unit slope through the inputs; w sets the size, or M does."""
+        """Ridges of unit slope through the inputs; q sets the size, as far as M allows."""
         in_dim = self.dim if in_dim is None else in_dim
         self.directions.copy_(unit_rows(len(self.directions), self.dim, in_dim))
         nn.init.normal_(self.bias)
         nn.init.ones_(self.root_weight)
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.directions)
-        if self.max_curvature == inf:
-            slope = self.gradient(v)
-            self.root_weight.div_((slope - slope.mean(0)).square().mean().sqrt().sqrt())
+        slope = F.linear(_slope(F.linear(v, self.directions[:, :in_dim], self.bias)), self.directions.T)
+        self.root_weight.div_((slope - slope.mean(0)).square().mean().sqrt().sqrt())
         self.linear.copy_(-self.gradient(v).mean(0))
 
     def weights(self) -> Float[Tensor, "units"]:
@@ -64,12 +61,12 @@ class RidgeSum(Potential):
         if self.max_curvature == inf:
             return free
         overlaps = exact_product(exact_product(self.directions, self.directions.T).abs(), free)
-        return self.max_curvature * free / (overlaps + SMALL)
+        return self.max_curvature * free / (self.max_curvature + overlaps)
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         """G(u)."""
         s = F.linear(u, self.directions, self.bias)
-        ridges = (s.square() + s * (1 + s.square()).sqrt() + s.asinh()) / 4
+        ridges = (2 * s * _slope(s) + s.asinh()) / 4
         return ridges @ self.weights() + u @ self.linear
 
     def gradient(
@@ -78,7 +75,11 @@ class RidgeSum(Potential):
         """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         inward = self.directions[:, : v.shape[-1]] if basis is None else self.directions @ basis
         s = F.linear(v, inward, self.bias)
-        size = s.abs() + (1 + s.square()).sqrt()
-        slope = torch.where(s < 0, 0.5 / size, size / 2)  # s + r would lose its digits where s is far below 0
-        gradient = F.linear(slope * self.weights(), self.directions.T, self.linear)
+        gradient = F.linear(_slope(s) * self.weights(), self.directions.T, self.linear)
         return gradient + strength * embed(v, basis, self.dim)
+
+
+def _slope(s: Tensor) -> Tensor:
+    """h'; the plain s + r would lose its digits where s is far below 0."""
+    size = s.abs() + (1 + s.square()).sqrt()
+    return torch.where(s < 0, 0.5 / size, size / 2)
