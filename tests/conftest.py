@@ -26,6 +26,10 @@ class LinearDecoder(Decoder):
     def constant(self):
         return float(torch.linalg.svdvals(self.weight.detach()).min())
 
+    @property
+    def information_constant(self):
+        return self.constant
+
     def forward(self, z):
         return z @ self.weight.T + self.bias
 

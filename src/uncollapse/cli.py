@@ -211,8 +211,9 @@ def certify(
     json: Annotated[
         Path | None, typer.Option(help="Where the numbers go, example by example.", show_default="certificate.json in the run")
     ] = None,
-    n_samples: Annotated[int, typer.Option(min=2, help="Draws of the latents, from the prior and for each example.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws from the prior.")] = 0,
+    n_samples: Annotated[int, typer.Option(min=2, help="Draws of the latents from the prior.")] = 64,
+    n_importance: Annotated[int, typer.Option(min=2, help="Draws of the latents for the posterior of each example.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the draws from the prior.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Compute what a decoder's constant guarantees on data: bounds that are theorems, beside what they bound."""
@@ -225,7 +226,7 @@ def certify(
     _check_outputs(run, [path], overwrite)
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
-    certificate = uc.certify(estimator, part.table(), name=run.name, n_samples=n_samples, seed=seed)
+    certificate = uc.certify(estimator, part.table(), name=run.name, n_samples=n_samples, n_importance=n_importance, seed=seed)
     typer.echo(repr(certificate))
     certificate.to_json(path, overwrite)
     typer.echo(f"\nwritten: {path}")

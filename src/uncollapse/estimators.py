@@ -406,9 +406,10 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
     if given != "auto":
         raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
     if type(family) is not Gaussian:
+        instead = "set inverse_lipschitz instead" if family.fills_space else "its link would undo any constant"
         raise InputError(
-            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is known, got {family.name!r}: set "
-            "inverse_lipschitz instead, and read the information off uc.diagnose."
+            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is known, got {family.name!r}: "
+            f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
         )
     if parameters["between"]:
         raise InputError(

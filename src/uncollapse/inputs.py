@@ -64,6 +64,12 @@ def check_count(name: str, count: Any, at_least: int = 1) -> None:
         raise InputError(f"{name} expects {what}, got {count!r}.")
 
 
+def check_seed(name: str, seed: Any) -> None:
+    """Raise `InputError` unless the seed is an integer from 0 to 2^32 - 1."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
+        raise InputError(f"{name} expects an integer from 0 to 2^32 - 1, got {seed!r}.")
+
+
 def _remedy(message: str) -> str:
     if "is expecting" in message:
         return ": give the same columns as in fit."

@@ -32,14 +32,14 @@ class PriorScores:
     Attributes:
         squared_scores: |grad_z log p(x|z)|^2, shape (draws, n).
         squared_bounds: L1^2 |R|^2, shape (draws, n).
-        mean_score: the mean over rows of grad_z log p(x|z), shape (draws, l).
-        mean_residual: the mean over rows of R; shape (draws, l), or (draws, t) where f1 is the whole decoder.
+        mean_scores: the mean over rows of grad_z log p(x|z), shape (draws, l).
+        mean_residuals: L1 times the mean over rows of R, shape (draws, l).
     """
 
     squared_scores: np.ndarray
     squared_bounds: np.ndarray
-    mean_score: np.ndarray
-    mean_residual: np.ndarray
+    mean_scores: np.ndarray
+    mean_residuals: np.ndarray
 
 
 def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64, seed: int = 0) -> Estimate:
@@ -76,47 +76,54 @@ def prior_scores(model: VAE, rows: np.ndarray, z: Tensor) -> PriorScores:
         rows: shape (n, data_dim), as the family observes them.
         z: shape (draws, l).
     """
-    chunks = (_jacobians(model, chunk) for chunk in torch.split(z, CHUNK))
-    pieces = [_scores_of_draw(model, rows, *draw) for chunk in chunks for draw in zip(*chunk, strict=True)]
-    return PriorScores(*(np.stack(part) for part in zip(*pieces, strict=True)))
+    inner, outer, expectation = _jacobians(model, z)
+    squares = torch.empty(2, len(z), len(rows), dtype=z.dtype)
+    total = torch.zeros_like(expectation[0])
+    size = max(1, MAX_NUMBERS // expectation.shape[1])
+    for start in range(0, len(rows), size):
+        statistic = model.family.sufficient(to_device(model, rows[start : start + size]))
+        total += statistic.sum(0)
+        for draw in range(len(z)):
+            residual = statistic - expectation[draw]
+            residual = residual if outer is None else residual @ outer[draw]
+            squares[0, draw, start : start + size] = (residual @ inner[draw]).square().sum(1)
+            squares[1, draw, start : start + size] = residual.square().sum(1)
+    first_constant = model.decoder.first_constant
+    mean = total / len(rows) - expectation
+    mean = mean if outer is None else torch.einsum("st,stl->sl", mean, outer)
+    mean_score = torch.einsum("sl,slk->sk", mean, inner)
+    parts = (squares[0], first_constant**2 * squares[1], mean_score, first_constant * mean)
+    return PriorScores(*(part.cpu().double().numpy() for part in parts))
 
 
-def _jacobians(model: VAE, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """At each z: the Jacobian of the first map, that of the rest up to natural parameters, and E[T(x)|z]."""
+def _jacobians(model: VAE, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """At each z: the Jacobian of the first map, that of the rest up to natural parameters (None if nothing is left), E[T(x)|z]."""
     decoder, link = model.decoder, model.family.link
     v = decoder.first(z)
-    inner, outer = vmap(jacfwd(decoder.first))(z), vmap(jacfwd(lambda v: link(decoder.rest(v))))(v)
-    return inner, outer, model.family.expectation(link(decoder.rest(v)))
-
-
-def _scores_of_draw(model: VAE, rows: np.ndarray, inner: Tensor, outer: Tensor, expectation: Tensor) -> list[np.ndarray]:
-    size = max(1, MAX_NUMBERS // len(expectation))
-    residual = torch.cat(
-        [
-            (model.family.sufficient(to_device(model, rows[start : start + size])) - expectation) @ outer
-            for start in range(0, len(rows), size)
-        ]
-    )
-    score, bound = residual @ inner, model.decoder.first_constant**2 * residual.square().sum(1)
-    return [part.cpu().double().numpy() for part in (score.square().sum(1), bound, score.mean(0), residual.mean(0))]
+    inner, outer = vmap(jacfwd(decoder.first), chunk_size=CHUNK), vmap(jacfwd(lambda v: link(decoder.rest(v))), chunk_size=CHUNK)
+    return inner(z), None if decoder.is_one_map else outer(v), model.family.expectation(link(decoder.rest(v)))
 
 
 @dataclass(frozen=True)
 class PosteriorScores:
     """What draws from the true posteriors, by self-normalised importance weights on draws from q(z|x), say of each row.
 
+    All of shape (n,). Where the weights rest on few draws, all of this is worthless.
+
     Attributes:
-        divergence: F(p(z|x) || p(z)) = E_p(z|x) |grad_z log p(x|z)|^2 (K23 remark 3.5), shape (n,).
-        standard_error: of the divergence, shape (n,).
-        bound: E_p(z|x) L1^2 |R|^2, which it cannot fall below, shape (n,).
-        kl_nats: KL(p(z|x) || p(z)), shape (n,).
-        effective_sample_size: of the weights, shape (n,).
+        divergence: F(p(z|x) || p(z)) = E_p(z|x) |grad_z log p(x|z)|^2 (K23 remark 3.5).
+        divergence_error: its standard error.
+        bound: E_p(z|x) L1^2 |R|^2, which the divergence cannot fall below.
+        kl_nats: KL(p(z|x) || p(z)).
+        kl_error: its standard error.
+        effective_sample_size: of the weights.
     """
 
     divergence: np.ndarray
-    standard_error: np.ndarray
+    divergence_error: np.ndarray
     bound: np.ndarray
     kl_nats: np.ndarray
+    kl_error: np.ndarray
     effective_sample_size: np.ndarray
 
 
@@ -147,12 +154,14 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
     log_weights = log_likelihood + log_ratio
     weights = log_weights.softmax(0)
     squares = score.square().sum(-1)
-    divergence = (weights * squares).sum(0)
+    divergence, mean = (weights * squares).sum(0), (weights * log_likelihood).sum(0)
     parts = (
         divergence,
         (weights * (squares - divergence)).square().sum(0).sqrt(),
         model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
-        (weights * log_likelihood).sum(0) - (log_weights.logsumexp(0) - math.log(len(noise))),
+        mean - (log_weights.logsumexp(0) - math.log(len(noise))),
+        # By linearisation of both terms in the draws.
+        (weights * (log_likelihood - mean - 1) + 1 / len(noise)).square().sum(0).sqrt(),
         1 / weights.square().sum(0),
     )
     return [part.cpu().double().numpy() for part in parts]

@@ -81,7 +81,7 @@ def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> f
 def model_information_floor(model: VAE) -> float | None:
     """The information floor of a model, in nats; None where it is not proved (other families than the Gaussian, three maps)."""
     constant = model.decoder.information_constant
-    if constant is None or not isinstance(model.family, Gaussian):
+    if constant is None or type(model.family) is not Gaussian:
         return None
     prior = model.prior()
     # Natural parameters are means in units of the noise, hence a scale of 1.

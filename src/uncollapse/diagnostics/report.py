@@ -26,7 +26,7 @@ from uncollapse.diagnostics.collapse import (
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.diagnostics.summary import Fitted, summary_json, summary_table, summary_text
+from uncollapse.diagnostics.summary import Fitted, as_fitted, summary_json, summary_table, summary_text
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
@@ -164,7 +164,7 @@ def diagnose(
     'healthy'
     """
     check_count("n_importance", n_importance)
-    raw = model.check_rows(X)
+    raw = as_fitted(model).check_rows(X)
     classes = _check_labels(labels, len(raw))
     if len(raw) < 2:
         raise InputError(f"a diagnosis expects at least 2 rows, got {len(raw)}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -10,37 +12,43 @@ from uncollapse.models import VAE, to_device
 
 # Latents of more dimensions have no grid.
 MAX_SMOOTHED_DIM = 2
-POINTS = {1: 4096, 2: 256}  # of the grid, in each dimension
-HALF_WIDTH = 8.0  # of the grid, in posterior standard deviations after the most smoothing
-N_TIMES = 24
+POINTS = {1: 4096, 2: 256}  # of a grid, in each dimension
+PER_DEVIATION = {1: 16, 2: 4}  # points in a posterior standard deviation
+HALF_WIDTH = 8.0  # of the grid, in standard deviations after the most smoothing
+PRIOR_HALF_WIDTH = 9.0  # of a grid over the prior
+MAX_MASS_OUTSIDE = 1e-3
+N_TIMES = 48
 
 
 def smoothed_kl_bound(model: VAE, row: np.ndarray) -> float:
-    """A lower bound on KL(p(z|x) || p(z)) for one row, in nats: delta epsilon / 2, for the best delta.
+    """A lower bound on KL(p(z|x) || p(z)) for one row, in nats: half the integral of F(p_t(z|x) || p_t(z)) over t in [0, delta].
 
-    With p_t the convolution of p with N(0, t), the proposition asks that F(p_t(z|x) || p_t(z)) >= epsilon for all t in
-    [0, delta]. It is checked by quadrature on a grid of z, for a grid of t; hence l <= 2.
+    p_t is the convolution of p with N(0, t). By de Bruijn's identity the integral is what the KL loses up to delta; the proposition
+    goes on to the least F times delta, which is less. F is computed by quadrature on a grid of z, hence l <= 2, and integrated as a
+    lower sum over a grid of t.
 
     Args:
         model: with a standard normal prior, in float64.
         row: shape (data_dim,), as the family observes it.
 
     Returns:
-        The bound; 0 if the condition cannot be met on the grid.
+        The bound; NaN where the grid does not hold the posterior: too elongated, or with mass elsewhere as far as a grid over the
+        prior can see.
     """
     centre, deviation = _whereabouts(model, row)
-    dim = len(centre)
-    # Narrow posteriors need a fine grid, which then ends early: the smoothing must stay inside it.
-    spacing = deviation.min() / (4 if dim == 2 else 16)
-    half = spacing * POINTS[dim] / 2
-    most = (half / HALF_WIDTH) ** 2 - deviation.max() ** 2
-    if most <= 0:
-        return 0.0
-    axes = [middle + spacing * (np.arange(POINTS[dim]) - POINTS[dim] / 2) for middle in centre]
-    density = _posterior_density(model, row, np.stack(np.meshgrid(*axes, indexing="ij"), -1), spacing)
-    times = np.concatenate([[0.0], np.geomspace(most / 1e4, most, N_TIMES)])
+    n_points = POINTS[len(centre)]
+    spacing = deviation.min() / PER_DEVIATION[len(centre)]
+    most = (spacing * n_points / 2 / HALF_WIDTH) ** 2 - deviation.max() ** 2
+    if not most > 4 * spacing**2:
+        return math.nan
+    axes = [middle + spacing * (np.arange(n_points) - n_points / 2) for middle in centre]
+    density = _grid_density(model, row, axes)
+    if density is None:
+        return math.nan
+    # Below a point's width nothing is smoothed.
+    times = np.concatenate([[0.0], np.geomspace(spacing**2, most, N_TIMES)])
     divergences = np.array([_divergence(density, axes, spacing, time) for time in times])
-    return float((times * np.minimum.accumulate(divergences)).max() / 2)
+    return float((np.diff(times) * np.minimum(divergences[:-1], divergences[1:])).sum() / 2)
 
 
 def _whereabouts(model: VAE, row: np.ndarray, n_samples: int = 512, rounds: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -60,13 +68,30 @@ def _whereabouts(model: VAE, row: np.ndarray, n_samples: int = 512, rounds: int 
     return centre, deviation
 
 
-def _posterior_density(model: VAE, row: np.ndarray, grid: np.ndarray, spacing: float) -> np.ndarray:
-    """p(z|x) on the grid, normalised there."""
-    x, points = to_device(model, row[None]), torch.as_tensor(grid.reshape(-1, grid.shape[-1]))
+def _grid_density(model: VAE, row: np.ndarray, axes: list[np.ndarray]) -> np.ndarray | None:
+    """p(z|x) on the grid, normalised there; None if there is mass elsewhere."""
+    dim, spacing = len(axes), axes[0][1] - axes[0][0]
+    wide = np.linspace(-PRIOR_HALF_WIDTH, PRIOR_HALF_WIDTH, POINTS[dim])
+    everywhere = np.stack(np.meshgrid(*[wide] * dim, indexing="ij"), -1).reshape(-1, dim)
+    outside = everywhere[~np.all([(axis[0] <= z) & (z <= axis[-1]) for axis, z in zip(axes, everywhere.T, strict=True)], axis=0)]
+    inside = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
+    log_inside, log_outside = _log_joint(model, row, inside), _log_joint(model, row, outside)
+    top = max(log_inside.max(), log_outside.max(initial=-math.inf))
+    mass = np.exp(log_inside - top).sum() * spacing**dim
+    elsewhere = np.exp(log_outside - top).sum() * (wide[1] - wide[0]) ** dim
+    if not elsewhere <= MAX_MASS_OUTSIDE * (mass + elsewhere):
+        return None
+    return np.asarray(np.exp(log_inside - top) / mass).reshape([len(axis) for axis in axes])
+
+
+def _log_joint(model: VAE, row: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """log p(x, z) at points z, shape (n, l)."""
+    if not len(points):
+        return np.empty(0)
+    x = to_device(model, row[None])
     with torch.no_grad():
-        log_p = torch.cat([model.likelihood(z).log_prob(x) + model.prior().log_prob(z) for z in torch.split(points, 4096)])
-    density = (log_p - log_p.max()).exp().numpy().reshape(grid.shape[:-1])
-    return np.asarray(density / (density.sum() * spacing ** grid.shape[-1]))
+        pieces = [model.likelihood(z).log_prob(x) + model.prior().log_prob(z) for z in torch.split(torch.as_tensor(points), 4096)]
+    return np.asarray(torch.cat(pieces).numpy())
 
 
 def _divergence(density: np.ndarray, axes: list[np.ndarray], spacing: float, time: float) -> float:

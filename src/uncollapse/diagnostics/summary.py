@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.errors import InputError
 from uncollapse.models import VAE
 
 
@@ -22,6 +23,14 @@ class Fitted(Protocol):
 
     def check_rows(self, X: Any) -> np.ndarray:
         """Rows as float32, or an `InputError`."""
+
+
+def as_fitted(model: Any) -> Fitted:
+    """The model itself, or an `InputError` if it is not a fitted estimator."""
+    if not (hasattr(model, "check_rows") and hasattr(model, "model_")):
+        raise InputError(f"expected a fitted estimator of this package, got {type(model).__name__}: call fit first.")
+    fitted: Fitted = model
+    return fitted
 
 
 def summary_table(estimates: Mapping[str, Estimate | None], meanings: Mapping[str, str]) -> pd.DataFrame:

@@ -81,15 +81,6 @@ class Family(nn.Module, ABC):
         """t = d k, the number of natural parameters of data with d columns."""
         return data_dim * self.parameters_per_column
 
-    def least_residual(self, statistic: Float[Tensor, "*batch t"], slope: float) -> Float[Tensor, "*batch t"]:
-        """The least of E (T - E[T | c + slope z])^2 over c, for z ~ N(0, 1) and each coordinate of T (for K23 corollary 3.6).
-
-        0 where T lies on the border of the mean's domain, as for binary data, since c may go to infinity; a family that knows no
-        better says 0 as well.
-        """
-        del slope
-        return torch.zeros_like(statistic)
-
     def by_column(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d k"]:
         """The natural parameters of each column, or the statistics."""
         k = self.parameters_per_column

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 from torch.distributions import Beta as BetaDistribution
 from torch.distributions import Distribution, Independent, constraints
@@ -40,16 +39,6 @@ class ContinuousBernoulli(Family):
             below = _continuous_bernoulli_mean(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return ((low + high) / 2).to(expectation.dtype)
-
-    def least_residual(self, statistic: Float[Tensor, "*batch t"], slope: float) -> Float[Tensor, "*batch t"]:
-        """By quadrature over z, on a grid of c."""
-        nodes, weights = (torch.as_tensor(part).to(statistic) for part in hermegauss(64))
-        c = torch.linspace(-100, 100, 2001).to(statistic) * (1 + slope)
-        mean = _continuous_bernoulli_mean(c[:, None] + slope * nodes)
-        first, second = (power @ weights / weights.sum() for power in (mean, mean.square()))
-        # E (T - m)^2 = T^2 - 2 T E[m] + E[m^2], row by row, as the grid is large.
-        rows = [(row[:, None].square() - 2 * row[:, None] * first + second).amin(1) for row in statistic.flatten(0, -2)]
-        return torch.stack(rows).reshape(statistic.shape).clamp(min=0)
 
     def check(self, data: np.ndarray) -> None:
         check_unit_interval(self, data)

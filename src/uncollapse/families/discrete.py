@@ -156,10 +156,6 @@ class Poisson(_Counts):
     def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return expectation.clamp(min=MEAN_MARGIN).log()
 
-    def least_residual(self, statistic: Float[Tensor, "*batch t"], slope: float) -> Float[Tensor, "*batch t"]:
-        """T^2 (1 - exp(-slope^2)), where the rate at the best c has the mean T exp(-slope^2)."""
-        return statistic.square() * -math.expm1(-(slope**2))
-
 
 class NegativeBinomial(_Counts):
     """Counts of more than a Poisson's variance: mean m, variance m + m^2 / r.

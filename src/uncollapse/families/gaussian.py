@@ -72,10 +72,6 @@ class Gaussian(Family):
     def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return expectation
 
-    def least_residual(self, statistic: Float[Tensor, "*batch t"], slope: float) -> Float[Tensor, "*batch t"]:
-        """The variance of slope z, at c = T."""
-        return torch.full_like(statistic, slope**2)
-
     def adapt(self, data: np.ndarray) -> None:
         deviation = _deviation(data)
         with torch.no_grad():

@@ -20,7 +20,12 @@ class Decoder(nn.Module, ABC):
     @property
     def information_constant(self) -> float | None:
         """The constant for which the information floor is proved, or None where it is not."""
-        return self.constant
+        return None
+
+    @property
+    def is_one_map(self) -> bool:
+        """Whether the decoder is one Brenier map, so that its own Jacobian is symmetric."""
+        return False
 
     @property
     def first_constant(self) -> float:

@@ -107,6 +107,11 @@ class InverseLipschitzDecoder(Decoder):
         return self.constant if len(self.maps) <= 2 else None
 
     @property
+    def is_one_map(self) -> bool:
+        """Whether latent_dim is the natural dimension and nothing lies between."""
+        return len(self.maps) == 1
+
+    @property
     def first_constant(self) -> float:
         """L1."""
         return self.constants[0]

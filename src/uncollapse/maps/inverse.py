@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
+from uncollapse.maps.precision import in_float64, points_for
 
 # A step is taken once the slope along it is at most this share of the slope at its start, or negative.
 SLOPE_SHARE = 0.5
@@ -40,10 +40,9 @@ def newton_cg(f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter
     if not y.isfinite().all():
         raise InputError("inverse expects finite points, got some that are not: leave them out.")
     with torch.inference_mode(False), torch.autocast(y.device.type, enabled=False):
-        u = _search(
-            copy.deepcopy(f).double().requires_grad_(False), y.detach().clone().reshape(-1, y.shape[-1]).double(), tol, max_iter
-        )
-    return u.to(y.dtype).reshape(y.shape)
+        twin = in_float64(f)
+        u = _search(twin, points_for(twin, y), tol, max_iter)
+    return u.to(y.dtype).to(y.device).reshape(y.shape)
 
 
 def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import jacfwd, jvp, vjp, vmap
 
 from uncollapse.errors import InputError
+from uncollapse.maps.precision import in_float64, points_for
 
 # Beyond this many columns a Jacobian is not formed.
 MAX_DENSE = 1000
@@ -83,7 +83,8 @@ def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor,
 def _precisely(f: nn.Module, u: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
     """A copy of the map in float64, and the points as rows: rounding must not look like a broken constant."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
-        yield copy.deepcopy(f).double().requires_grad_(False), u.detach().clone().reshape(-1, u.shape[-1]).double()
+        twin = in_float64(f)
+        yield twin, points_for(twin, u)
 
 
 def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:

@@ -31,6 +31,11 @@ class MLPDecoder(Decoder):
         """0: nothing is promised."""
         return 0.0
 
+    @property
+    def information_constant(self) -> float:
+        """0: no information is promised."""
+        return 0.0
+
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
         """Natural parameters at z."""
         eta: Tensor = self.net(z)

@@ -1,9 +1,26 @@
-"""Matrix products that keep their precision, for what a constant hangs on."""
+"""Precision for what a constant hangs on: products that keep theirs, and copies in float64."""
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_float64(module: Module) -> Module:
+    """A frozen copy in float64; on the CPU if the module's device has no float64."""
+    twin = copy.deepcopy(module).requires_grad_(False)
+    return (twin.cpu() if any(parameter.is_mps for parameter in twin.parameters()) else twin).double()
+
+
+def points_for(module: nn.Module, points: Tensor) -> Tensor:
+    """Points, shape (*batch, p), as rows of the module's type on its device, as a copy of their own."""
+    parameter = next(module.parameters())
+    return points.detach().clone().reshape(-1, points.shape[-1]).to(parameter.device).to(parameter.dtype)
 
 
 def exact_product(left: Tensor, right: Tensor) -> Tensor:
