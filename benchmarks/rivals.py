@@ -20,10 +20,11 @@ class Stack(nn.Module):
     def __init__(self, dims: list[int], hidden: tuple[int, ...], inverse_lipschitz: float = 0.5) -> None:
         super().__init__()
         self.maps = nn.ModuleList(BrenierMap(dim, hidden, inverse_lipschitz) for dim in dims)
+        self.paddings = nn.ModuleList(ZeroPadding(min(below, above), above) for below, above in pairwise([dims[0], *dims]))
 
     def forward(self, value: Tensor) -> Tensor:
-        for map_ in self.maps:
-            value = map_(value[:, : map_.dim], ZeroPadding(min(value.shape[1], map_.dim), map_.dim))
+        for map_, padding in zip(self.maps, self.paddings, strict=True):
+            value = map_(value if value.shape[1] <= map_.dim else value[:, : map_.dim], padding)
         return value
 
 

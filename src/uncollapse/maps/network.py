@@ -170,21 +170,18 @@ def _evaluate(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The value, and what the backward pass wants to have kept.
 
-    The factor 2 in the slope of layer 0 goes into the matrix products: `half_slope` is h_0' / 2, and `c[0]` holds 2 c_0. The place
-    of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
+    Factors go into the matrix products: `squares` are W_l without their share, `half_slope` is h_0' / 2, and `c[0]` holds 2 c_0.
+    The place of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
     """
-    widths, n = weights.widths, len(weights.roots)
-    matrices, a, c = (
-        [squared(root).to(kind) for root in weights.roots],
-        weights.skip.to(kind),
-        [squared(weights.root_output).to(kind)],
-    )
+    widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
+    squares, c = [root.square().to(kind) for root in weights.roots], [squared(weights.root_output).to(kind)]
+    a = weights.skip.to(kind)
     buffer = F.linear(v.to(kind), _restrict(a, basis, v.shape[1]), weights.bias.to(kind))
     s = buffer.split_with_sizes(widths, 1)
     half_slope = F.leaky_relu(s[0], LEAK**2)
     z = [s[0].mul_(half_slope)]
-    for layer, matrix in enumerate(matrices, 1):
-        s[layer].addmm_(z[-1], matrix.T)
+    for layer in range(1, n + 1):
+        s[layer].addmm_(z[-1], squares[layer - 1].T, alpha=shares[layer - 1])
         if layer < n:
             z.append(smooth_leaky(s[layer]))
         s[layer].sigmoid_()
@@ -192,7 +189,8 @@ def _evaluate(
     d = deltas.split_with_sizes(widths, 1)
     for layer in range(n, 0, -1):
         _slope(s[layer], out=d[layer]).mul_(c[0])
-        c.insert(0, torch.addmm(s[layer - 1], d[layer], matrices[layer - 1], beta=0, alpha=2 if layer == 1 else 1))
+        factor = shares[layer - 1] * (2 if layer == 1 else 1)
+        c.insert(0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor))
     if not n:
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
@@ -229,8 +227,8 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     kind = ctx.kind
     z, c = state[: max(n, 1)], state[-n - 1 :]
     sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
-    matrices, wants_weights = [squared(root).to(kind) for root in roots], any(needed[4:])
-    a, low_g = skip.to(kind), g.to(kind)
+    squares, shares = [root.square().to(kind) for root in roots], [share(root) for root in roots]
+    a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[4:])
 
     # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
     # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
@@ -238,29 +236,29 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     deltas = _scratch("deltas", buffer)
     t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
     e = torch.mul(half_slope, t[0], out=d[0])
-    for layer, matrix in enumerate(matrices, 1):
-        t[layer].addmm_(e, matrix.T, alpha=2 if layer == 1 else 1)
+    for layer in range(1, n + 1):
+        t[layer].addmm_(e, squares[layer - 1].T, alpha=shares[layer - 1] * (2 if layer == 1 else 1))
         e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
     output_bar = e.sum(0).mul_(root_output).mul_((2 if n else 4) * share(root_output))
 
-    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1}.
+    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1} without the share of W.
     q: Tensor | None = None
     roots_bar: list[Tensor | None] = [None] * n
     for layer in range(n, 0, -1):
         r = t[layer].mul_(c[layer] * (1 - LEAK))
         _sigmoid_backward(r, sigma[layer], grad_input=r)
         if q is not None:
-            r.addcmul_(_slope(sigma[layer]), q)
+            r.addcmul_(_slope(sigma[layer]), q, value=shares[layer])
         _slope(sigma[layer], out=d[layer]).mul_(c[layer])
         if wants_weights:
-            root = roots[layer - 1]
-            matrix_bar = torch.addmm(matrices[layer - 1], r.T, z[layer - 1], beta=0, alpha=2 * share(root))
-            matrix_bar.addmm_(d[layer].T, d[layer - 1], alpha=(4 if layer == 1 else 2) * share(root))
-            roots_bar[layer - 1] = matrix_bar.mul_(root)
-        q = torch.mm(r, matrices[layer - 1], out=d[layer - 1])
+            factor = 2 * shares[layer - 1]
+            root_bar = torch.addmm(squares[layer - 1], r.T, z[layer - 1], beta=0, alpha=factor)
+            root_bar.addmm_(d[layer].T, d[layer - 1], alpha=factor * (2 if layer == 1 else 1))
+            roots_bar[layer - 1] = root_bar.mul_(roots[layer - 1])
+        q = torch.mm(r, squares[layer - 1], out=d[layer - 1])
     _leaky_backward(t[0].mul_(c[0]), half_slope, LEAK**2, False, grad_input=t[0])
     if q is not None:
-        t[0].addcmul_(half_slope, q, value=2)
+        t[0].addcmul_(half_slope, q, value=2 * shares[0])
 
     v_bar = basis_bar = None
     if needed[0]:
@@ -293,7 +291,7 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
     """
     shape = tuple(like.shape) if shape is None else shape
     size = math.prod(shape)
-    if like.device.type != "cpu" or size not in SCRATCH:
+    if type(like) is not Tensor or like.device.type != "cpu" or size not in SCRATCH:
         return like.new_empty(shape)
     flat: Tensor | None = getattr(_kept, name, None)
     if flat is None or flat.dtype != like.dtype or len(flat) < size:

@@ -1,0 +1,42 @@
+"""The benchmarks run, on sizes that take no time; what they measure is not a test's business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.rivals import Stack, Textbook
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows_of(*command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.slow
+def test_maps_are_measured_against_their_rivals():
+    rows = rows_of("benchmarks.maps", "--sizes", "toy", "--seconds", "0.1")
+    assert {row["contestant"] for row in rows} == {"ours", "textbook", "mlp", "bare products"}
+    assert {row["kind"] for row in rows} == {"training step", "forward"}
+    assert all(row["milliseconds"] > 0 and row["seed"] == 0 and row["device"] == "cpu" for row in rows)
+    ours, mlp = (next(row["n_parameters"] for row in rows if row["contestant"] == name) for name in ("ours", "mlp"))
+    assert abs(ours - mlp) < 0.1 * ours
+
+
+@pytest.mark.slow
+def test_engine_is_measured_against_a_bare_loop():
+    rows = rows_of("benchmarks.engine", "--rounds", "1", "--epochs", "2", "--batch-size", "5000")
+    assert rows[-1]["contestant"] == "engine / bare loop"
+    assert rows[-1]["ratio"] > 0
+
+
+def test_the_textbook_is_the_same_map():
+    torch.manual_seed(0)
+    stack = Stack([3, 5], (8, 6)).double()
+    z = torch.randn(7, 3, dtype=torch.double)
+    assert torch.allclose(Textbook(stack).double()(z), stack(z), atol=1e-12)
