@@ -17,7 +17,7 @@ LABELS = {"ours": "Brenier maps", "textbook": "textbook Brenier maps", "mlp": "p
 def main(results: Path, picture: Path) -> None:
     """Draw the picture, and print the slopes of log time against log number of parameters."""
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    steps = [row for row in rows if row["kind"] == "training step"]
+    steps = [row for row in rows if row["kind"] == "training step" and row["size"].startswith("width")]
     mpl.rcParams["svg.hashsalt"] = "uncollapse"  # the same rows give the same file
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -27,8 +27,10 @@ def main(results: Path, picture: Path) -> None:
         slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
         axes.loglog(sizes, times, "o-", color=colour, label=f"{LABELS[name]}: slope {slope:.2f}")
         print(f"{name}: slope {slope:.3f} over {sizes.min():.3g} to {sizes.max():.3g} parameters")
-    quadratic = times[0] * (sizes / sizes[0]) ** 2
-    axes.loglog(sizes, np.where(quadratic < 3 * times.max(), quadratic, np.nan), ":", color="black", label="quadratic: slope 2")
+        if name == "ours":
+            quadratic = times[0] * (sizes / sizes[0]) ** 2
+            shown = np.where(quadratic < 3 * times.max(), quadratic, np.nan)
+            axes.loglog(sizes, shown, ":", color="black", label="quadratic: slope 2")
     axes.set_xlabel("number of parameters p")
     axes.set_ylabel("training step, ms")
     axes.legend(frameon=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import typing
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import uncollapse as uc
 from uncollapse.errors import InputError
+from uncollapse.maps import EMBEDDINGS, POTENTIALS
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0}
 
@@ -414,3 +416,14 @@ def test_a_strong_noise_collapses_an_ordinary_vae_and_not_an_inverse_lipschitz_o
     assert ordinary.estimates["kl_nats"].value < 0.01
     assert constrained.verdict == "healthy"
     assert constrained.estimates["kl_nats"].value > 0.1
+
+
+def test_choices_are_those_that_exist():
+    hints = typing.get_type_hints(uc.VAE.__init__, include_extras=True)
+    for name, table in (("embedding", EMBEDDINGS), ("potential", POTENTIALS)):
+        assert set(typing.get_args(typing.get_args(hints[name])[0])) == set(table)
+
+
+def test_a_ridge_sum_too_large_for_memory_is_refused():
+    with pytest.raises(InputError, match="use fewer or narrower layers"):
+        uc.VAE(hidden=(1_000_000,), potential="ridge", lipschitz=2.0).fit(np.random.default_rng(0).normal(size=(10, 3)))

@@ -337,6 +337,15 @@ def test_inverse_says_when_it_does_not_converge():
         f.inverse(f(normals(10, 5)), max_iter=1)
 
 
+def test_the_last_step_counts():
+    f = BrenierMap(3, (4,), 0.5).double()
+    with torch.no_grad():
+        for parameter in f.parameters():
+            parameter.zero_()
+    y = normals(5, 3)
+    assert torch.allclose(f.inverse(y, max_iter=1), 2 * y)  # a warning would be an error
+
+
 def test_extremes_are_those_of_the_dense_jacobian():
     torch.manual_seed(0)
     f = BrenierMap(4, (16, 16), 0.5).double()
@@ -369,10 +378,10 @@ def test_extremes_beyond_dense_jacobians_are_bounds_from_inside(monkeypatch):
     for exact, iterated in zip(dense, (f.jacobian_extremes(u), decoder.jacobian_extremes(z)), strict=True):
         assert (exact.exact, iterated.exact) == (True, False)
         assert (iterated.smallest >= exact.smallest - 1e-9).all()
-        assert f.jacobian_extremes(u[:0]).smallest.shape == (0,)
         assert (iterated.largest <= exact.largest + 1e-9).all()
         assert torch.allclose(iterated.smallest, exact.smallest, rtol=1e-2)
         assert torch.allclose(iterated.largest, exact.largest, rtol=1e-3)
+    assert f.jacobian_extremes(u[:0]).smallest.shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_importance_weighting_reaches_the_exact_likelihood_from_a_wrong_posterio
 
 def test_importance_weights_are_averaged_and_not_their_logarithms(linear_gaussian):
     model, rows = linear_gaussian.model(widened=1.5), linear_gaussian.data[:5]
-    noise = np.stack([RowNoise(rows.numpy()[i : i + 1], "importance").normal((7, 3))[0] for i in range(5)], axis=1)
+    noise = np.stack([RowNoise(rows.numpy()[i : i + 1], "importance sampling").normal((7, 3))[0] for i in range(5)], axis=1)
     weights = importance_log_weights(model, rows, torch.as_tensor(noise, dtype=torch.double))
     estimate = importance_log_likelihood(model, rows.numpy(), n_samples=7)
     assert np.allclose(np.exp(estimate), np.exp(weights.numpy()).mean(0), rtol=1e-9)

@@ -28,6 +28,18 @@ def tensors_of(v, basis, weights):
     return [tensor for tensor in (v, basis, *single, *roots) if tensor is not None]
 
 
+def of_tensors(basis):
+    """The evaluator as a function of what `tensors_of` lists."""
+
+    def f(v, *tensors):
+        rest = list(tensors)
+        b = rest.pop(0) if basis is not None else None
+        skip, bias, linear, root_output, *roots = rest
+        return brenier_map(v, b, 0.7, Weights(skip, bias, linear, root_output, tuple(roots)))
+
+    return f
+
+
 @pytest.fixture(params=[(3, 3, False), (2, 5, False), (2, 5, True)], ids=["identity", "padding", "basis"])
 def case(request):
     return request.param
@@ -65,13 +77,7 @@ def test_backward_gives_whatever_is_asked_for(widths, only):
 def test_gradients_are_those_of_finite_differences(widths, case):
     v, basis, weights = arguments(widths, *case)
 
-    def f(v, *tensors):
-        rest = list(tensors)
-        b = rest.pop(0) if basis is not None else None
-        skip, bias, linear, root_output, *roots = rest
-        return brenier_map(v, b, 0.7, Weights(skip, bias, linear, root_output, tuple(roots)))
-
-    torch.autograd.gradcheck(f, tensors_of(v, basis, weights))
+    torch.autograd.gradcheck(of_tensors(basis), tensors_of(v, basis, weights))
 
 
 @pytest.mark.parametrize("widths", DEPTHS)
@@ -90,13 +96,7 @@ def test_second_derivatives_are_there(widths, case):
 def test_second_derivatives_are_those_of_finite_differences(case):
     v, basis, weights = arguments((4, 3), *case)
 
-    def f(v, *tensors):
-        rest = list(tensors)
-        b = rest.pop(0) if basis is not None else None
-        skip, bias, linear, root_output, *roots = rest
-        return brenier_map(v, b, 0.7, Weights(skip, bias, linear, root_output, tuple(roots)))
-
-    torch.autograd.gradgradcheck(f, tensors_of(v, basis, weights))
+    torch.autograd.gradgradcheck(of_tensors(basis), tensors_of(v, basis, weights))
 
 
 def test_inputs_that_depend_on_each_other_are_counted_once():
@@ -154,7 +154,6 @@ def test_any_batch_shape(shape):
     assert torch.allclose(f(u).reshape(-1, 3), f(u.reshape(-1, 3)))
 
 
-KINDS = list(EMBEDDINGS.items())
 MAPS = {
     "one map": lambda: InverseLipschitzDecoder(3, 3, (6, 5), 0.5),
     **{

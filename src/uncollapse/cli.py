@@ -212,7 +212,7 @@ def certify(
         Path | None, typer.Option(help="Where the numbers go, example by example.", show_default="certificate.json in the run")
     ] = None,
     n_samples: Annotated[int, typer.Option(min=2, help="Draws of the latents from the prior.")] = 64,
-    n_importance: Annotated[int, typer.Option(min=2, help="Draws of the latents for the posterior of each example.")] = 256,
+    n_importance: Annotated[int, typer.Option(min=10, help="Draws of the latents for the posterior of each example.")] = 256,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the draws from the prior.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -65,15 +65,15 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             ``{categorical: {n_categories: V}}`` keep any constant; "heteroscedastic_gaussian", "exponential", "beta" and
             ``{negative_binomial: {dispersion: r}}`` have a link from the decoder's output to natural parameters, which keeps only
             that the decoder is injective.
-        embedding: where the two maps meet: "principal" lays the latents along the leading principal directions of the data,
+        embedding: where the last map begins: "principal" lays its inputs along the leading principal directions of the data,
             "padding" along the first features, as in both papers, "learned" along directions that are trained. Without effect
-            where there is one map or none.
+            for an ordinary decoder, and where latent_dim is the number of natural parameters.
         potential: the convex functions that the maps are gradients of: "icnn", input convex networks, or "ridge", sums of ridges,
-            with one layer of as many units as `hidden` has in all.
+            with one layer of as many units as `hidden` has in all. Without effect for an ordinary decoder.
         lipschitz: upper constants, for every map or one for each, which keep latents from spreading without limit; they need
             potential="ridge". None sets no limit.
-        between: dimensions of further maps between the first and the last (W21 appendix B), in increasing order.
-        hidden: widths of the hidden layers of the encoder and of each map of the decoder.
+        between: dimensions of further maps between the first and the last (W21 appendix B), none below the one before.
+        hidden: widths of the hidden layers of the encoder, and of the ordinary decoder or each map of the injective one.
         max_epochs: passes over the data.
         batch_size: rows in a step.
         learning_rate: of Adam.
@@ -433,6 +433,8 @@ def _check_memory(parameters: Mapping[str, Any], n_features: int) -> None:
     except RuntimeError as error:  # more than can be counted
         raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
+    if parameters["lipschitz"] is not None:  # the products of all directions of a ridge sum, and their gradients
+        needed += 2 * 4 * sum(parameters["hidden"]) ** 2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise InputError(

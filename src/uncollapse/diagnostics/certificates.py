@@ -52,7 +52,7 @@ MEANINGS = {
     "reverse_bound": "its lower bound, by the same weights",
     "posterior_kl_nats": "KL(p(z|x) || p(z)) of the true posteriors, by the same weights",
     "kl_upper_nats": "half the reverse divergence: an upper bound on that KL (log-Sobolev, K23 appendix C)",
-    "kl_lower_nats": "a lower bound on it, checked on a grid (K23 proposition 3.9; l <= 2, 20 examples)",
+    "kl_lower_nats": "a lower bound on it, checked on a grid (K23 proposition 3.9; l <= 2, at most 20 of the examples)",
     "effective_sample_size": "of the importance weights, median over the examples",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
 }
@@ -65,8 +65,8 @@ class Certificate:
     Attributes:
         name: of the model.
         estimates: by the names of `MEANINGS`, with standard errors; None where a theorem does not apply or nothing can be said. The
-            errors of the first divergence, its mean-score version and their bounds are those of the draws of z, which all examples
-            share; of the other quantities, those of the mean over examples.
+            errors of the first divergence, its mean-score version, their bounds and their ratio are those of the draws of z, which
+            all examples share; of the other quantities, those of the mean over the examples for which they are known.
         examples: a row for each example: `fisher_divergence` with its `fisher_standard_error` over draws of z, `fisher_bound` at
             the same draws, `bound_ratio`, `corollary_bound`, `reverse_divergence` with its error and bound, `posterior_kl_nats`
             with its error, `kl_upper_nats`, `kl_lower_nats` and `effective_sample_size`; NaN where a theorem does not apply or the
@@ -116,21 +116,21 @@ class Certificate:
         return "\n".join([head, *self._remarks(), summary_text(self.summary())])
 
     def _remarks(self) -> list[str]:
-        constant = self.estimates["first_inverse_lipschitz"]
         if not self.holds:
             verdict = "A BOUND IS VIOLATED: this is a bug, please report it."
-        elif constant is None or constant.value == 0:
-            verdict = "The decoder promises nothing: its bounds are 0."
+        elif not self.examples["fisher_bound"].any():
+            verdict = "No inverse Lipschitz constant is promised for the decoder's first map: the bounds are 0."
         else:
             verdict = "The divergences are above their bounds on every example."
-        unknown = int(self.examples["reverse_divergence"].isna().sum())
-        if not unknown:
-            return [verdict]
-        return [
+        few = int((self.examples["effective_sample_size"] < MIN_EFFECTIVE_DRAWS).sum())
+        beyond = int(self.examples["reverse_divergence"].isna().sum()) - few
+        remarks = [
             verdict,
-            f"{unknown} of {len(self.examples)} posteriors were met by fewer than {MIN_EFFECTIVE_DRAWS} effective draws and are "
-            f"left out of what rests on importance weights: raise n_importance (now {self.n_importance}).",
+            f"{few} of {len(self.examples)} posteriors were met by fewer than {MIN_EFFECTIVE_DRAWS} effective draws and are left "
+            f"out of what rests on importance weights: raise n_importance (now {self.n_importance}).",
+            f"{beyond} of {len(self.examples)} examples are left out of it as their scores overflow.",
         ]
+        return [remark for remark, is_due in zip(remarks, (True, few, beyond), strict=True) if is_due]
 
 
 def certify(
@@ -152,7 +152,7 @@ def certify(
         X: data, shape (n, n_features) with n >= 2.
         name: what to call the model.
         n_samples: draws of z from the prior, shared by all examples.
-        n_importance: draws from q(z|x) for each example, to be weighted towards its true posterior.
+        n_importance: draws from q(z|x) for each example, to be weighted towards its true posterior; at least 10 of them must count.
         seed: of the draws from the prior.
         verbose: show progress bars where there is a terminal.
 
@@ -167,7 +167,7 @@ def certify(
     True
     """
     check_count("n_samples", n_samples, at_least=2)
-    check_count("n_importance", n_importance, at_least=2)
+    check_count("n_importance", n_importance, at_least=MIN_EFFECTIVE_DRAWS)
     check_seed("seed", seed)
     raw = as_fitted(model).check_rows(X)
     if len(raw) < 2:
@@ -259,7 +259,7 @@ def _over_examples(column: pd.Series[float]) -> Estimate | None:
 
 
 def corollary_bound(model: VAE, rows: np.ndarray) -> np.ndarray:
-    """K23 corollary 3.6 for each row: L^2 times a number that E |T(x) - E[T(x)|z]|^2 exceeds for every Brenier map of constant L.
+    """K23 corollary 3.6 for each row: L^2 times a number not above E |T(x) - E[T(x)|z]|^2 for any Brenier map of constant L.
 
     Returns:
         Shape (n,); NaN for a decoder of several maps, for which the corollary is not stated.
@@ -274,7 +274,7 @@ def corollary_bound(model: VAE, rows: np.ndarray) -> np.ndarray:
 
 
 def least_residual(family: Family, statistic: torch.Tensor, constant: float) -> torch.Tensor:
-    """What E (T_j - E[T_j|z])^2 exceeds for each coordinate of T, shape (n, t), whatever the Brenier map with this constant.
+    """What E (T_j - E[T_j|z])^2 does not fall below, for each coordinate of T, shape (n, t), and any Brenier map of this constant.
 
     A map's j-th output climbs at least at the slope L in the direction of z_j. With eta* the parameter at which T_j is the mean,
     and z0 the place where the output passes it, the output is at least L |z_j - z0| away from eta*, and the mean from T_j at least

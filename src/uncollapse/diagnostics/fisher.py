@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import jacfwd, vmap
 
 from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.diagnostics.likelihood import row_batches
 from uncollapse.latent import reparameterise
+from uncollapse.maps.jacobian import jacobian
 from uncollapse.models import VAE, to_device
 from uncollapse.noise import seeded
 
-# Jacobians held at once.
-CHUNK = 16
 # Residuals held at once.
 MAX_NUMBERS = 2**24
 
@@ -56,8 +54,7 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
     Returns:
         The divergence and its Monte Carlo error over the draws of z.
     """
-    per_draw = prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1)
-    return Estimate(float(per_draw.mean()), float(per_draw.std(ddof=1) / math.sqrt(n_samples)))
+    return Estimate.mean_of(prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1))
 
 
 def prior_draws(model: VAE, n_samples: int, seed: int) -> Tensor:
@@ -100,8 +97,8 @@ def _jacobians(model: VAE, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
     """At each z: the Jacobian of the first map, that of the rest up to natural parameters (None if nothing is left), E[T(x)|z]."""
     decoder, link = model.decoder, model.family.link
     v = decoder.first(z)
-    inner, outer = vmap(jacfwd(decoder.first), chunk_size=CHUNK), vmap(jacfwd(lambda v: link(decoder.rest(v))), chunk_size=CHUNK)
-    return inner(z), None if decoder.is_one_map else outer(v), model.family.expectation(link(decoder.rest(v)))
+    outer = None if decoder.is_one_map else jacobian(lambda v: link(decoder.rest(v)), v)
+    return jacobian(decoder.first, z), outer, model.family.expectation(link(decoder.rest(v)))
 
 
 @dataclass(frozen=True)

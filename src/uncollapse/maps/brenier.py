@@ -30,6 +30,9 @@ class BrenierMap(nn.Module):
         lipschitz: U > L, or infinity for none. A finite U needs a potential whose curvature can be bounded: `RidgeSum`.
         potential: the kind of G.
 
+    Attributes:
+        convex: G.
+
     Raises:
         InputError: if L is negative or not finite, U is not above L, the potential cannot be bounded, or a size is not positive.
 
@@ -74,15 +77,18 @@ class BrenierMap(nn.Module):
         Raises:
             InputError: if u has other than dim coordinates, or the embedding's in_dim.
         """
-        in_dim = self.dim if embedding is None else embedding.in_dim
-        if u.shape[-1] != in_dim:
-            raise InputError(f"a map expects points of {in_dim} coordinates, got {u.shape[-1]}.")
-        u = u.to(self.convex.linear.dtype)
+        u = self._points(u, self.dim if embedding is None else embedding.in_dim)
         value: Tensor = self.convex.gradient(u, None if embedding is None else embedding.matrix, self.inverse_lipschitz)
         return value
 
+    def _points(self, u: Tensor, n_coordinates: int) -> Tensor:
+        if u.shape[-1] != n_coordinates:
+            raise InputError(f"a map expects points of {n_coordinates} coordinates, got {u.shape[-1]}.")
+        return u.to(self.convex.linear.dtype)
+
     def potential(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         """The convex function of which f is the gradient, G(u) + L |u|^2 / 2."""
+        u = self._points(u, self.dim)
         potential: Tensor = self.convex(u) + self.inverse_lipschitz / 2 * u.square().sum(-1)
         return potential
 

@@ -35,7 +35,7 @@ class InverseLipschitzDecoder(Decoder):
         embedding: the kind of the last B, which meets the data; the zero-padding of both papers by default. The others pad.
         lipschitz: U for every map, or one for each; infinity for none.
         potential: the kind of convex function that the maps are gradients of.
-        between: dimensions of maps between the first and the last, in increasing order.
+        between: dimensions of maps between the first and the last, none below the one before.
 
     Raises:
         InputError: if dimensions decrease, a constant cannot be used, or the number of constants is not the number of maps.
@@ -70,12 +70,13 @@ class InverseLipschitzDecoder(Decoder):
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
         self.paddings = nn.ModuleList(ZeroPadding(below, above) for below, above in pairwise(dims[:-1]))
-        self.embedding = (ZeroPadding if latent_dim == natural_dim else embedding)(dims[max(len(dims) - 2, 0)], natural_dim)
+        before_last = dims[-2] if len(dims) > 1 else natural_dim
+        self.embedding = (ZeroPadding if latent_dim == natural_dim else embedding)(before_last, natural_dim)
         self.maps = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
         )
         for map_, below in zip(self._chain[1:], dims, strict=False):
-            map_.convex.reset_parameters(below)
+            map_.convex.reset_parameters(below)  # once more, as their inputs have fewer dimensions than they
 
     @property
     def _chain(self) -> list[BrenierMap]:

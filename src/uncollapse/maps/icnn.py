@@ -32,6 +32,7 @@ class ICNN(Potential):
     Args:
         dim: dimension of the input.
         hidden: widths of the k layers.
+        max_curvature: infinity, as an ICNN has no bound.
 
     Raises:
         InputError: if there is no layer, a size is not positive, or a bound on the curvature is asked for.

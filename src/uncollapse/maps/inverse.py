@@ -61,11 +61,13 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
             residual = residual[going]
         step = _conjugate_gradients(product, -residual)
         u[active] = _line_search(precise, u[active], targets[active], residual, step)
-    if len(active):
-        left = ((precise(u[active]) - targets[active]).norm(dim=1) / bound[active]).max().item() * tol
+    residuals = (precise(u[active]) - targets[active]).norm(dim=1)
+    missed = ~(residuals <= bound[active])
+    if missed.any():
+        left = (residuals / bound[active]).max().item() * tol
         warnings.warn(
-            f"the inverse did not converge for {len(active)} of {len(u)} points: residual {left:.2g} after {max_iter} steps where "
-            f"{tol:g} was asked for. Raise max_iter or tol, or give points in the range of the map.",
+            f"the inverse did not converge for {int(missed.sum())} of {len(u)} points: residual {left:.2g} after {max_iter} steps "
+            f"where {tol:g} was asked for. Raise max_iter or tol, or give points in the range of the map.",
             ConvergenceWarning,
             stacklevel=4,
         )

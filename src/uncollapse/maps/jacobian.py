@@ -44,7 +44,7 @@ class Extremes(NamedTuple):
 
 def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
     """The dense Jacobian at each row."""
-    dense: Tensor = vmap(jacfwd(f))(u)
+    dense: Tensor = vmap(jacfwd(f), chunk_size=PIECE)(u)
     return dense
 
 

@@ -4,7 +4,7 @@ With the skip weights of all layers stacked into one matrix A, and A B its restr
 
     s       = A B v + b                                  all layers at once
     s_l    += W_l z_l,            z_{l+1} = h_l(s_l)      l = 1 ... k-1
-    d_l     = h_l'(s_l) c_l,      c_{l-1} = W_l' d_l      l = k-1 ... 0, from c_{k-1} = w
+    d_l     = h_l'(s_l) c_l,      c_{l-1} = W_l' d_l      down from c_{k-1} = w
     f(B v)  = A' d + a + L B v
 
 There is one mathematics and there are two evaluators: `closed_form`, made of differentiable operations, for transforms,
@@ -30,7 +30,9 @@ from uncollapse.maps.embedding import embed, project
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
-SCRATCH = range(2**18, 2**22)  # numbers that a thread keeps for each purpose; fewer come back warm from any allocator
+# Numbers that a thread keeps for each of two purposes, for as long as it lives: with fewer, allocators keep the memory themselves,
+# and more would be too much to hold on to.
+SCRATCH = range(2**18, 2**22)
 
 
 def squared_leaky(s: Tensor) -> Tensor:
@@ -190,7 +192,7 @@ def _evaluate(
     for layer in range(n, 0, -1):
         _slope(s[layer], out=d[layer]).mul_(c[0])
         factor = shares[layer - 1] * (2 if layer == 1 else 1)
-        c.insert(0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor))
+        c.insert(0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor))  # beta = 0: s is a stand-in
     if not n:
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
@@ -222,9 +224,9 @@ class _BrenierMap(torch.autograd.Function):
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    saved, n, needed = ctx.saved_tensors, len(ctx.widths) - 1, ctx.needs_input_grad
-    (v, basis, skip, _, _, root_output, *roots), (half_slope, *state) = saved[: n + 6], saved[n + 6 :]
-    kind = ctx.kind
+    kind, n, needed = ctx.kind, len(ctx.widths) - 1, ctx.needs_input_grad
+    inputs, (half_slope, *state) = _saved(ctx)
+    v, basis, skip, _, _, root_output, *roots = inputs
     z, c = state[: max(n, 1)], state[-n - 1 :]
     sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
     squares, shares = [root.square().to(kind) for root in roots], [share(root) for root in roots]
@@ -265,7 +267,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         v_bar = (buffer @ _restrict(a, basis, v.shape[1])).to(g.dtype)
         v_bar.add_(project(g, basis, v.shape[1]), alpha=ctx.strength)
     if not (wants_weights or needed[1]):
-        return v_bar, *[None] * (n + 7)
+        return v_bar, *[None] * (len(needed) - 1)
     torch.mul(half_slope, c[0], out=d[0])
     skip_bar = deltas.T @ low_g
     if basis is None:
@@ -275,6 +277,12 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         skip_bar.addmm_(reached, basis.T.to(kind))
         basis_bar = (a.T @ reached).to(g.dtype).add_(g.T @ v, alpha=ctx.strength) if needed[1] else None
     return v_bar, basis_bar, None, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
+
+
+def _saved(ctx: Any) -> tuple[Any, Any]:
+    """The tensors among the inputs, which are all but the strength and the type, and the state."""
+    n_inputs = len(ctx.needs_input_grad) - 2
+    return ctx.saved_tensors[:n_inputs], ctx.saved_tensors[n_inputs:]
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -308,7 +316,7 @@ def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """The backward of `closed_form`, as differentiable operations."""
-    v, basis, *parameters = ctx.saved_tensors[: len(ctx.widths) + 5]
+    v, basis, *parameters = _saved(ctx)[0]
     with torch.enable_grad():
         # Aliases, or what one input owes to another would be counted here and once more by whoever called.
         v, basis = v.view_as(v), basis if basis is None else basis.view_as(basis)

@@ -24,6 +24,9 @@ class Potential(nn.Module, ABC):
         hidden: widths of the hidden layers.
         max_curvature: no eigenvalue of the Hessian exceeds it.
 
+    Attributes:
+        linear: a, of a term a·u that every potential has, and that shifts its gradient; shape (dim,).
+
     Raises:
         InputError: if there is no layer, a size is not positive, or the potential cannot keep its curvature so low.
     """

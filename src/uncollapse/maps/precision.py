@@ -29,7 +29,7 @@ def exact_product(left: Tensor, right: Tensor) -> Tensor:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return exact_product(left, right)
-    if left.dtype == torch.float32 and _float32_products_are_rounded():
+    if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
         return (left.double() @ right.double()).float()
     return left @ right.to(left.dtype)
 
