@@ -311,7 +311,7 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
 
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
     """h_l' above layer 0."""
-    return torch.mul(sigma, 1 - LEAK, out=out).add_(LEAK)
+    return torch.add(sigma.new_full((), LEAK), sigma, alpha=1 - LEAK, out=out)
 
 
 def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
