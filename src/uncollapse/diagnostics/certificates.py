@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.diagnostics.fisher import PosteriorScores, PriorScores, posterior_scores, prior_draws, prior_scores
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_bound
-from uncollapse.diagnostics.summary import Fitted, as_fitted, summary_json, summary_table, summary_text
+from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_text
 from uncollapse.errors import InputError
 from uncollapse.families import Family
-from uncollapse.files import write_text
 from uncollapse.inputs import check_count, check_seed
 from uncollapse.maps.jacobian import singular_extremes
 from uncollapse.models import VAE, observe_rows
@@ -59,7 +57,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Findings):
     """What the theorems guarantee for a model and data, beside what was measured.
 
     Attributes:
@@ -76,6 +74,8 @@ class Certificate:
         seed: of the draws from the prior.
     """
 
+    meanings = MEANINGS
+
     name: str
     estimates: dict[str, Estimate | None]
     examples: pd.DataFrame
@@ -90,26 +90,16 @@ class Certificate:
         pairs = [("fisher_bound", "fisher_divergence"), ("reverse_bound", "reverse_divergence")]
         return not any(bool((self.examples[bound] > allowed * self.examples[value]).any()) for bound, value in pairs)
 
-    def summary(self) -> pd.DataFrame:
-        """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``."""
-        return summary_table(self.estimates, MEANINGS)
-
-    def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write all numbers, those of the examples too.
-
-        Raises:
-            InputError: if the file exists and `overwrite` is False, or cannot be written.
-        """
-        content = {
+    def content(self) -> dict[str, Any]:
+        """The settings, and all that is known of each example."""
+        return {
             "name": self.name,
             "holds": self.holds,
             "n_samples": self.n_samples,
             "n_importance": self.n_importance,
             "seed": self.seed,
-            "estimates": {name: estimate and vars(estimate) for name, estimate in self.estimates.items()},
             "examples": self.examples.to_dict(orient="list"),
         }
-        return write_text(path, summary_json(content), overwrite)
 
     def __repr__(self) -> str:
         head = f"Certificate of {self.name}: {len(self.examples)} examples, {self.n_samples} draws of z, seed {self.seed}"

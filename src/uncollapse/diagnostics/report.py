@@ -26,7 +26,7 @@ from uncollapse.diagnostics.collapse import (
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.diagnostics.summary import Fitted, as_fitted, summary_json, summary_table, summary_text
+from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_text
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
@@ -71,7 +71,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Findings):
     """What `diagnose` found.
 
     Attributes:
@@ -87,6 +87,8 @@ class Report:
         gallery: for pictures.
     """
 
+    meanings = MEANINGS
+
     name: str
     n_examples: int
     verdict: str
@@ -98,25 +100,15 @@ class Report:
     labels: np.ndarray | None
     gallery: Gallery
 
-    def summary(self) -> pd.DataFrame:
-        """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``. Nats per example."""
-        return summary_table(self.estimates, MEANINGS)
-
-    def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write the numbers, without the pictures.
-
-        Raises:
-            InputError: if the file exists and `overwrite` is False, or cannot be written.
-        """
-        content = {
+    def content(self) -> dict[str, Any]:
+        """The verdict, and what is known of each unit."""
+        return {
             "name": self.name,
             "n_examples": self.n_examples,
             "verdict": self.verdict,
             "advice": self.advice,
-            "estimates": {name: estimate and vars(estimate) for name, estimate in self.estimates.items()},
             "units": self.units.to_dict(orient="records"),
         }
-        return write_text(path, summary_json(content), overwrite)
 
     def to_html(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one page that needs nothing else, no network either.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
 
 from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.errors import InputError
+from uncollapse.files import write_text
 from uncollapse.models import VAE
 
 
@@ -33,15 +36,34 @@ def as_fitted(model: Any) -> Fitted:
     return fitted
 
 
-def summary_table(estimates: Mapping[str, Estimate | None], meanings: Mapping[str, str]) -> pd.DataFrame:
-    """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``."""
-    known = {name: estimate or Estimate(math.nan, math.nan) for name, estimate in estimates.items()}
-    rows = [(estimate.value, estimate.standard_error, meanings[name]) for name, estimate in known.items()]
-    return pd.DataFrame(rows, index=list(known), columns=["value", "standard_error", "meaning"])
+class Findings(ABC):
+    """Named estimates that print as a table and are written as JSON."""
+
+    meanings: ClassVar[Mapping[str, str]]
+    estimates: dict[str, Estimate | None]
+
+    def summary(self) -> pd.DataFrame:
+        """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``."""
+        known = {name: estimate or Estimate(math.nan, math.nan) for name, estimate in self.estimates.items()}
+        rows = [(estimate.value, estimate.standard_error, self.meanings[name]) for name, estimate in known.items()]
+        return pd.DataFrame(rows, index=list(known), columns=["value", "standard_error", "meaning"])
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """What is written beside the estimates."""
+
+    def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write all numbers, without pictures; null stands for those that are unknown.
+
+        Raises:
+            InputError: if the file exists and `overwrite` is False, or cannot be written.
+        """
+        estimates = {name: estimate and vars(estimate) for name, estimate in self.estimates.items()}
+        return write_text(path, json.dumps(_finite({**self.content(), "estimates": estimates}), indent=2) + "\n", overwrite)
 
 
 def summary_text(table: pd.DataFrame) -> str:
-    """The table of `summary_table` for a terminal."""
+    """The table of `Findings.summary` for a terminal."""
     values = ["unknown" if math.isnan(value) else f"{value:.4g}" for value in table["value"]]
     errors = ["" if math.isnan(error) else f"± {error:.2g}" for error in table["standard_error"]]
     columns = [table.index.tolist(), values, errors]
@@ -52,12 +74,8 @@ def summary_text(table: pd.DataFrame) -> str:
     )
 
 
-def summary_json(content: Any) -> str:
-    """JSON with null for the numbers that it lacks."""
-    return json.dumps(_finite(content), indent=2) + "\n"
-
-
 def _finite(content: Any) -> Any:
+    """The same content with None for the numbers that JSON lacks."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list):
