@@ -125,6 +125,17 @@ def test_divergences_and_kl_of_a_linear_gaussian(exact):
     assert certificate.estimates["smallest_singular_value"].value == pytest.approx(0.5)
 
 
+def test_weights_correct_a_posterior_that_is_too_wide(exact, fitted):
+    means, variances = known(exact)
+    kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
+    reverse = (np.square(means) + np.square(1 / np.sqrt(variances) - np.sqrt(variances))).sum(1)
+    wide = fitted(exact.model(widened=1.5))
+    examples = uc.certify(wide, exact.data.numpy()[:60], n_samples=4, n_importance=4000, verbose=False).examples
+    assert (abs(examples["posterior_kl_nats"] - kl) < 5 * examples["posterior_kl_standard_error"]).all()
+    assert (abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]).all()
+    assert (examples["posterior_kl_standard_error"] < 0.1).all()
+
+
 def test_mean_score_of_a_linear_gaussian(exact):
     means, variances = known(exact)
     certificate = uc.certify(exact.fitted(), exact.data.numpy()[:60], n_samples=4000, verbose=False)

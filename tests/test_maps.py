@@ -249,6 +249,7 @@ def test_layers_and_maps_start_at_unit_size(width, depth, dims, seed):
     v = torch.randn(4000, dims[0])
     layers = preactivations(v, None, f.convex.weights)
     activations = [squared_leaky(layers[0]), *map(smooth_leaky, layers[1:])]
+    assert width < 16 or all(0.75 < (s - s.mean(0)).square().mean().sqrt() < 1.3 for s in layers)
     value = f(v, ZeroPadding(*dims))
     for output in (*layers, *activations, value):
         assert 0.3 < (output - output.mean(0)).square().mean().sqrt() < 3
