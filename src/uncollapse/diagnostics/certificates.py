@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from uncollapse.errors import InputError
 from uncollapse.families import Family
 from uncollapse.inputs import check_count, check_seed
 from uncollapse.maps.jacobian import singular_extremes
+from uncollapse.maps.precision import in_float64
 from uncollapse.models import VAE, observe_rows
 from uncollapse.progress import progress_bar, spinner
 
@@ -169,7 +169,7 @@ def certify(
             "constant: use diagnose, which measures without theorems."
         )
     rows = observe_rows(vae.family, raw)
-    precise = copy.deepcopy(vae).cpu().double().eval().requires_grad_(False)
+    precise = in_float64(vae).cpu().eval()
     with spinner("scores under the prior", verbose), np.errstate(over="ignore", invalid="ignore"):
         z = prior_draws(precise, n_samples, seed)
         scores = prior_scores(precise, rows, z)

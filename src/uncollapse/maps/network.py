@@ -323,8 +323,6 @@ def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         skip, bias, linear, root_output, *roots = parameters = [tensor.view_as(tensor) for tensor in parameters]
         value = closed_form(v, basis, ctx.strength, Weights(skip, bias, linear, root_output, tuple(roots)))
         tensors: list[Any] = [v, basis, None, None, *parameters]
-        wanted = [
-            tensor for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True) if is_needed and tensor is not None
-        ]
+        wanted = [tensor for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True) if is_needed]
         found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad)
