@@ -4,18 +4,22 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import pickle
 import struct
 import threading
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from uncollapse.data import arrays, load, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import load_idx_images, read_idx
+from uncollapse.data.omniglot import MAX_BYTES, OMNIGLOT, load_omniglot, read_drawings
 from uncollapse.errors import InputError
 
 X = np.arange(12, dtype=float).reshape(4, 3)
@@ -256,3 +260,140 @@ def test_damaged_idx_files_are_refused(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         read_idx(tmp_path / "x.gz")
+
+
+def png(ink):
+    """A drawing as upstream keeps it: black ink on white, one bit a pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(~ink).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def drawing(number):
+    """Ink on 15 x number pixels, so that it tells which drawing it is."""
+    ink = np.zeros((105, 105), dtype=bool)
+    ink[:15, :number] = True
+    return png(ink)
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def drawings(top, *characters):
+    return {f"{top}/{character}/0001_{k:02d}.png": drawing(k) for character in characters for k in range(1, 21)}
+
+
+@pytest.fixture
+def tiny_omniglot(tmp_path, monkeypatch):
+    """Two alphabets with three characters, of which one is in both files."""
+    monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
+    (tmp_path / "tiny").mkdir()
+    write_zip(tmp_path / "tiny" / "1.zip", drawings("1", "Greek/character01", "Korean/character01"))
+    write_zip(tmp_path / "tiny" / "2.zip", drawings("2", "Korean/character01", "Korean/character02"))
+    return Source("tiny", "http://127.0.0.1:9/", {"1.zip": "0" * 32, "2.zip": "0" * 32})
+
+
+def test_drawings_are_split_by_number_and_counted_once(tiny_omniglot, tmp_path):
+    for split, numbers in {"train": range(1, 17), "test": range(17, 21)}.items():
+        data = load_omniglot(tiny_omniglot, 3, split)
+        assert np.allclose(data.X.sum(axis=1) * 3.75**2 / 15, [*numbers] * 3)
+        assert data.labels.tolist() == ["Greek"] * len(numbers) + ["Korean"] * 2 * len(numbers)
+        assert data.image_shape == (28, 28)
+        assert data.X.dtype == np.float32
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1.zip", "2.zip", "tiny"]
+
+
+def test_drawings_are_reduced_by_averaging_areas(tmp_path):
+    ink = np.zeros((105, 105), dtype=bool)
+    ink[3, 3] = True  # shared by four areas of 3.75 x 3.75 pixels
+    ink[-15:, -15:] = True  # covers sixteen
+    write_zip(tmp_path / "x.zip", {"x/Greek/character01/0001_01.png": png(ink)})
+    reduced = read_drawings(tmp_path / "x.zip", range(1, 2))["Greek", "character01", 1]
+    expected = np.zeros((28, 28))
+    expected[:2, :2] = np.outer([0.75, 0.25], [0.75, 0.25]) / 3.75**2
+    expected[-4:, -4:] = 1
+    assert np.allclose(reduced, expected, atol=1e-7)
+    assert reduced.max() == 1
+
+
+def test_missing_and_contradictory_drawings_are_refused(tiny_omniglot, tmp_path):
+    with pytest.raises(InputError, match="expects 64 drawings in its train part, got 48"):
+        load_omniglot(tiny_omniglot, 4, "train")
+    files = drawings("2", "Korean/character01", "Korean/character02")
+    write_zip(tmp_path / "tiny" / "2.zip", {**files, "2/Korean/character01/0001_17.png": drawing(3)})
+    assert len(load_omniglot(tiny_omniglot, 3, "train").X) == 48
+    with pytest.raises(InputError, match=r"2.zip holds another drawing \('Korean', 'character01', 17\)"):
+        load_omniglot(tiny_omniglot, 3, "test")
+
+
+def bomb(side):
+    """A PNG that claims to be as large as this, and holds nothing."""
+    content = bytearray(drawing(1))
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zipfile.crc32(content[12:29]))
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"garbage", "cannot identify image file"),
+        (drawing(1)[:-40], "cannot be read as a zip of drawings"),
+        (png(np.zeros((28, 28), dtype=bool)), "28 x 28 pixels, not 105 x 105"),
+        (bomb(10_000), "decompression bomb"),
+        (bomb(100_000), "decompression bomb"),
+        (bytes(MAX_BYTES + 1), "has 11026 bytes, more than 11025"),
+    ],
+    ids=["not a PNG", "cut off", "small", "large", "huge", "many bytes"],
+)
+def test_damaged_and_hostile_drawings_are_refused(tmp_path, content, words):
+    write_zip(tmp_path / "x.zip", {"x/Greek/character01/0001_01.png": content})
+    with pytest.raises(InputError, match=words) as caught:
+        read_drawings(tmp_path / "x.zip", range(1, 17))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda x: b"", lambda x: b"PK garbage", lambda x: x[:-30], lambda x: x[:80] + bytes(9) + x[89:]]
+)
+def test_damaged_zips_are_refused(tmp_path, damage):
+    write_zip(tmp_path / "x.zip", {"x/Greek/character01/0001_01.png": drawing(1)})
+    (tmp_path / "x.zip").write_bytes(damage((tmp_path / "x.zip").read_bytes()))
+    with pytest.raises(InputError, match=r"cannot be read as a zip of drawings.*delete it and fetch it again"):
+        read_drawings(tmp_path / "x.zip", range(1, 17))
+
+
+def test_files_of_a_zip_that_are_no_drawings_are_left_alone(tmp_path):
+    write_zip(tmp_path / "x.zip", {"../Greek/0001_01.png": b"", "/tmp/Greek/character01/0001_01.png": b"", "x/readme": b""})
+    assert read_drawings(tmp_path / "x.zip", range(1, 17)) == {}
+
+
+@pytest.mark.skipif(
+    any(OMNIGLOT.find(name) is None for name in OMNIGLOT.md5), reason="Omniglot is not on this machine (UNCOLLAPSE_DATA)"
+)
+def test_omniglot_is_whole():
+    train, test = load("omniglot"), load("omniglot", "test")
+    assert train.X.shape == (242 * 16, 784)
+    assert test.X.shape == (242 * 4, 784)
+    characters = {
+        "Balinese": 24,
+        "Early_Aramaic": 22,
+        "Greek": 24,
+        "Japanese_(katakana)": 47,
+        "Korean": 40,
+        "Latin": 26,
+        "Sanskrit": 42,
+        "Tagalog": 17,
+    }
+    for data, n_drawings in ((train, 16), (test, 4)):
+        assert dict(zip(*np.unique(data.labels, return_counts=True), strict=True)) == {
+            alphabet: count * n_drawings for alphabet, count in characters.items()
+        }
+        assert data.X.mean() == pytest.approx(0.08, abs=0.005)  # a few strokes on an empty sheet
+        assert data.X.min() == 0
+        assert data.X.max() == 1
+        assert (data.X.max(axis=1) > 0.5).all()
+    assert not {row.tobytes() for row in train.X} & {row.tobytes() for row in test.X}

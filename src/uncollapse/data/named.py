@@ -12,6 +12,7 @@ import numpy as np
 from uncollapse.data.arrays import READERS, Data, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
+from uncollapse.data.omniglot import N_CHARACTERS, OMNIGLOT, load_omniglot
 from uncollapse.errors import InputError
 
 SPLITS = ("train", "test")
@@ -72,6 +73,11 @@ NAMED: dict[str, NamedData] = {
         "60,000 + 10,000 handwritten digits, 28 x 28 (LeCun et al. 1998)",
         partial(load_idx_images, "mnist", MNIST),
         MNIST,
+    ),
+    "omniglot": NamedData(
+        "3,872 + 968 drawings (16 + 4 of each of 242 characters), 28 x 28, 8 alphabets (Lake et al. 2015)",
+        partial(load_omniglot, OMNIGLOT, N_CHARACTERS),
+        OMNIGLOT,
     ),
 }
 
