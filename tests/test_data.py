@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from uncollapse.data import arrays, load, read_file
+from uncollapse.data import NAMED, arrays, load, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import load_idx_images, read_idx
 from uncollapse.data.omniglot import MAX_BYTES, OMNIGLOT, load_omniglot, read_drawings
+from uncollapse.data.synthetic import bayes_accuracy, one_cluster, pinwheel, two_clusters, two_gaussians
 from uncollapse.errors import InputError
 
 X = np.arange(12, dtype=float).reshape(4, 3)
@@ -397,3 +398,91 @@ def test_omniglot_is_whole():
         assert data.X.max() == 1
         assert (data.X.max(axis=1) > 0.5).all()
     assert not {row.tobytes() for row in train.X} & {row.tobytes() for row in test.X}
+
+
+@pytest.mark.parametrize("sigma", [2.0, 7.5])
+def test_two_gaussians_have_their_means_covariances_and_bayes_accuracy(sigma):
+    data = two_gaussians(sigma)
+    assert np.bincount(data.labels).tolist() == [10_000, 10_000]
+    assert 4800 < data.labels[:10_000].sum() < 5200  # shuffled
+    for label, mean in enumerate([0, 10]):
+        rows = data.X[data.labels == label]
+        assert np.allclose(rows.mean(axis=0), mean, atol=5 * sigma / 100)
+        assert np.allclose(np.cov(rows.T) / sigma**2, np.eye(2), atol=0.07)
+    correct = (data.X.sum(axis=1) > 10) == data.labels
+    assert correct.mean() == pytest.approx(bayes_accuracy(sigma), abs=0.012)
+
+
+def test_bayes_accuracy_of_k23():
+    assert bayes_accuracy(7.5) == pytest.approx(0.827, abs=5e-4)
+    assert bayes_accuracy(1e9) == pytest.approx(0.5)
+
+
+def test_arms_of_the_pinwheel_bend_as_they_should():
+    data = pinwheel(2000, tangential_scale=1e-9)
+    assert np.bincount(data.labels).tolist() == [2000] * 5
+    points = (data.X[:, 0] + 1j * data.X[:, 1]) / 10
+    radius = np.abs(points)
+    outer = radius > 0.01  # the others may lie on the far side of the centre
+    assert outer.mean() > 0.99
+    bend = points * np.exp(-1j * (2 * np.pi * data.labels / 5 + 0.25 * np.exp(radius)))
+    on_arm = np.abs(bend[outer] - radius[outer]) < 1e-5
+    assert on_arm.mean() > 0.998  # one in 2,300 radii is negative
+    assert radius.mean() == pytest.approx(1, abs=0.02)
+    assert radius.std() == pytest.approx(0.3, abs=0.01)
+
+
+def test_arms_of_the_pinwheel_are_as_wide_as_they_should_be():
+    data = pinwheel(20_000, radial_scale=1e-9, tangential_scale=0.05, n_classes=3, scale=1.0)
+    turned = (data.X[:, 0] + 1j * data.X[:, 1]) * np.exp(-1j * (2 * np.pi * data.labels / 3 + 0.25 * np.e))
+    assert np.allclose(turned.real, 1, atol=1e-6)
+    assert turned.imag.std() == pytest.approx(0.05, abs=0.001)
+
+
+def test_clusters_have_their_means_and_covariances():
+    one, two = one_cluster(20_000), two_clusters(20_000, separation=8.0)
+    assert set(one.labels) == {0}
+    assert np.bincount(two.labels) / 20_000 == pytest.approx(0.5, abs=0.02)
+    for rows, mean in ((one.X, 0), (two.X[two.labels == 0], -4), (two.X[two.labels == 1], 4)):
+        assert np.allclose(rows.mean(axis=0), mean, atol=0.05)
+        assert np.allclose(np.cov(rows.T), np.eye(2), atol=0.07)
+
+
+@pytest.mark.parametrize("draw", [functools.partial(two_gaussians, 1.0, 50), pinwheel, one_cluster, two_clusters])
+def test_seeds_repeat_and_differ(draw):
+    assert np.array_equal(draw(seed=3).X, draw(seed=3).X)
+    assert not np.array_equal(draw(seed=3).X, draw(seed=4).X)
+
+
+def test_the_pinwheel_has_a_training_and_a_test_part():
+    train, test = load("pinwheel"), load("pinwheel", "test")
+    assert len(train.X) == len(test.X) == 5000
+    assert not {row.tobytes() for row in train.X} & {row.tobytes() for row in test.X}
+    assert NAMED["pinwheel"].fetch() == []
+    assert NAMED["pinwheel"].whereabouts() == "needs no files"
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: two_gaussians(0), "sigma expects a positive finite number, got 0"),
+        (lambda: two_gaussians(True), "sigma expects a positive finite number, got True"),
+        (lambda: two_gaussians("1"), "sigma expects a positive finite number, got '1'"),
+        (lambda: two_gaussians(1.0, 0), "n_per_class expects a positive integer, got 0"),
+        (lambda: two_gaussians(1.0, seed=-1), "seed expects an integer"),
+        (lambda: bayes_accuracy(float("nan")), "sigma expects a positive finite number, got nan"),
+        (lambda: pinwheel(rate=float("inf")), "rate expects a positive finite number, got inf"),
+        (lambda: pinwheel(radial_scale=-1), "radial_scale expects a positive finite number, got -1"),
+        (lambda: pinwheel(1.5), "n_per_class expects a positive integer, got 1.5"),
+        (lambda: pinwheel(n_classes=0), "n_classes expects a positive integer, got 0"),
+        (lambda: pinwheel(seed=2**32), "seed expects an integer"),
+        (lambda: one_cluster(0), "n expects a positive integer, got 0"),
+        (lambda: one_cluster(seed=0.5), "seed expects an integer"),
+        (lambda: two_clusters(separation=0), "separation expects a positive finite number, got 0"),
+        (lambda: two_clusters(-1), "n expects a positive integer, got -1"),
+        (lambda: two_clusters(seed=None), "seed expects an integer"),
+    ],
+)
+def test_unsuitable_arguments_of_synthetic_data_are_refused(draw, words):
+    with pytest.raises(InputError, match=words):
+        draw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ def check_count(name: str, count: Any, at_least: int = 1) -> None:
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < at_least:
         what = "a positive integer" if at_least == 1 else f"an integer >= {at_least}"
         raise InputError(f"{name} expects {what}, got {count!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise `InputError` unless the value is a positive finite number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        raise InputError(f"{name} expects a positive finite number, got {value!r}.")
 
 
 def check_seed(name: str, seed: Any) -> None:

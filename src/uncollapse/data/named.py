@@ -13,6 +13,7 @@ from uncollapse.data.arrays import READERS, Data, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
 from uncollapse.data.omniglot import N_CHARACTERS, OMNIGLOT, load_omniglot
+from uncollapse.data.synthetic import pinwheel
 from uncollapse.errors import InputError
 
 SPLITS = ("train", "test")
@@ -35,7 +36,7 @@ class NamedData:
     def whereabouts(self) -> str:
         """Where the files are, in words."""
         if self.source is None:
-            return "comes with a dependency"
+            return "needs no files"
         found = {name: self.source.find(name) for name in self.source.md5}
         missing = sum(path is None for path in found.values())
         if missing:
@@ -62,6 +63,10 @@ def _load_digits(split: str) -> Data:
     return Data(X, labels[rows], "digits", image_shape=(8, 8), defaults={"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100})
 
 
+def _load_pinwheel(split: str) -> Data:
+    return pinwheel(seed=SPLITS.index(split))
+
+
 NAMED: dict[str, NamedData] = {
     "digits": NamedData("1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn", _load_digits),
     "fashion-mnist": NamedData(
@@ -79,6 +84,7 @@ NAMED: dict[str, NamedData] = {
         partial(load_omniglot, OMNIGLOT, N_CHARACTERS),
         OMNIGLOT,
     ),
+    "pinwheel": NamedData("5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel),
 }
 
 
