@@ -12,7 +12,8 @@ import typer
 
 from benchmarks.timing import print_row
 from uncollapse import models
-from uncollapse.estimators import VAE, adapt, build_vae
+from uncollapse.estimators import VAE
+from uncollapse.estimators.building import adapt
 from uncollapse.objectives import elbo
 from uncollapse.parameters import check_parameters
 from uncollapse.training.engine import train
@@ -24,7 +25,7 @@ SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "f
 def new_model(rows: np.ndarray) -> models.VAE:
     """A model as `VAE.fit` starts it."""
     torch.manual_seed(SEED)
-    model = build_vae(check_parameters(VAE, SETTINGS), rows.shape[1])
+    model = VAE.build(check_parameters(VAE, SETTINGS), rows.shape[1])
     adapt(model, rows)
     return model
 

@@ -16,7 +16,8 @@ from scipy.integrate import quad
 import uncollapse as uc
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.errors import InputError
-from uncollapse.estimators import VAE, adapt, build_vae
+from uncollapse.estimators import VAE
+from uncollapse.estimators.building import adapt
 from uncollapse.families import (
     FAMILIES,
     Bernoulli,
@@ -321,7 +322,7 @@ def test_training_starts_at_the_mean_statistic(case):
     name = case.make().name
     rows = small_data(name).astype(np.float32)
     settings = {"latent_dim": 2, "inverse_lipschitz": 0, "hidden": (8,), "embedding": "principal", "family": case.make().spec}
-    model = build_vae(check_parameters(VAE, settings), 3)
+    model = VAE.build(check_parameters(VAE, settings), 3)
     adapt(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))
@@ -416,7 +417,7 @@ def test_statistics_of_many_rows_are_taken_in_pieces(monkeypatch):
     settings["family"] = {"categorical": {"n_categories": 4}}
     monkeypatch.setattr("uncollapse.estimators.VALUES_AT_ONCE", 100)
     monkeypatch.setattr("uncollapse.estimators.MAX_PRINCIPAL_ROWS", 50)
-    model = build_vae(check_parameters(VAE, settings), 3)
+    model = VAE.build(check_parameters(VAE, settings), 3)
     adapt(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from uncollapse.estimators import VAE, adapt, build_vae
+from uncollapse.estimators import VAE
+from uncollapse.estimators.building import adapt
 from uncollapse.objectives import elbo
 from uncollapse.parameters import check_parameters
 
@@ -25,7 +26,7 @@ def test_a_thousand_steps_at_a_high_learning_rate(width, depth, arguments, low_p
     data = load_digits().data.astype("float32")
     torch.manual_seed(0)
     settings = {"latent_dim": 16, "hidden": (width,) * depth, "inverse_lipschitz": 0.5, **arguments}
-    model = build_vae(check_parameters(VAE, settings), data.shape[1])
+    model = VAE.build(check_parameters(VAE, settings), data.shape[1])
     adapt(model, data)
     rows, optimizer = torch.as_tensor(data), torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
     for step in range(1000):

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from uncollapse import data, diagnostics, families, latent, maps, models, objectives
     from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
     from uncollapse.errors import InputError, NonFiniteLossError
-    from uncollapse.estimators import VAE, load
+    from uncollapse.estimators import VAE, MixtureVAE, load
 
 __all__ = [
     "VAE",
     "Certificate",
     "InputError",
+    "MixtureVAE",
     "NonFiniteLossError",
     "Report",
     "__version__",
@@ -41,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "VAE": "uncollapse.estimators",
+    "MixtureVAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",

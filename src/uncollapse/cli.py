@@ -19,7 +19,7 @@ from uncollapse.errors import InputError, NonFiniteLossError
 
 if TYPE_CHECKING:
     from uncollapse.diagnostics import Report
-    from uncollapse.estimators import VAE
+    from uncollapse.estimators import Estimator
 
 DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -107,12 +107,14 @@ def fit(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Arguments of uncollapse.VAE: latent_dim, inverse_lipschitz, min_information, family, embedding, potential, "
-            "lipschitz, between, hidden, max_epochs, batch_size, learning_rate, random_state, device, verbose. "
+            help="Arguments of the model: latent_dim, inverse_lipschitz, min_information, annealing, target_kl, family, posterior, "
+            "embedding, potential, lipschitz, between, hidden, max_epochs, batch_size, learning_rate, random_state, device, "
+            "verbose; of a MixtureVAE also n_components, prior, separation, inference, warmup_epochs. "
             "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
         ),
     ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="VAE or MixtureVAE.")] = "VAE",
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
@@ -126,19 +128,22 @@ def fit(
     """Train a VAE and save it as a run. Ctrl-C saves what has been learned so far."""
     given = _read_settings(config, settings or [])
     from uncollapse.data import load
-    from uncollapse.estimators import VAE
+    from uncollapse.estimators import Estimator
     from uncollapse.files import check_writable
     from uncollapse.interrupts import deferred_interrupt
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
     from uncollapse.runs import RUN_FILES
 
-    check_parameters(VAE, given)
+    if model not in Estimator.kinds:
+        raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
+    kind = Estimator.kinds[model]
+    check_parameters(kind, given)
     with spinner(f"reading {data}"):
         train = load(data, "train", labels)
     run = output or Path("runs") / train.name
     check_writable(run, overwrite, RUN_FILES)
-    estimator = VAE(**check_parameters(VAE, {**train.defaults, **given}))
+    estimator = kind(**check_parameters(kind, {**train.defaults, **given}))
     stop: BaseException | None = None
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
         typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
@@ -161,7 +166,7 @@ def fit(
     )
 
 
-def _save(estimator: VAE, run: Path, overwrite: bool) -> Path:
+def _save(estimator: Estimator, run: Path, overwrite: bool) -> Path:
     """Save where it was meant to be, or, where that has become impossible, anywhere rather than nowhere."""
     try:
         return estimator.save(run, overwrite)
@@ -230,6 +235,27 @@ def certify(
     typer.echo(repr(certificate))
     certificate.to_json(path, overwrite)
     typer.echo(f"\nwritten: {path}")
+
+
+@app.command()
+def reproduce(
+    experiment: Annotated[
+        str, typer.Argument(help="k23-toy, k23-images, w21-pinwheel, w21-images, w21-depth or w21-one-cluster.", show_default=False)
+    ],
+    scale: Annotated[
+        str, typer.Option(help="smoke (seconds), small (at most about ten minutes a run on 2 cores) or paper (the papers' sizes).")
+    ] = "small",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many, from 0 on.", show_default="1 for smoke, 3, or 10 where the paper has ten")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("results"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the results that are there.")] = False,
+) -> None:
+    """Compute a figure or a table of the papers anew, beside the paper's numbers."""
+    from uncollapse.reproduce import reproduce as compute
+
+    found = compute(experiment, scale, seeds, output, resume, tell=typer.echo)
+    typer.echo(f"\n{found.fillna('').to_string(index=False)}")
 
 
 def _check_outputs(run: Path, paths: list[Path], overwrite: bool) -> None:

@@ -25,4 +25,4 @@ def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
     """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at one draw of z."""
     del step
     terms = model(x)
-    return Loss((terms.kl.sum(-1) - terms.log_px_z).mean(), terms)
+    return Loss(-terms.elbo.mean(), terms)

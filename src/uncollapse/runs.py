@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
+import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -17,8 +18,9 @@ from uncollapse._version import __version__
 from uncollapse.errors import InputError
 from uncollapse.files import new_folder
 
-FORMAT = 2  # rises with the meaning of what is written
+FORMAT = 3  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
+KINDS = {torch.float32: "F32", torch.bool: "BOOL"}  # as safetensors call them
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 # What a folder may hold to be taken for a run and nothing more.
 RUN_FILES = OWN_FILES | {"report.html", "report.json", "certificate.json"}
@@ -34,6 +36,7 @@ class Settings(BaseModel):
     n_features: Annotated[int, Field(ge=1, lt=2**31)]
     feature_names: list[str] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    constants: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None  # the decoder's, as training left them
 
 
 def write_run(
@@ -71,9 +74,10 @@ def read_settings(folder: Path) -> Settings:
                 f"{folder} was saved by uncollapse {content.get('version')} in format {content['format']}, and this is "
                 f"{__version__}, which reads format {FORMAT}: pip install --upgrade uncollapse."
             )
-        if isinstance(content, dict) and content.get("format") == 1:
+        if isinstance(content, dict) and isinstance(content.get("format"), int) and 1 <= content["format"] < FORMAT:
             raise InputError(
-                f"{folder} was saved in format 1, by a development version, and cannot be read any more: fit it again."
+                f"{folder} was saved in format {content['format']}, by a development version, and cannot be read any more: fit it "
+                "again."
             )
         settings = Settings.model_validate(content)
     except ValidationError as error:
@@ -102,7 +106,7 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        if found != {name: (tuple(value.shape), "F32") for name, value in expected.items()}:
+        if found != {name: (tuple(value.shape), KINDS[value.dtype]) for name, value in expected.items()}:
             raise damaged(folder, f"the tensors of {WEIGHTS_FILE} are not those that {SETTINGS_FILE} describes")
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:

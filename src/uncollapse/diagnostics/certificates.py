@@ -20,6 +20,7 @@ from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_
 from uncollapse.errors import InputError
 from uncollapse.families import Family
 from uncollapse.inputs import check_count, check_seed
+from uncollapse.latent import StandardNormal
 from uncollapse.maps.jacobian import singular_extremes
 from uncollapse.maps.precision import in_float64
 from uncollapse.models import VAE, observe_rows
@@ -49,7 +50,7 @@ MEANINGS = {
     "reverse_divergence": "F(p(z|x) || p(z)), estimated by importance weights (K23 remark 3.5)",
     "reverse_bound": "its lower bound, by the same weights",
     "posterior_kl_nats": "KL(p(z|x) || p(z)) of the true posteriors, by the same weights",
-    "kl_upper_nats": "half the reverse divergence: an upper bound on that KL (log-Sobolev, K23 appendix C)",
+    "kl_upper_nats": "half the reverse divergence: an upper bound on that KL (log-Sobolev, K23 appendix C; standard normal prior)",
     "kl_lower_nats": "a lower bound on it, checked on a grid (K23 proposition 3.9; l <= 2, at most 20 of the examples)",
     "effective_sample_size": "of the importance weights, median over the examples",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
@@ -193,7 +194,8 @@ def _examples(model: VAE, rows: np.ndarray, scores: PriorScores, posterior: Post
         "reverse_bound": posterior.bound,
         "posterior_kl_nats": posterior.kl_nats,
         "posterior_kl_standard_error": posterior.kl_error,
-        "kl_upper_nats": posterior.divergence / 2,
+        # The standard normal satisfies a log-Sobolev inequality of constant 1; of mixtures none so simple is known.
+        "kl_upper_nats": posterior.divergence / 2 if _is_normal(model) else np.full(len(rows), np.nan),
     }
     return pd.DataFrame(
         {
@@ -252,9 +254,9 @@ def corollary_bound(model: VAE, rows: np.ndarray) -> np.ndarray:
     """K23 corollary 3.6 for each row: L^2 times a number not above E |T(x) - E[T(x)|z]|^2 for any Brenier map of constant L.
 
     Returns:
-        Shape (n,); NaN for a decoder of several maps, for which the corollary is not stated.
+        Shape (n,); NaN for a decoder of several maps, for which the corollary is not stated, and under a mixture prior.
     """
-    if not model.decoder.is_one_map:
+    if not (model.decoder.is_one_map and _is_normal(model)):
         return np.full(len(rows), np.nan)
     constant, pieces = model.decoder.constant, []
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -284,9 +286,13 @@ def least_residual(family: Family, statistic: torch.Tensor, constant: float) -> 
     return torch.where(inside, least, torch.zeros_like(least))
 
 
+def _is_normal(model: VAE) -> bool:
+    return isinstance(model.prior, StandardNormal)
+
+
 def _smoothed_bounds(model: VAE, rows: np.ndarray, verbose: bool) -> np.ndarray:
     bounds = np.full(len(rows), np.nan)
-    if model.prior().event_shape[0] <= MAX_SMOOTHED_DIM:
+    if model.latent_dim <= MAX_SMOOTHED_DIM and _is_normal(model):
         some = np.random.default_rng(0).permutation(len(rows))[:MAX_SMOOTHED]  # files are often sorted
         with progress_bar("smoothed posteriors", len(some), verbose) as advance:
             for index in some:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from uncollapse.diagnostics.likelihood import row_batches
 from uncollapse.errors import InputError
-from uncollapse.models import VAE, kl_per_unit, to_device
+from uncollapse.models import VAE, to_device
+from uncollapse.noise import seeded
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
 ACTIVE_VARIANCE = 0.01
@@ -19,6 +23,9 @@ ACTIVE_SHARE = 0.01
 # Rows in the estimate of the mutual information, whose cost grows with their square.
 MAX_INFORMATION_ROWS = 5000
 CHUNK = 500
+MAX_PAIRED_ROWS, PAIRS_AT_ONCE = 1000, 8  # where posteriors are not Gaussian
+# Draws of z for each row where its KL or its component has no closed form.
+N_POSTERIOR_DRAWS = 64
 # An estimate of the mutual information this close to its cap, in nats, says only that the information is large.
 CAP_MARGIN = 0.5
 
@@ -35,14 +42,29 @@ class Estimate:
         """The mean of independent values, with the error of the mean."""
         return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
+    @classmethod
+    def share(cls, share: float, n: int) -> Estimate:
+        """A share of n independent examples, with its binomial error."""
+        return cls(share, math.sqrt(share * (1 - share) / n))
+
 
 @dataclass(frozen=True)
 class Posteriors:
-    """The posteriors q(z|x) of n rows, each of shape (n, latent_dim): means, variances, and KL(q(z|x) || p(z)) in nats per unit."""
+    """The posteriors q(z|x) of n rows.
+
+    Attributes:
+        means: shape (n, latent_dim).
+        variances: shape (n, latent_dim).
+        kl: KL(q(z|x) || p(z)) in nats, with the component where the prior has several, shape (n,).
+        kl_units: its parts by unit, shape (n, latent_dim), given the component; None where they are not defined, as for a flow.
+        components: q(y|x), shape (n, c); None without components.
+    """
 
     means: np.ndarray
     variances: np.ndarray
     kl: np.ndarray
+    kl_units: np.ndarray | None
+    components: np.ndarray | None
 
 
 @torch.inference_mode()
@@ -52,17 +74,27 @@ def infer(model: VAE, rows: np.ndarray) -> Posteriors:
     Raises:
         InputError: if they are not finite.
     """
-    prior = model.prior()
-    parts = []
-    for start in range(0, len(rows), CHUNK):
-        q = model.posterior(to_device(model, rows[start : start + CHUNK]))
-        parts.append([part.cpu().numpy() for part in (q.mean, q.variance, kl_per_unit(q, prior))])
-    posteriors = Posteriors(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    if not np.isfinite(posteriors.kl).all():
+    pieces = []
+    for x, noise in row_batches(model, rows, _draws_needed(model, rows), "posteriors", verbose=False):
+        latents = model.infer(x, noise)
+        kl = latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0)
+        pieces.append((latents.q.mean, latents.q.variance, kl, model.kl_by_unit(latents), latents.components))
+    posteriors = Posteriors(*(_joined(part) for part in zip(*pieces, strict=True)))
+    if not (np.isfinite(posteriors.means).all() and np.isfinite(posteriors.kl).all()):
         raise InputError(
             "the posteriors of these data are not finite: expected data like those of the training; check their scale."
         )
     return posteriors
+
+
+def _draws_needed(model: VAE, rows: np.ndarray) -> int:
+    """Draws of z for each row: one where the KL has a closed form, and does not use it."""
+    x, noise = next(row_batches(model, rows[:1], 2, "posteriors", verbose=False))
+    return 1 if model.infer(x, noise).kl.dim() == 1 else N_POSTERIOR_DRAWS
+
+
+def _joined(pieces: Sequence[torch.Tensor | None]) -> Any:
+    return None if pieces[0] is None else torch.cat([piece for piece in pieces if piece is not None]).cpu().numpy()
 
 
 def active_units(means: np.ndarray) -> np.ndarray:
@@ -93,6 +125,23 @@ def explained_share(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
 def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """The scale-free rule: the data explain at least 1% of the unit's variance. Booleans, shape (latent_dim,)."""
     return explained_share(means, variances) >= ACTIVE_SHARE
+
+
+def pairwise_information_density(model: VAE, rows: np.ndarray) -> np.ndarray:
+    """`information_density` for posteriors of any kind, which takes n^2 evaluations of their density.
+
+    Args:
+        model: in evaluation.
+        rows: shape (n, data_dim), as the family observes them.
+
+    Returns:
+        Shape (n,).
+    """
+    with torch.inference_mode(), seeded(0):
+        q = model.posterior(to_device(model, rows))
+        z = q.sample()
+        log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in z.split(PAIRS_AT_ONCE)]).cpu().double()
+    return np.asarray((log_q.diagonal() - log_q.logsumexp(1)).numpy() + math.log(len(rows)))
 
 
 def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.diagnostics.likelihood import row_batches
-from uncollapse.latent import reparameterise
 from uncollapse.maps.jacobian import jacobian
 from uncollapse.models import VAE, to_device
 from uncollapse.noise import seeded
@@ -139,9 +138,7 @@ def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool
 
 def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
     with torch.no_grad():
-        q, p = model.posterior(x), model.prior()
-        z = reparameterise(q, noise)
-        log_ratio = p.log_prob(z) - q.log_prob(z)
+        z, log_ratio = model.propose(x, noise)
     z.requires_grad_()
     with torch.enable_grad():
         v = model.decoder.first(z)
@@ -156,9 +153,9 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
         divergence,
         (weights * (squares - divergence)).square().sum(0).sqrt(),
         model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
-        mean - (log_weights.logsumexp(0) - math.log(len(noise))),
+        mean - (log_weights.logsumexp(0) - math.log(len(z))),
         # By linearisation of both terms in the draws.
-        (weights * (log_likelihood - mean - 1) + 1 / len(noise)).square().sum(0).sqrt(),
+        (weights * (log_likelihood - mean - 1) + 1 / len(z)).square().sum(0).sqrt(),
         1 / weights.square().sum(0),
     )
     return [part.cpu().double().numpy() for part in parts]

@@ -83,9 +83,8 @@ def model_information_floor(model: VAE) -> float | None:
     constant = model.decoder.information_constant
     if constant is None or type(model.family) is not Gaussian:
         return None
-    prior = model.prior()
     # Natural parameters are means in units of the noise, hence a scale of 1.
-    return information_floor(prior.event_shape[0], constant, prior_entropy=float(prior.entropy()))
+    return information_floor(model.latent_dim, constant, prior_entropy=model.prior.entropy_bound())
 
 
 def _check(latent_dim: int, scale: float) -> None:

@@ -36,7 +36,7 @@ def importance_log_likelihood(model: VAE, rows: np.ndarray, n_samples: int = 64,
     """
     batches = row_batches(model, rows, n_samples, "importance sampling", verbose)
     weights = (importance_log_weights(model, x, noise) for x, noise in batches)
-    return np.concatenate([(torch.logsumexp(part, 0) - math.log(n_samples)).cpu().numpy() for part in weights])
+    return np.concatenate([(torch.logsumexp(part, 0) - math.log(len(part))).cpu().numpy() for part in weights])
 
 
 def row_batches(
@@ -52,7 +52,7 @@ def row_batches(
         verbose: show a progress bar where there is a terminal.
     """
     size = max(1, EVALUATIONS_AT_ONCE // n_samples)
-    noise, shape = RowNoise(rows, purpose), (n_samples, model.prior().event_shape[0])
+    noise, shape = RowNoise(rows, purpose), (n_samples, model.latent_dim)
     batches = [slice(start, start + size) for start in range(0, len(rows), size)]
     with progress_bar(purpose, len(batches), verbose) as advance:
         for batch in batches:
@@ -62,8 +62,8 @@ def row_batches(
 
 def importance_log_weights(
     model: VAE, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
-) -> Float[Tensor, "samples batch"]:
-    """log p(x, z) - log q(z|x) at the draws of z that the noise decides, in nats."""
-    terms = model(x, noise)
-    log_weights: Tensor = terms.log_px_z + terms.log_pz - terms.log_qz_x
+) -> Float[Tensor, "draws batch"]:
+    """log p(x, z) - log q(z|x) at the draws of z that the noise decides, in nats; more draws where components are enumerated."""
+    z, log_ratio = model.propose(x, noise)
+    log_weights: Tensor = model.likelihood(z).log_prob(x) + log_ratio
     return log_weights

@@ -28,6 +28,8 @@ AXES = {1: ("unit 0", ""), 2: ("unit 0", "unit 1"), 3: ("principal component 1",
 ROWS = {
     "nll_nats": "Negative log-likelihood, nats",
     "kl_nats": "KL(q(z|x) ‖ p(z)) on the data, nats",
+    "kl_y_nats": "of this, of the component y",
+    "kl_z_nats": "of this, of z given y",
     "mutual_information_nats": "Mutual information I(x; z), nats",
     "information_cap_nats": "Cap of its estimate, log n",
     "aggregate_kl_nats": "KL(q(z) ‖ p(z)), nats",
@@ -35,6 +37,11 @@ ROWS = {
     "active_units": "Active units (Burda's rule)",
     "informative_units": "Informative units (scale-free)",
     "information_floor_nats": "Information floor of the model, nats",
+    "component_information_nats": "Mutual information I(x; y) of the component, nats",
+    "component_floor_nats": "Floor of I(y; z) under the prior, nats",
+    "live_components": "Live components",
+    "majority_accuracy": "Accuracy, majority label of each component",
+    "matched_accuracy": "Accuracy, components matched with labels",
 }
 
 
@@ -82,7 +89,8 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 def comparison(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
     """The rows of a table with a column for each report: a label, and the numbers as text."""
-    rows = [(label, [format_estimate(report.estimates[key]) for report in reports]) for key, label in ROWS.items()]
+    some = [(key, label) for key, label in ROWS.items() if any(key in report.estimates for report in reports)]
+    rows = [(label, [format_estimate(report.estimates.get(key)) for report in reports]) for key, label in some]
     seconds = [f"{report.history['seconds'].max():.1f}" if len(report.history) else "unknown" for report in reports]
     return [*rows, ("Training, seconds", seconds)]
 
@@ -90,21 +98,22 @@ def comparison(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
 def _kl_bars(reports: Sequence[Report]) -> list[str]:
     import plotly.graph_objects as go
 
-    top = max(report.units["kl_nats"].max() for report in reports)
+    column = "explained_share" if any(report.units["kl_nats"].isna().any() for report in reports) else "kl_nats"
+    top = max(report.units[column].max() for report in reports)
     parts = []
     for report, colour in zip(reports, cycle(COLOURS), strict=False):
-        units = report.units.sort_values("kl_nats", ascending=False)
+        units = report.units.sort_values(column, ascending=False)
         figure = go.Figure(
             go.Bar(
                 x=np.arange(1, len(units) + 1),
-                y=units["kl_nats"],
+                y=units[column],
                 marker_color=[colour if alive else "#999999" for alive in units["informative"]],
-                customdata=units[["unit", "explained_share"]],
-                hovertemplate="unit %{customdata[0]}<br>%{y:.3f} nats<br>%{customdata[1]:.1%} explained<extra></extra>",
+                customdata=units[["unit", "kl_nats", "explained_share"]],
+                hovertemplate="unit %{customdata[0]}<br>%{customdata[1]:.3f} nats<br>%{customdata[2]:.1%} explained<extra></extra>",
             )
         )
         figure.update_xaxes(title="latent units, largest first")
-        figure.update_yaxes(title="nats", range=[0, max(1.05 * top, 0.1)])
+        figure.update_yaxes(title="nats" if column == "kl_nats" else "share explained", range=[0, max(1.05 * top, 0.1)])
         parts.append(_panel(figure, report.name))
     return parts
 
@@ -234,7 +243,8 @@ Section = tuple[str, str, Callable[[Sequence["Report"]], list[str]]]
 SECTIONS: tuple[Section, ...] = (
     (
         "What each unit carries",
-        "KL(q(z|x) ‖ p(z)) of each latent unit, mean over the data. Grey units do not respond to the data.",
+        "KL(q(z|x) ‖ p(z)) of each latent unit, mean over the data, given the component where there are several; for flows, which "
+        "have none by unit, the share of the unit's variance that comes from the data. Grey units do not respond to the data.",
         _kl_bars,
     ),
     (

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.decomposition import PCA
+from torch.distributions import Independent
 
+from uncollapse.diagnostics.clustering import component_information, live_components, majority_accuracy, matched_accuracy
 from uncollapse.diagnostics.collapse import (
     CAP_MARGIN,
     MAX_INFORMATION_ROWS,
+    MAX_PAIRED_ROWS,
     Estimate,
     Posteriors,
     active_units,
@@ -22,6 +25,7 @@ from uncollapse.diagnostics.collapse import (
     infer,
     information_density,
     informative_units,
+    pairwise_information_density,
 )
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
@@ -30,7 +34,8 @@ from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
-from uncollapse.models import VAE, observe_rows, to_device
+from uncollapse.latent import GaussianMixture
+from uncollapse.models import VAE, component_kl, observe_rows, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import spinner
 
@@ -39,10 +44,14 @@ N_PICTURES = 10
 N_POINTS = 2000
 # Numeric labels with more values than this are a scale, not classes.
 MAX_CLASSES = 20
+# A component that tells less than this about x is dead.
+DEAD_COMPONENT_NATS = 0.01
 
 MEANINGS = {
     "nll_nats": "-log p(x), by importance sampling",
-    "kl_nats": "KL(q(z|x) || p(z)), mean over the data",
+    "kl_nats": "KL(q(z|x) || p(z)), mean over the data; with the component y where the prior has several",
+    "kl_y_nats": "its part KL(q(y|x) || 1/c), of the component",
+    "kl_z_nats": "the rest, of z given the component",
     "mutual_information_nats": "I(x; z) under q",
     "information_cap_nats": "log n, which the estimate of I(x; z) cannot exceed",
     "aggregate_kl_nats": "KL(q(z) || p(z)) = KL - I(x; z); unknown near the cap",
@@ -50,6 +59,11 @@ MEANINGS = {
     "active_units": "Var E[z|x] >= 0.01 (Burda et al. 2016)",
     "informative_units": "at least 1% of the unit's variance comes from x",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
+    "component_information_nats": "I(x; y) under q",
+    "component_floor_nats": "I(y; z) under the prior is not below this, by the distances of its components",
+    "live_components": "components with at least a tenth of an equal share of the data",
+    "majority_accuracy": "agreement with the labels, each component taking its most frequent one",
+    "matched_accuracy": "agreement with the labels, each component taking another one (Hungarian)",
 }
 
 
@@ -79,7 +93,7 @@ class Report(Findings):
         n_examples: rows that were looked at.
         verdict: "healthy", "partly collapsed" or "collapsed".
         advice: the verdict in a sentence, with its evidence and what to do.
-        estimates: by the names of `MEANINGS`; None where nothing is known.
+        estimates: by the names of `MEANINGS`, those of the component for mixtures only; None where nothing is known.
         units: a row for each latent unit.
         history: the training, a row for each epoch.
         points: posterior means in two dimensions (their principal ones, if there are more), at most 2,000.
@@ -170,7 +184,7 @@ def diagnose(
         posteriors = infer(vae, rows)
     log_likelihood = importance_log_likelihood(vae, rows, n_importance, verbose)
     with spinner("estimating information and divergences", verbose):
-        estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled)
+        estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled) | _estimate_components(vae, posteriors, classes)
         units = _unit_table(posteriors)
         verdict, advice = _judge(units, estimates, vae.family.fills_space)
         points, pictures = shuffled[:N_POINTS], shuffled[:N_PICTURES]
@@ -206,10 +220,8 @@ def _check_labels(labels: Any, n_rows: int) -> np.ndarray | None:
 def _estimate(
     model: VAE, rows: np.ndarray, posteriors: Posteriors, log_likelihood: np.ndarray, shuffled: np.ndarray
 ) -> dict[str, Estimate | None]:
-    kl = posteriors.kl.sum(1).astype(np.float64)
-    some = shuffled[:MAX_INFORMATION_ROWS]
-    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
-    density = information_density(posteriors.means[some], posteriors.variances[some], noise)
+    kl = posteriors.kl.astype(np.float64)
+    some, density = _information(model, rows, posteriors, shuffled)
     information, cap = Estimate.mean_of(density), math.log(len(some))
     floor = model_information_floor(model)
     return {
@@ -225,11 +237,41 @@ def _estimate(
     }
 
 
+def _information(model: VAE, rows: np.ndarray, posteriors: Posteriors, shuffled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some rows, and the density of I(x; z) at each."""
+    if not isinstance(model.posterior(to_device(model, rows[:1])), Independent):
+        some = shuffled[:MAX_PAIRED_ROWS]
+        return some, pairwise_information_density(model, rows[some])
+    some = shuffled[:MAX_INFORMATION_ROWS]
+    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
+    return some, information_density(posteriors.means[some], posteriors.variances[some], noise)
+
+
+def _estimate_components(model: VAE, posteriors: Posteriors, labels: np.ndarray | None) -> dict[str, Estimate | None]:
+    components = posteriors.components
+    if components is None:
+        return {}
+    assert isinstance(model.prior, GaussianMixture)
+    kl_y = component_kl(torch.as_tensor(components).double()).numpy()
+    found: dict[str, Estimate | None] = {
+        "kl_y_nats": Estimate.mean_of(kl_y),
+        "kl_z_nats": Estimate.mean_of(posteriors.kl - kl_y),
+        "component_information_nats": Estimate.mean_of(component_information(components)),
+        "component_floor_nats": Estimate(model.prior.component_information_bound(), math.nan),
+        "live_components": Estimate(float(live_components(components).sum()), math.nan),
+    }
+    if labels is not None and labels.dtype.kind == "U":
+        clusters = components.argmax(1)
+        found["majority_accuracy"] = Estimate.share(majority_accuracy(labels, clusters), len(labels))
+        found["matched_accuracy"] = Estimate.share(matched_accuracy(labels, clusters), len(labels))
+    return found
+
+
 def _unit_table(posteriors: Posteriors) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "unit": np.arange(posteriors.kl.shape[1]),
-            "kl_nats": posteriors.kl.mean(0).astype(float),
+            "unit": np.arange(posteriors.means.shape[1]),
+            "kl_nats": math.nan if posteriors.kl_units is None else posteriors.kl_units.mean(0).astype(float),
             "mean_variance": posteriors.means.var(0).astype(float),
             "explained_share": explained_share(posteriors.means, posteriors.variances).astype(float),
             "active": active_units(posteriors.means),
@@ -241,7 +283,16 @@ def _unit_table(posteriors: Posteriors) -> pd.DataFrame:
 def _judge(units: pd.DataFrame, estimates: dict[str, Estimate | None], keeps_constant: bool) -> tuple[str, str]:
     """The verdict in a word, and in a sentence with its evidence and what to do."""
     dead = units.loc[~units["informative"], "unit"].tolist()
-    evidence = f"the KL is {units['kl_nats'].sum():.3g} nats"
+    told = estimates.get("component_information_nats")
+    kl = estimates["kl_nats"]
+    evidence = f"the KL is {kl.value if kl else math.nan:.3g} nats"
+    if not dead and told and told.value < DEAD_COMPONENT_NATS:
+        return (
+            "partly collapsed",
+            f"Partly collapsed: all {len(units)} latent units respond to the data, but their component does not (I(x; y) is "
+            f"{told.value:.2g} nats); {evidence}. Remedy: a prior that keeps its components apart, a higher inverse_lipschitz, or "
+            "another random_state.",
+        )
     if not dead:
         return "healthy", f"Healthy: all {len(units)} latent units respond to the data; {evidence}."
     remedy = _remedy(estimates["mutual_information_nats"], estimates["information_floor_nats"], keeps_constant)

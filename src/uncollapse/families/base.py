@@ -107,9 +107,15 @@ class Family(nn.Module, ABC):
         """Raise `InputError` if some value of data of shape (n, d) lies outside the support."""
         del data  # R^d holds every finite value
 
-    def adapt(self, data: np.ndarray) -> None:
-        """Start the family at values that suit data of shape (n, d)."""
-        del data
+    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+        """Start the family at values that suit data of shape (n, d).
+
+        Args:
+            data: rows.
+            noise_share: the share of their variance that is left for the family to explain, where the decoder cannot but explain
+                the rest.
+        """
+        del data, noise_share
 
     def fresh(self, data_dim: int) -> Family:
         """A family of the same kind and arguments for data of this dimension, as untrained as at first."""

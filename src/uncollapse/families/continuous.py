@@ -89,7 +89,8 @@ class Exponential(Family):
     def check(self, data: np.ndarray) -> None:
         check_support(self, data, data >= 0, "values >= 0", "shift the data, or use family='gaussian'")
 
-    def adapt(self, data: np.ndarray) -> None:
+    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+        del noise_share
         with torch.no_grad():
             self.unit.fill_(float(data.mean(dtype=np.float64)) or 1.0)
 

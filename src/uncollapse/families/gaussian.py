@@ -72,8 +72,8 @@ class Gaussian(Family):
     def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return expectation
 
-    def adapt(self, data: np.ndarray) -> None:
-        deviation = _deviation(data)
+    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+        deviation = _deviation(data) * math.sqrt(noise_share)
         with torch.no_grad():
             self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
             if self.fixed_scale is None and deviation > 0:
@@ -156,7 +156,8 @@ class HeteroscedasticGaussian(Family):
         first, second = self.by_column(eta).unbind(-1)
         return torch.stack((first, from_positive(-second)), -1).flatten(-2)
 
-    def adapt(self, data: np.ndarray) -> None:
+    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+        del noise_share  # scales differ from place to place
         with torch.no_grad():
             self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
             self.unit.fill_(_deviation(data) or 1.0)

@@ -1,6 +1,39 @@
 """Distributions of the latents: priors p(z) and posteriors q(z|x)."""
 
-from uncollapse.latent.posteriors import DiagonalGaussian, reparameterise
-from uncollapse.latent.priors import StandardNormal
+from uncollapse.latent.posteriors import (
+    POSTERIORS,
+    ComponentPosterior,
+    DiagonalGaussian,
+    Posterior,
+    RealNVP,
+    WithoutComponents,
+    draw,
+)
+from uncollapse.latent.priors import (
+    DEFAULT_SEPARATION,
+    PRIORS,
+    GaussianMixture,
+    LearnedComponents,
+    Prior,
+    SeparatedComponents,
+    StandardNormal,
+    UnitComponents,
+)
 
-__all__ = ["DiagonalGaussian", "StandardNormal", "reparameterise"]
+__all__ = [
+    "DEFAULT_SEPARATION",
+    "POSTERIORS",
+    "PRIORS",
+    "ComponentPosterior",
+    "DiagonalGaussian",
+    "GaussianMixture",
+    "LearnedComponents",
+    "Posterior",
+    "Prior",
+    "RealNVP",
+    "SeparatedComponents",
+    "StandardNormal",
+    "UnitComponents",
+    "WithoutComponents",
+    "draw",
+]

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from uncollapse.errors import InputError
+
+# Of a ball without neighbours.
+MAX_RADIUS = 1e3
+DEFAULT_SEPARATION = math.sqrt(2)  # of the unit vectors
 
 
-class StandardNormal(nn.Module):
+class Prior(nn.Module, ABC):
+    """p(z) over R^latent_dim."""
+
+    @abstractmethod
+    def forward(self) -> Distribution:
+        """p(z)."""
+
+    @abstractmethod
+    def entropy_bound(self) -> float:
+        """A number, in nats, that the differential entropy h(z) is not below."""
+
+    def is_sound(self) -> bool:
+        """Whether the tensors that training does not touch are such that the prior keeps what it promises."""
+        return True
+
+
+class StandardNormal(Prior):
     """p(z) = N(0, I) on R^latent_dim."""
 
     loc: Tensor
@@ -19,3 +45,205 @@ class StandardNormal(nn.Module):
     def forward(self) -> Independent[Normal]:
         """p(z)."""
         return Independent(Normal(self.loc, torch.ones_like(self.loc), validate_args=False), 1, validate_args=False)
+
+    def entropy_bound(self) -> float:
+        """h(z), in nats."""
+        return float(self().entropy())
+
+
+class GaussianMixture(Prior):
+    """p(z) = (1/c) sum_y N(z; m_y, diag(s_y^2)), the prior of a mixture VAE (W21 example 1, K23 definition 4.2).
+
+    Args:
+        n_components: c.
+        latent_dim: l.
+    """
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.latent_dim = latent_dim
+
+    @property
+    @abstractmethod
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+
+    @property
+    @abstractmethod
+    def scales(self) -> Float[Tensor, "c l"]:
+        """s."""
+
+    @abstractmethod
+    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+        """Begin at components like these, as far as the prior allows them."""
+
+    def components(self) -> Independent[Normal]:
+        """p(z|y), for all y."""
+        return Independent(Normal(self.means, self.scales, validate_args=False), 1, validate_args=False)
+
+    def forward(self) -> MixtureSameFamily:
+        """p(z)."""
+        components = self.components()
+        weights = Categorical(logits=components.mean.new_zeros(self.n_components), validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
+
+    def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
+        """log p(z_y|y) for a z of each component's own, in nats."""
+        log_density: Tensor = self.components().log_prob(z)  # type: ignore[no-untyped-call]
+        return log_density
+
+    def log_joint(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
+        """log p(z, y) for all y, in nats."""
+        return self.log_given_component(z.unsqueeze(-2)) - math.log(self.n_components)
+
+    def responsibilities(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
+        """p(y|z)."""
+        return self.log_joint(z).softmax(-1)
+
+    @torch.no_grad()
+    def entropy_bound(self) -> float:
+        """E_y h(z|y), in nats, which h(z) is not below."""
+        return float(self.components().entropy().mean())  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def component_information_bound(self) -> float:
+        r"""A number, in nats, that I(y; z) under the prior is not below.
+
+        With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
+        2017, equation 10). For unit scales, d_ij = |m_i - m_j|^2 / 8.
+        """
+        means, variances = self.means.double(), self.scales.double().square()
+        average = (variances[:, None] + variances[None]) / 2
+        distances = (means[:, None] - means[None]).square() / average / 8 + average.log() / 2
+        distances = (distances - (variances.log()[:, None] + variances.log()[None]) / 4).sum(-1)
+        return float(-((-distances).logsumexp(1) - math.log(self.n_components)).mean())
+
+
+class UnitComponents(GaussianMixture):
+    """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2. Nothing is learned.
+
+    Means are sqrt(2) apart, and no training can change that.
+
+    Raises:
+        InputError: if there are more components than latent units.
+    """
+
+    eye: Tensor
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        if n_components > latent_dim:
+            raise InputError(
+                f"prior 'unit' expects a latent unit for each component, got n_components={n_components} with "
+                f"latent_dim={latent_dim}: use prior 'separated', fewer components, or more units."
+            )
+        self.register_buffer("eye", torch.eye(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """The unit vectors."""
+        return self.eye
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """1."""
+        return torch.ones_like(self.eye)
+
+    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+        """Nothing: these components are where they are."""
+        del means, scales
+
+
+class LearnedComponents(GaussianMixture):
+    """Components with learned means and scales, as in the code of both papers. Nothing keeps them apart."""
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        self.loc = nn.Parameter(torch.randn(n_components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+        return self.loc
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """s."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+        """Begin at these components."""
+        self.loc.copy_(means)
+        self.log_scale.copy_(scales.log())
+
+
+class SeparatedComponents(GaussianMixture):
+    r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is learned.
+
+    A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The anchors are fixed before training,
+    and r_y is half of what the distance from a_y to the nearest anchor has to spare above the separation, so that
+    |m_y - m_k| >= |a_y - a_k| - r_y - r_k >= separation.
+
+    Args:
+        n_components: c.
+        latent_dim: l.
+        separation: the least distance between two means, in standard deviations of a component.
+    """
+
+    anchors: Tensor
+    radii: Tensor
+
+    def __init__(self, n_components: int, latent_dim: int, separation: float = DEFAULT_SEPARATION) -> None:
+        super().__init__(n_components, latent_dim)
+        self.separation = separation
+        # On the CPU even where a model is built without memory, as its values are looked at.
+        anchors, radii = _spread(torch.randn(n_components, latent_dim, device="cpu"), separation)
+        self.register_buffer("anchors", anchors)
+        self.register_buffer("radii", radii)
+        self.moves = nn.Parameter(torch.zeros(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+        length = (1 + self.moves.square().sum(-1, keepdim=True)).sqrt()
+        return self.anchors + self.radii[:, None] * self.moves / length
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """1."""
+        return torch.ones_like(self.anchors)
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+        """Begin at these means, in units of the components' mean scale, and spread where they are too close."""
+        anchors, radii = _spread(means / scales.square().mean().sqrt(), self.separation)
+        self.anchors.copy_(anchors)
+        self.radii.copy_(radii)
+        self.moves.zero_()
+
+    def is_sound(self) -> bool:
+        """Whether anchors and radii are such that the separation holds."""
+        apart = _distances(self.anchors) - self.radii - self.radii[:, None]
+        return bool((apart >= self.separation * (1 - 1e-4)).all())
+
+
+def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
+    """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
+    means = means * max(1.0, 2 * separation / max(1e-6, float(_distances(means).min())))
+    return means, ((_distances(means).amin(1) - separation) / 2).clamp(max=MAX_RADIUS)
+
+
+def _distances(means: Tensor) -> Tensor:
+    """Between all means, those to themselves infinite."""
+    distances: Tensor = torch.linalg.vector_norm(means[:, None] - means[None], dim=-1)
+    return distances.fill_diagonal_(math.inf)
+
+
+PRIORS: dict[str, type[GaussianMixture]] = {
+    "separated": SeparatedComponents,
+    "unit": UnitComponents,
+    "learned": LearnedComponents,
+}

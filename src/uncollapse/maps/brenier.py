@@ -52,17 +52,21 @@ class BrenierMap(nn.Module):
         potential: type[Potential] = ICNN,
     ) -> None:
         super().__init__()
-        if not (isfinite(inverse_lipschitz) and inverse_lipschitz >= 0):
-            raise InputError(
-                f"inverse_lipschitz expects finite constants >= 0, got {inverse_lipschitz}: give 0 for a map that is only monotone."
-            )
-        if not lipschitz > inverse_lipschitz:
-            raise InputError(
-                f"lipschitz expects more than inverse_lipschitz={inverse_lipschitz:g}, got {lipschitz}: raise it, or leave it out."
-            )
+        _check_constants(inverse_lipschitz, lipschitz)
         self.convex = potential(dim, hidden, lipschitz - inverse_lipschitz)
         self.inverse_lipschitz = float(inverse_lipschitz)
         self.lipschitz = float(lipschitz)
+
+    def set_constant(self, inverse_lipschitz: float) -> None:
+        """Change L, of a map without upper constant, whose potential does not depend on it.
+
+        Raises:
+            InputError: if L is negative or not finite, or there is an upper constant.
+        """
+        _check_constants(inverse_lipschitz, self.lipschitz)
+        if isfinite(self.lipschitz) and inverse_lipschitz != self.inverse_lipschitz:
+            raise InputError(f"a map between two constants keeps them, got {inverse_lipschitz:g} for one of them: make a new map.")
+        self.inverse_lipschitz = float(inverse_lipschitz)
 
     @property
     def dim(self) -> int:
@@ -127,3 +131,10 @@ class BrenierMap(nn.Module):
     def extra_repr(self) -> str:
         bound = "" if self.lipschitz == inf else f", lipschitz={self.lipschitz:g}"
         return f"inverse_lipschitz={self.inverse_lipschitz:g}{bound}"
+
+
+def _check_constants(lower: float, upper: float) -> None:
+    if not (isfinite(lower) and lower >= 0):
+        raise InputError(f"inverse_lipschitz expects finite constants >= 0, got {lower}: give 0 for a map that is only monotone.")
+    if not upper > lower:
+        raise InputError(f"lipschitz expects more than inverse_lipschitz={lower:g}, got {upper}: raise it, or leave it out.")

@@ -92,6 +92,15 @@ class InverseLipschitzDecoder(Decoder):
         """The inverse Lipschitz constant of each map."""
         return tuple(map_.inverse_lipschitz for map_ in self._chain)
 
+    def set_constants(self, constants: Sequence[float]) -> None:
+        """Change the inverse Lipschitz constant of each map.
+
+        Raises:
+            InputError: if their number is not that of the maps, or one is negative or not below the map's upper constant.
+        """
+        for map_, constant in zip(self._chain, _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps)), strict=True):
+            map_.set_constant(constant)
+
     @property
     def constant(self) -> float:
         """The total inverse Lipschitz constant: the product of those of the maps."""

@@ -1,6 +1,17 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
+from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
 from uncollapse.models.rows import observe_rows, to_device
-from uncollapse.models.vae import VAE, Terms, kl_per_unit
+from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
 
-__all__ = ["VAE", "Terms", "kl_per_unit", "observe_rows", "to_device"]
+__all__ = [
+    "VAE",
+    "EnumeratedMixtureVAE",
+    "Latents",
+    "MixtureVAE",
+    "Terms",
+    "component_kl",
+    "kl_per_unit",
+    "observe_rows",
+    "to_device",
+]

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, constraints, kl_divergence
+from torch.distributions import Distribution, Independent, constraints, kl_divergence
 
 from uncollapse.errors import InputError
 from uncollapse.families import FAMILIES, Family
-from uncollapse.latent import DiagonalGaussian, StandardNormal, reparameterise
+from uncollapse.latent import Posterior, Prior, draw
 from uncollapse.maps import Decoder
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a latent variable model says of a batch. All in nats per example; `samples` stands for the draws of z per example.
+class Latents:
+    """What the posterior says of a batch, in nats per example; `samples` stands for the draws of z per example.
 
     Attributes:
-        log_px_z: log p(x|z), shape (*samples, batch).
-        log_qz_x: log q(z|x), shape (*samples, batch).
-        log_pz: log p(z), shape (*samples, batch).
-        kl: KL(q(z|x) || p(z)) for each unit in closed form, shape (batch, latent_dim).
-        z: the draws, shape (*samples, batch, latent_dim).
+        q: q(z|x).
+        z: the draws, shape (*samples, batch, latent_dim); (*samples, batch, c, latent_dim) where the posterior enumerates c
+            components.
+        kl: KL(q(z|x) || p(z)), with the component y if the prior has several, shape (*samples, batch) or (batch,): in closed form
+            where there is one, else at the draws.
+        components: q(y|x), shape (batch, c); None without components.
+    """
+
+    q: Distribution
+    z: Tensor
+    kl: Float[Tensor, "*samples batch"]
+    components: Float[Tensor, "batch c"] | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a bound on log p(x), in nats per example.
+
+    Attributes:
+        log_px_z: log p(x|z), in expectation over y where the posterior enumerates components, shape (*samples, batch).
+        latents: what the posterior says.
     """
 
     log_px_z: Float[Tensor, "*samples batch"]
-    log_qz_x: Float[Tensor, "*samples batch"]
-    log_pz: Float[Tensor, "*samples batch"]
-    kl: Float[Tensor, "batch latent"]
-    z: Float[Tensor, "*samples batch latent"]
+    latents: Latents
+
+    @property
+    def elbo(self) -> Float[Tensor, "*samples batch"]:
+        """The evidence lower bound."""
+        return self.log_px_z - self.latents.kl
 
 
 class VAE(nn.Module):
@@ -46,13 +65,18 @@ class VAE(nn.Module):
         InputError: if the decoder has a positive inverse Lipschitz constant and the family's link would undo it.
     """
 
-    def __init__(self, prior: StandardNormal, posterior: DiagonalGaussian, decoder: Decoder, family: Family) -> None:
+    def __init__(self, prior: Prior, posterior: Posterior, decoder: Decoder, family: Family) -> None:
         super().__init__()
         _check_constant(decoder, family)
         self.prior = prior
         self.posterior = posterior
         self.decoder = decoder
         self.family = family
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimension of z."""
+        return int(self.prior().event_shape[0])
 
     def likelihood(self, z: Float[Tensor, "*batch latent"]) -> Distribution:
         """p(x|z)."""
@@ -70,9 +94,36 @@ class VAE(nn.Module):
             x: data that the family has observed.
             noise: standard normal draws that decide z; one for each example from the global generator if not given.
         """
+        latents = self.infer(x, noise)
+        return Terms(self.likelihood(latents.z).log_prob(x), latents)
+
+    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
+        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
         q, p = self.posterior(x), self.prior()
-        z = reparameterise(q, noise)
-        return Terms(self.likelihood(z).log_prob(x), q.log_prob(z), p.log_prob(z), kl_per_unit(q, p), z)
+        z, log_q = draw(q, self._noise(x) if noise is None else noise)
+        units = kl_per_unit(q, p)
+        return Latents(q, z, log_q - p.log_prob(z) if units is None else units.sum(-1))
+
+    def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
+        """KL(q(z|x) || p(z)) in nats for each unit; None where it is not defined, as for a flow.
+
+        Under a mixture prior it is the one given the component, E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)).
+        """
+        return kl_per_unit(latents.q, self.prior())
+
+    def propose(
+        self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
+    ) -> tuple[Float[Tensor, "draws batch latent"], Float[Tensor, "draws batch"]]:
+        """Draws of z by which to weigh p(x|z): p(x) = E[p(x|z) exp(log ratio)].
+
+        Returns:
+            The draws, and log p(z) / q(z|x) at them, in nats.
+        """
+        z, log_q = draw(self.posterior(x), noise)
+        return z, self.prior().log_prob(z) - log_q
+
+    def _noise(self, x: Tensor) -> Tensor:
+        return torch.randn(len(x), self.latent_dim, device=x.device, dtype=x.dtype)
 
 
 def _check_constant(decoder: Decoder, family: Family) -> None:
@@ -85,6 +136,8 @@ def _check_constant(decoder: Decoder, family: Family) -> None:
         )
 
 
-def kl_per_unit(q: Independent[Normal], p: Independent[Normal]) -> Float[Tensor, "batch latent"]:
-    """KL(q || p) in nats for each unit, for distributions that factorise over units."""
+def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
+    """KL(q || p) in nats for each unit, for Gaussians that factorise over units; None for other distributions."""
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
     return kl_divergence(q.base_dist, p.base_dist)

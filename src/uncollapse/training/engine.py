@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
-from uncollapse.models import VAE
+from uncollapse.models import VAE, Terms
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
@@ -32,6 +32,7 @@ def train(
     learning_rate: float,
     seed: int,
     history: list[tuple[float, ...]],
+    after_step: Callable[[int, Terms], None] | None = None,
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -43,10 +44,11 @@ def train(
         data: all rows, shape (n, data_dim).
         max_epochs: passes over the data.
         batch_size: rows in a step.
-        learning_rate: of Adam.
+        learning_rate: of Adam, at the first step; it falls to 0 along half a cosine.
         seed: decides the order of the rows and all draws. The global generators are left as they were.
-        history: gains a row at the end of each epoch: its number; the means over its batches of the loss, of -E log p(x|z) and
-            of the KL, in nats per example; the seconds since the start.
+        history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
+            of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first.
+        after_step: called with the number of each step and its terms, once the parameters have moved.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -56,7 +58,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
     """
     loader = row_loader(data, batch_size, seed)
-    training = Training(model, objective, learning_rate, seed, history)
+    training = Training(model, objective, learning_rate, seed, history, max_epochs * len(loader), after_step)
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupted,
@@ -82,19 +84,33 @@ def train(
 class Training(pl.LightningModule):
     """A model and its objective as Lightning wants to see them."""
 
-    def __init__(self, model: VAE, objective: Objective, learning_rate: float, seed: int, history: list[tuple[float, ...]]) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        objective: Objective,
+        learning_rate: float,
+        seed: int,
+        history: list[tuple[float, ...]],
+        n_steps: int,
+        after_step: Callable[[int, Terms], None] | None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.learning_rate = learning_rate
         self.seed = seed
         self.history = history
-        self.start = time.perf_counter()
+        self.n_steps = n_steps
+        self.after_step = after_step
+        self.epochs_before = len(history)
+        self.start = time.perf_counter() - (history[-1][-1] if history else 0.0)
         self.good_epochs = 0
         self.good_state: dict[str, Tensor] = {}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
@@ -110,16 +126,20 @@ class Training(pl.LightningModule):
             )
         if self.steps == 0:
             self._keep_state()
-        self.last_batch = batch
-        self.sums += torch.stack((loss, -terms.log_px_z.mean(), terms.kl.sum(-1).mean())).detach()
+        self.last_batch, self.last_terms = batch, terms
+        self.sums += torch.stack((loss, -terms.log_px_z.mean(), terms.latents.kl.mean())).detach()
         self.steps += 1
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.after_step is not None:
+            self.after_step(self.global_step, self.last_terms)
 
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._fail(f"a parameter became non-finite in epoch {self.current_epoch}, by step {self.global_step}")
         means = (self.sums / self.steps).tolist()
-        self.history.append((self.current_epoch, *means, time.perf_counter() - self.start))
+        self.history.append((self.epochs_before + self.current_epoch, *means, time.perf_counter() - self.start))
 
     def on_train_end(self) -> None:
         # The parameters that the last step left have not been tried yet.
@@ -134,7 +154,7 @@ class Training(pl.LightningModule):
         self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _fail(self, what: str) -> None:
-        del self.history[self.good_epochs :]
+        del self.history[self.epochs_before + self.good_epochs :]
         if self.good_state:
             self.model.load_state_dict(self.good_state)
         raise NonFiniteLossError(

@@ -1,0 +1,57 @@
+"""What the components of a mixture say: how many live, how much they tell, and how well they agree with labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import xlogy
+from sklearn.metrics.cluster import contingency_matrix
+
+# A component lives if it gets at least this share of what would be its equal share of the data.
+LIVE_SHARE = 0.1
+
+
+def live_components(components: np.ndarray) -> np.ndarray:
+    """Which components get at least a tenth of an equal share of the data.
+
+    Args:
+        components: q(y|x), shape (n, c).
+
+    Returns:
+        Booleans, shape (c,).
+    """
+    return np.asarray(components.mean(0) * components.shape[1] >= LIVE_SHARE)
+
+
+def component_information(components: np.ndarray) -> np.ndarray:
+    """KL(q(y|x) || q(y)) of each row, in nats, with q(y) the mean over rows; its mean is I(x; y) under q.
+
+    Args:
+        components: q(y|x), shape (n, c).
+
+    Returns:
+        Shape (n,).
+    """
+    components = components.astype(np.float64)
+    return np.asarray((xlogy(components, components) - xlogy(components, components.mean(0))).sum(1))
+
+
+def majority_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """The share of rows whose label is the most frequent one of their cluster (W21's accuracy).
+
+    It cannot fall when clusters are split: compare numbers with as many clusters.
+
+    >>> majority_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    0.75
+    """
+    return float(contingency_matrix(labels, clusters).max(0).sum() / len(labels))
+
+
+def matched_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """The share of rows whose label is that of their cluster when each cluster gets another label, as well as can be (Hungarian).
+
+    >>> matched_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 1, 1]))
+    0.5
+    """
+    table = contingency_matrix(labels, clusters)
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))

@@ -1,0 +1,8 @@
+"""The scikit-learn face: estimators that fit, transform, sample, score, save and load."""
+
+from uncollapse.estimators.base import Estimator
+from uncollapse.estimators.loading import load
+from uncollapse.estimators.mixture import MixtureVAE
+from uncollapse.estimators.vae import VAE
+
+__all__ = ["VAE", "Estimator", "MixtureVAE", "load"]

@@ -1,0 +1,47 @@
+"""The arguments of the estimators, with what each accepts, so that every estimator says it in the same words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, InstanceOf
+
+from uncollapse.families import Family
+from uncollapse.parameters import Count, NotBool, PositiveFloat
+
+MAX_CONSTANT = 1e6  # far beyond use, and far from the limits of float32
+
+_Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=False)]
+_Seed = Annotated[int, NotBool, Field(ge=0, lt=2**32)]
+
+Constants = Annotated[
+    _Constant | tuple[_Constant, ...] | Literal["auto"] | None,
+    Field(description="a number from 0 to 1e6 for every map, one for each, None for an ordinary decoder, or 'auto'"),
+]
+Nats = Annotated[PositiveFloat | None, Field(description="a positive number of nats, or None")]
+FamilyLike = Annotated[
+    str | dict[str, dict[str, Any]] | InstanceOf[Family],
+    Field(description="the name of a family, or one with its arguments, such as {gaussian: {scale: 1.0}}"),
+]
+EmbeddingName = Annotated[Literal["principal", "padding", "learned"], Field(description="'principal', 'padding' or 'learned'")]
+PotentialName = Annotated[Literal["icnn", "ridge"], Field(description="'icnn' or 'ridge'")]
+UpperConstants = Annotated[
+    PositiveFloat | tuple[PositiveFloat, ...] | None,
+    Field(description="a positive number for every map, one for each, or None"),
+]
+Dimensions = Annotated[tuple[Count, ...], Field(description="a list of dimensions, which may be empty")]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
+PosteriorName = Annotated[Literal["gaussian", "realnvp"], Field(description="'gaussian' or 'realnvp'")]
+Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integer >= 2")]
+PriorName = Annotated[Literal["separated", "unit", "learned"], Field(description="'separated', 'unit' or 'learned'")]
+Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]
+Epochs = Annotated[
+    Annotated[int, NotBool, Field(ge=0, lt=2**31)] | Literal["auto"], Field(description="an integer >= 0, or 'auto'")
+]
+RandomState = Annotated[
+    _Seed | InstanceOf[np.random.RandomState] | None,
+    Field(description="a seed (an integer from 0 to 2^32 - 1), a RandomState, or None"),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="one of auto, cpu, cuda, mps")]
+Flag = Annotated[bool, Field(strict=True, description="true or false")]

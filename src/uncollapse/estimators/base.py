@@ -1,0 +1,279 @@
+"""What all estimators share: the scikit-learn face, and the way from data to a trained model."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from uncollapse import models
+from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.errors import InputError
+from uncollapse.estimators.building import adapt, check_memory, resolve_device
+from uncollapse.families import FAMILIES, Family, get_family
+from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
+from uncollapse.interrupts import deferred_interrupt
+from uncollapse.maps import InverseLipschitzDecoder
+from uncollapse.models import observe_rows, to_device
+from uncollapse.noise import derived_seed, seeded
+from uncollapse.objectives import elbo
+from uncollapse.parameters import check_parameters
+from uncollapse.progress import spinner
+from uncollapse.runs import Settings, write_run
+
+ROWS_AT_ONCE = 1000
+HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
+
+
+class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """A latent variable model as a scikit-learn transformer.
+
+    A subclass takes its arguments by name, annotated with what they accept, and says which model they make.
+
+    Attributes:
+        model_: the trained model.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, seconds.
+        n_features_in_: number of features seen in `fit`.
+        feature_names_in_: their names, where X had some.
+        seed_: the seed that was used.
+        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+    """
+
+    kinds: ClassVar[dict[str, type[Estimator]]] = {}  # by name, those that can be saved
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("uncollapse."):
+            Estimator.kinds[cls.__name__] = cls
+
+    @staticmethod
+    @abstractmethod
+    def build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
+        """An untrained model from checked parameters.
+
+        Raises:
+            InputError: if the parameters do not suit the number of features.
+        """
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on X, shape (n, n_features) with n >= 2. y is ignored.
+
+        Raises:
+            InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
+            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
+            KeyboardInterrupt: after Ctrl-C; the estimator then holds what it has learned so far.
+        """
+        del y
+        parameters = check_parameters(type(self), self.get_params(deep=False))
+        parameters["device"] = resolve_device(parameters["device"])
+        with spinner("preparing", parameters["verbose"]):
+            rows = self._read_training_rows(X, get_family(parameters["family"]))
+            random_state = parameters["random_state"]
+            seed = random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
+            check_memory(lambda: self.build(parameters, rows.shape[1]), parameters)
+            with seeded(derived_seed(seed, "initialisation")):
+                model = self.build(parameters, rows.shape[1])
+            adapt(model, rows)
+        with deferred_interrupt():  # what belongs to one fit is taken over as one
+            with one_sentence():
+                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
+            self._train(model, rows, parameters, seed)
+        return self
+
+    def _read_training_rows(self, X: Any, family: Family) -> np.ndarray:
+        with one_sentence():
+            given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
+        rows = finite_floats(given, "X")
+        check_resolution(given, rows)
+        if len(rows) < 2:
+            raise InputError(f"training expects at least 2 rows, got n_samples={len(rows)}: give more data.")
+        family.check(rows)
+        if not family.is_observed(rows):
+            warnings.warn(
+                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
+                "them anew at each step (dynamic binarisation).",
+                UserWarning,
+                stacklevel=3,
+            )
+        return rows
+
+    def _train(self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int) -> None:
+        history: list[tuple[float, ...]] = []
+        try:
+            self._learn(model, rows, parameters, seed, history)
+        finally:  # what has been learned is kept, whatever ended the training
+            self.seed_ = seed
+            self.parameters_ = parameters
+            self.model_ = model.eval().requires_grad_(False)
+            self.history_ = pd.DataFrame(history, columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
+
+    def _learn(
+        self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
+    ) -> None:
+        """Train the model in place, and write down its history."""
+        self._minimise(model, rows, parameters, parameters["max_epochs"], seed, history)
+
+    def _minimise(
+        self,
+        model: models.VAE,
+        rows: np.ndarray,
+        parameters: dict[str, Any],
+        n_epochs: int,
+        seed: int,
+        history: list[tuple[float, ...]],
+    ) -> None:
+        from uncollapse.training.annealing import adjustment
+        from uncollapse.training.engine import train
+
+        train(
+            model,
+            elbo,
+            torch.as_tensor(rows),
+            max_epochs=n_epochs,
+            batch_size=parameters["batch_size"],
+            learning_rate=parameters["learning_rate"],
+            seed=seed,
+            history=history,
+            after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
+            device=parameters["device"],
+            verbose=parameters["verbose"],
+        )
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior means E[z|x], shape (n, latent_dim), float32.
+
+        Values that a family of discrete data would draw (grey levels under "bernoulli") go to the encoder as they are.
+        """
+        return self._in_batches(self.check_rows(X), lambda x: self.model_.posterior(x).mean)
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no mean, the most probable codes.
+
+        Raises:
+            InputError: if Z is not of shape (n, latent_dim) or not finite.
+        """
+        check_is_fitted(self)
+        with one_sentence():
+            given = check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z")
+        codes = finite_floats(given, "Z")
+        if codes.shape[1] != self._n_features_out:
+            raise InputError(f"Z expects {self._n_features_out} columns, one for each latent unit, got {codes.shape[1]}.")
+        return self._in_batches(codes, lambda z: self.model_.likelihood(z).mean)
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """`inverse_transform` at the posterior means of X, shape (n, n_features), float32."""
+        return self.inverse_transform(self.transform(X))
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Draws of x from the model, shape (n_samples, n_features), float32.
+
+        Args:
+            n_samples: how many.
+            random_state: a seed or a RandomState; None draws anew at each call.
+
+        Raises:
+            InputError: if `n_samples` is not positive.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        with seeded(check_random_state(random_state).randint(2**31)):
+            return self._sample_at(self.model_.prior().sample((n_samples,)))
+
+    def _sample_at(self, z: torch.Tensor) -> np.ndarray:
+        return self._in_batches(z.cpu().numpy(), lambda z: self.model_.likelihood(z).sample())
+
+    def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
+        """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
+
+        The draws belong to the row, so that a row's score does not depend on the others. Grey levels under "bernoulli" are
+        binarised once, by draws that belong to the row as well.
+
+        Args:
+            X: shape (n, n_features).
+            n_importance: draws of z for each row; the estimate rises to log p(x) with it.
+        """
+        check_count("n_importance", n_importance)
+        given = self.check_rows(X)
+        rows = observe_rows(self.model_.family, given)
+        return importance_log_likelihood(self.model_, rows, n_importance, self.verbose)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of `score_samples`, in nats per example. y is ignored."""
+        del y
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Save to a folder: the weights as safetensors, all else as JSON and CSV. `uc.load` reads it back.
+
+        Raises:
+            InputError: if the folder exists and `overwrite` is False, or cannot be written.
+        """
+        check_is_fitted(self)
+        if self.kinds.get(type(self).__name__) is not type(self):
+            raise InputError(
+                f"saving expects one of {', '.join(self.kinds)}, got {type(self).__name__}: save its model_ with torch."
+            )
+        family = get_family(self.parameters_["family"])
+        if type(family) is not FAMILIES.get(family.name):
+            raise InputError(
+                f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could not be loaded again."
+            )
+        random_state = self.parameters_["random_state"]
+        names = getattr(self, "feature_names_in_", None)
+        settings = Settings(
+            estimator=type(self).__name__,
+            parameters={
+                **self.parameters_,
+                "family": family.spec,
+                "random_state": random_state if isinstance(random_state, int) else None,
+            },
+            n_features=self.n_features_in_,
+            feature_names=None if names is None else names.tolist(),
+            seed=self.seed_,
+            constants=self.inverse_lipschitz_,
+        )
+        write_run(Path(folder), settings, self.model_.state_dict(), self.history_, overwrite)
+        return Path(folder)
+
+    @property
+    def inverse_lipschitz_(self) -> tuple[float, ...] | None:
+        """The constants in force, one for each map; None for an ordinary decoder."""
+        check_is_fitted(self, "model_")
+        decoder = self.model_.decoder
+        return decoder.constants if isinstance(decoder, InverseLipschitzDecoder) else None
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.latent_dim
+
+    def check_rows(self, X: Any) -> np.ndarray:
+        """X as float32 rows that the fitted model accepts.
+
+        Raises:
+            InputError: if X has other columns than in `fit`, is not finite, or lies outside the family's support.
+        """
+        check_is_fitted(self)
+        with one_sentence():
+            given = validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False)
+        rows = finite_floats(given, "X")
+        self.model_.family.check(rows)
+        return rows
+
+    def _in_batches(self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+        with torch.inference_mode():
+            return np.concatenate([function(to_device(self.model_, piece)).cpu().numpy() for piece in pieces])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

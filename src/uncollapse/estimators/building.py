@@ -1,0 +1,196 @@
+"""Models from an estimator's checked parameters, and their start at the data."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncollapse import models
+from uncollapse.diagnostics.information import inverse_lipschitz_for
+from uncollapse.errors import InputError
+from uncollapse.estimators.arguments import MAX_CONSTANT
+from uncollapse.families import Family, Gaussian, get_family
+from uncollapse.maps import EMBEDDINGS, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
+
+# Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
+VALUES_AT_ONCE = 2**22
+MAX_PRINCIPAL_VALUES = 2**27
+DEFAULT_CONSTANT = 0.5
+# Where annealing begins if nothing is said: the highest constant that K23 try.
+ANNEALED_CONSTANT = 5.0
+
+
+def available_devices() -> list[str]:
+    """The kinds of device that this machine has, the fastest first."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, is_there in there.items() if is_there]
+
+
+def resolve_device(device: str) -> str:
+    """The kind of device to use: the fastest for "auto".
+
+    Raises:
+        InputError: if this machine has no such device.
+    """
+    available = available_devices()
+    if device == "auto":
+        return available[0]
+    if device not in available:
+        raise InputError(f"device expects one that this machine has ({', '.join(available)}), got {device!r}: use 'auto'.")
+    return device
+
+
+def build_family(parameters: Mapping[str, Any], n_features: int) -> Family:
+    """The family that the parameters ask for, fresh for so many features."""
+    return get_family(parameters["family"]).fresh(n_features)
+
+
+def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int) -> Decoder:
+    """The decoder that the parameters ask for.
+
+    Raises:
+        InputError: if the parameters do not suit the family or the number of features.
+    """
+    latent_dim, hidden = parameters["latent_dim"], parameters["hidden"]
+    natural_dim = family.natural_dim(n_features)
+    constants = _constants(parameters, family, natural_dim)
+    if constants is None:
+        return MLPDecoder(latent_dim, natural_dim, hidden)
+    if latent_dim > natural_dim:
+        which = "" if natural_dim == n_features else f", which are {natural_dim} natural parameters under family {family.name!r}"
+        raise InputError(
+            f"an injective decoder expects latent_dim <= natural dimension, got latent_dim={latent_dim} with "
+            f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+        )
+    return InverseLipschitzDecoder(
+        latent_dim,
+        natural_dim,
+        hidden,
+        constants,
+        EMBEDDINGS[parameters["embedding"]],
+        math.inf if parameters["lipschitz"] is None else parameters["lipschitz"],
+        POTENTIALS[parameters["potential"]],
+        parameters["between"],
+    )
+
+
+def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) -> float | tuple[float, ...] | None:
+    """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
+    given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
+    if given is None and (parameters["lipschitz"] is not None or parameters["between"]):
+        raise InputError(
+            "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a constant, or neither."
+        )
+    _check_adjustment(parameters, family)
+    if nats is None:
+        if given != "auto":
+            constants: float | tuple[float, ...] | None = given
+            return constants
+        return (ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT) if family.fills_space else 0.0
+    if given != "auto":
+        raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
+    if type(family) is not Gaussian:
+        instead = "set inverse_lipschitz instead" if family.fills_space else "its link would undo any constant"
+        raise InputError(
+            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is known, got {family.name!r}: "
+            f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
+        )
+    if parameters["between"]:
+        raise InputError(
+            f"min_information expects one map or two, for which its floor is proved, got between={parameters['between']}: leave "
+            "between out, or set inverse_lipschitz instead."
+        )
+    if parameters.get("prior") == "learned":
+        raise InputError(
+            "min_information expects a prior whose scales are fixed, got prior 'learned', whose scales could undo it: use "
+            "'separated' or 'unit'."
+        )
+    total = inverse_lipschitz_for(nats, parameters["latent_dim"])
+    constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)
+    if constant > MAX_CONSTANT:
+        raise InputError(f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: ask for less.")
+    return constant
+
+
+def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
+    """Refuse to adjust constants that are not there, or that something else rests on."""
+    asked = [name for name in ("annealing", "target_kl") if parameters[name]]
+    if not asked:
+        return
+    given = parameters["inverse_lipschitz"]
+    named = [name for name in ("min_information", "lipschitz") if parameters[name] is not None]
+    if len(asked) == 2 or named:
+        both = " and ".join([*asked, *named])
+        raise InputError(f"{both} each decide over the constants: give one of them.")
+    numbers = given if isinstance(given, tuple) else (given,)
+    if (given != "auto" and not all(number for number in numbers)) or not family.fills_space:
+        raise InputError(
+            f"{asked[0]} adjusts positive inverse Lipschitz constants, got inverse_lipschitz={given} with family {family.name!r}: "
+            "give a positive constant to start at, and a family that keeps it."
+        )
+
+
+def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any]) -> None:
+    """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
+    if not hasattr(os, "sysconf"):
+        return
+    try:
+        with torch.device("meta"):
+            n_parameters = sum(parameter.numel() for parameter in build().parameters())
+    except RuntimeError as error:  # more than can be counted
+        raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None
+    needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
+    if parameters["lipschitz"] is not None:  # the products of all directions of a ridge sum, and their gradients
+        needed += 2 * 4 * sum(parameters["hidden"]) ** 2
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"training a model with latent_dim={parameters['latent_dim']} and hidden={parameters['hidden']} takes "
+            f"{needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or narrower layers."
+        )
+
+
+@torch.no_grad()
+def adapt(model: models.VAE, rows: np.ndarray) -> None:
+    """Start a model at the data: the decoder at the mean of their statistics, the encoder at their location and scale."""
+    family = model.family
+    constant, natural_dim = model.decoder.constant, family.natural_dim(rows.shape[1])
+    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its dimensions.
+    family.adapt(rows, 1 / (1 + constant**2 * min(1.0, model.latent_dim / natural_dim)))
+    mean, deviation = _moments(family.features, rows)
+    model.posterior.encoder.adapt(mean, deviation or 1.0)
+    some = _some_rows(rows, natural_dim)
+    model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
+    start = family.unlink(family.natural(_mean(family.sufficient, rows)))
+    model.decoder.start_at(start.float())
+
+
+def _mean(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
+    """The mean over rows of a function of rows, in float64."""
+    return sum((piece.sum(0) for piece in _pieces(function, rows)), torch.zeros((), dtype=torch.float64)) / len(rows)
+
+
+def _moments(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> tuple[torch.Tensor, float]:
+    """The mean over rows of a function of rows, and the root mean square deviation of its columns, in float64."""
+    mean = _mean(function, rows)
+    variance = sum((piece - mean).square().mean(1).sum() for piece in _pieces(function, rows)) / len(rows)
+    return mean, float(variance) ** 0.5
+
+
+def _pieces(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> Iterator[torch.Tensor]:
+    """A function of rows, of so many at a time as memory can hold."""
+    width = function(torch.as_tensor(rows[:1])).shape[1]
+    n = max(1, VALUES_AT_ONCE // width)
+    return (function(torch.as_tensor(rows[start : start + n], dtype=torch.float64)) for start in range(0, len(rows), n))
+
+
+def _some_rows(rows: np.ndarray, width: int) -> np.ndarray:
+    """As many random rows as principal directions of statistics of this width need."""
+    n = min(MAX_PRINCIPAL_ROWS, max(1, MAX_PRINCIPAL_VALUES // width))
+    return rows if len(rows) <= n else rows[np.random.default_rng(0).permutation(len(rows))[:n]]

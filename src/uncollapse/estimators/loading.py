@@ -1,0 +1,64 @@
+"""Fitted estimators from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uncollapse.errors import InputError
+from uncollapse.estimators.base import HISTORY_COLUMNS, Estimator
+from uncollapse.estimators.building import available_devices, resolve_device
+from uncollapse.maps import InverseLipschitzDecoder
+from uncollapse.models import VAE
+from uncollapse.parameters import check_parameters
+from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights
+
+
+def load(folder: str | Path) -> Estimator:
+    """A fitted estimator from the folder that `save` wrote. Nothing in the folder can be executed.
+
+    Raises:
+        InputError: if the folder holds no saved model, a damaged one, or one of a newer version.
+    """
+    folder = Path(folder)
+    settings = read_settings(folder)
+    if settings.estimator not in Estimator.kinds:
+        raise damaged(folder, f"there is no estimator {settings.estimator!r}")
+    kind = Estimator.kinds[settings.estimator]
+    try:
+        parameters = check_parameters(kind, settings.parameters)
+        with torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
+            model = kind.build(parameters, settings.n_features)
+        _set_constants(model, settings)
+    except (InputError, RuntimeError) as error:
+        raise damaged(folder, str(error)) from None
+    model.load_state_dict(read_weights(folder, model.state_dict()), assign=True)
+    _check_soundness(model, folder)
+    parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
+    estimator = kind(**parameters)
+    estimator.parameters_, estimator.seed_ = parameters, settings.seed
+    estimator.history_ = read_history(folder, HISTORY_COLUMNS)
+    estimator.n_features_in_ = settings.n_features
+    if settings.feature_names is not None:
+        estimator.feature_names_in_ = np.array(settings.feature_names, dtype=object)
+    estimator.model_ = model.to(resolve_device(parameters["device"])).eval().requires_grad_(False)
+    return estimator
+
+
+def _set_constants(model: VAE, settings: Settings) -> None:
+    if isinstance(model.decoder, InverseLipschitzDecoder) != (settings.constants is not None):
+        raise InputError("constants do not belong to this kind of decoder.")
+    if isinstance(model.decoder, InverseLipschitzDecoder) and settings.constants is not None:
+        model.decoder.set_constants(settings.constants)
+
+
+def _check_soundness(model: VAE, folder: Path) -> None:
+    """Raise `InputError` where what training does not touch has been changed, and promises would be untrue."""
+    if not model.decoder.is_sound():
+        raise damaged(folder, "the decoder's embedding is not isometric, so that its constant would be untrue")
+    if not model.family.is_sound():
+        raise damaged(folder, "the family's scale is not the one that was set, or not positive")
+    if not model.prior.is_sound():
+        raise damaged(folder, "the components of the prior are not as far apart as they were set to be")

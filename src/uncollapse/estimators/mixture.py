@@ -1,0 +1,277 @@
+"""The mixture VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from uncollapse import models
+from uncollapse.diagnostics.collapse import Posteriors, infer
+from uncollapse.errors import InputError
+from uncollapse.estimators.arguments import (
+    Components,
+    Constants,
+    Device,
+    Dimensions,
+    EmbeddingName,
+    Epochs,
+    FamilyLike,
+    Flag,
+    Inference,
+    Nats,
+    PosteriorName,
+    PotentialName,
+    PriorName,
+    RandomState,
+    UpperConstants,
+    Widths,
+)
+from uncollapse.estimators.base import Estimator
+from uncollapse.estimators.building import build_decoder, build_family
+from uncollapse.inputs import check_count
+from uncollapse.latent import (
+    DEFAULT_SEPARATION,
+    POSTERIORS,
+    ComponentPosterior,
+    GaussianMixture,
+    LearnedComponents,
+    SeparatedComponents,
+    UnitComponents,
+)
+from uncollapse.noise import derived_seed, seeded
+from uncollapse.parameters import Count, PositiveFloat
+
+MAX_CLUSTERED_ROWS = 20_000
+
+
+class MixtureVAE(Estimator):
+    """A VAE whose latents fall into components: y uniform over c, z|y Gaussian, then x|z (W21 example 1, K23 definition 4.2).
+
+    With an injective decoder and learned components it is LIDMVAE (LIDGMVAE) at `inverse_lipschitz` 0 and IL-LIDMVAE above; with
+    `inverse_lipschitz` None the GMVAE (Dilokthanakul et al. 2016); with family "bernoulli" W21's Bernoulli mixture.
+
+    Training begins without components, with a standard normal prior, finds them by k-means on the posterior means, and goes on with
+    the mixture prior: from a random start mixtures get stuck.
+
+    Args:
+        n_components: c.
+        latent_dim: number of latent units; at most the number of natural parameters (of most families, the number of features),
+            unless `inverse_lipschitz` is None.
+        prior: of z given y. "separated" learns the means and keeps any two of them `separation` apart, whatever is learned, with
+            scales fixed at 1; "unit" fixes the means at the unit vectors (K23's B1'y) and the scales at 1, for c <= latent_dim;
+            "learned" learns means and scales, as in the code of both papers, and keeps nothing apart.
+        separation: of prior "separated": the least distance between two means, in standard deviations of a component.
+        inference: "marginal" sums the component out of the prior, and runs the decoder once; "enumerate" sums the bound over
+            components, with q(y|x) and q(z|x, y), as both papers do, and runs the decoder c times.
+        warmup_epochs: those of `max_epochs` that are spent before there are components; "auto" is a quarter of them, and none for
+            prior "unit", which has nothing to be found.
+        inverse_lipschitz: as for `uc.VAE`, like all arguments that follow.
+        min_information: for a prior of fixed scales.
+        annealing: see `uc.VAE`.
+        target_kl: see `uc.VAE`; of z and its component together.
+        family: see `uc.VAE`.
+        posterior: see `uc.VAE`.
+        embedding: see `uc.VAE`.
+        potential: see `uc.VAE`.
+        lipschitz: see `uc.VAE`.
+        between: see `uc.VAE`.
+        hidden: see `uc.VAE`.
+        max_epochs: passes over the data, those of the warm-up among them.
+        batch_size: see `uc.VAE`.
+        learning_rate: see `uc.VAE`.
+        random_state: see `uc.VAE`.
+        device: see `uc.VAE`.
+        verbose: see `uc.VAE`.
+
+    Attributes:
+        model_: the trained `uncollapse.models.MixtureVAE`.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, seconds.
+        means_: of the components, shape (c, latent_dim).
+        scales_: of the components, shape (c, latent_dim).
+        n_features_in_: number of features seen in `fit`.
+        feature_names_in_: their names, where X had some.
+        seed_: the seed that was used.
+        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+
+    >>> import numpy as np, uncollapse as uc
+    >>> labels = np.repeat([0, 1], 200)
+    >>> X = np.random.default_rng(0).normal(size=(400, 3)) + 8 * labels[:, None]
+    >>> mixture = uc.MixtureVAE(n_components=2, max_epochs=20, random_state=0)
+    >>> clusters = mixture.fit_predict(X)
+    >>> agreement = (clusters == labels).mean()
+    >>> bool(max(agreement, 1 - agreement) > 0.99)
+    True
+    """
+
+    def __init__(
+        self,
+        n_components: Components = 2,
+        latent_dim: Count = 2,
+        prior: PriorName = "separated",
+        separation: PositiveFloat = DEFAULT_SEPARATION,
+        inference: Inference = "marginal",
+        warmup_epochs: Epochs = "auto",
+        inverse_lipschitz: Constants = "auto",
+        min_information: Nats = None,
+        annealing: Flag = False,
+        target_kl: Nats = None,
+        family: FamilyLike = "gaussian",
+        posterior: PosteriorName = "gaussian",
+        embedding: EmbeddingName = "principal",
+        potential: PotentialName = "icnn",
+        lipschitz: UpperConstants = None,
+        between: Dimensions = (),
+        hidden: Widths = (256, 256),
+        max_epochs: Count = 50,
+        batch_size: Count = 100,
+        learning_rate: PositiveFloat = 1e-3,
+        random_state: RandomState = None,
+        device: Device = "auto",
+        verbose: Flag = True,
+    ) -> None:
+        self.n_components = n_components
+        self.latent_dim = latent_dim
+        self.prior = prior
+        self.separation = separation
+        self.inference = inference
+        self.warmup_epochs = warmup_epochs
+        self.inverse_lipschitz = inverse_lipschitz
+        self.min_information = min_information
+        self.annealing = annealing
+        self.target_kl = target_kl
+        self.family = family
+        self.posterior = posterior
+        self.embedding = embedding
+        self.potential = potential
+        self.lipschitz = lipschitz
+        self.between = between
+        self.hidden = hidden
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    @staticmethod
+    def build(parameters: Mapping[str, Any], n_features: int) -> models.MixtureVAE:
+        """An untrained model from checked parameters.
+
+        Raises:
+            InputError: if the parameters do not suit each other or the number of features.
+        """
+        family = build_family(parameters, n_features)
+        decoder = build_decoder(parameters, family, n_features)
+        prior = _build_prior(parameters)
+        _warmup_epochs(parameters)  # whether they suit, before there is a training to lose
+        if parameters["inference"] == "marginal":
+            posterior = POSTERIORS[parameters["posterior"]](n_features, prior.latent_dim, parameters["hidden"], family.features)
+            return models.MixtureVAE(prior, posterior, decoder, family)
+        each = ComponentPosterior(
+            n_features, prior, parameters["hidden"], family.features, flow=parameters["posterior"] == "realnvp"
+        )
+        return models.EnumeratedMixtureVAE(prior, each, decoder, family)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable component of each row, shape (n,)."""
+        return np.asarray(self.predict_proba(X).argmax(1))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """q(y|x), shape (n, c), float32: E_q(z|x) p(y|z) at 64 draws that belong to the row, or what "enumerate" has learned."""
+        components: np.ndarray | None = infer(self._model, self.check_rows(X)).components
+        assert components is not None
+        return components
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, then `predict` on the same rows."""
+        return self.fit(X, y).predict(X)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, component: int | None = None) -> np.ndarray:
+        """Draws of x from the model, shape (n_samples, n_features), float32.
+
+        Args:
+            n_samples: how many.
+            random_state: a seed or a RandomState; None draws anew at each call.
+            component: the one to draw from; all alike if not given.
+
+        Raises:
+            InputError: if `n_samples` is not positive, or there is no such component.
+        """
+        if component is None:
+            return super().sample(n_samples, random_state)
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        n_components = self._model.prior.n_components
+        if not isinstance(component, int | np.integer) or isinstance(component, bool) or not 0 <= component < n_components:
+            raise InputError(f"component expects an integer from 0 to {n_components - 1}, got {component!r}.")
+        with seeded(check_random_state(random_state).randint(2**31)):
+            return self._sample_at(self._model.prior.components().sample((n_samples,))[:, component])
+
+    @property
+    def means_(self) -> np.ndarray:
+        """Means of the components, shape (c, latent_dim)."""
+        return self._model.prior.means.cpu().numpy()
+
+    @property
+    def scales_(self) -> np.ndarray:
+        """Standard deviations of the components, shape (c, latent_dim)."""
+        return self._model.prior.scales.cpu().numpy()
+
+    @property
+    def _model(self) -> models.MixtureVAE:
+        check_is_fitted(self, "model_")
+        assert isinstance(self.model_, models.MixtureVAE)
+        return self.model_
+
+    def _learn(
+        self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
+    ) -> None:
+        assert isinstance(model, models.MixtureVAE)
+        n_warmup = _warmup_epochs(parameters)
+        if n_warmup:
+            plain = model.without_components()
+            try:
+                self._minimise(plain, rows, parameters, n_warmup, derived_seed(seed, "warm-up"), history)
+            finally:
+                _start_components(model, plain, rows, seed)
+        self._minimise(model, rows, parameters, parameters["max_epochs"] - n_warmup, seed, history)
+
+
+def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:
+    n_components, latent_dim = parameters["n_components"], parameters["latent_dim"]
+    if parameters["prior"] == "separated":
+        return SeparatedComponents(n_components, latent_dim, parameters["separation"])
+    return {"unit": UnitComponents, "learned": LearnedComponents}[parameters["prior"]](n_components, latent_dim)
+
+
+def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
+    n_epochs, asked = parameters["max_epochs"], parameters["warmup_epochs"]
+    if asked == "auto":
+        return 0 if parameters["prior"] == "unit" else n_epochs // 4
+    if asked >= n_epochs:
+        raise InputError(f"warmup_epochs expects less than max_epochs={n_epochs}, got {asked}: leave epochs for the mixture.")
+    return int(asked)
+
+
+def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndarray, seed: int) -> None:
+    """Put the components where k-means finds clusters of posterior means, as wide as the posteriors of their clusters."""
+    some = rows[np.random.default_rng(derived_seed(seed, "clusters")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
+    posteriors = infer(plain, some)
+    found = KMeans(model.prior.n_components, n_init=10, random_state=derived_seed(seed, "k-means")).fit(posteriors.means)
+    whole = posteriors.means.var(0) + posteriors.variances.mean(0)
+    variances = [_variance_of(posteriors, found.labels_ == k, whole) for k in range(model.prior.n_components)]
+    start = (torch.as_tensor(array).to(model.prior.means) for array in (found.cluster_centers_, np.sqrt(variances)))
+    model.prior.start_at(*start)
+
+
+def _variance_of(posteriors: Posteriors, members: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Of z over the posteriors of a cluster, by unit."""
+    if not members.any():
+        return otherwise
+    return np.asarray(posteriors.means[members].var(0) + posteriors.variances[members].mean(0))

@@ -1,0 +1,101 @@
+"""Mixture VAEs: y uniform over c components, z given y, x given z (W21 example 1, K23 definition 4.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MixtureSameFamily, Normal
+
+from uncollapse.latent import ComponentPosterior, GaussianMixture, StandardNormal, WithoutComponents, draw
+from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
+
+
+class MixtureVAE(VAE):
+    """A VAE with a mixture prior, whose component y is summed out of the prior: q(y, z|x) = q(z|x) p(y|z).
+
+    The decoder runs once, however many components there are. With q(z|x) = sum_y q(y|x) q(z|x, y) this bound is at least as tight
+    as the enumerated one; a single Gaussian q(z|x) can be looser where the posterior has several modes.
+    """
+
+    prior: GaussianMixture
+
+    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
+        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
+        q = self.posterior(x)
+        z, log_q = draw(q, self._noise(x) if noise is None else noise)
+        log_joint = self.prior.log_joint(z)
+        components = log_joint.softmax(-1).flatten(0, -3).mean(0) if log_joint.dim() > 2 else log_joint.softmax(-1)
+        return Latents(q, z, log_q - log_joint.logsumexp(-1), components)
+
+    def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
+        """E_q(y|x) KL(q(z_d|x) || p(z_d|y)) in nats for each unit; None for a flow."""
+        q = latents.q
+        if not isinstance(q, Independent):
+            return None
+        given_y = Independent(Normal(q.base_dist.loc.unsqueeze(-2), q.base_dist.scale.unsqueeze(-2)), 1)
+        return _expected(kl_per_unit(given_y, self.prior.components()), latents.components)
+
+    def without_components(self) -> VAE:
+        """The model before there are components: a standard normal prior, and the same networks."""
+        return VAE(StandardNormal(self.latent_dim), self.posterior, self.decoder, self.family)
+
+
+class EnumeratedMixtureVAE(MixtureVAE):
+    """A mixture VAE with q(y, z|x) = q(y|x) q(z|x, y), whose bound sums over y, as in the code of both papers.
+
+    The decoder runs c times for each example.
+    """
+
+    posterior: ComponentPosterior
+
+    def forward(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Terms:
+        """The terms of a bound on log p(x), at a draw of z for each component, in expectation over components."""
+        latents = self.infer(x, noise)
+        log_px_z = self.likelihood(latents.z).log_prob(x.unsqueeze(-2))
+        assert latents.components is not None
+        return Terms((latents.components * log_px_z).sum(-1), latents)
+
+    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
+        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
+        q = self.posterior(x)
+        z, log_q = self._draw(q, self._noise(x) if noise is None else noise)
+        each = kl_per_unit(q.component_distribution, self.prior.components())
+        kl_z = log_q - self.prior.log_given_component(z) if each is None else each.sum(-1)
+        components = q.mixture_distribution.probs
+        return Latents(q, z, (components * kl_z).sum(-1) + component_kl(components), components)
+
+    def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
+        """E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""
+        assert isinstance(latents.q, MixtureSameFamily)
+        return _expected(kl_per_unit(latents.q.component_distribution, self.prior.components()), latents.components)
+
+    def propose(
+        self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
+    ) -> tuple[Float[Tensor, "draws batch latent"], Float[Tensor, "draws batch"]]:
+        """Draws of z by which to weigh p(x|z), as many from each q(z|x, y), so that weights sum over y within each example."""
+        z, log_q = self._draw(self.posterior(x), noise)
+        log_ratio = self.prior.log_given_component(z) - log_q
+        return z.movedim(-2, 1).flatten(0, 1), log_ratio.movedim(-1, 1).flatten(0, 1)
+
+    def without_components(self) -> VAE:
+        """The model before there are components: a standard normal prior, and the same networks."""
+        return VAE(StandardNormal(self.latent_dim), WithoutComponents(self.posterior), self.decoder, self.family)
+
+    def _draw(self, q: Distribution, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw from each q(z|x, y), all by the same noise, and its log density."""
+        assert isinstance(q, MixtureSameFamily)
+        return draw(q.component_distribution, noise.unsqueeze(-2))
+
+
+def component_kl(components: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
+    """KL(q(y|x) || 1/c), in nats."""
+    smallest = torch.finfo(components.dtype).tiny  # where a probability underflows, its logarithm has no gradient
+    return (components * components.clamp(min=smallest).log()).sum(-1) + math.log(components.shape[-1])
+
+
+def _expected(units: Tensor | None, components: Tensor | None) -> Tensor | None:
+    assert components is not None
+    return None if units is None else (components.unsqueeze(-1) * units).sum(-2)

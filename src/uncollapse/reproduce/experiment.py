@@ -1,0 +1,83 @@
+"""What an experiment is: runs that can be done in any order, and what is made of their results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+PAPERS = Path(__file__).parent / "papers"
+SCALES = ("smoke", "small", "paper")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model on one data set.
+
+    Attributes:
+        model: what tables call it.
+        estimator: the name of a `uncollapse` estimator.
+        arguments: of the estimator, without its seed.
+        data: the name of a data set, and what it takes.
+        labels: what tables group by beside the model, such as the data set or the noise.
+        keep: whether figures need the fitted model of the first seed.
+    """
+
+    model: str
+    estimator: str
+    arguments: dict[str, Any]
+    data: dict[str, Any]
+    labels: dict[str, Any] = field(default_factory=dict)
+    keep: bool = False
+
+    def config(self) -> dict[str, Any]:
+        """All that decides over the result, but the seed, as JSON has it."""
+        config: dict[str, Any] = json.loads(
+            json.dumps({"estimator": self.estimator, "arguments": self.arguments, "data": self.data})
+        )
+        return config
+
+    def key(self, seed: int) -> str:
+        """What tells this run apart from all others."""
+        content = json.dumps({**self.config(), "seed": seed}, sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+# The fitted model of a run's first seed, or None where it is not at hand.
+Models = Callable[[Run], Any]
+# Makes a figure of the results and models of a scale.
+Figure = Callable[[pd.DataFrame, Models, str], Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A figure or a table of a paper, to be computed anew.
+
+    Attributes:
+        title: in a line.
+        runs: those of a scale.
+        table: of the results (a row for each run and seed), beside the paper's numbers.
+        figures: by the name of the file that they go to.
+        seeds: how many, by scale.
+    """
+
+    title: str
+    runs: Callable[[str], Sequence[Run]]
+    table: Callable[[pd.DataFrame], pd.DataFrame]
+    figures: dict[str, Figure]
+    seeds: dict[str, int] = field(default_factory=lambda: {"smoke": 1, "small": 3, "paper": 3})
+
+
+def paper_numbers(name: str) -> pd.DataFrame:
+    """The numbers that a paper prints for an experiment, with their source."""
+    return pd.read_csv(PAPERS / f"{name}.csv")
+
+
+def paper_notes(name: str) -> str:
+    """What must be said beside an experiment's table, in Markdown."""
+    return (PAPERS / f"{name}.md").read_text(encoding="utf-8")

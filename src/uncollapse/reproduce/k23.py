@@ -1,0 +1,216 @@
+"""The experiments of K23 on toy data and images: figures 1 to 6, tables 2 and 4."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uncollapse.data import load
+from uncollapse.data.synthetic import bayes_accuracy, two_gaussians
+from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
+from uncollapse.reproduce.tables import beside, over_seeds
+
+# As both papers' code has it: a learned prior from a random start, and a bound that enumerates the components.
+AS_PUBLISHED = {"prior": "learned", "inference": "enumerate", "warmup_epochs": 0}
+
+SIGMAS = (0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
+TOY_MODELS: dict[str, dict[str, Any]] = {
+    "GMVAE": {"inverse_lipschitz": None, **AS_PUBLISHED},
+    "LIDMVAE": {"inverse_lipschitz": 0.0, **AS_PUBLISHED},
+    "IL-LIDMVAE, L = 1": {"inverse_lipschitz": 1.0},
+    "IL-LIDMVAE, L = 5": {"inverse_lipschitz": 5.0},
+    "IL-LIDMVAE, KL = 3.5": {"target_kl": 3.5},
+    "GMVAE, fixed prior": {"inverse_lipschitz": None, "prior": "unit"},
+    "LIDMVAE, fixed prior": {"inverse_lipschitz": 0.0, "prior": "unit"},
+    "IL-LIDMVAE, fixed prior, L = 5": {"inverse_lipschitz": 5.0, "prior": "unit"},
+}
+SHOWN_SIGMAS, SHOWN_MODELS = (0.5, 7.5), ("GMVAE", "LIDMVAE", "IL-LIDMVAE, L = 5")
+
+
+def toy_run(model: str, sigma: float, scale: str) -> Run:
+    """A mixture of two components in two dimensions, with one map of width 10 (K23 section 5.1, table 3)."""
+    smoke = scale == "smoke"
+    return Run(
+        model,
+        "MixtureVAE",
+        {
+            "n_components": 2,
+            "latent_dim": 2,
+            "hidden": [10],
+            "learning_rate": 1e-2,
+            "batch_size": 100,
+            "max_epochs": 2 if smoke else 10,
+            **TOY_MODELS[model],
+        },
+        {"name": "two-gaussians", "sigma": sigma, "n_per_class": 200 if smoke else 10_000, "n_test": 200 if smoke else 5000},
+        {"sigma": sigma},
+        keep=model in SHOWN_MODELS and sigma in SHOWN_SIGMAS,
+    )
+
+
+def toy_runs(scale: str) -> list[Run]:
+    """Every model at every noise."""
+    sigmas = SHOWN_SIGMAS if scale == "smoke" else SIGMAS
+    return [toy_run(model, sigma, scale) for sigma in sigmas for model in TOY_MODELS]
+
+
+def toy_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy beside the best that is possible, and the divergence."""
+    results = results.assign(ratio=results["matched_accuracy"] / results["sigma"].map(bayes_accuracy))
+    columns = {
+        "accuracy": "matched_accuracy",
+        "share of the Bayes optimum": "ratio",
+        "KL of y": "kl_y_nats",
+        "KL": "kl_nats",
+        "Fisher divergence": "fisher_divergence",
+        "NLL": "nll_nats",
+    }
+    table = over_seeds(results, ["sigma", "model"], columns, digits=3)
+    table.insert(2, "Bayes optimum", table["sigma"].map(lambda sigma: f"{bayes_accuracy(sigma):.3f}"))
+    return table
+
+
+def toy_figure_1(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """Accuracy and Fisher divergence against the noise."""
+    del models, scale
+    figure = curves(
+        results,
+        "sigma",
+        {"matched_accuracy": "accuracy", "fisher_divergence": "relative Fisher divergence F(p(z) || p(z|x))"},
+        xlabel="standard deviation of the data",
+        log=("fisher_divergence",),
+    )
+    sigmas = np.linspace(min(results["sigma"]), max(results["sigma"]), 100)
+    figure.axes[0].plot(sigmas, [bayes_accuracy(sigma) for sigma in sigmas], "k:", label="Bayes optimum")
+    figure.axes[0].legend(fontsize=7)
+    return figure
+
+
+def toy_figure_4(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """Where each model sees its components, at two noises (figures 2 and 4)."""
+    del results
+    shown = {}
+    for sigma in SHOWN_SIGMAS:
+        points = two_gaussians(sigma, n_per_class=2000, seed=1).X
+        for model in SHOWN_MODELS:
+            shown[f"sigma = {sigma:g}", model] = (models(toy_run(model, sigma, scale)), points)
+    return data_by_component(shown)
+
+
+TOY = Experiment(
+    title="K23 section 5.1: two Gaussian classes that overlap more and more",
+    runs=toy_runs,
+    table=toy_table,
+    figures={"figure-1": toy_figure_1, "figure-2-and-4": toy_figure_4},
+)
+
+LIPSCHITZ = (0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.0)
+SHOWN_LIPSCHITZ = (0.0, 1.5, 5.0)
+ANNEALED, TARGETED, ORDINARY, PLAIN = "IL-LIDMVAE annealed", "IL-LIDMVAE, KL wanted", "GMVAE", "VAE"
+TARGET_KL = {"fashion-mnist": 16.0, "omniglot": 25.0}
+SETTINGS: dict[str, dict[str, Any]] = {  # K23 table 3
+    "fashion-mnist": {"n_components": 10, "latent_dim": 64, "hidden": [512, 512]},
+    "omniglot": {"n_components": 8, "latent_dim": 32, "hidden": [200, 200]},
+}
+EPOCHS = {
+    "smoke": {"fashion-mnist": 2, "omniglot": 2},
+    "small": {"fashion-mnist": 16, "omniglot": 100},
+    "paper": {"fashion-mnist": 100, "omniglot": 500},
+}
+
+
+def image_models(data: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Estimators and their arguments, by name."""
+    grid = {f"IL-LIDMVAE, L = {constant:g}": {"inverse_lipschitz": constant} for constant in LIPSCHITZ if constant}
+    mixtures: dict[str, dict[str, Any]] = {
+        ORDINARY: {"inverse_lipschitz": None},
+        "LIDMVAE, L = 0": {"inverse_lipschitz": 0.0},
+        **grid,
+        ANNEALED: {"inverse_lipschitz": 5.0, "annealing": True},
+        TARGETED: {"target_kl": TARGET_KL[data]},
+    }
+    return {PLAIN: ("VAE", {"inverse_lipschitz": None})} | {name: ("MixtureVAE", given) for name, given in mixtures.items()}
+
+
+def image_run(model: str, data: str, scale: str) -> Run:
+    """A model of images, binarised anew at each step."""
+    estimator, given = image_models(data)[model]
+    arguments = {**SETTINGS[data], "family": "bernoulli", "max_epochs": EPOCHS[scale][data], **given}
+    if estimator == "VAE":
+        del arguments["n_components"]
+    rows = {"n_train": 500, "n_test": 200} if scale == "smoke" else {}
+    keep = given.get("inverse_lipschitz") in SHOWN_LIPSCHITZ and model != ANNEALED
+    return Run(model, estimator, arguments, {"name": data, **rows}, {"data": data, "L": given.get("inverse_lipschitz")}, keep)
+
+
+def image_runs(scale: str) -> list[Run]:
+    """Every model on both data sets."""
+    return [image_run(model, data, scale) for data in SETTINGS for model in image_models(data)]
+
+
+def image_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of K23 table 4, and accuracies, beside the paper's numbers."""
+    results = results.assign(
+        au=results["active_units"] / results["data"].map(lambda data: SETTINGS[data]["latent_dim"]),
+        iu=results["informative_units"] / results["data"].map(lambda data: SETTINGS[data]["latent_dim"]),
+        final=[math.nan if not constants else math.prod(constants) ** (1 / len(constants)) for constants in results["constants"]],
+    )
+    columns = {
+        "NLL": "nll_nats",
+        "KL": "kl_nats",
+        "KL of y": "kl_y_nats",
+        "MI": "mutual_information_nats",
+        "AU": "au",
+        "informative": "iu",
+        "Fisher": "fisher_divergence",
+        "majority": "majority_accuracy",
+        "matched": "matched_accuracy",
+        "final L": "final",
+    }
+    return beside(over_seeds(results, ["data", "model"], columns), paper_numbers("k23-images"), ["data", "model"], "K23")
+
+
+def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """KL and Fisher divergence against L."""
+    del models, scale
+    grid = results[~results["model"].isin([ANNEALED, TARGETED, PLAIN, ORDINARY])]
+    return curves(
+        grid,
+        "L",
+        {"kl_nats": "KL, nats", "fisher_divergence": "relative Fisher divergence", "nll_nats": "NLL, nats"},
+        xlabel="L of each map",
+        log=("fisher_divergence",),
+        by="data",
+    )
+
+
+def _shown(models: Models, scale: str) -> dict[str, Any]:
+    named = {constant: f"IL-LIDMVAE, L = {constant:g}" if constant else "LIDMVAE, L = 0" for constant in SHOWN_LIPSCHITZ}
+    return {f"L = {constant:g}": models(image_run(model, "fashion-mnist", scale)) for constant, model in named.items()}
+
+
+def image_samples(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """Samples of Fashion-MNIST, a row for each component (figures 3 and 6)."""
+    del results
+    return component_samples(_shown(models, scale), (28, 28))
+
+
+def image_reconstructions(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """Reconstructions of Fashion-MNIST, a row for each class (figure 5)."""
+    del results
+    test = load("fashion-mnist", "test")
+    assert test.labels is not None
+    rows = np.array([np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)])
+    return reconstructions(_shown(models, scale), test.X[rows], (28, 28))
+
+
+IMAGES = Experiment(
+    title="K23 section 5.2, tables 2 and 4: Fashion-MNIST and Omniglot",
+    runs=image_runs,
+    table=image_table,
+    figures={"control": image_control, "figure-3-and-6": image_samples, "figure-5": image_reconstructions},
+)

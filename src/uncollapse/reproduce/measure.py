@@ -1,0 +1,131 @@
+"""Running a run: data, training, and what is measured on the test data."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncollapse._version import __version__
+from uncollapse.data import Data, load
+from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters, two_gaussians
+from uncollapse.diagnostics import diagnose
+from uncollapse.estimators import Estimator
+from uncollapse.estimators.building import resolve_device
+from uncollapse.noise import derived_seed
+from uncollapse.reproduce.experiment import Run
+
+SYNTHETIC: dict[str, Callable[..., Data]] = {
+    "two-gaussians": two_gaussians,
+    "pinwheel": pinwheel,
+    "one-cluster": one_cluster,
+    "two-clusters": two_clusters,
+}
+N_IMPORTANCE = 64
+
+
+def load_parts(data: dict[str, Any], seed: int) -> tuple[Data, Data]:
+    """The training and the test data of a run.
+
+    Args:
+        data: a name, with the arguments of a generator, or with `n_train` and `n_test` rows to be taken at random.
+        seed: of a generator, or of what is taken.
+    """
+    arguments = {key: value for key, value in data.items() if key != "name"}
+    if data["name"] in SYNTHETIC:
+        generate, n_test = SYNTHETIC[data["name"]], arguments.pop("n_test", None)
+        train, test = (generate(seed=derived_seed(seed, part), **arguments) for part in ("train", "test"))
+        return train, _some(test, n_test, seed)
+    train, test = load(data["name"]), load(data["name"], "test")
+    return _some(train, arguments.get("n_train"), seed), _some(test, arguments.get("n_test"), seed)
+
+
+def _some(data: Data, n: int | None, seed: int) -> Data:
+    if n is None or n >= len(data.X):
+        return data
+    rows = np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n]
+    return Data(data.X[rows], None if data.labels is None else data.labels[rows], data.name, image_shape=data.image_shape)
+
+
+def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[str, Any]]:
+    """Fit and measure.
+
+    Returns:
+        The fitted estimator and the row of results.
+    """
+    train, test = load_parts(run.data, seed)
+    estimator = Estimator.kinds[run.estimator](**run.arguments, random_state=seed, verbose=verbose)
+    start = time.perf_counter()
+    estimator.fit(train.X)
+    seconds = time.perf_counter() - start
+    report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, verbose=verbose)
+    found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}
+    last = estimator.history_.iloc[-1]
+    row = {
+        "key": run.key(seed),
+        "model": run.model,
+        "labels": run.labels,
+        "config": run.config(),
+        "seed": seed,
+        "n_train": len(train.X),
+        "n_test": len(test.X),
+        "seconds": round(seconds, 2),
+        "constants": estimator.inverse_lipschitz_,
+        "training_loss": float(last["loss"]),
+        "estimates": found,
+        "environment": environment(resolve_device(estimator.device)),
+    }
+    return estimator, row
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Where and with what a result was computed."""
+    return {
+        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "commit": _commit(),
+        "uncollapse": __version__,
+        "torch": torch.__version__,
+        "lightning": version("lightning"),
+        "zuko": version("zuko"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {_processor()}",
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the source tree, marked where it has been changed; None for an installed package."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None
+    try:
+        hash_, changes = (
+            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "src"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{hash_}-dirty" if changes else hash_

@@ -1,0 +1,55 @@
+"""Results on disk: one JSON line for each run, appended when it is done and never changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from uncollapse.errors import InputError
+
+
+class ResultsFile:
+    """The rows of a file that only grows.
+
+    A line that was cut short by a kill is not a row, and the next one begins on a line of its own.
+
+    Args:
+        path: of the file, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows.
+
+        Raises:
+            InputError: if a line other than the last is damaged.
+        """
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows += [json.loads(line)] if line else []
+            except ValueError:
+                if number < len(lines):
+                    raise InputError(
+                        f"line {number} of {self.path} is no JSON: mend or remove it, or choose another --output."
+                    ) from None
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write a row, to the disk itself."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,133 @@
+"""Doing the runs of an experiment, once each, and making its table and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from uncollapse.errors import InputError
+from uncollapse.estimators import Estimator, load
+from uncollapse.files import write_text
+from uncollapse.inputs import check_count
+from uncollapse.reproduce.experiment import SCALES, Experiment, Run, paper_notes
+from uncollapse.reproduce.k23 import IMAGES as K23_IMAGES
+from uncollapse.reproduce.k23 import TOY
+from uncollapse.reproduce.measure import execute
+from uncollapse.reproduce.results import ResultsFile
+from uncollapse.reproduce.tables import flat, provenance, to_markdown
+from uncollapse.reproduce.w21 import DEPTH, ONE_CLUSTER, PINWHEEL
+from uncollapse.reproduce.w21 import IMAGES as W21_IMAGES
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "k23-toy": TOY,
+    "k23-images": K23_IMAGES,
+    "w21-pinwheel": PINWHEEL,
+    "w21-images": W21_IMAGES,
+    "w21-depth": DEPTH,
+    "w21-one-cluster": ONE_CLUSTER,
+}
+
+
+def reproduce(
+    name: str,
+    scale: str = "small",
+    seeds: int | None = None,
+    output: str | Path = "results",
+    resume: bool = False,
+    verbose: bool = True,
+    tell: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Compute an experiment of one of the papers anew.
+
+    Every run is a row in ``<output>/<name>-<scale>.jsonl``, written when it is done, with its configuration, seed, commit and
+    versions. Beside it go the table (.csv, .md) and the figures (.png).
+
+    Args:
+        name: of the experiment.
+        scale: "smoke" (seconds), "small" (at most about ten minutes a run on 2 cores) or "paper" (the papers' sizes).
+        seeds: how many, from 0 on; by default what the scale asks for.
+        output: folder of the results.
+        resume: go on with the results that are there, computing nothing twice.
+        verbose: show progress bars where there is a terminal.
+        tell: receives a line about each step.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: if there is no such experiment or scale, or results are there and `resume` is False.
+    """
+    experiment = _find(name, scale)
+    n_seeds = experiment.seeds[scale] if seeds is None else seeds
+    check_count("seeds", n_seeds)
+    file, folder = ResultsFile(Path(output) / f"{name}-{scale}.jsonl"), Path(output)
+    done = {row["key"] for row in file.rows()}
+    if done and not resume:
+        raise InputError(f"{file.path} holds {len(done)} runs: go on with them (--resume), or choose another --output.")
+    runs = list(experiment.runs(scale))
+    _compute([(run, seed) for seed in range(n_seeds) for run in runs if run.key(seed) not in done], file, folder, verbose, tell)
+    wanted = {run.key(seed): run for seed in range(n_seeds) for run in runs}
+    rows = [row for row in file.rows() if row["key"] in wanted]
+    return _publish(name, scale, experiment, rows, wanted, folder, tell)
+
+
+def _find(name: str, scale: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise InputError(f"there is no experiment {name!r}: expected one of {', '.join(EXPERIMENTS)}.")
+    if scale not in SCALES:
+        raise InputError(f"scale expects one of {', '.join(SCALES)}, got {scale!r}.")
+    return EXPERIMENTS[name]
+
+
+def _compute(due: Sequence[tuple[Run, int]], file: ResultsFile, folder: Path, verbose: bool, tell: Callable[[str], None]) -> None:
+    for number, (run, seed) in enumerate(due, 1):
+        what = ", ".join([run.model, *(f"{key} {value}" for key, value in run.labels.items())])
+        tell(f"run {number} of {len(due)}: {what}, seed {seed}")
+        estimator, row = execute(run, seed, verbose)
+        if run.keep and seed == 0:
+            estimator.save(folder / "models" / run.key(seed), overwrite=True)
+        file.append(row)
+
+
+def _publish(
+    name: str,
+    scale: str,
+    experiment: Experiment,
+    rows: list[dict[str, Any]],
+    wanted: dict[str, Run],
+    folder: Path,
+    tell: Callable[[str], None],
+) -> pd.DataFrame:
+    results = flat(rows)
+    table = experiment.table(results)
+    stem = folder / f"{name}-{scale}"
+    table.to_csv(f"{stem}.csv", index=False)
+    text = to_markdown(f"{experiment.title} ({scale} scale)", table, paper_notes(name), provenance(rows))
+    write_text(f"{stem}.md", text, overwrite=True)
+    written = [f"{stem}.csv", f"{stem}.md"]
+    models = _Models(folder / "models")
+    for figure_name, draw in experiment.figures.items():
+        draw(results, models, scale).savefig(f"{stem}-{figure_name}.png", dpi=150)
+        written.append(f"{stem}-{figure_name}.png")
+    if models.missing:
+        tell(f"note: figures lack {len(models.missing)} fitted models, which were not computed in {folder}")
+    tell(f"written: {', '.join(written)}")
+    return table
+
+
+class _Models:
+    """The fitted models of the first seed, as far as they are in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.missing: list[Run] = []
+
+    def __call__(self, run: Run) -> Estimator | None:
+        path = self.folder / run.key(0)
+        if not path.is_dir():
+            self.missing.append(run)
+            return None
+        return load(path)

@@ -1,0 +1,209 @@
+"""The experiments of W21 on images and on two-dimensional data: figure 1, section 2.2, tables 1 and 2 (image halves)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from uncollapse.data import Data
+from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
+from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.figures import curves, data_by_component
+from uncollapse.reproduce.k23 import AS_PUBLISHED
+from uncollapse.reproduce.tables import beside, over_seeds
+
+TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
+# LIDGMVAE is W21's; IL-LIDMVAE is the same with a positive constant, a prior whose components stay apart, and a warm-up.
+MODELS: dict[str, dict[str, Any]] = {
+    "GMVAE": {"inverse_lipschitz": None, **AS_PUBLISHED},
+    "LIDGMVAE": {"inverse_lipschitz": 0.0, **AS_PUBLISHED},
+    "IL-LIDMVAE": {"inverse_lipschitz": 0.5},
+}
+DEPTH_OF_TABLES = 9
+
+PINWHEEL_WIDTH = {"smoke": 8, "small": 64, "paper": 512}
+
+
+def pinwheel_run(model: str, depth: int, scale: str) -> Run:
+    """Five arms in two dimensions, with a Gaussian likelihood."""
+    smoke = scale == "smoke"
+    arguments = {
+        "n_components": 5,
+        "latent_dim": 2,
+        "hidden": [PINWHEEL_WIDTH[scale]] * depth,
+        "max_epochs": 2 if smoke else 100,
+        "learning_rate": 3e-3,
+        **MODELS[model],
+    }
+    data = {"name": "pinwheel", "n_per_class": 50 if smoke else 1000}
+    return Run(model, "MixtureVAE", arguments, data, {"layers": depth}, keep=True)
+
+
+def pinwheel_runs(scale: str) -> list[Run]:
+    """Every model, with few layers and with many."""
+    return [pinwheel_run(model, depth, scale) for depth in (2, DEPTH_OF_TABLES) for model in MODELS]
+
+
+MEASURES = {
+    "accuracy": "majority_accuracy",
+    "live components": "live_components",
+    "AU": "active_units",
+    "KL of y": "kl_y_nats",
+    "KL of z": "kl_z_nats",
+    "I(x; y)": "component_information_nats",
+    "MI": "mutual_information_nats",
+    "NLL": "nll_nats",
+}
+
+
+def pinwheel_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of W21 table 2, and accuracy."""
+    table = over_seeds(results, ["layers", "model"], MEASURES, digits=3)
+    return beside(table, paper_numbers("w21-pinwheel"), ["layers", "model"], "W21")
+
+
+def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """The components that each model sees (figures 1a and 1b)."""
+    del results
+    points = pinwheel(seed=1).X
+    return data_by_component(
+        {
+            (f"{depth} layers", model): (models(pinwheel_run(model, depth, scale)), points)
+            for depth in (2, DEPTH_OF_TABLES)
+            for model in MODELS
+        }
+    )
+
+
+PINWHEEL = Experiment(
+    title="W21 figure 1 a-b and table 2: the pinwheel",
+    runs=pinwheel_runs,
+    table=pinwheel_table,
+    figures={"figure-1ab": pinwheel_figure},
+    seeds=TEN_SEEDS,
+)
+
+IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
+    "fashion-mnist": {"n_components": 10},
+    "mnist": {"n_components": 10},
+    "omniglot": {"n_components": 8},
+}
+IMAGE_EPOCHS = {"smoke": 2, "small": 15, "paper": 100}
+N_TRAIN = 20_000  # W21's subsample
+
+
+def image_run(model: str, data: str, depth: int, scale: str) -> Run:
+    """64 latent units and hidden layers of 512 (W21 appendix C), binarised anew at each step."""
+    smoke = scale == "smoke"
+    arguments = {
+        **IMAGE_SETTINGS[data],
+        "latent_dim": 64,
+        "hidden": [32 if smoke else 512] * depth,
+        "family": "bernoulli",
+        "max_epochs": IMAGE_EPOCHS[scale],
+        **MODELS[model],
+    }
+    rows = {"n_train": 300, "n_test": 100} if smoke else {"n_train": N_TRAIN}
+    return Run(model, "MixtureVAE", arguments, {"name": data, **rows}, {"data": data, "layers": depth})
+
+
+def image_runs(scale: str) -> list[Run]:
+    """Every model on three data sets, with nine layers."""
+    return [image_run(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in MODELS]
+
+
+def image_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of W21 tables 1 and 2, and accuracy, with the rivals that the paper lists."""
+    table = over_seeds(results.assign(au=results["active_units"] / 64), ["data", "model"], {**MEASURES, "AU": "au"})
+    return beside(table, paper_numbers("w21-images"), ["data", "model"], "W21")
+
+
+IMAGES = Experiment(
+    title="W21 tables 1 and 2, image halves: a 9-layer decoder",
+    runs=image_runs,
+    table=image_table,
+    figures={},
+    seeds=TEN_SEEDS,
+)
+
+DEPTHS = {"smoke": (1, 2), "small": (1, 3, 5, 7, 9), "paper": (1, 2, 3, 4, 5, 6, 7, 8, 9)}
+
+
+def depth_runs(scale: str) -> list[Run]:
+    """Every model on Fashion-MNIST, layer by layer."""
+    return [image_run(model, "fashion-mnist", depth, scale) for depth in DEPTHS[scale] for model in MODELS]
+
+
+def depth_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and likelihood by depth."""
+    return over_seeds(results.assign(ll=-results["nll_nats"]), ["layers", "model"], {**MEASURES, "log-likelihood": "ll"}, digits=3)
+
+
+def depth_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """Accuracy and log-likelihood against the number of layers (figures 1c and 1d)."""
+    del models, scale
+    return curves(
+        results.assign(ll=-results["nll_nats"]),
+        "layers",
+        {"majority_accuracy": "accuracy", "ll": "test log-likelihood, nats"},
+        xlabel="hidden layers of each network",
+    )
+
+
+DEPTH = Experiment(
+    title="W21 figure 1 c-d: Fashion-MNIST as the networks deepen",
+    runs=depth_runs,
+    table=depth_table,
+    figures={"figure-1cd": depth_figure},
+    seeds=TEN_SEEDS,
+)
+
+CLUSTERS: dict[str, Callable[..., Data]] = {"two clusters": two_clusters, "one cluster": one_cluster}
+
+
+def cluster_run(model: str, clusters: str, scale: str) -> Run:
+    """A mixture of two components on data from two clusters, or from one."""
+    smoke = scale == "smoke"
+    arguments = {
+        "n_components": 2,
+        "latent_dim": 2,
+        "hidden": [8] if smoke else [64, 64],
+        "max_epochs": 2 if smoke else 50,
+        "learning_rate": 3e-3,
+        **MODELS[model],
+    }
+    data = {"name": clusters.replace(" ", "-"), "n": 200 if smoke else 5000}
+    return Run(model, "MixtureVAE", arguments, data, {"clusters": clusters}, keep=True)
+
+
+def cluster_runs(scale: str) -> list[Run]:
+    """Every model on both data sets."""
+    return [cluster_run(model, clusters, scale) for clusters in CLUSTERS for model in MODELS]
+
+
+def cluster_table(results: pd.DataFrame) -> pd.DataFrame:
+    """What the component tells, where there are clusters and where there are none."""
+    return over_seeds(results, ["clusters", "model"], {**MEASURES, "floor of I(y; z)": "component_floor_nats"}, digits=3)
+
+
+def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """The components that each model sees."""
+    del results
+    return data_by_component(
+        {
+            (clusters, model): (models(cluster_run(model, clusters, scale)), generate(n=5000, seed=1).X)
+            for clusters, generate in CLUSTERS.items()
+            for model in MODELS
+        }
+    )
+
+
+ONE_CLUSTER = Experiment(
+    title="W21 section 2.2: two components, on data from two clusters and from one",
+    runs=cluster_runs,
+    table=cluster_table,
+    figures={"components": cluster_figure},
+    seeds=TEN_SEEDS,
+)

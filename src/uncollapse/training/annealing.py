@@ -1,0 +1,79 @@
+"""Inverse Lipschitz constants that are adjusted during training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uncollapse.maps import Decoder, InverseLipschitzDecoder
+from uncollapse.models import Terms
+
+# K23 section 5.3: the factor, and how close to its bound a constant sits on it.
+DECREASE, MARGIN = 0.85, 0.01
+# Of the dual ascent, in the logarithm of a constant at each step, for a KL that is off by its whole target.
+ASCENT_RATE = 0.01
+MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e3
+EVERY = 10  # steps between two looks at f1, which cost a pass through it
+
+AfterStep = Callable[[int, Terms], None]
+
+
+def adjustment(decoder: Decoder, annealing: bool, target_kl: float | None) -> AfterStep | None:
+    """What is to be done with the constants after each step, if anything."""
+    if not (annealing or target_kl is not None):
+        return None
+    assert isinstance(decoder, InverseLipschitzDecoder)
+    return Annealing(decoder) if target_kl is None else RateTarget(decoder, target_kl)
+
+
+class Annealing:
+    """Relax the constraint where the optimum presses against it (K23 section 5.3).
+
+    Where the constant of f1, estimated from a batch's own inputs and outputs, sits within 1% of its bound, all constants are
+    multiplied by 0.85.
+
+    Args:
+        decoder: whose constants are adjusted in place.
+    """
+
+    def __init__(self, decoder: InverseLipschitzDecoder) -> None:
+        self.decoder = decoder
+
+    def __call__(self, step: int, terms: Terms) -> None:
+        """Look at one step in ten."""
+        if step % EVERY == 0 and empirical_constant(self.decoder, terms.latents.z) <= (1 + MARGIN) * self.decoder.first_constant:
+            self.decoder.set_constants([DECREASE * constant for constant in self.decoder.constants])
+
+
+class RateTarget:
+    """Dual ascent on log L towards a wanted KL: the constants rise while the KL is below it, and fall while it is above.
+
+    Args:
+        decoder: whose constants are adjusted in place.
+        target_kl: in nats.
+    """
+
+    def __init__(self, decoder: InverseLipschitzDecoder, target_kl: float) -> None:
+        self.decoder = decoder
+        self.target_kl = target_kl
+
+    def __call__(self, step: int, terms: Terms) -> None:
+        """Take a step of the ascent."""
+        del step
+        gap = 1 - float(terms.latents.kl.detach().mean()) / self.target_kl
+        factor = math.exp(ASCENT_RATE * max(-1.0, min(1.0, gap)))
+        self.decoder.set_constants([min(MAX_CONSTANT, max(MIN_CONSTANT, factor * constant)) for constant in self.decoder.constants])
+
+
+@torch.no_grad()
+def empirical_constant(decoder: InverseLipschitzDecoder, z: Float[Tensor, "*batch latent"]) -> float:
+    """The least |f1(z) - f1(z')| / |z - z'| over pairs of a batch: the constant of f1 as far as the batch can see."""
+    z = z.detach().reshape(-1, z.shape[-1])
+    image = decoder.first(z)
+    distances = torch.pdist(z)
+    apart = distances > 0
+    return float((torch.pdist(image)[apart] / distances[apart]).min()) if apart.any() else math.inf
