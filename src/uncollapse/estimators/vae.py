@@ -62,7 +62,7 @@ class VAE(Estimator):
         hidden: widths of the hidden layers of the encoder, and of the ordinary decoder or each map of the injective one.
         max_epochs: passes over the data.
         batch_size: rows in a step.
-        learning_rate: of Adam, at the start; it falls to 0 along half a cosine.
+        learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: seed of everything that is random in training. The seed in force is `seed_`.
         device: "auto" takes a GPU where there is one. A loaded model goes to the same kind of device if the machine has it.
         verbose: show progress bars where there is a terminal.

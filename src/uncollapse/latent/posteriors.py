@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         width = self.features(torch.zeros(1, data_dim)).shape[-1]
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("unit", torch.ones(()))
-        self.net = zuko.nn.MLP(width, out_dim, list(hidden), activation=nn.ReLU)
+        self.net = zuko.nn.MLP(width, out_dim, list(hidden), activation=nn.SiLU)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
         """The perceptron's output."""

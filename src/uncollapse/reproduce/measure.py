@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -39,7 +40,8 @@ def load_parts(data: dict[str, Any], seed: int) -> tuple[Data, Data]:
     """The training and the test data of a run.
 
     Args:
-        data: a name, with the arguments of a generator, or with `n_train` and `n_test` rows to be taken at random.
+        data: a name, with the arguments of a generator, or with `n_train` and `n_test` rows to be taken at random; with
+            `n_held_out` the test data alone are used, and so many of them are kept from training.
         seed: of a generator, or of what is taken.
     """
     arguments = {key: value for key, value in data.items() if key != "name"}
@@ -47,6 +49,11 @@ def load_parts(data: dict[str, Any], seed: int) -> tuple[Data, Data]:
         generate, n_test = SYNTHETIC[data["name"]], arguments.pop("n_test", None)
         train, test = (generate(seed=derived_seed(seed, part), **arguments) for part in ("train", "test"))
         return train, _some(test, n_test, seed)
+    if "n_held_out" in arguments:
+        whole = load(data["name"], "test")
+        order = np.random.default_rng(derived_seed(seed, "rows")).permutation(len(whole.X))
+        n = arguments["n_held_out"]
+        return _take(whole, order[n:][: arguments.get("n_train")]), _take(whole, order[:n])
     train, test = load(data["name"]), load(data["name"], "test")
     return _some(train, arguments.get("n_train"), seed), _some(test, arguments.get("n_test"), seed)
 
@@ -54,7 +61,10 @@ def load_parts(data: dict[str, Any], seed: int) -> tuple[Data, Data]:
 def _some(data: Data, n: int | None, seed: int) -> Data:
     if n is None or n >= len(data.X):
         return data
-    rows = np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n]
+    return _take(data, np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n])
+
+
+def _take(data: Data, rows: np.ndarray) -> Data:
     return Data(data.X[rows], None if data.labels is None else data.labels[rows], data.name, image_shape=data.image_shape)
 
 
@@ -67,7 +77,9 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
     train, test = load_parts(run.data, seed)
     estimator = Estimator.kinds[run.estimator](**run.arguments, random_state=seed, verbose=verbose)
     start = time.perf_counter()
-    estimator.fit(train.X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")  # as intended
+        estimator.fit(train.X)
     seconds = time.perf_counter() - start
     report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, verbose=verbose)
     found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from uncollapse.models import VAE, Terms
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
+
+WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
 
 
 def train(
@@ -44,7 +47,7 @@ def train(
         data: all rows, shape (n, data_dim).
         max_epochs: passes over the data.
         batch_size: rows in a step.
-        learning_rate: of Adam, at the first step; it falls to 0 along half a cosine.
+        learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first.
@@ -109,7 +112,7 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, self.n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
@@ -161,6 +164,15 @@ class Training(pl.LightningModule):
             f"{what}. The model is in its state after {self.good_epochs} whole epochs. "
             f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
         )
+
+
+def learning_rate_share(step: int, n_steps: int) -> float:
+    """The share of the learning rate at a step: up to 1 along a line, then down to 0 along half a cosine.
+
+    >>> [round(learning_rate_share(step, 100), 3) for step in (0, 1, 2, 51, 99)]
+    [0.5, 1.0, 0.999, 0.484, 0.0]
+    """
+    return min(1.0, (step + 1) / (WARMUP_SHARE * n_steps)) * (1 + math.cos(math.pi * step / n_steps)) / 2
 
 
 class _Watch(pl.Callback):
