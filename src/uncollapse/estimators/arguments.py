@@ -34,7 +34,9 @@ Dimensions = Annotated[tuple[Count, ...], Field(description="a list of dimension
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
 PosteriorName = Annotated[Literal["gaussian", "realnvp"], Field(description="'gaussian' or 'realnvp'")]
 Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integer >= 2")]
-PriorName = Annotated[Literal["separated", "unit", "learned"], Field(description="'separated', 'unit' or 'learned'")]
+PriorName = Annotated[
+    Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
+]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]
 Epochs = Annotated[
     Annotated[int, NotBool, Field(ge=0, lt=2**31)] | Literal["auto"], Field(description="an integer >= 0, or 'auto'")

@@ -106,10 +106,10 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
             f"min_information expects one map or two, for which its floor is proved, got between={parameters['between']}: leave "
             "between out, or set inverse_lipschitz instead."
         )
-    if parameters.get("prior") == "learned":
+    if parameters.get("prior") in ("learned", "full"):
         raise InputError(
-            "min_information expects a prior whose scales are fixed, got prior 'learned', whose scales could undo it: use "
-            "'separated' or 'unit'."
+            f"min_information expects a prior whose scales are fixed, got prior {parameters['prior']!r}, whose scales could undo "
+            "it: use 'separated' or 'unit'."
         )
     total = inverse_lipschitz_for(nats, parameters["latent_dim"])
     constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -34,20 +33,13 @@ from uncollapse.estimators.arguments import (
 )
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import build_decoder, build_family
+from uncollapse.estimators.clusters import find_clusters
 from uncollapse.inputs import check_count
-from uncollapse.latent import (
-    DEFAULT_SEPARATION,
-    POSTERIORS,
-    ComponentPosterior,
-    GaussianMixture,
-    LearnedComponents,
-    SeparatedComponents,
-    UnitComponents,
-)
+from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.parameters import Count, PositiveFloat
 
-MAX_CLUSTERED_ROWS = 20_000
+MAX_CLUSTERED_ROWS = 10_000
 
 
 class MixtureVAE(Estimator):
@@ -56,8 +48,8 @@ class MixtureVAE(Estimator):
     With an injective decoder and learned components it is LIDMVAE (LIDGMVAE) at `inverse_lipschitz` 0 and IL-LIDMVAE above; with
     `inverse_lipschitz` None the GMVAE (Dilokthanakul et al. 2016); with family "bernoulli" W21's Bernoulli mixture.
 
-    Training begins without components, with a standard normal prior, finds them by k-means on the posterior means, and goes on with
-    the mixture prior: from a random start mixtures get stuck.
+    Training begins without components, with a standard normal prior, finds them by spectral clustering of the posterior means, and
+    goes on with the mixture prior: from a random start mixtures get stuck.
 
     Args:
         n_components: c.
@@ -65,7 +57,8 @@ class MixtureVAE(Estimator):
             unless `inverse_lipschitz` is None.
         prior: of z given y. "separated" learns the means and keeps any two of them `separation` apart, whatever is learned, with
             scales fixed at 1; "unit" fixes the means at the unit vectors (K23's B1'y) and the scales at 1, for c <= latent_dim;
-            "learned" learns means and scales, as in the code of both papers, and keeps nothing apart.
+            "learned" learns means and scales, as in the code of both papers, "full" means and full covariances (W21 section 2.2);
+            nothing keeps these apart.
         separation: of prior "separated": the least distance between two means, in standard deviations of a component.
         inference: "marginal" sums the component out of the prior, and runs the decoder once; "enumerate" sums the bound over
             components, with q(y|x) and q(z|x, y), as both papers do, and runs the decoder c times.
@@ -216,12 +209,12 @@ class MixtureVAE(Estimator):
     @property
     def means_(self) -> np.ndarray:
         """Means of the components, shape (c, latent_dim)."""
-        return self._model.prior.means.cpu().numpy()
+        return self._model.prior.components().mean.cpu().numpy()
 
     @property
     def scales_(self) -> np.ndarray:
         """Standard deviations of the components, shape (c, latent_dim)."""
-        return self._model.prior.scales.cpu().numpy()
+        return self._model.prior.components().stddev.cpu().numpy()
 
     @property
     def _model(self) -> models.MixtureVAE:
@@ -244,10 +237,8 @@ class MixtureVAE(Estimator):
 
 
 def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:
-    n_components, latent_dim = parameters["n_components"], parameters["latent_dim"]
-    if parameters["prior"] == "separated":
-        return SeparatedComponents(n_components, latent_dim, parameters["separation"])
-    return {"unit": UnitComponents, "learned": LearnedComponents}[parameters["prior"]](n_components, latent_dim)
+    kind, sizes = PRIORS[parameters["prior"]], (parameters["n_components"], parameters["latent_dim"])
+    return kind(*sizes, parameters["separation"]) if kind is SeparatedComponents else kind(*sizes)
 
 
 def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
@@ -260,18 +251,18 @@ def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
 
 
 def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndarray, seed: int) -> None:
-    """Put the components where k-means finds clusters of posterior means, as wide as the posteriors of their clusters."""
-    some = rows[np.random.default_rng(derived_seed(seed, "clusters")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
+    """Put the components where clusters of posterior means are, as wide as the posteriors of their clusters."""
+    some = rows[np.random.default_rng(derived_seed(seed, "rows")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
     posteriors = infer(plain, some)
-    found = KMeans(model.prior.n_components, n_init=10, random_state=derived_seed(seed, "k-means")).fit(posteriors.means)
-    whole = posteriors.means.var(0) + posteriors.variances.mean(0)
-    variances = [_variance_of(posteriors, found.labels_ == k, whole) for k in range(model.prior.n_components)]
-    start = (torch.as_tensor(array).to(model.prior.means) for array in (found.cluster_centers_, np.sqrt(variances)))
-    model.prior.start_at(*start)
+    clusters = find_clusters(posteriors.means, model.prior.n_components, derived_seed(seed, "clusters"))
+    moments = [_moments(posteriors, clusters == k) for k in range(model.prior.n_components)]
+    like = next(model.prior.buffers(), next(model.prior.parameters(), None))
+    model.prior.start_at(*(torch.as_tensor(np.stack(part)).to(like) for part in zip(*moments, strict=True)))
 
 
-def _variance_of(posteriors: Posteriors, members: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Of z over the posteriors of a cluster, by unit."""
-    if not members.any():
-        return otherwise
-    return np.asarray(posteriors.means[members].var(0) + posteriors.variances[members].mean(0))
+def _moments(posteriors: Posteriors, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of z over the posteriors of a cluster, or of all where a cluster has too few for a covariance."""
+    n_needed = 2 * posteriors.means.shape[1]
+    within = posteriors.means[members] if members.sum() > n_needed else posteriors.means
+    centre = posteriors.means[members].mean(0) if members.any() else within.mean(0)
+    return centre, np.atleast_2d(np.cov(within.T)) + np.diag(posteriors.variances.mean(0))

@@ -12,6 +12,7 @@ from uncollapse.latent.posteriors import (
 from uncollapse.latent.priors import (
     DEFAULT_SEPARATION,
     PRIORS,
+    FullComponents,
     GaussianMixture,
     LearnedComponents,
     Prior,
@@ -26,6 +27,7 @@ __all__ = [
     "PRIORS",
     "ComponentPosterior",
     "DiagonalGaussian",
+    "FullComponents",
     "GaussianMixture",
     "LearnedComponents",
     "Posterior",

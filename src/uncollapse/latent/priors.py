@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from uncollapse.errors import InputError
 
@@ -52,7 +52,7 @@ class StandardNormal(Prior):
 
 
 class GaussianMixture(Prior):
-    """p(z) = (1/c) sum_y N(z; m_y, diag(s_y^2)), the prior of a mixture VAE (W21 example 1, K23 definition 4.2).
+    """p(z) = (1/c) sum_y N(z; m_y, S_y), the prior of a mixture VAE (W21 example 1, K23 definition 4.2).
 
     Args:
         n_components: c.
@@ -64,23 +64,13 @@ class GaussianMixture(Prior):
         self.n_components = n_components
         self.latent_dim = latent_dim
 
-    @property
     @abstractmethod
-    def means(self) -> Float[Tensor, "c l"]:
-        """m."""
-
-    @property
-    @abstractmethod
-    def scales(self) -> Float[Tensor, "c l"]:
-        """s."""
+    def components(self) -> Distribution:
+        """p(z|y), for all y: batch shape (c,)."""
 
     @abstractmethod
-    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
         """Begin at components like these, as far as the prior allows them."""
-
-    def components(self) -> Independent[Normal]:
-        """p(z|y), for all y."""
-        return Independent(Normal(self.means, self.scales, validate_args=False), 1, validate_args=False)
 
     def forward(self) -> MixtureSameFamily:
         """p(z)."""
@@ -90,7 +80,7 @@ class GaussianMixture(Prior):
 
     def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
         """log p(z_y|y) for a z of each component's own, in nats."""
-        log_density: Tensor = self.components().log_prob(z)  # type: ignore[no-untyped-call]
+        log_density: Tensor = self.components().log_prob(z)
         return log_density
 
     def log_joint(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
@@ -104,7 +94,7 @@ class GaussianMixture(Prior):
     @torch.no_grad()
     def entropy_bound(self) -> float:
         """E_y h(z|y), in nats, which h(z) is not below."""
-        return float(self.components().entropy().mean())  # type: ignore[no-untyped-call]
+        return float(self.components().entropy().mean())
 
     @torch.no_grad()
     def component_information_bound(self) -> float:
@@ -113,14 +103,44 @@ class GaussianMixture(Prior):
         With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
         2017, equation 10). For unit scales, d_ij = |m_i - m_j|^2 / 8.
         """
-        means, variances = self.means.double(), self.scales.double().square()
-        average = (variances[:, None] + variances[None]) / 2
-        distances = (means[:, None] - means[None]).square() / average / 8 + average.log() / 2
-        distances = (distances - (variances.log()[:, None] + variances.log()[None]) / 4).sum(-1)
-        return float(-((-distances).logsumexp(1) - math.log(self.n_components)).mean())
+        components = self.components()
+        means, covariances = components.mean.double(), _covariances(components).double()
+        log_volumes = torch.linalg.slogdet(covariances).logabsdet
+        terms = []
+        for mean, covariance, log_volume in zip(means, covariances, log_volumes, strict=True):
+            average, gap = (covariance + covariances) / 2, (mean - means).unsqueeze(-1)
+            distances = (gap * torch.linalg.solve(average, gap)).sum((-2, -1)) / 8
+            distances += (torch.linalg.slogdet(average).logabsdet - (log_volume + log_volumes) / 2) / 2
+            terms.append(math.log(self.n_components) - (-distances).logsumexp(0))
+        return float(torch.stack(terms).mean())
 
 
-class UnitComponents(GaussianMixture):
+def _covariances(components: Distribution) -> Float[Tensor, "c l l"]:
+    if isinstance(components, MultivariateNormal):
+        covariances: Tensor = components.covariance_matrix
+        return covariances
+    return torch.diag_embed(components.variance)
+
+
+class FactorisedComponents(GaussianMixture):
+    """Components whose units are independent."""
+
+    @property
+    @abstractmethod
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+
+    @property
+    @abstractmethod
+    def scales(self) -> Float[Tensor, "c l"]:
+        """The standard deviations."""
+
+    def components(self) -> Independent[Normal]:
+        """p(z|y), for all y."""
+        return Independent(Normal(self.means, self.scales, validate_args=False), 1, validate_args=False)
+
+
+class UnitComponents(FactorisedComponents):
     """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2. Nothing is learned.
 
     Means are sqrt(2) apart, and no training can change that.
@@ -150,12 +170,12 @@ class UnitComponents(GaussianMixture):
         """1."""
         return torch.ones_like(self.eye)
 
-    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
         """Nothing: these components are where they are."""
-        del means, scales
+        del means, covariances
 
 
-class LearnedComponents(GaussianMixture):
+class LearnedComponents(FactorisedComponents):
     """Components with learned means and scales, as in the code of both papers. Nothing keeps them apart."""
 
     def __init__(self, n_components: int, latent_dim: int) -> None:
@@ -174,13 +194,39 @@ class LearnedComponents(GaussianMixture):
         return self.log_scale.exp()
 
     @torch.no_grad()
-    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
-        """Begin at these components."""
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at these means, and the scales of these covariances."""
         self.loc.copy_(means)
-        self.log_scale.copy_(scales.log())
+        self.log_scale.copy_(covariances.diagonal(dim1=-2, dim2=-1).log() / 2)
 
 
-class SeparatedComponents(GaussianMixture):
+class FullComponents(GaussianMixture):
+    """Components with learned means and full covariances (W21 section 2.2). Nothing keeps them apart.
+
+    The factor of a covariance is a triangle whose diagonal is the exponential of what is learned.
+    """
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        self.loc = nn.Parameter(torch.randn(n_components, latent_dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(n_components, latent_dim))
+        self.below = nn.Parameter(torch.zeros(n_components, latent_dim, latent_dim))
+
+    def components(self) -> MultivariateNormal:
+        """p(z|y), for all y."""
+        factor = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        return MultivariateNormal(self.loc, scale_tril=factor, validate_args=False)
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at these components."""
+        factor = torch.linalg.cholesky(covariances)
+        self.loc.copy_(means)
+        self.below.copy_(factor.tril(-1))
+        self.log_diagonal.copy_(factor.diagonal(dim1=-2, dim2=-1).log())
+
+
+class SeparatedComponents(FactorisedComponents):
     r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is learned.
 
     A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The anchors are fixed before training,
@@ -217,9 +263,10 @@ class SeparatedComponents(GaussianMixture):
         return torch.ones_like(self.anchors)
 
     @torch.no_grad()
-    def start_at(self, means: Float[Tensor, "c l"], scales: Float[Tensor, "c l"]) -> None:
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
         """Begin at these means, in units of the components' mean scale, and spread where they are too close."""
-        anchors, radii = _spread(means / scales.square().mean().sqrt(), self.separation)
+        variance = covariances.diagonal(dim1=-2, dim2=-1).mean()
+        anchors, radii = _spread(means / variance.sqrt(), self.separation)
         self.anchors.copy_(anchors)
         self.radii.copy_(radii)
         self.moves.zero_()
@@ -246,4 +293,5 @@ PRIORS: dict[str, type[GaussianMixture]] = {
     "separated": SeparatedComponents,
     "unit": UnitComponents,
     "learned": LearnedComponents,
+    "full": FullComponents,
 }
