@@ -15,11 +15,11 @@ from uncollapse.models import Terms
 # K23 section 5.3: the factor, and how close to its bound a constant sits on it.
 DECREASE, MARGIN = 0.85, 0.01
 # Of the dual ascent, in the logarithm of a constant at each step, for a KL that is off by its whole target.
-ASCENT_RATE = 0.01
+ASCENT_RATE = 0.03
 MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e3
 EVERY = 10  # steps between two looks at f1, which cost a pass through it
 
-AfterStep = Callable[[int, Terms], None]
+AfterStep = Callable[[int, float, Terms], None]
 
 
 def adjustment(decoder: Decoder, annealing: bool, target_kl: float | None) -> AfterStep | None:
@@ -43,8 +43,9 @@ class Annealing:
     def __init__(self, decoder: InverseLipschitzDecoder) -> None:
         self.decoder = decoder
 
-    def __call__(self, step: int, terms: Terms) -> None:
+    def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Look at one step in ten."""
+        del pace
         if step % EVERY == 0 and empirical_constant(self.decoder, terms.latents.z) <= (1 + MARGIN) * self.decoder.first_constant:
             self.decoder.set_constants([DECREASE * constant for constant in self.decoder.constants])
 
@@ -61,11 +62,11 @@ class RateTarget:
         self.decoder = decoder
         self.target_kl = target_kl
 
-    def __call__(self, step: int, terms: Terms) -> None:
-        """Take a step of the ascent."""
+    def __call__(self, step: int, pace: float, terms: Terms) -> None:
+        """Take a step of the ascent, as long as the pace of training allows: what cannot follow any more is not to be pushed."""
         del step
         gap = 1 - float(terms.latents.kl.detach().mean()) / self.target_kl
-        factor = math.exp(ASCENT_RATE * max(-1.0, min(1.0, gap)))
+        factor = math.exp(ASCENT_RATE * pace * max(-1.0, min(1.0, gap)))
         self.decoder.set_constants([min(MAX_CONSTANT, max(MIN_CONSTANT, factor * constant)) for constant in self.decoder.constants])
 
 

@@ -35,7 +35,7 @@ def train(
     learning_rate: float,
     seed: int,
     history: list[tuple[float, ...]],
-    after_step: Callable[[int, Terms], None] | None = None,
+    after_step: Callable[[int, float, Terms], None] | None = None,
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -51,7 +51,8 @@ def train(
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first.
-        after_step: called with the number of each step and its terms, once the parameters have moved.
+        after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
+            have moved.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -95,7 +96,7 @@ class Training(pl.LightningModule):
         seed: int,
         history: list[tuple[float, ...]],
         n_steps: int,
-        after_step: Callable[[int, Terms], None] | None,
+        after_step: Callable[[int, float, Terms], None] | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -136,7 +137,7 @@ class Training(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.after_step is not None:
-            self.after_step(self.global_step, self.last_terms)
+            self.after_step(self.global_step, learning_rate_share(self.global_step, self.n_steps), self.last_terms)
 
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
