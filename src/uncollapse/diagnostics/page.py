@@ -249,7 +249,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     (
         "Where the data lie",
-        "Posterior means, on one scale for all models; the prior has a standard deviation of 1. With more than two units, "
+        "Posterior means, on one scale for all models; a standard normal prior has a deviation of 1. With more than two units, "
         "the two leading principal components.",
         _latent_scatter,
     ),
