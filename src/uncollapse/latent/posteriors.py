@@ -175,6 +175,12 @@ class Pushforward(TransformedDistribution):
             log_density = log_density - log_change
         return z, log_density
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log q(z), in nats, for z that broadcast with the batch."""
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
+        log_density: Tensor = super().log_prob(value.expand(*shape, -1))  # type: ignore[no-untyped-call]  # couplings do not broadcast
+        return log_density
+
     @cached_property
     def _draws(self) -> Tensor:
         half = SobolEngine(self.event_shape[0], scramble=True, seed=0).draw(N_MOMENT_DRAWS // 2)  # type: ignore[no-untyped-call]
