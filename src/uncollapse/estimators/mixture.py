@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -263,7 +265,10 @@ def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndar
     """Put the components where k-means finds clusters of posterior means, as wide as the posteriors of their clusters."""
     some = rows[np.random.default_rng(derived_seed(seed, "clusters")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
     posteriors = infer(plain, some)
-    found = KMeans(model.prior.n_components, n_init=10, random_state=derived_seed(seed, "k-means")).fit(posteriors.means)
+    k_means = KMeans(model.prior.n_components, n_init=10, random_state=derived_seed(seed, "k-means"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer clusters than components, which the prior can bear
+        found = k_means.fit(posteriors.means)
     whole = posteriors.means.var(0) + posteriors.variances.mean(0)
     variances = [_variance_of(posteriors, found.labels_ == k, whole) for k in range(model.prior.n_components)]
     start = (torch.as_tensor(array).to(model.prior.means) for array in (found.cluster_centers_, np.sqrt(variances)))
