@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from uncollapse.families import Gaussian
-from uncollapse.latent import StandardNormal
+from uncollapse.latent import LearnedComponents, StandardNormal
 from uncollapse.maps import Decoder
-from uncollapse.models import VAE
+from uncollapse.models import VAE, EnumeratedMixtureVAE
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
 
@@ -84,6 +84,59 @@ class LinearGaussian:
         return Fitted(self.model())
 
 
+class ExactComponents(nn.Module):
+    """q(y|x) and q(z|x, y) of a linear Gaussian mixture: the true ones, widened and flattened by factors."""
+
+    def __init__(self, mixture, widened, flattened):
+        super().__init__()
+        self.mixture, self.widened, self.flattened = mixture, widened, flattened
+
+    def forward(self, x):
+        logits, means, scales = self.mixture.posterior(x)
+        each = Independent(Normal(means, (self.widened * scales).expand_as(means)), 1)
+        return MixtureSameFamily(Categorical(logits=logits / self.flattened), each)
+
+
+class LinearMixture:
+    """x = s (W z + b) + s noise with orthogonal columns in W, and z from a mixture: its posterior is one of diagonal Gaussians."""
+
+    def __init__(self, n_components=3, latent_dim=2, data_dim=4, scale=0.7, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def randn(*shape):
+            return torch.randn(*shape, dtype=torch.double, generator=generator)
+
+        self.gains = torch.linspace(0.5, 2.0, latent_dim, dtype=torch.double)
+        self.weight = torch.linalg.qr(randn(data_dim, latent_dim))[0] * self.gains
+        self.bias, self.scale = randn(data_dim), scale
+        self.prior = LearnedComponents(n_components, latent_dim).double()
+        self.prior.start_at(1.5 * randn(n_components, latent_dim), torch.exp(0.5 * randn(n_components, latent_dim)))
+        self.prior.requires_grad_(False)
+        means = scale * (self.prior.means @ self.weight.T + self.bias)
+        signal = self.weight * self.prior.scales.square()[:, None] @ self.weight.T
+        self.given_y = MultivariateNormal(means, scale**2 * (signal + torch.eye(data_dim, dtype=torch.double)))
+        self.marginal = MixtureSameFamily(Categorical(logits=torch.zeros(n_components, dtype=torch.double)), self.given_y)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + 1)
+            self.data = self.marginal.sample((30,))
+
+    def posterior(self, x):
+        """Logits of p(y|x), and means and scales of p(z|x, y)."""
+        precision = self.prior.scales.square().reciprocal() + self.gains.square()
+        projected = (x / self.scale - self.bias) @ self.weight
+        means = (self.prior.means / self.prior.scales.square() + projected.unsqueeze(-2)) / precision
+        return self.given_y.log_prob(x.unsqueeze(-2)), means, precision.rsqrt()
+
+    def model(self, kind, widened=1.0, flattened=1.0):
+        if kind is EnumeratedMixtureVAE:
+            posterior = ExactComponents(self, widened, flattened)
+        else:
+            least_squares = torch.linalg.pinv(self.weight) / self.scale
+            posterior = LinearPosterior(least_squares, self.scale * self.bias, 1.5 / self.gains, widened)
+        decoder = LinearDecoder(self.weight, self.bias)
+        return kind(self.prior, posterior, decoder, Gaussian(self.scale)).double().requires_grad_(False)
+
+
 class Fitted:
     """What `uc.diagnose` needs of an estimator, around a model whose parameters are given."""
 
@@ -104,6 +157,11 @@ def linear_gaussian():
 def flat_linear_gaussian():
     """Few enough latents to integrate over."""
     return LinearGaussian(latent_dim=2, data_dim=4)
+
+
+@pytest.fixture
+def linear_mixture():
+    return LinearMixture()
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_pat
             raise uc.InputError("cannot write (No space left on device)")
         write(folder, *args, **kwargs)
 
-    monkeypatch.setattr("uncollapse.estimators.write_run", full)
+    monkeypatch.setattr("uncollapse.estimators.base.write_run", full)
     code, _, err = run("fit", "x.npy", *SMALL)
     assert code == 1
     assert "No space left" in err
@@ -244,8 +244,10 @@ def test_help_is_cheap_and_names_every_parameter(run):
     code = f"import sys; from uncollapse import cli; print([module for module in {heavy} if module in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     source = re.sub(r'"\s+"', "", inspect.getsource(cli.fit))
-    named = re.search(r"Arguments of uncollapse.VAE: (.*?)\. For example", source).group(1).split(", ")
-    assert named == list(inspect.signature(uc.VAE).parameters)
+    shared, more = re.search(r"Arguments of the model: (.*?); of a MixtureVAE also (.*?)\. For example", source).groups()
+    parameters = {kind: list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE)}
+    assert shared.split(", ") == parameters[uc.VAE]
+    assert more.split(", ") == [name for name in parameters[uc.MixtureVAE] if name not in parameters[uc.VAE]]
 
 
 def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):

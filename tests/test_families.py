@@ -329,8 +329,8 @@ def test_training_starts_at_the_mean_statistic(case):
         statistic = model.family.sufficient(torch.as_tensor(rows))
         features = model.family.features(torch.as_tensor(rows))
     assert torch.allclose(start, statistic.mean(0), rtol=1e-3, atol=1e-4)
-    assert torch.allclose(model.posterior.shift, features.mean(0), atol=1e-5)
-    assert model.posterior.unit.item() == pytest.approx(features.var(0, correction=0).mean().sqrt().item(), rel=1e-5)
+    assert torch.allclose(model.posterior.encoder.shift, features.mean(0), atol=1e-5)
+    assert model.posterior.encoder.unit.item() == pytest.approx(features.var(0, correction=0).mean().sqrt().item(), rel=1e-5)
 
 
 def test_fisher_divergence_goes_through_the_link(case):
@@ -376,7 +376,7 @@ def test_copies_of_a_model_have_one_family(copied):
     X = small_data("exponential")
     model = uc.VAE(family="exponential", inverse_lipschitz=0, hidden=(8,), max_epochs=1, random_state=0).fit(X).model_
     twin = copied(model)
-    assert twin.posterior.features.__self__ is twin.family
+    assert twin.posterior.encoder.features.__self__ is twin.family
     assert twin.family is not model.family
     assert set(twin.state_dict()) == set(model.state_dict())
 
@@ -385,7 +385,7 @@ def test_no_constant_is_recommended_where_none_is_kept(case):
     X = small_data(case.make().name)
     vae = uc.VAE(family=case.make().spec, inverse_lipschitz=None, hidden=(8,), max_epochs=1, random_state=0).fit(X)
     with torch.no_grad():
-        vae.model_.posterior.net[-1].weight.zero_()
+        vae.model_.posterior.encoder.net[-1].weight.zero_()
     report = uc.diagnose(vae, X, n_importance=2)
     assert report.verdict == "collapsed"
     assert ("raise inverse_lipschitz" in report.advice) == vae.model_.family.fills_space
@@ -415,8 +415,8 @@ def test_statistics_of_many_rows_are_taken_in_pieces(monkeypatch):
     rows = np.random.default_rng(0).integers(0, 4, (500, 3)).astype(np.float32)
     settings = {"latent_dim": 2, "inverse_lipschitz": 0, "hidden": (8,), "embedding": "principal"}
     settings["family"] = {"categorical": {"n_categories": 4}}
-    monkeypatch.setattr("uncollapse.estimators.VALUES_AT_ONCE", 100)
-    monkeypatch.setattr("uncollapse.estimators.MAX_PRINCIPAL_ROWS", 50)
+    monkeypatch.setattr("uncollapse.estimators.building.VALUES_AT_ONCE", 100)
+    monkeypatch.setattr("uncollapse.estimators.building.MAX_PRINCIPAL_ROWS", 50)
     model = VAE.build(check_parameters(VAE, settings), 3)
     adapt(model, rows)
     with torch.no_grad():

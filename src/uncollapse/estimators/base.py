@@ -65,7 +65,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on X, shape (n, n_features) with n >= 2. y is ignored.
+        """Train on X, shape (n, n_features) with n >= 2, and a row for each component of a mixture. y is ignored.
 
         Raises:
             InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
@@ -76,7 +76,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         parameters = check_parameters(type(self), self.get_params(deep=False))
         parameters["device"] = resolve_device(parameters["device"])
         with spinner("preparing", parameters["verbose"]):
-            rows = self._read_training_rows(X, get_family(parameters["family"]))
+            rows = self._read_training_rows(X, get_family(parameters["family"]), parameters.get("n_components", 2))
             random_state = parameters["random_state"]
             seed = random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
             check_memory(lambda: self.build(parameters, rows.shape[1]), parameters)
@@ -89,13 +89,13 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self._train(model, rows, parameters, seed)
         return self
 
-    def _read_training_rows(self, X: Any, family: Family) -> np.ndarray:
+    def _read_training_rows(self, X: Any, family: Family, at_least: int) -> np.ndarray:
         with one_sentence():
             given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
         rows = finite_floats(given, "X")
         check_resolution(given, rows)
-        if len(rows) < 2:
-            raise InputError(f"training expects at least 2 rows, got n_samples={len(rows)}: give more data.")
+        if len(rows) < at_least:
+            raise InputError(f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more data.")
         family.check(rows)
         if not family.is_observed(rows):
             warnings.warn(

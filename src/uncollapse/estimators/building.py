@@ -17,6 +17,7 @@ from uncollapse.estimators.arguments import MAX_CONSTANT
 from uncollapse.families import Family, Gaussian, get_family
 from uncollapse.maps import EMBEDDINGS, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
+from uncollapse.noise import seeded
 
 # Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
 VALUES_AT_ONCE = 2**22
@@ -141,7 +142,7 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
     if not hasattr(os, "sysconf"):
         return
     try:
-        with torch.device("meta"):
+        with seeded(0), torch.device("meta"):  # some pieces are drawn even so
             n_parameters = sum(parameter.numel() for parameter in build().parameters())
     except RuntimeError as error:  # more than can be counted
         raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None

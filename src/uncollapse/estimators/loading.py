@@ -12,6 +12,7 @@ from uncollapse.estimators.base import HISTORY_COLUMNS, Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
 from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.models import VAE
+from uncollapse.noise import seeded
 from uncollapse.parameters import check_parameters
 from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights
 
@@ -29,7 +30,7 @@ def load(folder: str | Path) -> Estimator:
     kind = Estimator.kinds[settings.estimator]
     try:
         parameters = check_parameters(kind, settings.parameters)
-        with torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
+        with seeded(0), torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
             model = kind.build(parameters, settings.n_features)
         _set_constants(model, settings)
     except (InputError, RuntimeError) as error:

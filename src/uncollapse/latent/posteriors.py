@@ -153,7 +153,9 @@ class Couplings(nn.Module):
 def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.GeneralCouplingTransform:
     keeps = [place % 2 == 1 for place in range(latent_dim)]
     with torch.device("cpu"):  # zuko counts the mask, also where a model is built without memory
-        coupling = zuko.flows.GeneralCouplingTransform(latent_dim, context_dim, keeps, hidden_features=[width])
+        coupling = zuko.flows.GeneralCouplingTransform(latent_dim, mask=keeps, hidden_features=[1])
+    n_kept = sum(keeps)
+    coupling.hyper = zuko.nn.MLP(n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width])
     nn.init.zeros_(coupling.hyper[-1].weight)
     nn.init.zeros_(coupling.hyper[-1].bias)
     return coupling
@@ -174,6 +176,12 @@ class Pushforward(TransformedDistribution):
             z, log_change = transform.call_and_ladj(z)  # type: ignore[attr-defined]  # zuko's own
             log_density = log_density - log_change
         return z, log_density
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log q(z), in nats, for z that broadcast with the batch."""
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
+        log_density: Tensor = super().log_prob(value.expand(*shape, -1))  # type: ignore[no-untyped-call]  # couplings do not broadcast
+        return log_density
 
     @cached_property
     def _draws(self) -> Tensor:

@@ -15,6 +15,8 @@ from uncollapse.errors import InputError
 # Of a ball without neighbours.
 MAX_RADIUS = 1e3
 DEFAULT_SEPARATION = math.sqrt(2)  # of the unit vectors
+# Means closer than this share of their separation do not say where they belong.
+TANGLED = 0.1
 
 
 class Prior(nn.Module, ABC):
@@ -274,13 +276,26 @@ class SeparatedComponents(FactorisedComponents):
     def is_sound(self) -> bool:
         """Whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
-        return bool((apart >= self.separation * (1 - 1e-4)).all())
+        return bool((self.radii >= 0).all() and (apart >= self.separation * (1 - 1e-4)).all())
 
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
-    means = means * max(1.0, 2 * separation / max(1e-6, float(_distances(means).min())))
+    if float(_distances(means).min()) < TANGLED * separation:  # to scale them apart would send the others far away
+        means = _untangled(means, 2 * separation)
+    means = means * max(1.0, 2 * separation / float(_distances(means).min()))
     return means, ((_distances(means).amin(1) - separation) / 2).clamp(max=MAX_RADIUS)
+
+
+def _untangled(means: Tensor, least: float) -> Tensor:
+    """The means, each moved along the first axis until it is this far from all before it."""
+    means = means.clone()
+    for index in range(1, len(means)):
+        step = least
+        while float(torch.linalg.vector_norm(means[:index] - means[index], dim=-1).min()) < least:
+            means[index, 0] += step
+            step *= 2  # beyond any rounding in the end
+    return means
 
 
 def _distances(means: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def beside(table: pd.DataFrame, printed: pd.DataFrame, by: Sequence[str], paper:
 def spread(values: pd.Series, digits: int) -> str:
     """Mean ± standard deviation; the number alone where there is one.
 
-    >>> spread(pd.Series([1.0, 2.0, 3.0]), 1), spread(pd.Series([1.0]), 2), spread(pd.Series([float('nan')]), 1)
+    >>> spread(pd.Series([1.0, 2.0, 3.0]), 1), spread(pd.Series([1.0]), 2), spread(pd.Series([math.nan]), 1)
     ('2.0 ± 1.0', '1.00', '')
     """
     known = values.dropna().to_numpy(float)

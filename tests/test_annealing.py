@@ -1,0 +1,204 @@
+"""Constants that are adjusted during training: when the rule fires, where the ascent ends, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import uncollapse as uc
+from uncollapse.errors import InputError
+from uncollapse.families import Gaussian
+from uncollapse.latent import DiagonalGaussian, StandardNormal
+from uncollapse.maps import InverseLipschitzDecoder
+from uncollapse.models import VAE, Latents, Terms
+from uncollapse.training.annealing import Annealing, RateTarget, adjustment, empirical_constant
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0, "verbose": False}
+
+
+def straight(constants=(0.5, 2.0), slope=0.0):
+    """A decoder whose first map is (L + slope) z, exactly up to rounding."""
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(2, 4, (6,), constants).double()
+    for parameter in decoder.maps[0].parameters():
+        nn.init.zeros_(parameter)
+    gradient = decoder.maps[0].convex.gradient
+    decoder.maps[0].convex.gradient = lambda u, basis, constant: gradient(u, basis, constant) + slope * u
+    return decoder
+
+
+def terms_at(z, kl=1.0):
+    kl = torch.full((len(z),), float(kl), dtype=torch.double)
+    return Terms(-kl, Latents(None, z, kl))
+
+
+@pytest.fixture
+def z():
+    return torch.randn(50, 2, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_empirical_constant_of_a_linear_map_is_its_slope(z):
+    assert empirical_constant(straight((0.7, 1.0)), z) == pytest.approx(0.7, rel=1e-9)
+    assert empirical_constant(straight((0.7, 1.0), slope=0.4), z.reshape(5, 10, 2)) == pytest.approx(1.1, rel=1e-9)
+
+
+def test_the_empirical_constant_is_the_least_over_pairs():
+    decoder = straight((0.5, 1.0))
+    decoder.first = lambda z: z @ torch.diag(torch.tensor([3.0, 0.5], dtype=torch.double))
+    z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=torch.double)
+    assert empirical_constant(decoder, z) == pytest.approx(0.5)
+    assert empirical_constant(decoder, z[:2]) == pytest.approx(3.0)
+    assert empirical_constant(decoder, z[[0, 0, 1]]) == pytest.approx(3.0)
+    assert empirical_constant(decoder, z[[0, 0]]) == math.inf
+
+
+def test_the_empirical_constant_is_never_below_the_bound(z):
+    torch.manual_seed(0)
+    decoder = InverseLipschitzDecoder(2, 4, (6,), (0.7, 1.0)).double()
+    assert empirical_constant(decoder, z) >= 0.7
+
+
+@pytest.mark.parametrize(("above", "fires"), [(0.0, True), (0.0099, True), (0.0101, False), (1.0, False)])
+def test_annealing_lowers_all_constants_by_15_percent_where_the_first_sits_within_1_percent_of_its_bound(z, above, fires):
+    decoder = straight((0.5, 2.0), slope=0.5 * above)
+    Annealing(decoder)(10, terms_at(z))
+    assert decoder.constants == pytest.approx((0.425, 1.7) if fires else (0.5, 2.0))
+
+
+def test_annealing_looks_at_one_step_in_ten(z):
+    decoder = straight((0.5, 2.0))
+    annealing = Annealing(decoder)
+    for step in range(1, 31):
+        annealing(step, terms_at(z))
+    assert decoder.constants == pytest.approx((0.5 * 0.85**3, 2 * 0.85**3))
+
+
+def test_annealed_constants_reach_the_map_itself(z):
+    decoder = straight((0.5, 2.0))
+    Annealing(decoder)(10, terms_at(z))
+    assert torch.allclose(decoder.first(z), 0.425 * z)
+
+
+@pytest.mark.parametrize(
+    ("kl", "factor"), [(0.0, math.exp(0.01)), (1.0, math.exp(0.005)), (2.0, 1.0), (3.0, math.exp(-0.005)), (99.0, math.exp(-0.01))]
+)
+def test_constants_rise_below_the_wanted_kl_and_fall_above_it(z, kl, factor):
+    decoder = straight((0.5, 2.0))
+    RateTarget(decoder, 2.0)(1, terms_at(z, kl))
+    assert decoder.constants == pytest.approx((0.5 * factor, 2 * factor))
+
+
+def test_constants_stay_within_limits(z):
+    decoder = straight((1e-3, 1e3))
+    RateTarget(decoder, 2.0)(1, terms_at(z, 99))
+    assert decoder.constants[0] == 1e-3
+    RateTarget(decoder, 2.0)(1, terms_at(z, 0))
+    assert decoder.constants[1] <= 1e3
+
+
+def test_nothing_is_adjusted_unless_asked():
+    decoder = straight()
+    assert adjustment(decoder, False, None) is None
+    assert isinstance(adjustment(decoder, True, None), Annealing)
+    assert isinstance(adjustment(decoder, False, 3.0), RateTarget)
+
+
+def noisy_data(n=500):
+    """Of so little variance beside the decoder's noise that latents do not pay for themselves: the KL is the constants' doing."""
+    return np.random.default_rng(0).normal(size=(n, 6)) * [1.5, 1.2, 1.0, 0.8, 0.5, 0.3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [0.05, 3.0])
+@pytest.mark.parametrize("wanted", [1.0, 4.0])
+def test_the_kl_comes_to_what_is_wanted_from_below_and_from_above(start, wanted):
+    settings = {"hidden": (16, 16), "max_epochs": 200, "batch_size": 50, "learning_rate": 3e-3, "random_state": 0}
+    vae = uc.VAE(**settings, inverse_lipschitz=start, target_kl=wanted, family=Gaussian(2.0)).fit(noisy_data())
+    assert vae.history_["kl"].iloc[-20:].mean() == pytest.approx(wanted, rel=0.05)
+    assert uc.diagnose(vae, noisy_data(), n_importance=2).estimates["kl_nats"].value == pytest.approx(wanted, rel=0.1)
+
+
+def test_the_kl_moves_towards_what_is_wanted():
+    settings = {**SMALL, "max_epochs": 10, "batch_size": 50, "inverse_lipschitz": 0.5, "family": Gaussian(2.0)}
+    low, high = (uc.VAE(**settings, target_kl=wanted).fit(noisy_data()) for wanted in (0.01, 50.0))
+    assert max(low.inverse_lipschitz_) < 0.5 < min(high.inverse_lipschitz_)
+    assert low.history_["kl"].iloc[-1] < high.history_["kl"].iloc[-1]
+    assert high.inverse_lipschitz_[0] == pytest.approx(0.5 * math.exp(0.01 * 100), rel=0.1)
+
+
+@pytest.mark.parametrize("asked", [{"annealing": True}, {"target_kl": 3.0}])
+@pytest.mark.parametrize("kind", [uc.VAE, uc.MixtureVAE])
+def test_adjusted_constants_survive_saving(asked, kind, blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("uncollapse.training.annealing.MARGIN", math.inf)
+    X = blobs[0].astype(np.float32)
+    estimator = kind(**{**SMALL, "max_epochs": 6, "batch_size": 20}, **asked, inverse_lipschitz=(3.0, 2.0)).fit(X)
+    restored = uc.load(estimator.save(tmp_path / "run"))
+    assert estimator.inverse_lipschitz_ != (3.0, 2.0)
+    assert restored.inverse_lipschitz_ == estimator.inverse_lipschitz_
+    assert restored.get_params()["inverse_lipschitz"] == (3.0, 2.0)
+    assert np.array_equal(restored.transform(X), estimator.transform(X))
+    assert np.array_equal(restored.score_samples(X, 4), estimator.score_samples(X, 4))
+    again = kind(**{**SMALL, "max_epochs": 6, "batch_size": 20}, **asked, inverse_lipschitz=(3.0, 2.0)).fit(X)
+    assert again.inverse_lipschitz_ == estimator.inverse_lipschitz_
+
+
+def test_a_fit_begins_with_the_constants_that_were_given(blobs):
+    estimator = uc.VAE(**SMALL, annealing=True, inverse_lipschitz=3.0)
+    first = estimator.fit(blobs[0]).inverse_lipschitz_
+    assert estimator.fit(blobs[0]).inverse_lipschitz_ == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            {"annealing": True, "inverse_lipschitz": 0},
+            "annealing adjusts positive inverse Lipschitz constants, got inverse_lipschitz=0",
+        ),
+        ({"annealing": True, "inverse_lipschitz": (1.0, 0.0)}, r"got inverse_lipschitz=\(1\.0, 0\.0\)"),
+        ({"annealing": True, "inverse_lipschitz": None}, "got inverse_lipschitz=None"),
+        ({"target_kl": 3.0, "inverse_lipschitz": 0}, "target_kl adjusts positive"),
+        ({"target_kl": 3.0, "inverse_lipschitz": None}, "target_kl adjusts positive"),
+        ({"annealing": True, "min_information": 2.0}, "annealing and min_information each decide"),
+        ({"target_kl": 3.0, "min_information": 2.0}, "target_kl and min_information each decide"),
+        ({"annealing": True, "target_kl": 3.0}, "annealing and target_kl each decide"),
+        ({"annealing": True, "lipschitz": 9.0, "potential": "ridge"}, "annealing and lipschitz each decide"),
+        ({"annealing": True, "family": "exponential"}, "with family 'exponential'"),
+        ({"target_kl": 3.0, "family": "heteroscedastic_gaussian"}, "with family 'heteroscedastic_gaussian'"),
+        ({"target_kl": 0.0}, "target_kl expects a positive number of nats, or None"),
+        ({"target_kl": math.inf}, "target_kl expects a positive number of nats"),
+        ({"annealing": 1}, "annealing expects true or false"),
+    ],
+)
+@pytest.mark.parametrize("kind", [uc.VAE, uc.MixtureVAE])
+def test_what_cannot_be_adjusted_is_refused_in_a_sentence(kind, arguments, words):
+    with pytest.raises(InputError, match=words) as caught:
+        kind(**{**SMALL, **arguments}).fit(np.random.default_rng(0).exponential(size=(20, 4)))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_engine_hands_each_step_to_the_adjustment(blobs, monkeypatch):
+    steps = []
+    monkeypatch.setattr(Annealing, "__call__", lambda self, step, terms: steps.append((step, len(terms.latents.z))))
+    uc.VAE(**{**SMALL, "batch_size": 50, "max_epochs": 2}, annealing=True).fit(blobs[0])
+    assert steps == [(step, 30 if step % 4 == 0 else 50) for step in range(1, 9)]
+
+
+def test_a_certificate_uses_the_constants_in_force(blobs):
+    vae = uc.VAE(**{**SMALL, "latent_dim": 4}, annealing=True, inverse_lipschitz=3.0).fit(blobs[0])
+    vae.model_.decoder.set_constants([1.25])
+    certificate = uc.certify(vae, blobs[0][:5], n_samples=4, n_importance=64)
+    assert certificate.estimates["total_inverse_lipschitz"].value == 1.25
+    assert certificate.holds
+
+
+def test_constants_of_a_model_are_part_of_its_information_floor():
+    decoder = InverseLipschitzDecoder(2, 5, (4,), 1.0)
+    model = VAE(StandardNormal(2), DiagonalGaussian(5, 2), decoder, Gaussian(1.0))
+    from uncollapse.diagnostics.information import model_information_floor
+
+    assert model_information_floor(model) == pytest.approx(math.log(2))
+    decoder.set_constants((2.0, 3.0))
+    assert model_information_floor(model) == pytest.approx(math.log(37))

@@ -1,0 +1,56 @@
+"""What components say, on tables small enough to count by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from uncollapse.diagnostics.clustering import component_information, live_components, majority_accuracy, matched_accuracy
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "majority", "matched"),
+    [
+        ([0, 0, 1, 1], [1, 1, 0, 0], 1.0, 1.0),
+        ([0, 0, 0, 0], [0, 1, 2, 3], 1.0, 0.25),
+        ([0, 1, 2, 3], [0, 0, 0, 0], 0.25, 0.25),
+        ([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1], 5 / 6, 5 / 6),
+        # Both clusters hold mostly "a"; only one of them can have it.
+        (["a", "a", "b", "a", "a", "a", "b"], [0, 0, 0, 1, 1, 1, 1], 5 / 7, 4 / 7),
+        # A greedy match would give cluster 0 its 3 and leave cluster 1 with 0.
+        ([0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1], 5 / 7, 4 / 7),
+    ],
+)
+def test_accuracies_can_be_counted(labels, clusters, majority, matched):
+    assert majority_accuracy(np.array(labels), np.array(clusters)) == pytest.approx(majority)
+    assert matched_accuracy(np.array(labels), np.array(clusters)) == pytest.approx(matched)
+
+
+def test_splitting_clusters_never_lowers_the_majority_accuracy_and_can_lower_the_matched_one():
+    generator = np.random.default_rng(0)
+    labels, clusters = generator.integers(0, 3, 300), generator.integers(0, 3, 300)
+    halves = 2 * clusters + generator.integers(0, 2, 300)
+    assert majority_accuracy(labels, halves) >= majority_accuracy(labels, clusters)
+    assert matched_accuracy(labels, 2 * labels + generator.integers(0, 2, 300)) < 1 == matched_accuracy(labels, labels)
+
+
+def test_a_component_lives_on_a_tenth_of_an_equal_share():
+    shares = np.array([0.0, 0.0249, 0.0251, 0.95])
+    assert live_components(np.tile(shares, (10, 1))).tolist() == [False, False, True, True]
+    certain = np.eye(4)[[0] * 98 + [1, 2]]
+    assert live_components(certain).tolist() == [True, False, False, False]
+
+
+def test_component_information_of_certain_and_of_idle_components():
+    certain = np.eye(4, dtype=np.float32)[np.arange(400) % 4]
+    assert np.allclose(component_information(certain), math.log(4))
+    idle = np.tile(np.array([0.7, 0.2, 0.1, 0.0], dtype=np.float32), (10, 1))
+    assert np.allclose(component_information(idle), 0, atol=1e-12)
+    lopsided = np.eye(2)[[0, 0, 0, 1]]
+    assert component_information(lopsided).mean() == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+def test_component_information_of_a_noisy_channel():
+    """A symmetric channel that errs with probability 0.1 tells log 2 minus the entropy of its errors."""
+    noisy = np.array([[0.9, 0.1], [0.1, 0.9]] * 50)
+    assert component_information(noisy).mean() == pytest.approx(math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1))
