@@ -40,3 +40,10 @@ def test_the_textbook_is_the_same_map():
     stack = Stack([3, 5], (8, 6)).double()
     z = torch.randn(7, 3, dtype=torch.double)
     assert torch.allclose(Textbook(stack).double()(z), stack(z), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
+    rows = rows_of("benchmarks.mixtures", "--seconds", "0.1", "--batch-size", "10")
+    assert [row["contestant"] for row in rows] == 2 * ["marginal", "enumerate", "enumerate / marginal"]
+    assert all(row["ratio"] > 1 for row in rows[2::3])
