@@ -28,6 +28,11 @@ class Prior(nn.Module, ABC):
     def entropy_bound(self) -> float:
         """A number, in nats, that the differential entropy h(z) is not below."""
 
+    @property
+    def has_density(self) -> bool:
+        """Whether z has a density. What is proved by one says nothing of a discrete z."""
+        return True
+
     def is_sound(self) -> bool:
         """Whether the tensors that training does not touch are such that the prior keeps what it promises."""
         return True
@@ -108,16 +113,12 @@ class GaussianMixture(Prior):
 
     @torch.no_grad()
     def component_information_bound(self) -> float:
-        r"""A number, in nats, that I(y; z) under the prior is not below.
-
-        With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
-        2017, equation 10). For unit scales, d_ij = |m_i - m_j|^2 / 8.
-        """
+        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances are |m_i - m_j|^2 / 8."""
         means, variances = self.means.double(), self.scales.double().square()
         average = (variances[:, None] + variances[None]) / 2
         distances = (means[:, None] - means[None]).square() / average / 8 + average.log() / 2
         distances = (distances - (variances.log()[:, None] + variances.log()[None]) / 4).sum(-1)
-        return float(-((-distances).logsumexp(1) - math.log(self.n_components)).mean())
+        return information_of_distances(distances)
 
 
 class UnitComponents(GaussianMixture):
@@ -228,6 +229,15 @@ class SeparatedComponents(GaussianMixture):
         """Whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
         return bool((apart >= self.separation * (1 - 1e-4)).all())
+
+
+def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
+    r"""A number, in nats, that I(y; z) is not below, for y uniform over c components.
+
+    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
+    2017, equation 10).
+    """
+    return float(-((-distances).logsumexp(1) - math.log(len(distances))).mean())
 
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
