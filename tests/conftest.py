@@ -107,6 +107,12 @@ def flat_linear_gaussian():
 
 
 @pytest.fixture
+def linear_decoder():
+    """Makes a decoder of a matrix and an offset."""
+    return LinearDecoder
+
+
+@pytest.fixture
 def fitted():
     """Makes an estimator, as far as diagnoses need one, of a model."""
     return Fitted
