@@ -165,6 +165,12 @@ def linear_mixture():
 
 
 @pytest.fixture
+def linear_decoder():
+    """Makes a decoder of a matrix and an offset."""
+    return LinearDecoder
+
+
+@pytest.fixture
 def fitted():
     """Makes an estimator, as far as diagnoses need one, of a model."""
     return Fitted

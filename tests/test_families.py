@@ -460,6 +460,12 @@ def test_only_grey_levels_need_binarisation():
     assert Gaussian().is_observed(np.array([[0.0, 0.3]]))
 
 
+def test_the_variance_of_the_continuous_bernoulli_is_the_slope_of_its_mean():
+    eta = torch.tensor([*WIDE, 0.1, -0.15], dtype=torch.double, requires_grad=True)
+    slope = torch.autograd.grad(ContinuousBernoulli().expectation(eta).sum(), eta)[0]
+    assert torch.allclose(ContinuousBernoulli()(eta).variance, slope, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("name", ["bernoulli", "continuous_bernoulli"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, 255.0])
 def test_values_outside_the_support_are_refused(name, value):

@@ -22,7 +22,21 @@ Objective = Callable[[VAE, Tensor, int], Loss]
 
 
 def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at one draw of z."""
+    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at draws of z.
+
+    Draws that do not follow the parameters of q leave its value as it is, and add what its gradient lacks (`score_term`).
+    """
     del step
     terms = model(x)
-    return Loss(-terms.elbo.mean(), terms)
+    bound = terms.elbo if terms.latents.log_q is None else terms.elbo + score_term(terms.elbo, terms.latents.log_q)
+    return Loss(-bound.mean(), terms)
+
+
+def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]) -> Float[Tensor, "samples batch"]:
+    """0, whose gradient is (f_s - b_s) grad log q(z_s|x), for the bound f at S >= 2 draws and b_s its mean at the other S - 1.
+
+    The mean over s estimates E[f grad log q] without bias (REINFORCE leave-one-out, Kool et al. 2019).
+    """
+    n_samples = len(bound)
+    gain = (bound - bound.mean(0)).detach() * n_samples / (n_samples - 1)
+    return gain * (log_q - log_q.detach())

@@ -148,8 +148,8 @@ def certify(
         verbose: show progress bars where there is a terminal.
 
     Raises:
-        InputError: if the data do not suit the model, the family's natural parameters do not fill R^t, for which the theorems are
-            not stated, or scores overflow.
+        InputError: if the data do not suit the model, the family's natural parameters do not fill R^t or the latents are
+            discrete, for which the theorems are not stated, or scores overflow.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(50, 3))
@@ -168,6 +168,11 @@ def certify(
         raise InputError(
             f"certificates expect a family whose natural parameters fill R^t, got {vae.family.name!r}, whose link would undo any "
             "constant: use diagnose, which measures without theorems."
+        )
+    if not vae.prior.has_density:
+        raise InputError(
+            "certificates expect latents with a density, for which the theorems are stated, got a prior over discrete ones: use "
+            "diagnose, which measures without theorems."
         )
     rows = observe_rows(vae.family, raw)
     precise = in_float64(vae).cpu().eval()

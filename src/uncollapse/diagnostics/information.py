@@ -79,9 +79,10 @@ def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> f
 
 
 def model_information_floor(model: VAE) -> float | None:
-    """The information floor of a model, in nats; None where it is not proved (other families than the Gaussian, three maps)."""
+    """The information floor of a model, in nats; None where it is not proved (other families than the Gaussian, three maps, latents
+    without a density)."""
     constant = model.decoder.information_constant
-    if constant is None or type(model.family) is not Gaussian:
+    if constant is None or type(model.family) is not Gaussian or not model.prior.has_density:
         return None
     # Natural parameters are means in units of the noise, hence a scale of 1.
     return information_floor(model.latent_dim, constant, prior_entropy=model.prior.entropy_bound())

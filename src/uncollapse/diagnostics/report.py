@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.decomposition import PCA
-from torch.distributions import Independent
+from torch.distributions import Independent, Normal
 
 from uncollapse.diagnostics.clustering import component_information, live_components, majority_accuracy, matched_accuracy
 from uncollapse.diagnostics.collapse import (
@@ -34,7 +34,7 @@ from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
-from uncollapse.latent import GaussianMixture
+from uncollapse.latent import CategoricalLayer, GaussianMixture
 from uncollapse.models import VAE, component_kl, observe_rows, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import spinner
@@ -230,7 +230,7 @@ def _estimate(
         "mutual_information_nats": information,
         "information_cap_nats": Estimate(cap, math.nan),
         "aggregate_kl_nats": None if information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
-        "fisher_divergence": relative_fisher_divergence(model, rows),
+        "fisher_divergence": relative_fisher_divergence(model, rows) if model.prior.has_density else None,
         "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
         "information_floor_nats": None if floor is None else Estimate(floor, math.nan),
@@ -239,7 +239,8 @@ def _estimate(
 
 def _information(model: VAE, rows: np.ndarray, posteriors: Posteriors, shuffled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Some rows, and the density of I(x; z) at each."""
-    if not isinstance(model.posterior(to_device(model, rows[:1])), Independent):
+    q = model.posterior(to_device(model, rows[:1]))
+    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
         some = shuffled[:MAX_PAIRED_ROWS]
         return some, pairwise_information_density(model, rows[some])
     some = shuffled[:MAX_INFORMATION_ROWS]
@@ -251,7 +252,7 @@ def _estimate_components(model: VAE, posteriors: Posteriors, labels: np.ndarray 
     components = posteriors.components
     if components is None:
         return {}
-    assert isinstance(model.prior, GaussianMixture)
+    assert isinstance(model.prior, GaussianMixture | CategoricalLayer)
     kl_y = component_kl(torch.as_tensor(components).double()).numpy()
     found: dict[str, Estimate | None] = {
         "kl_y_nats": Estimate.mean_of(kl_y),

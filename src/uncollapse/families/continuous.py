@@ -164,17 +164,26 @@ class _ContinuousBernoulliDistribution(Distribution):
     def mean(self) -> Tensor:
         return _continuous_bernoulli_mean(self.eta)
 
+    @property
+    def variance(self) -> Tensor:
+        return _continuous_bernoulli_variance(self.eta)
+
+    def entropy(self) -> Tensor:
+        return _continuous_bernoulli_log_partition(self.eta) - self.eta * self.mean
+
     def log_prob(self, value: Tensor) -> Tensor:
         return self.eta * value - _continuous_bernoulli_log_partition(self.eta)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
-        eta = self.eta.expand(self._extended_shape(torch.Size(sample_shape)))
-        uniform = torch.rand_like(eta)
-        # The inverse distribution function log(1 + u (exp(eta) - 1)) / eta, computed at -|eta| and mirrored, so that
-        # nothing overflows; at eta = 0 it is u, and its first correction is u (1 - u) eta / 2.
+        return self.icdf(torch.rand_like(self.eta.expand(self._extended_shape(torch.Size(sample_shape)))))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        eta, uniform = torch.broadcast_tensors(self.eta, value)  # type: ignore[no-untyped-call]
+        # log(1 + u (exp(eta) - 1)) / eta, computed at -|eta| and mirrored, so that nothing overflows; at eta = 0 it is u, and its
+        # first correction is u (1 - u) eta / 2.
         small = eta.abs() < 1e-3
         negative = torch.where(small, torch.full_like(eta, -1.0), -eta.abs())
-        tail = torch.log1p(uniform * torch.expm1(negative)) / negative
+        tail = torch.log1p(torch.where(eta > 0, 1 - uniform, uniform) * torch.expm1(negative)) / negative
         mirrored = torch.where(eta > 0, 1 - tail, tail)
         return torch.where(small, uniform + uniform * (1 - uniform) * eta / 2, mirrored).clamp(0, 1)
 
@@ -228,4 +237,13 @@ def _continuous_bernoulli_mean(eta: Tensor) -> Tensor:
     near = torch.where(small, eta, torch.zeros_like(eta))
     square = near.square()
     series = 0.5 + near / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
+    return torch.where(small, series, quotient)
+
+
+def _continuous_bernoulli_variance(eta: Tensor) -> Tensor:
+    small, safe = _away_from_zero(eta)
+    decay = torch.exp(-safe.abs())
+    quotient = 1 / safe.square() - decay / (1 - decay).square()
+    square = torch.where(small, eta, torch.zeros_like(eta)).square()
+    series = (1 - square / 20 * (1 - square * 5 / 126 * (1 - square * 7 / 200))) / 12
     return torch.where(small, series, quotient)

@@ -33,7 +33,7 @@ class Bernoulli(Family):
     name = "bernoulli"
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False)
+        return Independent(_BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False)
 
     def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
         return F.softplus(eta)
@@ -207,6 +207,15 @@ class NegativeBinomial(_Counts):
         return f"dispersion={self.dispersion:g}"
 
 
+class _BernoulliDistribution(BernoulliDistribution):
+    """torch's own cannot be drawn by the inverse of its distribution function."""
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The least x with P(X <= x) >= value."""
+        x: Tensor = value.gt(torch.sigmoid(-self.logits)).to(self.logits.dtype)
+        return x
+
+
 class _CategoricalDistribution(CategoricalDistribution):
     """torch's own has no mean, and its draws are integers where data are floats."""
 
@@ -228,3 +237,15 @@ class _PoissonDistribution(PoissonDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return value * self.eta - self.rate - torch.lgamma(value + 1)
+
+    @torch.no_grad()
+    def icdf(self, value: Tensor) -> Tensor:
+        """The least x with P(X <= x) >= value, by bisection."""
+        rate, value = torch.broadcast_tensors(self.rate, value)  # type: ignore[no-untyped-call]
+        below, above = torch.full_like(rate, -1.0), (rate + 10 * rate.sqrt() + 30).ceil()
+        for _ in range(2 + int(above.nan_to_num(0, 0).max().clamp(min=1).log2())):
+            middle = ((below + above) / 2).floor()
+            reached = torch.special.gammaincc(middle + 1, rate) >= value  # P(X <= middle)
+            below, above = torch.where(reached, below, middle), torch.where(reached, middle, above)
+        least: Tensor = above.clamp(min=0)
+        return least

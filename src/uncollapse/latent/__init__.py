@@ -1,9 +1,11 @@
 """Distributions of the latents: priors p(z) and posteriors q(z|x)."""
 
+from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
 from uncollapse.latent.posteriors import (
     POSTERIORS,
     ComponentPosterior,
     DiagonalGaussian,
+    FamilyPosterior,
     Posterior,
     RealNVP,
     WithoutComponents,
@@ -25,11 +27,15 @@ __all__ = [
     "DEFAULT_SEPARATION",
     "POSTERIORS",
     "PRIORS",
+    "CategoricalLayer",
     "ComponentPosterior",
     "DiagonalGaussian",
+    "FamilyPosterior",
     "FullComponents",
     "GaussianMixture",
+    "Layer",
     "LearnedComponents",
+    "NormalLayer",
     "Posterior",
     "Prior",
     "RealNVP",

@@ -23,6 +23,7 @@ from torch.distributions import (
 from torch.quasirandom import SobolEngine
 
 from uncollapse.errors import InputError
+from uncollapse.families import Family
 from uncollapse.latent.priors import GaussianMixture
 
 # The smallest standard deviation of a unit: far below what any sensible constant needs, far above float32's underflow.
@@ -97,6 +98,37 @@ class DiagonalGaussian(Posterior):
     def forward(self, x: Float[Tensor, "*batch d"]) -> Independent[Normal]:
         """q(z|x)."""
         return _gaussian(self.encoder(x))
+
+
+class FamilyPosterior(Posterior):
+    """q(w|x) = EF(w | eta(x)), of the family that w has under a `Layer`, with eta from one multilayer perceptron on features of x.
+
+    A Gaussian of scale 1 is a narrow choice: there, `DiagonalGaussian` and `RealNVP` serve as well.
+
+    Args:
+        data_dim: dimension of x.
+        latent_dim: dimension of w.
+        family: of w.
+        hidden: widths of the hidden layers.
+        features: as for `DiagonalGaussian`.
+    """
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        family: Family,
+        hidden: Sequence[int] = (64, 64),
+        features: Features | None = None,
+    ) -> None:
+        super().__init__()
+        self.family = family.fresh(latent_dim)
+        self.encoder = Encoder(data_dim, family.natural_dim(latent_dim), hidden, features)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
+        """q(w|x)."""
+        q: Distribution = self.family(self.encoder(x))
+        return q
 
 
 class RealNVP(Posterior):
@@ -274,11 +306,11 @@ class WithoutComponents(Posterior):
 
 
 def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:
-    """A draw from q as a differentiable function of standard normal noise, and log q there, in nats."""
+    """A draw from q that standard normal noise decides, and log q there, in nats; differentiable in q where it has an rsample."""
     if isinstance(q, Pushforward):
         return q.rsample_with_log_prob(noise)
     assert isinstance(q, Independent)
-    z = _shifted(q.base_dist, noise)
+    z = _shifted(q.base_dist, noise) if isinstance(q.base_dist, Normal) else q.base_dist.icdf(torch.special.ndtr(noise))
     return z, q.log_prob(z)  # type: ignore[no-untyped-call]
 
 

@@ -30,6 +30,11 @@ class Prior(nn.Module, ABC):
     def entropy_bound(self) -> float:
         """A number, in nats, that the differential entropy h(z) is not below."""
 
+    @property
+    def has_density(self) -> bool:
+        """Whether z has a density. What is proved by one says nothing of a discrete z."""
+        return True
+
     def is_sound(self) -> bool:
         """Whether the tensors that training does not touch are such that the prior keeps what it promises."""
         return True
@@ -100,21 +105,16 @@ class GaussianMixture(Prior):
 
     @torch.no_grad()
     def component_information_bound(self) -> float:
-        r"""A number, in nats, that I(y; z) under the prior is not below.
-
-        With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
-        2017, equation 10). For unit scales, d_ij = |m_i - m_j|^2 / 8.
-        """
+        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances are |m_i - m_j|^2 / 8."""
         components = self.components()
         means, covariances = components.mean.double(), _covariances(components).double()
         log_volumes = torch.linalg.slogdet(covariances).logabsdet
-        terms = []
+        rows = []
         for mean, covariance, log_volume in zip(means, covariances, log_volumes, strict=True):
             average, gap = (covariance + covariances) / 2, (mean - means).unsqueeze(-1)
-            distances = (gap * torch.linalg.solve(average, gap)).sum((-2, -1)) / 8
-            distances += (torch.linalg.slogdet(average).logabsdet - (log_volume + log_volumes) / 2) / 2
-            terms.append(math.log(self.n_components) - (-distances).logsumexp(0))
-        return float(torch.stack(terms).mean())
+            bent = (torch.linalg.slogdet(average).logabsdet - (log_volume + log_volumes) / 2) / 2
+            rows.append((gap * torch.linalg.solve(average, gap)).sum((-2, -1)) / 8 + bent)
+        return information_of_distances(torch.stack(rows))
 
 
 def _covariances(components: Distribution) -> Float[Tensor, "c l l"]:
@@ -277,6 +277,15 @@ class SeparatedComponents(FactorisedComponents):
         """Whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
         return bool((self.radii >= 0).all() and (apart >= self.separation * (1 - 1e-4)).all())
+
+
+def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
+    r"""A number, in nats, that I(y; z) is not below, for y uniform over c components.
+
+    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
+    2017, equation 10).
+    """
+    return float(-((-distances).logsumexp(1) - math.log(len(distances))).mean())
 
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:

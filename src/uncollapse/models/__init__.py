@@ -1,5 +1,6 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
+from uncollapse.models.layered import LayeredVAE
 from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
 from uncollapse.models.rows import observe_rows, to_device
 from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
@@ -8,6 +9,7 @@ __all__ = [
     "VAE",
     "EnumeratedMixtureVAE",
     "Latents",
+    "LayeredVAE",
     "MixtureVAE",
     "Terms",
     "component_kl",

@@ -26,12 +26,14 @@ class Latents:
         kl: KL(q(z|x) || p(z)), with the component y if the prior has several, shape (*samples, batch) or (batch,): in closed form
             where there is one, else at the draws.
         components: q(y|x), shape (batch, c); None without components.
+        log_q: log q(z|x) at draws that are not reparameterised, for the score function, shape (samples, batch); else None.
     """
 
     q: Distribution
     z: Tensor
     kl: Float[Tensor, "*samples batch"]
     components: Float[Tensor, "batch c"] | None = None
+    log_q: Float[Tensor, "samples batch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class VAE(nn.Module):
         return self.family.link(self.decoder(z))
 
     def forward(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Terms:
-        """The terms of a bound on log p(x), at reparameterised draws of z.
+        """The terms of a bound on log p(x), at draws of z.
 
         Args:
             x: data that the family has observed.
