@@ -105,6 +105,8 @@ def image_run(model: str, data: str, depth: int, scale: str) -> Run:
         "max_epochs": IMAGE_EPOCHS[scale],
         **MODELS[model],
     }
+    if scale != "paper":  # ten components enumerated take ten decoders, of nine layers
+        arguments["inference"] = "marginal"
     return Run(model, "MixtureVAE", arguments, {"name": data, **_image_rows(data, scale)}, {"data": data, "layers": depth})
 
 
