@@ -41,6 +41,20 @@ def bayes_accuracy(sigma: float) -> float:
     return NormalDist().cdf(math.dist(*GAUSSIAN_MEANS) / (2 * sigma))
 
 
+def class_information(sigma: float) -> float:
+    """I(x; y) in nats between the points of `two_gaussians` and their classes.
+
+    >>> round(class_information(0.1), 6) == round(math.log(2), 6), round(class_information(7.5), 3)
+    (True, 0.311)
+    """
+    check_positive("sigma", sigma)
+    distance = math.dist(*GAUSSIAN_MEANS) / sigma
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    # The log odds of the right class against the other are N(d^2 / 2, d^2).
+    surprise = np.logaddexp(0, -(distance**2 / 2 + distance * nodes))
+    return float(math.log(2) - (weights * surprise).sum() / weights.sum())
+
+
 def pinwheel(
     n_per_class: int = 1000,
     radial_scale: float = 0.3,

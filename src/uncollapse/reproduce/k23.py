@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse.data import load
-from uncollapse.data.synthetic import bayes_accuracy, two_gaussians
+from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
 from uncollapse.reproduce.tables import beside, over_seeds
@@ -71,21 +71,27 @@ def toy_table(results: pd.DataFrame) -> pd.DataFrame:
     }
     table = over_seeds(results, ["sigma", "model"], columns, digits=3)
     table.insert(2, "Bayes optimum", table["sigma"].map(lambda sigma: f"{bayes_accuracy(sigma):.3f}"))
+    table.insert(3, "true I(x; y)", table["sigma"].map(lambda sigma: f"{class_information(sigma):.3f}"))
     return table
 
 
 def toy_figure_1(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Accuracy and Fisher divergence against the noise."""
+    """Accuracy, what the component tells, and Fisher divergence against the noise."""
     del models, scale
     figure = curves(
         results,
         "sigma",
-        {"matched_accuracy": "accuracy", "fisher_divergence": "relative Fisher divergence F(p(z) || p(z|x))"},
-        xlabel="standard deviation of the data",
+        {
+            "matched_accuracy": "accuracy",
+            "kl_y_nats": "KL(q(y|x) || 1/c), nats",
+            "fisher_divergence": "relative Fisher divergence F(p(z) || p(z|x))",
+        },
+        xlabel="sigma, of each class",
         log=("fisher_divergence",),
     )
     sigmas = np.linspace(min(results["sigma"]), max(results["sigma"]), 100)
-    figure.axes[0].plot(sigmas, [bayes_accuracy(sigma) for sigma in sigmas], "k:", label="Bayes optimum")
+    for axis, best in zip(figure.axes, (bayes_accuracy, class_information), strict=False):
+        axis.plot(sigmas, [best(sigma) for sigma in sigmas], "k:", label="what the classes allow")
     figure.axes[0].legend(fontsize=7)
     return figure
 
