@@ -110,7 +110,7 @@ class LinearMixture:
         self.weight = torch.linalg.qr(randn(data_dim, latent_dim))[0] * self.gains
         self.bias, self.scale = randn(data_dim), scale
         self.prior = LearnedComponents(n_components, latent_dim).double()
-        self.prior.start_at(1.5 * randn(n_components, latent_dim), torch.exp(0.5 * randn(n_components, latent_dim)))
+        self.prior.start_at(1.5 * randn(n_components, latent_dim), torch.diag_embed(randn(n_components, latent_dim).exp()))
         self.prior.requires_grad_(False)
         means = scale * (self.prior.means @ self.weight.T + self.bias)
         signal = self.weight * self.prior.scales.square()[:, None] @ self.weight.T

@@ -53,6 +53,25 @@ def test_fit_and_diagnose(run, tmp_path):
     assert (tmp_path / "runs/x/report.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
+    frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50)
+    frame.to_csv("x.csv", index=False)
+    words = ("--labels", "kind")
+    code, out, err = run("fit", "x.csv", "--model", "MixtureVAE", *SMALL, "n_components=3", "warmup_epochs=1", *words, "-o", "run")
+    assert (code, err) == (0, "")
+    assert "2 epochs in" in out
+    loaded = uc.load("run")
+    assert type(loaded) is uc.MixtureVAE
+    assert loaded.model_.prior.n_components == 3
+    code, out, _ = run("diagnose", "run", "x.csv", *words)
+    assert code == 0
+    assert "component_information_nats" in out
+    assert 0.3 < json.loads((tmp_path / "run/report.json").read_text())["estimates"]["matched_accuracy"]["value"] <= 1
+    code, out, _ = run("certify", "run", "x.csv", *words, "--n-samples", "8")
+    assert code == 0
+    assert "above their bounds on every example" in out
+
+
 def test_certify(run, tmp_path):
     run("fit", "x.npy", *SMALL, "latent_dim=2", "min_information=2")
     code, out, _ = run("certify", "runs/x", "x.npy", "--n-samples", "8", "--n-importance", "64", "--seed", "3")
@@ -179,6 +198,12 @@ BAD_INPUT = {
     "a folder with more": (lambda: ["fit", "x.npy", "-o", "run", "--overwrite"], "something else"),
     "too wide": (lambda: ["fit", "x.npy", "hidden=2147483647,2147483647"], "narrower"),
     "one file for two": (lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"], "two files"),
+    "unknown model": (lambda: ["fit", "x.npy", "-m", "GMVAE"], "VAE, got 'GMVAE'."),
+    "another model's argument": (lambda: ["fit", "x.npy", "n_components=3"], "n_components"),
+    "one component": (
+        lambda: ["fit", "x.npy", "-m", "MixtureVAE", "n_components=1"],
+        "n_components expects an integer >= 2, got 1",
+    ),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }
 

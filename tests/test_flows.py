@@ -94,7 +94,7 @@ def test_moments_of_a_flow_are_those_of_many_draws(latent_dim):
     q = posterior(torch.randn(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1)))
     torch.manual_seed(0)
     draws = q.sample((50_000,))
-    assert ((q.mean - draws.mean(0)).abs() < 0.2 * draws.std(0)).all()
+    assert ((q.mean - draws.mean(0)) / draws.std(0)).square().mean().sqrt() < 0.12
     assert ((q.variance / draws.var(0)).log().abs().mean(-1) < 0.25).all()
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.integrate import quad
 from torch import nn
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 
 import uncollapse as uc
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
-from uncollapse.latent import PRIORS, ComponentPosterior, LearnedComponents, SeparatedComponents, UnitComponents
+from uncollapse.latent import PRIORS, ComponentPosterior, FullComponents, LearnedComponents, SeparatedComponents, UnitComponents
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE, component_kl
 
 
@@ -30,7 +30,7 @@ def integrated(function):
 
 def mixture_1d(means, scales):
     prior = LearnedComponents(len(means), 1).double()
-    prior.start_at(torch.tensor(means, dtype=torch.double)[:, None], torch.tensor(scales, dtype=torch.double)[:, None])
+    prior.start_at(torch.tensor(means, dtype=torch.double)[:, None], torch.tensor(scales, dtype=torch.double)[:, None, None] ** 2)
     return prior.requires_grad_(False)
 
 
@@ -62,7 +62,8 @@ def test_no_training_brings_separated_components_together(n_components, latent_d
     prior = SeparatedComponents(n_components, latent_dim, separation)
     given = STARTS[start](n_components, latent_dim)
     if given is not None:
-        prior.start_at(*given)
+        means, scales = given
+        prior.start_at(means, torch.diag_embed(scales**2))
     assert prior.is_sound()
     assert least_distance(prior) >= separation * (1 - 1e-4)
     optimizer = torch.optim.Adam(prior.parameters(), lr=1.0)
@@ -91,14 +92,14 @@ def test_training_can_bring_separated_components_close_to_their_separation():
 
 def test_separated_components_begin_where_they_are_put_in_units_of_their_scale():
     prior = SeparatedComponents(2, 2, 1.0)
-    prior.start_at(torch.tensor([[0.0, 0.0], [6.0, 8.0]]), torch.full((2, 2), 2.0))
+    prior.start_at(torch.tensor([[0.0, 0.0], [6.0, 8.0]]), torch.diag_embed(torch.full((2, 2), 4.0)))
     assert torch.equal(prior.means.detach(), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
     assert torch.equal(prior.scales, torch.ones(2, 2))
 
 
 def test_components_that_coincide_at_the_start_leave_the_others_where_they_are():
     prior = SeparatedComponents(3, 2, 1.0)
-    prior.start_at(torch.tensor([[0.0, 0.0], [0.0, 0.0], [20.0, 0.0]]), torch.ones(3, 2))
+    prior.start_at(torch.tensor([[0.0, 0.0], [0.0, 0.0], [20.0, 0.0]]), torch.eye(2).expand(3, 2, 2))
     assert least_distance(prior) >= 1
     assert prior.means.detach().abs().max() == 20
 
@@ -116,7 +117,7 @@ def test_separated_components_that_were_tampered_with_are_not_sound(name, factor
 
 def test_unit_components_are_the_unit_vectors_and_nothing_moves_them():
     prior = UnitComponents(3, 4)
-    prior.start_at(torch.randn(3, 4), torch.rand(3, 4))
+    prior.start_at(torch.randn(3, 4), torch.diag_embed(torch.rand(3, 4)))
     assert torch.equal(prior.means, torch.eye(4)[:3])
     assert torch.equal(prior.scales, torch.ones(3, 4))
     assert list(prior.parameters()) == []
@@ -124,26 +125,44 @@ def test_unit_components_are_the_unit_vectors_and_nothing_moves_them():
         UnitComponents(5, 4)
 
 
-def test_learned_components_may_coincide():
-    prior = LearnedComponents(3, 2)
-    prior.start_at(torch.ones(3, 2), torch.full((3, 2), 0.5))
-    assert least_distance(prior) == 0
-    assert torch.allclose(prior.scales, torch.tensor(0.5))
+@pytest.mark.parametrize("kind", [LearnedComponents, FullComponents])
+def test_learned_components_may_coincide(kind):
+    prior = kind(3, 2).requires_grad_(False)
+    covariance = torch.diag(torch.tensor([0.25, 4.0]))
+    prior.start_at(torch.ones(3, 2), covariance.expand(3, 2, 2))
+    assert torch.equal(prior.components().mean, torch.ones(3, 2))
+    assert torch.allclose(prior.components().stddev, torch.tensor([0.5, 2.0]))
     assert prior.is_sound()
-    assert prior.component_information_bound() == pytest.approx(0, abs=1e-12)
+    assert prior.component_information_bound() == pytest.approx(0, abs=1e-6)
+
+
+def test_full_components_begin_at_the_covariances_they_are_given():
+    torch.manual_seed(0)
+    factor = torch.randn(3, 4, 4, dtype=torch.double)
+    covariances = factor @ factor.mT + torch.eye(4)
+    prior = FullComponents(3, 4).double().requires_grad_(False)
+    prior.start_at(torch.randn(3, 4, dtype=torch.double), covariances)
+    assert torch.allclose(prior.components().covariance_matrix, covariances)
+    expected = (torch.linalg.slogdet(covariances)[1] / 2 + 2 * math.log(2 * math.pi * math.e)).mean()
+    assert prior.entropy_bound() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_a_mixture_is_the_mean_of_its_components(name):
     torch.manual_seed(0)
     prior = PRIORS[name](3, 3).double().requires_grad_(False)
+    factor = torch.randn(3, 3, 3, dtype=torch.double)
+    prior.start_at(torch.randn(3, 3, dtype=torch.double), factor @ factor.mT + torch.eye(3))
+    components = prior.components()
+    covariances = components.covariance_matrix if name == "full" else torch.diag_embed(components.variance)
+    each = [MultivariateNormal(m, covariance) for m, covariance in zip(components.mean, covariances, strict=True)]
     z = torch.randn(50, 3, dtype=torch.double)
-    each = torch.stack([Normal(m, s).log_prob(z).sum(-1) for m, s in zip(prior.means, prior.scales, strict=True)], dim=-1)
-    assert torch.allclose(prior().log_prob(z), each.logsumexp(-1) - math.log(3), atol=1e-12)
-    assert torch.allclose(prior.log_joint(z), each - math.log(3), atol=1e-12)
-    assert torch.allclose(prior.responsibilities(z), each.softmax(-1), atol=1e-12)
+    expected = torch.stack([component.log_prob(z) for component in each], dim=-1)
+    assert torch.allclose(prior().log_prob(z), expected.logsumexp(-1) - math.log(3), atol=1e-12)
+    assert torch.allclose(prior.log_joint(z), expected - math.log(3), atol=1e-12)
+    assert torch.allclose(prior.responsibilities(z), expected.softmax(-1), atol=1e-12)
     own = torch.randn(50, 3, 3, dtype=torch.double)
-    expected = torch.stack([Normal(prior.means[y], prior.scales[y]).log_prob(own[:, y]).sum(-1) for y in range(3)], dim=-1)
+    expected = torch.stack([component.log_prob(own[:, y]) for y, component in enumerate(each)], dim=-1)
     assert torch.allclose(prior.log_given_component(own), expected, atol=1e-12)
 
 

@@ -13,7 +13,7 @@ from uncollapse.errors import InputError
 class ResultsFile:
     """The rows of a file that only grows.
 
-    A line that was cut short by a kill is not a row, and the next one begins on a line of its own.
+    A last line that was cut short by a kill is not a row, and the next row takes its place.
 
     Args:
         path: of the file, which need not exist.
@@ -46,10 +46,20 @@ class ResultsFile:
         """Write a row, to the disk itself."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
+            file.seek(0)
+            *whole, last = file.read().split(b"\n")
+            if last and _is_row(last):
+                file.write(b"\n")
+            else:
+                file.truncate(sum(len(line) + 1 for line in whole))
             file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,312 @@
+"""The experiments: results that survive kills, tables beside the papers' numbers, and the command that makes them."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+import uncollapse as uc
+from uncollapse import cli
+from uncollapse.data.synthetic import bayes_accuracy
+from uncollapse.errors import InputError
+from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
+from uncollapse.reproduce.experiment import PAPERS, SCALES, Run, paper_notes, paper_numbers
+from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
+from uncollapse.reproduce.results import ResultsFile
+from uncollapse.reproduce.tables import beside, over_seeds, spread, to_markdown
+
+
+@pytest.fixture
+def file(tmp_path):
+    return ResultsFile(tmp_path / "results" / "some.jsonl")
+
+
+def test_results_are_kept_in_their_order(file):
+    assert file.rows() == []
+    for number in range(3):
+        file.append({"key": number, "text": "σ\n"})
+    assert [row["key"] for row in file.rows()] == [0, 1, 2]
+    assert file.rows()[0]["text"] == "σ\n"
+    assert file.path.read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_last_line_that_was_cut_short_is_no_row_and_spoils_nothing(file, cut):
+    for key in range(2):
+        file.append({"key": key, "text": "x" * 20})
+    file.path.write_bytes(file.path.read_bytes()[: -1 - cut])
+    assert [row["key"] for row in file.rows()] == [0]
+    for key in (2, 3):
+        file.append({"key": key})
+        assert [row["key"] for row in file.rows()] == [0, *range(2, key + 1)]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_a_row(file):
+    file.append({"key": 0})
+    file.path.write_bytes(file.path.read_bytes()[:-1])
+    assert [row["key"] for row in file.rows()] == [0]
+    file.append({"key": 1})
+    assert [row["key"] for row in file.rows()] == [0, 1]
+
+
+def test_a_file_that_holds_only_a_piece_of_a_row_begins_anew(file):
+    file.path.parent.mkdir()
+    file.path.write_text('{"key": 1')
+    assert file.rows() == []
+    file.append({"key": 2})
+    assert [row["key"] for row in file.rows()] == [2]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_damaged_line_is_refused_with_its_number(file, line):
+    for key in range(3):
+        file.append({"key": key})
+    lines = file.path.read_text().splitlines()
+    lines[line] = lines[line][:-3]
+    file.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=rf"line {line + 1} of .*some.jsonl is no JSON: mend or remove it") as caught:
+        file.rows()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_decides_over_a_result_is_part_of_its_key():
+    run = toy_run("GMVAE", 0.5, "smoke")
+    keys = {
+        run.key(0),
+        run.key(1),
+        toy_run("GMVAE", 7.5, "smoke").key(0),
+        toy_run("GMVAE", 0.5, "small").key(0),
+        toy_run("LIDMVAE", 0.5, "smoke").key(0),
+        Run(run.model, "VAE", run.arguments, run.data).key(0),
+    }
+    assert len(keys) == 6
+    assert Run("another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True).key(0) == run.key(0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(name, scale):
+    runs = EXPERIMENTS[name].runs(scale)
+    assert len({run.key(0) for run in runs}) == len(runs)
+    for run in runs:
+        accepted = getattr(uc, run.estimator)().get_params()
+        assert set(run.arguments) <= set(accepted), run.model
+        assert run.data["name"] in {*measure.SYNTHETIC, "fashion-mnist", "omniglot", "mnist"}
+    assert EXPERIMENTS[name].seeds[scale] >= 1
+    assert paper_notes(name).startswith("- ")
+
+
+def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
+    data = {"name": "two-gaussians", "sigma": 0.5, "n_per_class": 50, "n_test": 30}
+    (train, test), (again, _), (other, _) = (measure.load_parts(data, seed) for seed in (0, 0, 1))
+    assert (len(train.X), len(test.X), len(test.labels)) == (100, 30, 30)
+    assert np.array_equal(train.X, again.X)
+    assert not np.isin(train.X, other.X).any()
+    assert not np.isin(test.X, train.X).any()
+    assert np.array_equal(test.X.mean(1) > 5, test.labels == 1)
+
+
+def test_rows_that_are_taken_keep_their_labels():
+    digits = {"name": "digits", "n_train": 40, "n_test": 20}
+    train, test = measure.load_parts(digits, 3)
+    whole = uc.data.load("digits")
+    assert (len(train.X), len(test.X)) == (40, 20)
+    for row, label in zip(train.X, train.labels, strict=True):
+        assert label in whole.labels[(row == whole.X).all(1)]
+
+
+def test_spread_over_seeds():
+    assert spread(pd.Series([1.0, 2.0, 6.0]), 2) == "3.00 ± 2.65"
+    assert spread(pd.Series([math.nan, 2.0]), 1) == "2.0"
+    results = pd.DataFrame({"model": ["b", "a", "b"], "seed": [0, 0, 1], "seconds": [1.0, 5.0, 3.0], "kl": [1.0, 7.0, 2.0]})
+    table = over_seeds(results, ["model"], {"KL": "kl", "absent": "nowhere"}, digits=1)
+    assert table.to_dict("records") == [
+        {"model": "b", "KL": "1.5 ± 0.7", "seeds": 2, "seconds": 2},
+        {"model": "a", "KL": "7.0", "seeds": 1, "seconds": 5},
+    ]
+
+
+def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
+    ours = pd.DataFrame({"data": ["d", "e"], "model": ["A", "A"], "NLL": ["1.0", "2.0"]})
+    printed = pd.DataFrame({"data": ["e", "d"], "model": ["A", "B"], "nll": [9.0, 8.0], "source": ["table 1", "table 2"]})
+    table = beside(ours, printed, ["data", "model"], "P26")
+    assert table.columns.tolist() == ["data", "model", "NLL", "P26: nll"]
+    assert table.fillna("").to_numpy().tolist() == [["d", "A", "1.0", ""], ["e", "A", "2.0", 9.0], ["d", "B", "", 8.0]]
+    markdown = to_markdown("Title", table, "- a note", "1 run").splitlines()
+    assert markdown[0] == "# Title"
+    assert markdown[2:7] == [
+        "| data | model | NLL | P26: nll |",
+        "|---|---|---|---|",
+        "| d | A | 1.0 |  |",
+        "| e | A | 2.0 | 9.0 |",
+        "| d | B |  | 8.0 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "column", "value"),
+    [
+        ("k23-images", {"data": "fashion-mnist", "model": "IL-LIDMVAE, L = 1.5"}, "nll", 234.4),
+        ("k23-images", {"data": "fashion-mnist", "model": "IL-LIDMVAE, L = 1.5"}, "kl", 11.0),
+        ("k23-images", {"data": "fashion-mnist", "model": "LIDMVAE, L = 0"}, "kl", 9.5),
+        ("k23-images", {"data": "fashion-mnist", "model": "IL-LIDMVAE, L = 5"}, "nll", 243.7),
+        ("k23-images", {"data": "omniglot", "model": "IL-LIDMVAE annealed"}, "nll", 117.7),
+        ("w21-images", {"data": "fashion-mnist", "model": "LIDGMVAE"}, "ll", -242.3),
+        ("w21-images", {"data": "fashion-mnist", "model": "GMVAE"}, "ll", -258.8),
+        ("w21-images", {"data": "mnist", "model": "LIDGMVAE"}, "kl", 1.8),
+        ("w21-pinwheel", {"model": "LIDGMVAE", "layers": 9}, "mi", 2.2),
+        ("w21-pinwheel", {"model": "GMVAE", "layers": 9}, "kl", 1.4e-6),
+    ],
+)
+def test_numbers_of_the_papers(name, where, column, value):
+    numbers = paper_numbers(name)
+    found = numbers[np.logical_and.reduce([numbers[key] == wanted for key, wanted in where.items()])]
+    assert found[column].tolist() == [value]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in PAPERS.glob("*.csv")])
+def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
+    """Else they would stand below as rivals, and not beside ours."""
+    numbers, ours = paper_numbers(name), {run.model for run in EXPERIMENTS[name].runs("paper")}
+    rivals = {"VAE of W21", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)"}
+    assert set(numbers["model"]) - rivals <= ours
+    assert numbers["source"].str.contains("table|section").all()
+    assert not numbers.duplicated(numbers.columns.intersection(["data", "model", "layers"]).tolist()).any()
+
+
+def call(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["uncollapse", "reproduce", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        code = exit_.code or 0
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def fewer_runs(monkeypatch):
+    """Two models at two noises are enough."""
+    kept = ("GMVAE", "IL-LIDMVAE, L = 5")
+    for model in set(TOY_MODELS) - set(kept):
+        monkeypatch.delitem(TOY_MODELS, model)
+    monkeypatch.setattr("uncollapse.reproduce.k23.SHOWN_MODELS", kept)
+
+
+def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path, monkeypatch, capsys):
+    command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
+    code, out, err = call(monkeypatch, capsys, *command)
+    assert (code, err) == (0, "")
+    assert "run 4 of 4: IL-LIDMVAE, L = 5, sigma 7.5, seed 0" in out
+    lines = (tmp_path / "k23-toy-smoke.jsonl").read_bytes()
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert len(rows) == 4
+    assert all(row["environment"]["uncollapse"] == uc.__version__ and row["seed"] == 0 for row in rows)
+    assert [row["constants"] for row in rows] == [None, [5.0]] * 2
+
+    table = pd.read_csv(tmp_path / "k23-toy-smoke.csv")
+    assert table["Bayes optimum"].tolist() == [1.0, 1.0, 0.827, 0.827]
+    accuracies = [row["estimates"]["matched_accuracy"]["value"] for row in rows]
+    assert np.allclose(table["accuracy"], accuracies, atol=6e-4)
+    assert np.allclose(table["share of the Bayes optimum"], accuracies / table["sigma"].map(bayes_accuracy), atol=6e-4)
+    text = (tmp_path / "k23-toy-smoke.md").read_text()
+    assert text.startswith("# K23 section 5.1")
+    assert "4 runs, seeds 0; commit" in text
+    for figure in ("figure-1", "figure-2-and-4"):
+        assert imread(tmp_path / f"k23-toy-smoke-{figure}.png")[..., :3].std() > 0.02
+
+    code, out, err = call(monkeypatch, capsys, *command)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert "holds 4 runs: go on with them (--resume), or choose another --output." in err
+    assert err.count("\n") == 1
+    assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
+
+    monkeypatch.setattr(runner, "execute", lambda *args: pytest.fail("computed again"))
+    code, out, err = call(monkeypatch, capsys, *command, "--resume")
+    assert (code, err) == (0, "")
+    assert "run 1" not in out
+    assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
+
+
+def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkeypatch):
+    said = []
+    whole = reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)
+    path = tmp_path / "k23-toy-smoke.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:100])
+    said.clear()
+    again = reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
+    assert [line for line in said if line.startswith("run")] == [
+        "run 1 of 2: GMVAE, sigma 7.5, seed 0",
+        "run 2 of 2: IL-LIDMVAE, L = 5, sigma 7.5, seed 0",
+    ]
+    kept, new = lines[:2], path.read_text().splitlines(keepends=True)
+    assert new[:2] == kept
+    for before, after in zip(map(json.loads, lines), map(json.loads, new), strict=True):
+        for name in ("key", "training_loss", "estimates"):
+            assert before[name] == after[name]
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
+    more = reproduce("k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, verbose=False, tell=said.append)
+    assert more["seeds"].tolist() == [2] * 4
+    assert len(path.read_text().splitlines()) == 8
+    few = reproduce("k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append)
+    assert few["seeds"].tolist() == [1] * 4
+    assert not any("figures lack" in line for line in said)
+    shutil.rmtree(tmp_path / "models")
+    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
+    assert any("figures lack 4 fitted models" in line for line in said)
+
+
+def test_unknown_experiments_and_scales_are_refused(tmp_path, monkeypatch, capsys):
+    for arguments, words in (
+        (("k99-toy",), "there is no experiment 'k99-toy': expected one of k23-toy, k23-images"),
+        (("k23-toy", "--scale", "huge"), "scale expects one of smoke, small, paper, got 'huge'"),
+        (("k23-toy", "--seeds", "0"), "--seeds"),
+    ):
+        code, _, err = call(monkeypatch, capsys, *arguments, "-o", tmp_path / "out")
+        assert code == 2
+        assert words in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_experiment_goes_on(tmp_path):
+    code = "from uncollapse.cli import main; main()"
+    command = [sys.executable, "-c", code, "reproduce", "k23-toy", "--scale", "smoke", "-o", str(tmp_path)]
+    path = tmp_path / "k23-toy-smoke.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (path.is_file() and path.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    before = path.read_bytes()
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    after = path.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert after.startswith(whole)
+    rows = [json.loads(line) for line in after.splitlines()]
+    assert len(rows) == len({row["key"] for row in rows}) == len(EXPERIMENTS["k23-toy"].runs("smoke"))
+    left = len(rows) - len(whole.splitlines())
+    assert f"run {left} of {left}: " in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["w21-pinwheel", "w21-one-cluster"])
+def test_other_experiments_on_drawn_data(name, tmp_path):
+    table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
+    assert set(table["model"]) >= {"GMVAE", "LIDGMVAE", "IL-LIDMVAE"}
+    for figure in EXPERIMENTS[name].figures:
+        assert imread(tmp_path / f"{name}-smoke-{figure}.png")[..., :3].std() > 0.02
