@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.special import xlogy
 from sklearn.metrics.cluster import contingency_matrix
 
 # A component lives if it gets at least this share of what would be its equal share of the data.
@@ -21,19 +20,6 @@ def live_components(components: np.ndarray) -> np.ndarray:
         Booleans, shape (c,).
     """
     return np.asarray(components.mean(0) * components.shape[1] >= LIVE_SHARE)
-
-
-def component_information(components: np.ndarray) -> np.ndarray:
-    """KL(q(y|x) || q(y)) of each row, in nats, with q(y) the mean over rows; its mean is I(x; y) under q.
-
-    Args:
-        components: q(y|x), shape (n, c).
-
-    Returns:
-        Shape (n,).
-    """
-    components = components.astype(np.float64)
-    return np.asarray((xlogy(components, components) - xlogy(components, components.mean(0))).sum(1))
 
 
 def majority_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:

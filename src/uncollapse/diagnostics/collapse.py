@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 
 from uncollapse.diagnostics.likelihood import row_batches
 from uncollapse.errors import InputError
-from uncollapse.models import VAE, to_device
+from uncollapse.models import VAE, component_kl, to_device
 from uncollapse.noise import seeded
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
@@ -56,8 +56,10 @@ class Posteriors:
         means: shape (n, latent_dim).
         variances: shape (n, latent_dim).
         kl: KL(q(z|x) || p(z)) in nats, with the component where the prior has several, shape (n,).
-        kl_units: its parts by unit, shape (n, latent_dim), given the component; None where they are not defined, as for a flow.
+        kl_units: its parts by unit, shape (n, latent_dim), given the component where it is enumerated; None where it does not fall
+            into units, as for a flow or under a mixture that is summed out.
         components: q(y|x), shape (n, c); None without components.
+        kl_y: KL(q(y|x) || 1/c) in nats, shape (n,); None without components.
     """
 
     means: np.ndarray
@@ -65,6 +67,7 @@ class Posteriors:
     kl: np.ndarray
     kl_units: np.ndarray | None
     components: np.ndarray | None
+    kl_y: np.ndarray | None
 
 
 @torch.inference_mode()
@@ -78,13 +81,22 @@ def infer(model: VAE, rows: np.ndarray) -> Posteriors:
     for x, noise in row_batches(model, rows, _draws_needed(model, rows), "posteriors", verbose=False):
         latents = model.infer(x, noise)
         kl = latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0)
-        pieces.append((latents.q.mean, latents.q.variance, kl, model.kl_by_unit(latents), latents.components))
+        kl_y = None if latents.components is None else _component_kl(model, x, noise, latents.components)
+        pieces.append((latents.q.mean, latents.q.variance, kl, model.kl_by_unit(latents), latents.components, kl_y))
     posteriors = Posteriors(*(_joined(part) for part in zip(*pieces, strict=True)))
     if not (np.isfinite(posteriors.means).all() and np.isfinite(posteriors.kl).all()):
         raise InputError(
             "the posteriors of these data are not finite: expected data like those of the training; check their scale."
         )
     return posteriors
+
+
+def _component_kl(model: VAE, x: torch.Tensor, noise: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
+    """KL(q(y|x) || 1/c), less the bias of a q(y|x) that is a mean over draws, as the two halves of the draws show it."""
+    if len(noise) == 1:
+        return component_kl(components)
+    halves = [model.infer(x, half).components for half in noise.chunk(2)]
+    return 2 * component_kl(components) - sum(component_kl(half) for half in halves if half is not None) / 2
 
 
 def _draws_needed(model: VAE, rows: np.ndarray) -> int:

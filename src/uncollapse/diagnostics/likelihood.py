@@ -28,7 +28,7 @@ def importance_log_likelihood(model: VAE, rows: np.ndarray, n_samples: int = 64,
     Args:
         model: in evaluation, on any device.
         rows: shape (n, data_dim), float32, as the family observes them.
-        n_samples: K.
+        n_samples: K; for a model that enumerates components, of each of them.
         verbose: show a progress bar where there is a terminal.
 
     Returns:

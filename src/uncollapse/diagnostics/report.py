@@ -13,7 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch.distributions import Independent, Normal
 
-from uncollapse.diagnostics.clustering import component_information, live_components, majority_accuracy, matched_accuracy
+from uncollapse.diagnostics.clustering import live_components, majority_accuracy, matched_accuracy
 from uncollapse.diagnostics.collapse import (
     CAP_MARGIN,
     MAX_INFORMATION_ROWS,
@@ -34,7 +34,7 @@ from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
-from uncollapse.latent import CategoricalLayer, GaussianMixture
+from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
 from uncollapse.models import VAE, component_kl, observe_rows, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import spinner
@@ -224,12 +224,14 @@ def _estimate(
     some, density = _information(model, rows, posteriors, shuffled)
     information, cap = Estimate.mean_of(density), math.log(len(some))
     floor = model_information_floor(model)
+    enumerated = isinstance(model.posterior, ComponentPosterior)
     return {
         "nll_nats": Estimate.mean_of(-log_likelihood.astype(np.float64)),
         "kl_nats": Estimate.mean_of(kl),
         "mutual_information_nats": information,
         "information_cap_nats": Estimate(cap, math.nan),
-        "aggregate_kl_nats": None if information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
+        # An enumerated KL is that of z and y together.
+        "aggregate_kl_nats": None if enumerated or information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
         "fisher_divergence": relative_fisher_divergence(model, rows) if model.prior.has_density else None,
         "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
@@ -253,11 +255,12 @@ def _estimate_components(model: VAE, posteriors: Posteriors, labels: np.ndarray 
     if components is None:
         return {}
     assert isinstance(model.prior, GaussianMixture | CategoricalLayer)
-    kl_y = component_kl(torch.as_tensor(components).double()).numpy()
+    assert posteriors.kl_y is not None
+    kl_y, imbalance = posteriors.kl_y.astype(np.float64), float(component_kl(torch.as_tensor(components).double().mean(0)))
     found: dict[str, Estimate | None] = {
         "kl_y_nats": Estimate.mean_of(kl_y),
         "kl_z_nats": Estimate.mean_of(posteriors.kl - kl_y),
-        "component_information_nats": Estimate.mean_of(component_information(components)),
+        "component_information_nats": Estimate.mean_of(kl_y - imbalance),  # I(x; y) = E KL(q(y|x) || 1/c) - KL(q(y) || 1/c)
         "component_floor_nats": Estimate(model.prior.component_information_bound(), math.nan),
         "live_components": Estimate(float(live_components(components).sum()), math.nan),
     }

@@ -38,6 +38,7 @@ from uncollapse.inputs import check_count
 from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.parameters import Count, PositiveFloat
+from uncollapse.progress import spinner
 
 MAX_CLUSTERED_ROWS = 10_000
 
@@ -63,7 +64,7 @@ class MixtureVAE(Estimator):
         inference: "marginal" sums the component out of the prior, and runs the decoder once; "enumerate" sums the bound over
             components, with q(y|x) and q(z|x, y), as both papers do, and runs the decoder c times.
         warmup_epochs: those of `max_epochs` that are spent before there are components; "auto" is a quarter of them, and none for
-            prior "unit", which has nothing to be found.
+            prior "unit", which has nothing to be found. The learning rate falls to 0 in them, and once more in the rest.
         inverse_lipschitz: as for `uc.VAE`, like all arguments that follow.
         min_information: for a prior of fixed scales.
         annealing: see `uc.VAE`.
@@ -231,7 +232,9 @@ class MixtureVAE(Estimator):
             plain = model.without_components()
             try:
                 self._minimise(plain, rows, parameters, n_warmup, derived_seed(seed, "warm-up"), history)
-            finally:
+            finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
+                model.to(next(plain.parameters()).device)
+            with spinner("looking for clusters", parameters["verbose"]):
                 _start_components(model, plain, rows, seed)
         self._minimise(model, rows, parameters, parameters["max_epochs"] - n_warmup, seed, history)
 
@@ -244,7 +247,7 @@ def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:
 def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
     n_epochs, asked = parameters["max_epochs"], parameters["warmup_epochs"]
     if asked == "auto":
-        return 0 if parameters["prior"] == "unit" else n_epochs // 4
+        return 0 if parameters["prior"] == "unit" else min(n_epochs - 1, max(1, n_epochs // 4))
     if asked >= n_epochs:
         raise InputError(f"warmup_epochs expects less than max_epochs={n_epochs}, got {asked}: leave epochs for the mixture.")
     return int(asked)
@@ -255,14 +258,18 @@ def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndar
     some = rows[np.random.default_rng(derived_seed(seed, "rows")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
     posteriors = infer(plain, some)
     clusters = find_clusters(posteriors.means, model.prior.n_components, derived_seed(seed, "clusters"))
-    moments = [_moments(posteriors, clusters == k) for k in range(model.prior.n_components)]
-    like = next(model.prior.buffers(), next(model.prior.parameters(), None))
-    model.prior.start_at(*(torch.as_tensor(np.stack(part)).to(like) for part in zip(*moments, strict=True)))
+    moments = [_moments(posteriors, clusters, k) for k in range(model.prior.n_components)]
+    device = next(plain.parameters()).device
+    means, covariances = (torch.as_tensor(np.stack(part), device=device) for part in zip(*moments, strict=True))
+    model.prior.start_at(means.float(), covariances)
 
 
-def _moments(posteriors: Posteriors, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(posteriors: Posteriors, clusters: np.ndarray, cluster: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of z over the posteriors of a cluster, or of all where a cluster has too few for a covariance."""
-    n_needed = 2 * posteriors.means.shape[1]
+    members, n_needed = clusters == cluster, 2 * posteriors.means.shape[1]
     within = posteriors.means[members] if members.sum() > n_needed else posteriors.means
-    centre = posteriors.means[members].mean(0) if members.any() else within.mean(0)
-    return centre, np.atleast_2d(np.cov(within.T)) + np.diag(posteriors.variances.mean(0))
+    covariance = np.atleast_2d(np.cov(within.T.astype(np.float64))) + np.diag(posteriors.variances.mean(0, dtype=np.float64))
+    if members.any():
+        return posteriors.means[members].mean(0), covariance
+    chance = np.random.default_rng(cluster)  # components at one place would stay together
+    return chance.multivariate_normal(within.mean(0), covariance), covariance

@@ -16,7 +16,7 @@ from uncollapse.errors import InputError
 MAX_RADIUS = 1e3
 DEFAULT_SEPARATION = math.sqrt(2)  # of the unit vectors
 # Means closer than this share of their separation do not say where they belong.
-TANGLED = 0.1
+TANGLED = 0.5
 
 
 class Prior(nn.Module, ABC):
@@ -176,6 +176,10 @@ class UnitComponents(FactorisedComponents):
         """Nothing: these components are where they are."""
         del means, covariances
 
+    def is_sound(self) -> bool:
+        """Whether the means are the unit vectors."""
+        return torch.equal(self.eye, torch.eye(self.n_components, self.latent_dim).to(self.eye))
+
 
 class LearnedComponents(FactorisedComponents):
     """Components with learned means and scales, as in the code of both papers. Nothing keeps them apart."""
@@ -222,7 +226,7 @@ class FullComponents(GaussianMixture):
     @torch.no_grad()
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
         """Begin at these components."""
-        factor = torch.linalg.cholesky(covariances)
+        factor = torch.linalg.cholesky(covariances.double())
         self.loc.copy_(means)
         self.below.copy_(factor.tril(-1))
         self.log_diagonal.copy_(factor.diagonal(dim1=-2, dim2=-1).log())
@@ -276,7 +280,8 @@ class SeparatedComponents(FactorisedComponents):
     def is_sound(self) -> bool:
         """Whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
-        return bool((self.radii >= 0).all() and (apart >= self.separation * (1 - 1e-4)).all())
+        rounding = 1e-4 * self.separation + 1e-6 * float(self.anchors.abs().max())
+        return bool((self.radii >= 0).all() and (apart >= self.separation - rounding).all())
 
 
 def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
@@ -290,21 +295,30 @@ def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
-    if float(_distances(means).min()) < TANGLED * separation:  # to scale them apart would send the others far away
-        means = _untangled(means, 2 * separation)
-    means = means * max(1.0, 2 * separation / float(_distances(means).min()))
+    means = _untangled(means, separation)
+    means = means * max(1.0, 2 * separation / max(1e-6, float(_distances(means).min())))
     return means, ((_distances(means).amin(1) - separation) / 2).clamp(max=MAX_RADIUS)
 
 
-def _untangled(means: Tensor, least: float) -> Tensor:
-    """The means, each moved along the first axis until it is this far from all before it."""
+def _untangled(means: Tensor, separation: float) -> Tensor:
+    """The means, those that all but coincide with an earlier one moved along the first axis to the next free place.
+
+    To scale such means apart instead would send all others far away.
+    """
     means = means.clone()
     for index in range(1, len(means)):
-        step = least
-        while float(torch.linalg.vector_norm(means[:index] - means[index], dim=-1).min()) < least:
-            means[index, 0] += step
-            step *= 2  # beyond any rounding in the end
+        if _nearest(means[:index], means[index]) >= TANGLED * separation:
+            continue
+        others, place = torch.cat([means[:index], means[index + 1 :]]), means[index].clone()
+        for step in range(1, 8 * len(means)):
+            means[index, 0] = place[0] + 2 * separation * ((step + 1) // 2) * (-1) ** step
+            if _nearest(others, means[index]) >= 2 * separation:
+                break
     return means
+
+
+def _nearest(means: Tensor, point: Tensor) -> float:
+    return float(torch.linalg.vector_norm(means - point, dim=-1).min())
 
 
 def _distances(means: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Distribution, MixtureSameFamily
 
 from uncollapse.latent import ComponentPosterior, GaussianMixture, StandardNormal, WithoutComponents, draw
 from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
@@ -31,12 +31,9 @@ class MixtureVAE(VAE):
         return Latents(q, z, log_q - log_joint.logsumexp(-1), components)
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
-        """E_q(y|x) KL(q(z_d|x) || p(z_d|y)) in nats for each unit; None for a flow."""
-        q = latents.q
-        if not isinstance(q, Independent):
-            return None
-        given_y = Independent(Normal(q.base_dist.loc.unsqueeze(-2), q.base_dist.scale.unsqueeze(-2)), 1)
-        return _expected(kl_per_unit(given_y, self.prior.components()), latents.components)
+        """None: the mixture ties the units together."""
+        del latents
+        return None
 
     def without_components(self) -> VAE:
         """The model before there are components: a standard normal prior, and the same networks."""
@@ -70,7 +67,9 @@ class EnumeratedMixtureVAE(MixtureVAE):
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""
         assert isinstance(latents.q, MixtureSameFamily)
-        return _expected(kl_per_unit(latents.q.component_distribution, self.prior.components()), latents.components)
+        assert latents.components is not None
+        units = kl_per_unit(latents.q.component_distribution, self.prior.components())
+        return None if units is None else (latents.components.unsqueeze(-1) * units).sum(-2)
 
     def propose(
         self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
@@ -94,8 +93,3 @@ def component_kl(components: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch
     """KL(q(y|x) || 1/c), in nats."""
     smallest = torch.finfo(components.dtype).tiny  # where a probability underflows, its logarithm has no gradient
     return (components * components.clamp(min=smallest).log()).sum(-1) + math.log(components.shape[-1])
-
-
-def _expected(units: Tensor | None, components: Tensor | None) -> Tensor | None:
-    assert components is not None
-    return None if units is None else (components.unsqueeze(-1) * units).sum(-2)

@@ -107,10 +107,7 @@ class VAE(nn.Module):
         return Latents(q, z, log_q - p.log_prob(z) if units is None else units.sum(-1))
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
-        """KL(q(z|x) || p(z)) in nats for each unit; None where it is not defined, as for a flow.
-
-        Under a mixture prior it is the one given the component, E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)).
-        """
+        """KL(q(z|x) || p(z)) in nats for each unit; None where it does not fall into units, as for a flow."""
         return kl_per_unit(latents.q, self.prior())
 
     def propose(

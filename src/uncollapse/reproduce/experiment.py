@@ -11,7 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from uncollapse.estimators import Estimator
+
 PAPERS = Path(__file__).parent / "papers"
+# Arguments that are not a matter of the model.
+INDIFFERENT = ("random_state", "device", "verbose")
 SCALES = ("smoke", "small", "paper")
 
 
@@ -36,10 +40,11 @@ class Run:
     keep: bool = False
 
     def config(self) -> dict[str, Any]:
-        """All that decides over the result, but the seed, as JSON has it."""
-        config: dict[str, Any] = json.loads(
-            json.dumps({"estimator": self.estimator, "arguments": self.arguments, "data": self.data})
-        )
+        """All that decides over the result, defaults too, but the seed, as JSON has it."""
+        arguments = Estimator.kinds[self.estimator](**self.arguments).get_params()
+        chosen = {name: value for name, value in arguments.items() if name not in INDIFFERENT}
+        given = {"estimator": self.estimator, "arguments": chosen, "data": self.data}
+        config: dict[str, Any] = json.loads(json.dumps(given))
         return config
 
     def key(self, seed: int) -> str:

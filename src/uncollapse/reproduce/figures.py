@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from uncollapse import models
 from uncollapse.estimators import Estimator, MixtureVAE
+from uncollapse.noise import seeded
 
 COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
 
@@ -90,10 +92,10 @@ def reconstructions(shown: Mapping[str, Estimator | None], rows: np.ndarray, ima
 
 def _means_by_component(model: MixtureVAE, n: int) -> np.ndarray:
     """Means of p(x|z) at n draws from each component, shape (c, n, n_features)."""
-    noise = np.random.default_rng(0).standard_normal((n, model.latent_dim)).astype(np.float32)
-    return np.stack(
-        [model.inverse_transform(mean + scale * noise) for mean, scale in zip(model.means_, model.scales_, strict=True)]
-    )
+    assert isinstance(model.model_, models.MixtureVAE)
+    with seeded(0):
+        codes = model.model_.prior.components().sample((n,)).transpose(0, 1)
+    return np.stack([model.inverse_transform(each.cpu().numpy()) for each in codes])
 
 
 def _tiled(images: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:

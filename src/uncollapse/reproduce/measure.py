@@ -85,11 +85,7 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
     found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}
     last = estimator.history_.iloc[-1]
     row = {
-        "key": run.key(seed),
-        "model": run.model,
-        "labels": run.labels,
-        "config": run.config(),
-        "seed": seed,
+        **_identity(run, seed),
         "n_train": len(train.X),
         "n_test": len(test.X),
         "seconds": round(seconds, 2),
@@ -99,6 +95,16 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
         "environment": environment(resolve_device(estimator.device)),
     }
     return estimator, row
+
+
+def failure(run: Run, seed: int, error: Exception) -> dict[str, Any]:
+    """The row of a run that gave no result."""
+    device = resolve_device(Estimator.kinds[run.estimator](**run.arguments).device)
+    return {**_identity(run, seed), "error": str(error), "environment": environment(device)}
+
+
+def _identity(run: Run, seed: int) -> dict[str, Any]:
+    return {"key": run.key(seed), "model": run.model, "labels": run.labels, "config": run.config(), "seed": seed}
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, NonFiniteLossError
 from uncollapse.estimators import Estimator, load
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
 from uncollapse.reproduce.experiment import SCALES, Experiment, Run, paper_notes
 from uncollapse.reproduce.k23 import IMAGES as K23_IMAGES
 from uncollapse.reproduce.k23 import TOY
-from uncollapse.reproduce.measure import execute
+from uncollapse.reproduce.measure import execute, failure
 from uncollapse.reproduce.results import ResultsFile
 from uncollapse.reproduce.tables import flat, provenance, to_markdown
 from uncollapse.reproduce.w21 import DEPTH, ONE_CLUSTER, PINWHEEL
@@ -86,7 +86,12 @@ def _compute(due: Sequence[tuple[Run, int]], file: ResultsFile, folder: Path, ve
     for number, (run, seed) in enumerate(due, 1):
         what = ", ".join([run.model, *(f"{key} {value}" for key, value in run.labels.items())])
         tell(f"run {number} of {len(due)}: {what}, seed {seed}")
-        estimator, row = execute(run, seed, verbose)
+        try:
+            estimator, row = execute(run, seed, verbose)
+        except NonFiniteLossError as error:  # a result as well, which another try would only repeat
+            tell(f"note: {error}")
+            file.append(failure(run, seed, error))
+            continue
         if run.keep and seed == 0:
             estimator.save(folder / "models" / run.key(seed), overwrite=True)
         file.append(row)
@@ -101,7 +106,9 @@ def _publish(
     folder: Path,
     tell: Callable[[str], None],
 ) -> pd.DataFrame:
-    results = flat(rows)
+    results = flat([row for row in rows if "estimates" in row])
+    if results.empty:
+        raise InputError(f"none of the {len(rows)} runs of {name} ended well: see {folder / f'{name}-{scale}.jsonl'}.")
     table = experiment.table(results)
     stem = folder / f"{name}-{scale}"
     table.to_csv(f"{stem}.csv", index=False)

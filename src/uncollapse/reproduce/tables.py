@@ -76,15 +76,17 @@ def spread(values: pd.Series, digits: int) -> str:
 
 def provenance(rows: Sequence[dict[str, Any]]) -> str:
     """Commits, versions, devices and dates of rows, in a line."""
-    found = [row["environment"] for row in rows]
+    found, n_failed = [row["environment"] for row in rows], sum("error" in row for row in rows)
 
     def values(key: str) -> str:
         return ", ".join(dict.fromkeys(str(environment[key]) for environment in found))
 
+    failures = f", {n_failed} of them without a result" if n_failed else ""
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+    dates = sorted(environment["finished"] for environment in found)
     return (
-        f"{len(rows)} runs, seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}; commit {values('commit')}; torch "
-        f"{values('torch')}, {values('threads')} threads on {values('device')}; "
-        f"{min(environment['finished'] for environment in found)} to {max(environment['finished'] for environment in found)}."
+        f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; torch {values('torch')}, {values('threads')} threads "
+        f"on {values('device')}; {dates[0]} to {dates[-1]}."
     )
 
 

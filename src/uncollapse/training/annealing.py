@@ -12,11 +12,14 @@ from torch import Tensor
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.models import Terms
 
-# K23 section 5.3: the factor, and how close to its bound a constant sits on it.
-DECREASE, MARGIN = 0.85, 0.01
+DECREASE = 0.85  # K23 section 5.3
+MARGIN = 0.01  # a constant as close to its bound as this sits on it
+LEAST_PACE = 0.1  # share of the learning rate below which constants stay
 # Of the dual ascent, in the logarithm of a constant at each step, for a KL that is off by its whole target.
 ASCENT_RATE = 0.03
-MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e3
+# Shares of a new value in running means of the KL, and the difference between them, in targets, that shows it on its way.
+FAST, SLOW, TREND = 0.1, 0.02, 0.01
+MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e6
 EVERY = 10  # steps between two looks at f1, which cost a pass through it
 
 AfterStep = Callable[[int, float, Terms], None]
@@ -33,7 +36,7 @@ def adjustment(decoder: Decoder, annealing: bool, target_kl: float | None) -> Af
 class Annealing:
     """Relax the constraint where the optimum presses against it (K23 section 5.3).
 
-    Where the constant of f1, estimated from a batch's own inputs and outputs, sits within 1% of its bound, all constants are
+    Where the constant of f1, estimated from a batch's own inputs and outputs, is close to its bound (within 1%), all constants are
     multiplied by 0.85.
 
     Args:
@@ -45,13 +48,15 @@ class Annealing:
 
     def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Look at one step in ten."""
-        del pace
-        if step % EVERY == 0 and empirical_constant(self.decoder, terms.latents.z) <= (1 + MARGIN) * self.decoder.first_constant:
+        due = step % EVERY == 0 and pace > LEAST_PACE  # later nothing could adapt to another constant
+        if due and empirical_constant(self.decoder, terms.latents.z) <= (1 + MARGIN) * self.decoder.first_constant:
             self.decoder.set_constants([DECREASE * constant for constant in self.decoder.constants])
 
 
 class RateTarget:
     """Dual ascent on log L towards a wanted KL: the constants rise while the KL is below it, and fall while it is above.
+
+    The maps take their time to follow. While the KL is on its way, as two running means of it show, the constants wait.
 
     Args:
         decoder: whose constants are adjusted in place.
@@ -61,13 +66,24 @@ class RateTarget:
     def __init__(self, decoder: InverseLipschitzDecoder, target_kl: float) -> None:
         self.decoder = decoder
         self.target_kl = target_kl
+        self.fast = self.slow = math.nan
 
     def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Take a step of the ascent, as long as the pace of training allows: what cannot follow any more is not to be pushed."""
         del step
-        gap = 1 - float(terms.latents.kl.detach().mean()) / self.target_kl
-        factor = math.exp(ASCENT_RATE * pace * max(-1.0, min(1.0, gap)))
+        kl = float(terms.latents.kl.detach().mean())
+        self.fast, self.slow = _toward(self.fast, kl, FAST), _toward(self.slow, kl, SLOW)
+        gap = max(-1.0, min(1.0, 1 - kl / self.target_kl))
+        trend = (self.fast - self.slow) / self.target_kl
+        if trend * gap > 0 and abs(trend) > TREND:
+            return
+        factor = math.exp(ASCENT_RATE * pace * gap)
         self.decoder.set_constants([min(MAX_CONSTANT, max(MIN_CONSTANT, factor * constant)) for constant in self.decoder.constants])
+
+
+def _toward(mean: float, value: float, share: float) -> float:
+    """A running mean after one more value."""
+    return value if math.isnan(mean) else mean + share * (value - mean)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
+from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.models import VAE, Terms
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective
@@ -110,11 +111,17 @@ class Training(pl.LightningModule):
         self.start = time.perf_counter() - (history[-1][-1] if history else 0.0)
         self.good_epochs = 0
         self.good_state: dict[str, Tensor] = {}
+        self.good_constants: tuple[float, ...] = ()
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, self.n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch, counted on from those of the history that was there."""
+        return self.epochs_before + self.current_epoch
 
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
@@ -125,9 +132,7 @@ class Training(pl.LightningModule):
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
         loss, terms = self.objective(self.model, self.model.family.observe(batch), self.global_step)
         if not loss.isfinite():
-            self._fail(
-                f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.current_epoch}"
-            )
+            self._fail(f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.epoch}")
         if self.steps == 0:
             self._keep_state()
         self.last_batch, self.last_terms = batch, terms
@@ -141,9 +146,9 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            self._fail(f"a parameter became non-finite in epoch {self.current_epoch}, by step {self.global_step}")
+            self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
         means = (self.sums / self.steps).tolist()
-        self.history.append((self.epochs_before + self.current_epoch, *means, time.perf_counter() - self.start))
+        self.history.append((self.epoch, *means, time.perf_counter() - self.start))
 
     def on_train_end(self) -> None:
         # The parameters that the last step left have not been tried yet.
@@ -156,13 +161,16 @@ class Training(pl.LightningModule):
         """Remember the state at the start of an epoch, which has just given a finite loss."""
         self.good_epochs = self.current_epoch
         self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.good_constants = _constants(self.model)
 
     def _fail(self, what: str) -> None:
         del self.history[self.epochs_before + self.good_epochs :]
         if self.good_state:
             self.model.load_state_dict(self.good_state)
+            if isinstance(self.model.decoder, InverseLipschitzDecoder):
+                self.model.decoder.set_constants(self.good_constants)
         raise NonFiniteLossError(
-            f"{what}. The model is in its state after {self.good_epochs} whole epochs. "
+            f"{what}. The model is in its state after {self.epochs_before + self.good_epochs} whole epochs. "
             f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
         )
 
@@ -174,6 +182,10 @@ def learning_rate_share(step: int, n_steps: int) -> float:
     [0.5, 1.0, 0.999, 0.484, 0.0]
     """
     return min(1.0, (step + 1) / (WARMUP_SHARE * n_steps)) * (1 + math.cos(math.pi * step / n_steps)) / 2
+
+
+def _constants(model: VAE) -> tuple[float, ...]:
+    return model.decoder.constants if isinstance(model.decoder, InverseLipschitzDecoder) else ()
 
 
 class _Watch(pl.Callback):
