@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from uncollapse.diagnostics.clustering import component_information, live_components, majority_accuracy, matched_accuracy
+from uncollapse.diagnostics.clustering import live_components, majority_accuracy, matched_accuracy
+from uncollapse.models import component_kl
 
 
 @pytest.mark.parametrize(
@@ -41,16 +43,8 @@ def test_a_component_lives_on_a_tenth_of_an_equal_share():
     assert live_components(certain).tolist() == [True, False, False, False]
 
 
-def test_component_information_of_certain_and_of_idle_components():
-    certain = np.eye(4, dtype=np.float32)[np.arange(400) % 4]
-    assert np.allclose(component_information(certain), math.log(4))
-    idle = np.tile(np.array([0.7, 0.2, 0.1, 0.0], dtype=np.float32), (10, 1))
-    assert np.allclose(component_information(idle), 0, atol=1e-12)
-    lopsided = np.eye(2)[[0, 0, 0, 1]]
-    assert component_information(lopsided).mean() == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-
-
-def test_component_information_of_a_noisy_channel():
-    """A symmetric channel that errs with probability 0.1 tells log 2 minus the entropy of its errors."""
-    noisy = np.array([[0.9, 0.1], [0.1, 0.9]] * 50)
-    assert component_information(noisy).mean() == pytest.approx(math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+def test_the_kl_of_components_that_are_certain_and_of_a_noisy_channel():
+    assert np.allclose(component_kl(torch.eye(4)), math.log(4))
+    assert np.allclose(component_kl(torch.full((3, 5), 0.2)), 0, atol=1e-6)
+    noisy = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.double)
+    assert component_kl(noisy).mean() == pytest.approx(math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1))

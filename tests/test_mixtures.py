@@ -10,9 +10,20 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 import uncollapse as uc
+from uncollapse.diagnostics.collapse import infer
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
-from uncollapse.latent import PRIORS, ComponentPosterior, FullComponents, LearnedComponents, SeparatedComponents, UnitComponents
+from uncollapse.families import Gaussian
+from uncollapse.latent import (
+    PRIORS,
+    ComponentPosterior,
+    DiagonalGaussian,
+    FullComponents,
+    LearnedComponents,
+    SeparatedComponents,
+    UnitComponents,
+)
+from uncollapse.maps import MLPDecoder
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE, component_kl
 
 
@@ -325,3 +336,32 @@ def test_a_new_component_posterior_is_the_gaussian_with_the_priors_own_weights()
     assert torch.allclose(q.mixture_distribution.probs, prior.responsibilities(plain.mean))
     names = {name for name, _ in posterior.named_parameters()}
     assert not any("loc" in name or "prior" in name for name in names)
+
+
+@pytest.mark.parametrize(("n_components", "latent_dim"), [(50, 2), (200, 2), (200, 1), (3, 64)])
+def test_many_components_start_near_each_other(n_components, latent_dim):
+    torch.manual_seed(0)
+    prior = SeparatedComponents(n_components, latent_dim)
+    assert least_distance(prior) >= prior.separation
+    assert prior.anchors.abs().max() < 30 * prior.separation * n_components
+
+
+def test_fixed_components_that_were_moved_are_found_out():
+    prior = UnitComponents(2, 3)
+    assert prior.is_sound()
+    prior.eye.zero_()
+    assert not prior.is_sound()
+
+
+def test_a_component_that_tells_nothing_has_no_kl():
+    """Three hard components that q(z|x) meets alike, whatever x: a mean over draws alone would show 0.016 nats."""
+    prior = SeparatedComponents(3, 1)
+    prior.start_at(torch.tensor([[-100.0], [0.0], [100.0]]), torch.ones(3, 1, 1))
+    posterior = DiagonalGaussian(2, 1)  # a third of its mass beyond 50 on either side
+    nn.init.zeros_(posterior.encoder.net[-1].weight)
+    with torch.no_grad():
+        posterior.encoder.net[-1].bias.copy_(torch.tensor([0.0, 116.1]))
+    model = MixtureVAE(prior, posterior, MLPDecoder(1, 2), Gaussian()).eval()
+    rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    kl_y = infer(model, rows).kl_y
+    assert kl_y.mean() == pytest.approx(0, abs=0.004)

@@ -84,9 +84,10 @@ def test_what_decides_over_a_result_is_part_of_its_key():
         toy_run("GMVAE", 7.5, "smoke").key(0),
         toy_run("GMVAE", 0.5, "small").key(0),
         toy_run("LIDMVAE", 0.5, "smoke").key(0),
-        Run(run.model, "VAE", run.arguments, run.data).key(0),
+        Run(run.model, run.estimator, {**run.arguments, "max_epochs": 3}, run.data).key(0),
+        Run(run.model, "VAE", {}, run.data).key(0),
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert Run("another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True).key(0) == run.key(0)
 
 

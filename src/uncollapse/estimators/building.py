@@ -25,6 +25,8 @@ MAX_PRINCIPAL_VALUES = 2**27
 DEFAULT_CONSTANT = 0.5
 # Where annealing begins if nothing is said: the highest constant that K23 try.
 ANNEALED_CONSTANT = 5.0
+# Where the way to a wanted KL begins: low, as maps follow higher constants at once and lower ones slowly.
+TARGETED_CONSTANT = 0.1
 
 
 def available_devices() -> list[str]:
@@ -93,7 +95,7 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
         if given != "auto":
             constants: float | tuple[float, ...] | None = given
             return constants
-        return (ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT) if family.fills_space else 0.0
+        return _first_constant(parameters) if family.fills_space else 0.0
     if given != "auto":
         raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
     if type(family) is not Gaussian:
@@ -119,21 +121,28 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
     return constant
 
 
+def _first_constant(parameters: Mapping[str, Any]) -> float:
+    """Where constants begin if nothing is said."""
+    if parameters["annealing"]:
+        return ANNEALED_CONSTANT
+    return DEFAULT_CONSTANT if parameters["target_kl"] is None else TARGETED_CONSTANT
+
+
 def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
     """Refuse to adjust constants that are not there, or that something else rests on."""
     asked = [name for name in ("annealing", "target_kl") if parameters[name]]
     if not asked:
         return
     given = parameters["inverse_lipschitz"]
-    named = [name for name in ("min_information", "lipschitz") if parameters[name] is not None]
-    if len(asked) == 2 or named:
-        both = " and ".join([*asked, *named])
-        raise InputError(f"{both} each decide over the constants: give one of them.")
-    numbers = given if isinstance(given, tuple) else (given,)
-    if (given != "auto" and not all(number for number in numbers)) or not family.fills_space:
+    others = [name for name in ("min_information", "lipschitz") if parameters[name] is not None]
+    others += ["inverse_lipschitz"] if parameters["target_kl"] and given not in ("auto", None, 0) else []
+    if len(asked + others) > 1:
+        raise InputError(f"{' and '.join(asked + others)} each decide over the constants: give one of them.")
+    positive = given == "auto" or all(given if isinstance(given, tuple) else (given,))
+    if not (positive and family.fills_space):
         raise InputError(
             f"{asked[0]} adjusts positive inverse Lipschitz constants, got inverse_lipschitz={given} with family {family.name!r}: "
-            "give a positive constant to start at, and a family that keeps it."
+            "leave inverse_lipschitz out, and take a family that keeps a constant."
         )
 
 

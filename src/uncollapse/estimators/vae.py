@@ -38,13 +38,13 @@ class VAE(Estimator):
             unless `inverse_lipschitz` is None.
         inverse_lipschitz: L for every map; one for each, such as (L1, L2) where latent_dim is below the number of natural
             parameters; or None. Families with a link (see `family`) take 0 or None. "auto" is what `min_information` asks for, or
-            else 0.5, or 0 under a link; with `annealing` 5.
+            else 0.5, or 0 under a link; with `annealing` 5. `target_kl` sets it itself.
         min_information: nats that the mutual information I(x; z) of the model is guaranteed to reach, whatever it learns (see
             `uc.information_floor`); for family "gaussian".
         annealing: lower the constants during training (K23 section 5.3): by 15% whenever the constant of the first map, as a batch
             shows it, comes within 1% of its bound. Begin high.
-        target_kl: nats that the KL of the posterior from the prior shall have; the constants are adjusted during training. They can
-            raise the KL, and lower it as far as a decoder without constants would.
+        target_kl: nats that the KL of the posterior from the prior shall have: the constants rise in training until it has them.
+            A KL that a decoder without constants exceeds cannot be had.
         family: of p(x|z), by its name or as a `uc.families.Family` such as ``Gaussian(scale=2.0)``, which in a configuration file
             is ``{gaussian: {scale: 2.0}}``. "gaussian" (one learned scale), "bernoulli", "continuous_bernoulli", "poisson" and
             ``{categorical: {n_categories: V}}`` keep any constant; "heteroscedastic_gaussian", "exponential", "beta" and

@@ -296,8 +296,11 @@ def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
     means = _untangled(means, separation)
-    means = means * max(1.0, 2 * separation / max(1e-6, float(_distances(means).min())))
-    return means, ((_distances(means).amin(1) - separation) / 2).clamp(max=MAX_RADIUS)
+    factor = 2 * separation / max(1e-6, float(_distances(means).min()))
+    if factor > 1:
+        means = means.mean(0) + factor * (means - means.mean(0))
+    rounding = 1e-6 * float(means.abs().max())
+    return means, ((_distances(means).amin(1) - separation) / 2 - rounding).clamp(0, MAX_RADIUS)
 
 
 def _untangled(means: Tensor, separation: float) -> Tensor:
@@ -306,12 +309,13 @@ def _untangled(means: Tensor, separation: float) -> Tensor:
     To scale such means apart instead would send all others far away.
     """
     means = means.clone()
+    unit = max(2 * separation, 1e-6 * float(means.abs().max()))  # far from the origin float32 knows no smaller steps
     for index in range(1, len(means)):
         if _nearest(means[:index], means[index]) >= TANGLED * separation:
             continue
         others, place = torch.cat([means[:index], means[index + 1 :]]), means[index].clone()
         for step in range(1, 8 * len(means)):
-            means[index, 0] = place[0] + 2 * separation * ((step + 1) // 2) * (-1) ** step
+            means[index, 0] = place[0] + unit * ((step + 1) // 2) * (-1) ** step
             if _nearest(others, means[index]) >= 2 * separation:
                 break
     return means

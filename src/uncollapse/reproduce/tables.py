@@ -84,10 +84,8 @@ def provenance(rows: Sequence[dict[str, Any]]) -> str:
     failures = f", {n_failed} of them without a result" if n_failed else ""
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     dates = sorted(environment["finished"] for environment in found)
-    return (
-        f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; torch {values('torch')}, {values('threads')} threads "
-        f"on {values('device')}; {dates[0]} to {dates[-1]}."
-    )
+    where = f"torch {values('torch')}, {values('threads')} threads on {values('device')}"
+    return f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; {where}; {dates[0]} to {dates[-1]}."
 
 
 def to_markdown(title: str, table: pd.DataFrame, notes: str, source: str) -> str:

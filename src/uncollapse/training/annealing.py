@@ -17,8 +17,6 @@ MARGIN = 0.01  # a constant as close to its bound as this sits on it
 LEAST_PACE = 0.1  # share of the learning rate below which constants stay
 # Of the dual ascent, in the logarithm of a constant at each step, for a KL that is off by its whole target.
 ASCENT_RATE = 0.03
-# Shares of a new value in running means of the KL, and the difference between them, in targets, that shows it on its way.
-FAST, SLOW, TREND = 0.1, 0.02, 0.01
 MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e6
 EVERY = 10  # steps between two looks at f1, which cost a pass through it
 
@@ -56,7 +54,7 @@ class Annealing:
 class RateTarget:
     """Dual ascent on log L towards a wanted KL: the constants rise while the KL is below it, and fall while it is above.
 
-    The maps take their time to follow. While the KL is on its way, as two running means of it show, the constants wait.
+    Maps follow higher constants at once and lower ones slowly, so begin low.
 
     Args:
         decoder: whose constants are adjusted in place.
@@ -66,24 +64,13 @@ class RateTarget:
     def __init__(self, decoder: InverseLipschitzDecoder, target_kl: float) -> None:
         self.decoder = decoder
         self.target_kl = target_kl
-        self.fast = self.slow = math.nan
 
     def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Take a step of the ascent, as long as the pace of training allows: what cannot follow any more is not to be pushed."""
         del step
-        kl = float(terms.latents.kl.detach().mean())
-        self.fast, self.slow = _toward(self.fast, kl, FAST), _toward(self.slow, kl, SLOW)
-        gap = max(-1.0, min(1.0, 1 - kl / self.target_kl))
-        trend = (self.fast - self.slow) / self.target_kl
-        if trend * gap > 0 and abs(trend) > TREND:
-            return
-        factor = math.exp(ASCENT_RATE * pace * gap)
+        gap = 1 - float(terms.latents.kl.detach().mean()) / self.target_kl
+        factor = math.exp(ASCENT_RATE * pace * max(-1.0, min(1.0, gap)))
         self.decoder.set_constants([min(MAX_CONSTANT, max(MIN_CONSTANT, factor * constant)) for constant in self.decoder.constants])
-
-
-def _toward(mean: float, value: float, share: float) -> float:
-    """A running mean after one more value."""
-    return value if math.isnan(mean) else mean + share * (value - mean)
 
 
 @torch.no_grad()
