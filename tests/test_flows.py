@@ -8,7 +8,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 import uncollapse as uc
 from uncollapse.errors import InputError
 from uncollapse.latent import ComponentPosterior, LearnedComponents, RealNVP, draw
-from uncollapse.latent.posteriors import Couplings
+from uncollapse.latent.flows import Couplings
 
 
 def randomised(module, seed=0, size=0.5):

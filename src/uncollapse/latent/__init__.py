@@ -1,27 +1,18 @@
 """Distributions of the latents: priors p(z) and posteriors q(z|x)."""
 
-from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
-from uncollapse.latent.posteriors import (
-    POSTERIORS,
-    ComponentPosterior,
-    DiagonalGaussian,
-    FamilyPosterior,
-    Posterior,
-    RealNVP,
-    WithoutComponents,
-    draw,
-)
-from uncollapse.latent.priors import (
+from uncollapse.latent.components import (
     DEFAULT_SEPARATION,
     PRIORS,
     FullComponents,
     GaussianMixture,
     LearnedComponents,
-    Prior,
     SeparatedComponents,
-    StandardNormal,
     UnitComponents,
 )
+from uncollapse.latent.enumerated import ComponentPosterior, WithoutComponents
+from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
+from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, Posterior, RealNVP, draw
+from uncollapse.latent.priors import Prior, StandardNormal
 
 __all__ = [
     "DEFAULT_SEPARATION",

@@ -15,7 +15,8 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from uncollapse.errors import InputError
 from uncollapse.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson
-from uncollapse.latent.priors import Prior, information_of_distances
+from uncollapse.latent.components import information_of_distances
+from uncollapse.latent.priors import Prior
 
 # One natural parameter that fills R for each column, with T(w) = w, so that the natural parameters have the dimension of w.
 LAYER_FAMILIES: tuple[type[Family], ...] = (Gaussian, Bernoulli, ContinuousBernoulli, Poisson)

@@ -1,0 +1,301 @@
+"""Mixture priors: how components of z are kept apart, or learned."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+
+from uncollapse.errors import InputError
+from uncollapse.latent.priors import Prior
+
+# Of a ball without neighbours.
+MAX_RADIUS = 1e3
+DEFAULT_SEPARATION = math.sqrt(2)  # of the unit vectors
+# Means closer than this share of their separation do not say where they belong.
+TANGLED = 0.5
+
+
+class GaussianMixture(Prior):
+    """p(z) = (1/c) sum_y N(z; m_y, S_y), the prior of a mixture VAE (W21 example 1, K23 definition 4.2).
+
+    Args:
+        n_components: c.
+        latent_dim: l.
+    """
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def components(self) -> Distribution:
+        """p(z|y), for all y: batch shape (c,)."""
+
+    @abstractmethod
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at components like these, as far as the prior allows them."""
+
+    def forward(self) -> MixtureSameFamily:
+        """p(z)."""
+        components = self.components()
+        weights = Categorical(logits=components.mean.new_zeros(self.n_components), validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
+
+    def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
+        """log p(z_y|y) for a z of each component's own, in nats."""
+        log_density: Tensor = self.components().log_prob(z)
+        return log_density
+
+    def log_joint(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
+        """log p(z, y) for all y, in nats."""
+        return self.log_given_component(z.unsqueeze(-2)) - math.log(self.n_components)
+
+    def responsibilities(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
+        """p(y|z)."""
+        return self.log_joint(z).softmax(-1)
+
+    @torch.no_grad()
+    def entropy_bound(self) -> float:
+        """E_y h(z|y), in nats, which h(z) is not below."""
+        return float(self.components().entropy().mean())
+
+    @torch.no_grad()
+    def component_information_bound(self) -> float:
+        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances are |m_i - m_j|^2 / 8."""
+        components = self.components()
+        means, covariances = components.mean.double(), _covariances(components).double()
+        log_volumes = torch.linalg.slogdet(covariances).logabsdet
+        rows = []
+        for mean, covariance, log_volume in zip(means, covariances, log_volumes, strict=True):
+            average, gap = (covariance + covariances) / 2, (mean - means).unsqueeze(-1)
+            bent = (torch.linalg.slogdet(average).logabsdet - (log_volume + log_volumes) / 2) / 2
+            rows.append((gap * torch.linalg.solve(average, gap)).sum((-2, -1)) / 8 + bent)
+        return information_of_distances(torch.stack(rows))
+
+
+def _covariances(components: Distribution) -> Float[Tensor, "c l l"]:
+    if isinstance(components, MultivariateNormal):
+        covariances: Tensor = components.covariance_matrix
+        return covariances
+    return torch.diag_embed(components.variance)
+
+
+class FactorisedComponents(GaussianMixture):
+    """Components whose units are independent."""
+
+    @property
+    @abstractmethod
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+
+    @property
+    @abstractmethod
+    def scales(self) -> Float[Tensor, "c l"]:
+        """The standard deviations."""
+
+    def components(self) -> Independent[Normal]:
+        """p(z|y), for all y."""
+        return Independent(Normal(self.means, self.scales, validate_args=False), 1, validate_args=False)
+
+
+class UnitComponents(FactorisedComponents):
+    """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2. Nothing is learned.
+
+    Means are sqrt(2) apart, and no training can change that.
+
+    Raises:
+        InputError: if there are more components than latent units.
+    """
+
+    eye: Tensor
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        if n_components > latent_dim:
+            raise InputError(
+                f"prior 'unit' expects a latent unit for each component, got n_components={n_components} with "
+                f"latent_dim={latent_dim}: use prior 'separated', fewer components, or more units."
+            )
+        self.register_buffer("eye", torch.eye(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """The unit vectors."""
+        return self.eye
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """1."""
+        return torch.ones_like(self.eye)
+
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Nothing: these components are where they are."""
+        del means, covariances
+
+    def is_sound(self) -> bool:
+        """Whether the means are the unit vectors."""
+        return torch.equal(self.eye, torch.eye(self.n_components, self.latent_dim).to(self.eye))
+
+
+class LearnedComponents(FactorisedComponents):
+    """Components with learned means and scales, as in the code of both papers. Nothing keeps them apart."""
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        self.loc = nn.Parameter(torch.randn(n_components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+        return self.loc
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """s."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at these means, and the scales of these covariances."""
+        self.loc.copy_(means)
+        self.log_scale.copy_(covariances.diagonal(dim1=-2, dim2=-1).log() / 2)
+
+
+class FullComponents(GaussianMixture):
+    """Components with learned means and full covariances (W21 section 2.2). Nothing keeps them apart.
+
+    The factor of a covariance is a triangle whose diagonal is the exponential of what is learned.
+    """
+
+    def __init__(self, n_components: int, latent_dim: int) -> None:
+        super().__init__(n_components, latent_dim)
+        self.loc = nn.Parameter(torch.randn(n_components, latent_dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(n_components, latent_dim))
+        self.below = nn.Parameter(torch.zeros(n_components, latent_dim, latent_dim))
+
+    def components(self) -> MultivariateNormal:
+        """p(z|y), for all y."""
+        factor = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        return MultivariateNormal(self.loc, scale_tril=factor, validate_args=False)
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at these components."""
+        factor = torch.linalg.cholesky(covariances.double())
+        self.loc.copy_(means)
+        self.below.copy_(factor.tril(-1))
+        self.log_diagonal.copy_(factor.diagonal(dim1=-2, dim2=-1).log())
+
+
+class SeparatedComponents(FactorisedComponents):
+    r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is learned.
+
+    A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The anchors are fixed before training,
+    and r_y is half of what the distance from a_y to the nearest anchor has to spare above the separation, so that
+    |m_y - m_k| >= |a_y - a_k| - r_y - r_k >= separation.
+
+    Args:
+        n_components: c.
+        latent_dim: l.
+        separation: the least distance between two means, in standard deviations of a component.
+    """
+
+    anchors: Tensor
+    radii: Tensor
+
+    def __init__(self, n_components: int, latent_dim: int, separation: float = DEFAULT_SEPARATION) -> None:
+        super().__init__(n_components, latent_dim)
+        self.separation = separation
+        # On the CPU even where a model is built without memory, as its values are looked at.
+        anchors, radii = _spread(torch.randn(n_components, latent_dim, device="cpu"), separation)
+        self.register_buffer("anchors", anchors)
+        self.register_buffer("radii", radii)
+        self.moves = nn.Parameter(torch.zeros(n_components, latent_dim))
+
+    @property
+    def means(self) -> Float[Tensor, "c l"]:
+        """m."""
+        length = (1 + self.moves.square().sum(-1, keepdim=True)).sqrt()
+        return self.anchors + self.radii[:, None] * self.moves / length
+
+    @property
+    def scales(self) -> Float[Tensor, "c l"]:
+        """1."""
+        return torch.ones_like(self.anchors)
+
+    @torch.no_grad()
+    def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
+        """Begin at these means, in units of the components' mean scale, and spread where they are too close."""
+        variance = covariances.diagonal(dim1=-2, dim2=-1).mean()
+        anchors, radii = _spread(means / variance.sqrt(), self.separation)
+        self.anchors.copy_(anchors)
+        self.radii.copy_(radii)
+        self.moves.zero_()
+
+    def is_sound(self) -> bool:
+        """Whether anchors and radii are such that the separation holds."""
+        apart = _distances(self.anchors) - self.radii - self.radii[:, None]
+        rounding = 1e-4 * self.separation + 1e-6 * float(self.anchors.abs().max())
+        return bool((self.radii >= 0).all() and (apart >= self.separation - rounding).all())
+
+
+def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
+    r"""A number, in nats, that I(y; z) is not below, for y uniform over c components.
+
+    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
+    2017, equation 10).
+    """
+    return float(-((-distances).logsumexp(1) - math.log(len(distances))).mean())
+
+
+def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
+    """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
+    means = _untangled(means, separation)
+    factor = 2 * separation / max(1e-6, float(_distances(means).min()))
+    if factor > 1:
+        means = means.mean(0) + factor * (means - means.mean(0))
+    rounding = 1e-6 * float(means.abs().max())
+    return means, ((_distances(means).amin(1) - separation) / 2 - rounding).clamp(0, MAX_RADIUS)
+
+
+def _untangled(means: Tensor, separation: float) -> Tensor:
+    """The means, those that all but coincide with an earlier one moved along the first axis to the next free place.
+
+    To scale such means apart instead would send all others far away.
+    """
+    means = means.clone()
+    unit = max(2 * separation, 1e-6 * float(means.abs().max()))  # far from the origin float32 knows no smaller steps
+    for index in range(1, len(means)):
+        if _nearest(means[:index], means[index]) >= TANGLED * separation:
+            continue
+        others, place = torch.cat([means[:index], means[index + 1 :]]), means[index].clone()
+        for step in range(1, 8 * len(means)):
+            means[index, 0] = place[0] + unit * ((step + 1) // 2) * (-1) ** step
+            if _nearest(others, means[index]) >= 2 * separation:
+                break
+    return means
+
+
+def _nearest(means: Tensor, point: Tensor) -> float:
+    return float(torch.linalg.vector_norm(means - point, dim=-1).min())
+
+
+def _distances(means: Tensor) -> Tensor:
+    """Between all means, those to themselves infinite."""
+    distances: Tensor = torch.linalg.vector_norm(means[:, None] - means[None], dim=-1)
+    return distances.fill_diagonal_(math.inf)
+
+
+PRIORS: dict[str, type[GaussianMixture]] = {
+    "separated": SeparatedComponents,
+    "unit": UnitComponents,
+    "learned": LearnedComponents,
+    "full": FullComponents,
+}

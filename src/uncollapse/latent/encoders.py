@@ -1,0 +1,65 @@
+"""What looks at the data: the perceptrons of approximate posteriors, and Gaussians from what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+import zuko
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+# The smallest standard deviation of a unit: far below what any sensible constant needs, far above float32's underflow.
+MIN_SCALE = 1e-6
+
+Features = Callable[[Tensor], Tensor]
+
+
+class Encoder(nn.Module):
+    """A multilayer perceptron on features of x, centred and divided by one number so that training is free of the data's units.
+
+    Args:
+        data_dim: dimension of x.
+        out_dim: dimension of the output.
+        hidden: widths of the hidden layers.
+        features: what the perceptron sees of x, such as the `features` of a family; x itself if not given.
+    """
+
+    shift: Tensor
+    unit: Tensor
+
+    def __init__(self, data_dim: int, out_dim: int, hidden: Sequence[int], features: Features | None = None) -> None:
+        super().__init__()
+        self.features = features or _themselves
+        width = self.features(torch.zeros(1, data_dim)).shape[-1]
+        self.register_buffer("shift", torch.zeros(width))
+        self.register_buffer("unit", torch.ones(()))
+        self.net = zuko.nn.MLP(width, out_dim, list(hidden), activation=nn.SiLU)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
+        """The perceptron's output."""
+        out: Tensor = self.net((self.features(x) - self.shift) / self.unit)
+        return out
+
+    @torch.no_grad()
+    def adapt(self, mean: Float[Tensor, "features"], deviation: float) -> None:
+        """Centre features at `mean` and measure them in units of `deviation`."""
+        self.shift.copy_(mean)
+        self.unit.fill_(deviation)
+
+
+def gaussian(raw: Float[Tensor, "*batch two_l"]) -> Independent[Normal]:
+    """A diagonal Gaussian from its means and its scales before softplus, which raw holds one after the other."""
+    mean, raw_scale = raw.chunk(2, dim=-1)
+    return Independent(Normal(mean, F.softplus(raw_scale) + MIN_SCALE, validate_args=False), 1, validate_args=False)
+
+
+def shifted(normal: Normal, noise: Tensor) -> Tensor:
+    """The draw from a Gaussian that standard normal noise decides."""
+    return normal.loc + normal.scale * noise
+
+
+def _themselves(x: Tensor) -> Tensor:
+    return x

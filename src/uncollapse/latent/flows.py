@@ -1,0 +1,99 @@
+"""Flows for posteriors: Gaussians sent through affine couplings (Dinh et al. 2016)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+import zuko
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, Transform, TransformedDistribution
+from torch.quasirandom import SobolEngine
+
+from uncollapse.errors import InputError
+from uncollapse.latent.encoders import shifted
+
+N_COUPLINGS = 2  # K23 table 3, W21 appendix C
+N_MOMENT_DRAWS = 64
+
+
+class Couplings(nn.Module):
+    """Two affine couplings, which begin as the identity, with a permutation between them, so that every dimension is transformed.
+
+    Args:
+        latent_dim: dimension of z.
+        context_dim: dimension of what the couplings see beside z.
+        width: of their hidden layer.
+
+    Raises:
+        InputError: if there is one dimension only, which has no halves.
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int, width: int) -> None:
+        super().__init__()
+        if latent_dim < 2:
+            raise InputError(f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}: use posterior 'gaussian'.")
+        self.layers = nn.ModuleList(_coupling(latent_dim, context_dim, width) for _ in range(N_COUPLINGS))
+
+    def forward(self, base: Independent[Normal], context: Float[Tensor, "*batch context"]) -> Pushforward:
+        """The base sent through the couplings."""
+        # A coupling transforms the even places. A step to the right fills them with what has stood at odd ones.
+        order = torch.arange(base.event_shape[0], device=context.device).roll(1)
+        transforms: list[Transform] = []
+        for layer in self.layers:
+            transforms += [layer(F.relu(context)), zuko.transforms.PermutationTransform(order)]
+        return Pushforward(base, transforms)
+
+
+def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.GeneralCouplingTransform:
+    keeps = [place % 2 == 1 for place in range(latent_dim)]
+    with torch.device("cpu"):  # zuko counts the mask, also where a model is built without memory
+        coupling = zuko.flows.GeneralCouplingTransform(latent_dim, mask=keeps, hidden_features=[1])
+    n_kept = sum(keeps)
+    coupling.hyper = zuko.nn.MLP(n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width])
+    nn.init.zeros_(coupling.hyper[-1].weight)
+    nn.init.zeros_(coupling.hyper[-1].bias)
+    return coupling
+
+
+class Pushforward(TransformedDistribution):
+    """A Gaussian sent through a flow. Its moments are those of 64 fixed draws, so that they are a function of x alone."""
+
+    def __init__(self, base: Independent[Normal], transforms: list[Transform]) -> None:
+        super().__init__(base, transforms, validate_args=False)
+        self.normal: Normal = base.base_dist
+
+    def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The draw that standard normal noise decides, and its log density in nats, in one pass."""
+        z = shifted(self.normal, noise)
+        log_density = self.base_dist.log_prob(z)
+        for transform in self.transforms:
+            z, log_change = transform.call_and_ladj(z)  # type: ignore[attr-defined]  # zuko's own
+            log_density = log_density - log_change
+        return z, log_density
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log q(z), in nats, for z that broadcast with the batch."""
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
+        log_density: Tensor = super().log_prob(value.expand(*shape, -1))  # type: ignore[no-untyped-call]  # couplings do not broadcast
+        return log_density
+
+    @cached_property
+    def _draws(self) -> Tensor:
+        half = SobolEngine(self.event_shape[0], scramble=True, seed=0).draw(N_MOMENT_DRAWS // 2)  # type: ignore[no-untyped-call]
+        noise = torch.erfinv((2 * half - 1).clamp(-1 + 1e-6, 1 - 1e-6)) * 2**0.5
+        noise = torch.cat([noise, -noise]).to(self.normal.loc)
+        noise = noise.reshape(-1, *(1 for _ in self.batch_shape), *self.event_shape).expand(-1, *self.batch_shape, -1)
+        return self.rsample_with_log_prob(noise)[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z]."""
+        return self._draws.mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[z]."""
+        return self._draws.var(0)
