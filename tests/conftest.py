@@ -1,5 +1,7 @@
 """Shared pieces of the tests."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from uncollapse import cli
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, StandardNormal
 from uncollapse.maps import Decoder
@@ -183,3 +186,20 @@ def blobs():
     labels = np.repeat([0, 1, 2], 60)
     centres = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
     return centres[labels] + generator.normal(size=(180, 4)), labels
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Runs a command; returns its exit code and what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["uncollapse", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

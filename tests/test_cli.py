@@ -21,22 +21,12 @@ SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, command_line):
     """Runs a command in an empty folder; returns its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.default_rng(0).normal(size=(100, 4)))
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["uncollapse", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+    return command_line
 
 
 def test_fit_and_diagnose(run, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 from matplotlib.image import imread
 
 import uncollapse as uc
-from uncollapse import cli
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.errors import InputError
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
@@ -182,17 +181,6 @@ def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
     assert not numbers.duplicated(numbers.columns.intersection(["data", "model", "layers"]).tolist()).any()
 
 
-def call(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["uncollapse", "reproduce", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        code = exit_.code or 0
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
 @pytest.fixture
 def fewer_runs(monkeypatch):
     """Two models at two noises are enough."""
@@ -202,9 +190,9 @@ def fewer_runs(monkeypatch):
     monkeypatch.setattr("uncollapse.reproduce.k23.SHOWN_MODELS", kept)
 
 
-def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path, monkeypatch, capsys):
+def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path, monkeypatch, command_line):
     command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
-    code, out, err = call(monkeypatch, capsys, *command)
+    code, out, err = command_line("reproduce", *command)
     assert (code, err) == (0, "")
     assert "run 4 of 4: IL-LIDMVAE, L = 5, sigma 7.5, seed 0" in out
     lines = (tmp_path / "k23-toy-smoke.jsonl").read_bytes()
@@ -224,7 +212,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     for figure in ("figure-1", "figure-2-and-4"):
         assert imread(tmp_path / f"k23-toy-smoke-{figure}.png")[..., :3].std() > 0.02
 
-    code, out, err = call(monkeypatch, capsys, *command)
+    code, out, err = command_line("reproduce", *command)
     assert code == 2
     assert err.startswith("error: ")
     assert "holds 4 runs: go on with them (--resume), or choose another --output." in err
@@ -232,7 +220,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
     monkeypatch.setattr(runner, "execute", lambda *args: pytest.fail("computed again"))
-    code, out, err = call(monkeypatch, capsys, *command, "--resume")
+    code, out, err = command_line("reproduce", *command, "--resume")
     assert (code, err) == (0, "")
     assert "run 1" not in out
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
@@ -267,13 +255,13 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     assert any("figures lack 4 fitted models" in line for line in said)
 
 
-def test_unknown_experiments_and_scales_are_refused(tmp_path, monkeypatch, capsys):
+def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):
     for arguments, words in (
         (("k99-toy",), "there is no experiment 'k99-toy': expected one of k23-toy, k23-images"),
         (("k23-toy", "--scale", "huge"), "scale expects one of smoke, small, paper, got 'huge'"),
         (("k23-toy", "--seeds", "0"), "--seeds"),
     ):
-        code, _, err = call(monkeypatch, capsys, *arguments, "-o", tmp_path / "out")
+        code, _, err = command_line("reproduce", *arguments, "-o", tmp_path / "out")
         assert code == 2
         assert words in err
         assert err.count("\n") == 1

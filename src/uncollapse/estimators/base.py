@@ -22,7 +22,6 @@ from uncollapse.estimators.building import adapt, check_memory, resolve_device
 from uncollapse.families import FAMILIES, Family, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.interrupts import deferred_interrupt
-from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import elbo
@@ -184,12 +183,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             InputError: if `n_samples` is not positive.
         """
         check_is_fitted(self)
+        return self._sample(lambda n: self.model_.prior().sample((n,)), n_samples, random_state)
+
+    def _sample(self, draw: Callable[[int], torch.Tensor], n_samples: int, random_state: Any) -> np.ndarray:
+        """Draws of x at so many draws of z."""
         check_count("n_samples", n_samples)
         with seeded(check_random_state(random_state).randint(2**31)):
-            return self._sample_at(self.model_.prior().sample((n_samples,)))
-
-    def _sample_at(self, z: torch.Tensor) -> np.ndarray:
-        return self._in_batches(z.cpu().numpy(), lambda z: self.model_.likelihood(z).sample())
+            codes = draw(n_samples).cpu().numpy()
+            return self._in_batches(codes, lambda z: self.model_.likelihood(z).sample())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
         """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
@@ -248,8 +249,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def inverse_lipschitz_(self) -> tuple[float, ...] | None:
         """The constants in force, one for each map; None for an ordinary decoder."""
         check_is_fitted(self, "model_")
-        decoder = self.model_.decoder
-        return decoder.constants if isinstance(decoder, InverseLipschitzDecoder) else None
+        return self.model_.decoder.constants or None
 
     @property
     def _n_features_out(self) -> int:

@@ -10,11 +10,10 @@ import torch
 from uncollapse.errors import InputError
 from uncollapse.estimators.base import HISTORY_COLUMNS, Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
-from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.models import VAE
 from uncollapse.noise import seeded
 from uncollapse.parameters import check_parameters
-from uncollapse.runs import Settings, damaged, read_history, read_settings, read_weights
+from uncollapse.runs import damaged, read_history, read_settings, read_weights
 
 
 def load(folder: str | Path) -> Estimator:
@@ -32,7 +31,7 @@ def load(folder: str | Path) -> Estimator:
         parameters = check_parameters(kind, settings.parameters)
         with seeded(0), torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
             model = kind.build(parameters, settings.n_features)
-        _set_constants(model, settings)
+        model.decoder.set_constants(settings.constants or ())
     except (InputError, RuntimeError) as error:
         raise damaged(folder, str(error)) from None
     model.load_state_dict(read_weights(folder, model.state_dict()), assign=True)
@@ -46,13 +45,6 @@ def load(folder: str | Path) -> Estimator:
         estimator.feature_names_in_ = np.array(settings.feature_names, dtype=object)
     estimator.model_ = model.to(resolve_device(parameters["device"])).eval().requires_grad_(False)
     return estimator
-
-
-def _set_constants(model: VAE, settings: Settings) -> None:
-    if isinstance(model.decoder, InverseLipschitzDecoder) != (settings.constants is not None):
-        raise InputError("constants do not belong to this kind of decoder.")
-    if isinstance(model.decoder, InverseLipschitzDecoder) and settings.constants is not None:
-        model.decoder.set_constants(settings.constants)
 
 
 def _check_soundness(model: VAE, folder: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from uncollapse import models
@@ -34,9 +33,8 @@ from uncollapse.estimators.arguments import (
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import build_decoder, build_family
 from uncollapse.estimators.clusters import find_clusters
-from uncollapse.inputs import check_count
 from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
-from uncollapse.noise import derived_seed, seeded
+from uncollapse.noise import derived_seed
 from uncollapse.parameters import Count, PositiveFloat
 from uncollapse.progress import spinner
 
@@ -199,13 +197,10 @@ class MixtureVAE(Estimator):
         """
         if component is None:
             return super().sample(n_samples, random_state)
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
         n_components = self._model.prior.n_components
         if not isinstance(component, int | np.integer) or isinstance(component, bool) or not 0 <= component < n_components:
             raise InputError(f"component expects an integer from 0 to {n_components - 1}, got {component!r}.")
-        with seeded(check_random_state(random_state).randint(2**31)):
-            return self._sample_at(self._model.prior.components().sample((n_samples,))[:, component])
+        return self._sample(lambda n: self._model.prior.components().sample((n,))[:, component], n_samples, random_state)
 
     @property
     def means_(self) -> np.ndarray:

@@ -8,11 +8,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import (
-    Distribution,
-    Independent,
-    Normal,
-)
+from torch.distributions import Distribution, Independent, Normal
 
 from uncollapse.families import Family
 from uncollapse.latent.encoders import Encoder, Features, gaussian, shifted

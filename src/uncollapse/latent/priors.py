@@ -12,6 +12,8 @@ from torch.distributions import Distribution, Independent, Normal
 class Prior(nn.Module, ABC):
     """p(z) over R^latent_dim."""
 
+    latent_dim: int
+
     @abstractmethod
     def forward(self) -> Distribution:
         """p(z)."""
@@ -37,6 +39,7 @@ class StandardNormal(Prior):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
+        self.latent_dim = latent_dim
         self.register_buffer("loc", torch.zeros(latent_dim))
 
     def forward(self) -> Independent[Normal]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from uncollapse.errors import InputError
 
 
 class Decoder(nn.Module, ABC):
@@ -16,6 +19,20 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def constant(self) -> float:
         """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises nothing."""
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """The inverse Lipschitz constant of each map, which no state dict holds; none where there are no such maps."""
+        return ()
+
+    def set_constants(self, constants: Sequence[float]) -> None:
+        """Change the inverse Lipschitz constant of each map.
+
+        Raises:
+            InputError: if their number is not that of the maps, or one cannot be used.
+        """
+        if constants:
+            raise InputError(f"an ordinary decoder expects no inverse Lipschitz constants, got {tuple(constants)}: leave them out.")
 
     @property
     def information_constant(self) -> float | None:

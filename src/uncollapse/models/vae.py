@@ -78,7 +78,7 @@ class VAE(nn.Module):
     @property
     def latent_dim(self) -> int:
         """Dimension of z."""
-        return int(self.prior().event_shape[0])
+        return self.prior.latent_dim
 
     def likelihood(self, z: Float[Tensor, "*batch latent"]) -> Distribution:
         """p(x|z)."""

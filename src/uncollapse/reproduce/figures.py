@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from uncollapse import models
+from uncollapse.diagnostics.page import COLOURS
 from uncollapse.estimators import Estimator, MixtureVAE
 from uncollapse.noise import seeded
-
-COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
 
 
 def new_figure(n_rows: int, n_columns: int, width: float = 4.0, height: float = 3.2) -> tuple[Any, np.ndarray]:
@@ -61,8 +60,7 @@ def data_by_component(shown: Mapping[tuple[str, str], tuple[Estimator | None, np
         if columns.index(column) == 0:
             axis.set_ylabel(row, fontsize=9)
         if isinstance(model, MixtureVAE):
-            confidence = model.predict_proba(points)
-            colours = np.array([COLOURS[y % len(COLOURS)] for y in confidence.argmax(1)])
+            colours = np.array([COLOURS[y % len(COLOURS)] for y in model.predict(points)])
             axis.scatter(*points.T, c=colours, s=2, alpha=0.6, linewidths=0)
     return figure
 

@@ -118,14 +118,15 @@ def environment(device: str) -> dict[str, Any]:
         "zuko": version("zuko"),
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {_processor()}",
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {processor()}",
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

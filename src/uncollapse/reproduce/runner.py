@@ -111,7 +111,7 @@ def _publish(
         raise InputError(f"none of the {len(rows)} runs of {name} ended well: see {folder / f'{name}-{scale}.jsonl'}.")
     table = experiment.table(results)
     stem = folder / f"{name}-{scale}"
-    table.to_csv(f"{stem}.csv", index=False)
+    write_text(f"{stem}.csv", table.to_csv(index=False), overwrite=True)
     text = to_markdown(f"{experiment.title} ({scale} scale)", table, paper_notes(name), provenance(rows))
     write_text(f"{stem}.md", text, overwrite=True)
     written = [f"{stem}.csv", f"{stem}.md"]

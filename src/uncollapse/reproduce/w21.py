@@ -11,7 +11,7 @@ from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
-from uncollapse.reproduce.k23 import AS_PUBLISHED
+from uncollapse.reproduce.k23 import AS_PUBLISHED, OUR_DEFAULTS
 from uncollapse.reproduce.tables import beside, over_seeds
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
@@ -21,33 +21,37 @@ MODELS: dict[str, dict[str, Any]] = {
     "LIDGMVAE": {"inverse_lipschitz": 0.0, **AS_PUBLISHED},
     "IL-LIDMVAE": {"inverse_lipschitz": 0.5},
 }
-# The same defaults without a constant, and without an injective decoder, so that each can be told from the other.
-DEFAULTS = {"GMVAE, our defaults": None, "L = 0, our defaults": 0.0}
-# For data in two dimensions, which take little time.
-FLAT_MODELS = MODELS | {name: {"inverse_lipschitz": constant} for name, constant in DEFAULTS.items()}
+FLAT_MODELS = MODELS | OUR_DEFAULTS  # for data in two dimensions, which take little time
 DEPTH_OF_TABLES = 9
 
+
+def _flat_run(model: str, data: dict[str, Any], labels: dict[str, Any], n_components: int, hidden: list[int], n_epochs: int) -> Run:
+    """A mixture in two dimensions, with as many latent units, which figures show."""
+    arguments = {
+        "n_components": n_components,
+        "latent_dim": 2,
+        "hidden": hidden,
+        "max_epochs": n_epochs,
+        "learning_rate": 3e-3,
+        **FLAT_MODELS[model],
+    }
+    return Run(model, "MixtureVAE", arguments, data, labels, keep=True)
+
+
+PINWHEEL_DEPTHS = (2, DEPTH_OF_TABLES)
 PINWHEEL_WIDTH = {"smoke": 8, "small": 64, "paper": 512}
 
 
 def pinwheel_run(model: str, depth: int, scale: str) -> Run:
     """Five arms in two dimensions, with a Gaussian likelihood."""
     smoke = scale == "smoke"
-    arguments = {
-        "n_components": 5,
-        "latent_dim": 2,
-        "hidden": [PINWHEEL_WIDTH[scale]] * depth,
-        "max_epochs": 2 if smoke else 100,
-        "learning_rate": 3e-3,
-        **FLAT_MODELS[model],
-    }
     data = {"name": "pinwheel", "n_per_class": 50 if smoke else 1000}
-    return Run(model, "MixtureVAE", arguments, data, {"layers": depth}, keep=True)
+    return _flat_run(model, data, {"layers": depth}, 5, [PINWHEEL_WIDTH[scale]] * depth, 2 if smoke else 100)
 
 
 def pinwheel_runs(scale: str) -> list[Run]:
     """Every model, with few layers and with many."""
-    return [pinwheel_run(model, depth, scale) for depth in (2, DEPTH_OF_TABLES) for model in FLAT_MODELS]
+    return [pinwheel_run(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS]
 
 
 MEASURES = {
@@ -80,7 +84,7 @@ def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
     return data_by_component(
         {
             (f"{depth} layers", model): (models(pinwheel_run(model, depth, scale)), points)
-            for depth in (2, DEPTH_OF_TABLES)
+            for depth in PINWHEEL_DEPTHS
             for model in FLAT_MODELS
         }
     )
@@ -184,16 +188,8 @@ CLUSTERS: dict[str, Callable[..., Data]] = {"two clusters": two_clusters, "one c
 def cluster_run(model: str, clusters: str, scale: str) -> Run:
     """A mixture of two components on data from two clusters, or from one."""
     smoke = scale == "smoke"
-    arguments = {
-        "n_components": 2,
-        "latent_dim": 2,
-        "hidden": [8] if smoke else [64, 64],
-        "max_epochs": 2 if smoke else 50,
-        "learning_rate": 3e-3,
-        **FLAT_MODELS[model],
-    }
     data = {"name": clusters.replace(" ", "-"), "n": 200 if smoke else 5000}
-    return Run(model, "MixtureVAE", arguments, data, {"clusters": clusters}, keep=True)
+    return _flat_run(model, data, {"clusters": clusters}, 2, [8] if smoke else [64, 64], 2 if smoke else 50)
 
 
 def cluster_runs(scale: str) -> list[Run]:

@@ -17,11 +17,11 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
-from uncollapse.maps import InverseLipschitzDecoder
-from uncollapse.models import VAE, Terms
+from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
+from uncollapse.training.annealing import AfterStep
 
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
 
@@ -36,7 +36,7 @@ def train(
     learning_rate: float,
     seed: int,
     history: list[tuple[float, ...]],
-    after_step: Callable[[int, float, Terms], None] | None = None,
+    after_step: AfterStep | None = None,
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -97,7 +97,7 @@ class Training(pl.LightningModule):
         seed: int,
         history: list[tuple[float, ...]],
         n_steps: int,
-        after_step: Callable[[int, float, Terms], None] | None,
+        after_step: AfterStep | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -161,14 +161,13 @@ class Training(pl.LightningModule):
         """Remember the state at the start of an epoch, which has just given a finite loss."""
         self.good_epochs = self.current_epoch
         self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.good_constants = _constants(self.model)
+        self.good_constants = self.model.decoder.constants
 
     def _fail(self, what: str) -> None:
         del self.history[self.epochs_before + self.good_epochs :]
         if self.good_state:
             self.model.load_state_dict(self.good_state)
-            if isinstance(self.model.decoder, InverseLipschitzDecoder):
-                self.model.decoder.set_constants(self.good_constants)
+            self.model.decoder.set_constants(self.good_constants)
         raise NonFiniteLossError(
             f"{what}. The model is in its state after {self.epochs_before + self.good_epochs} whole epochs. "
             f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
@@ -182,10 +181,6 @@ def learning_rate_share(step: int, n_steps: int) -> float:
     [0.5, 1.0, 0.999, 0.484, 0.0]
     """
     return min(1.0, (step + 1) / (WARMUP_SHARE * n_steps)) * (1 + math.cos(math.pi * step / n_steps)) / 2
-
-
-def _constants(model: VAE) -> tuple[float, ...]:
-    return model.decoder.constants if isinstance(model.decoder, InverseLipschitzDecoder) else ()
 
 
 class _Watch(pl.Callback):
