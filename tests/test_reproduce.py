@@ -1,5 +1,6 @@
 """The experiments: results that survive kills, tables beside the papers' numbers, and the command that makes them."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -20,6 +21,7 @@ from uncollapse.reproduce.experiment import PAPERS, SCALES, Run, paper_notes, pa
 from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
 from uncollapse.reproduce.results import ResultsFile
 from uncollapse.reproduce.tables import beside, over_seeds, spread, to_markdown
+from uncollapse.reproduce.w21 import MODELS
 
 
 @pytest.fixture
@@ -253,6 +255,41 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     shutil.rmtree(tmp_path / "models")
     reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
     assert any("figures lack 4 fitted models" in line for line in said)
+
+
+def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):
+    common = [run for run in EXPERIMENTS["w21-images"].runs("small") if run.labels["data"] == "fashion-mnist"]
+    depths = EXPERIMENTS["w21-depth"].runs("small")
+    assert {run.key(0) for run in common} == {run.key(0) for run in depths if run.labels["layers"] == 9}
+    rows = [
+        {
+            "key": run.key(0),
+            "model": f"{run.model} of depth",
+            "labels": run.labels,
+            "seed": 0,
+            "seconds": 1.0,
+            "constants": None,
+            "estimates": {"nll_nats": {"value": float(index)}},
+            "environment": measure.environment("cpu"),
+        }
+        for index, run in enumerate(common)
+    ]
+    ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[0])
+    ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[1])
+    done, said = [], []
+
+    def execute(run, seed, verbose):
+        done.append((run.labels["data"], run.model))
+        return None, {**rows[0], "key": run.key(seed), "model": run.model, "labels": run.labels}
+
+    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setitem(EXPERIMENTS, "w21-images", dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results))
+    table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
+    assert said[0] == f"2 runs taken from {tmp_path / 'w21-depth-small.jsonl'}"
+    assert len(table) == 9
+    assert table["model"].tolist()[:2] == [run.model for run in common[:2]]
+    assert table["nll_nats"].tolist()[:2] == [0.0, 1.0]
+    assert done == [(data, model) for data in ("fashion-mnist", "mnist", "omniglot") for model in MODELS][2:]
 
 
 def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):

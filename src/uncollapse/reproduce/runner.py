@@ -43,7 +43,8 @@ def reproduce(
     """Compute an experiment of one of the papers anew.
 
     Every run is a row in ``<output>/<name>-<scale>.jsonl``, written when it is done, with its configuration, seed, commit and
-    versions. Beside it go the table (.csv, .md) and the figures (.png).
+    versions. A run that another experiment has in common, and has done in the same folder, is taken from there. Beside the rows
+    go the table (.csv, .md) and the figures (.png).
 
     Args:
         name: of the experiment.
@@ -68,10 +69,12 @@ def reproduce(
     if done and not resume:
         raise InputError(f"{file.path} holds {len(done)} runs: go on with them (--resume), or choose another --output.")
     runs = list(experiment.runs(scale))
-    _compute([(run, seed) for seed in range(n_seeds) for run in runs if run.key(seed) not in done], file, folder, verbose, tell)
-    wanted = {run.key(seed): run for seed in range(n_seeds) for run in runs}
+    wanted = {run.key(seed): (run, seed) for seed in range(n_seeds) for run in runs}
+    due = {key: chosen for key, chosen in wanted.items() if key not in done}
+    _take_over(due, file, scale, tell)
+    _compute(list(due.values()), file, folder, verbose, tell)
     rows = [row for row in file.rows() if row["key"] in wanted]
-    return _publish(name, scale, experiment, rows, wanted, folder, tell)
+    return _publish(name, scale, experiment, rows, folder, tell)
 
 
 def _find(name: str, scale: str) -> Experiment:
@@ -80,6 +83,18 @@ def _find(name: str, scale: str) -> Experiment:
     if scale not in SCALES:
         raise InputError(f"scale expects one of {', '.join(SCALES)}, got {scale!r}.")
     return EXPERIMENTS[name]
+
+
+def _take_over(due: dict[str, tuple[Run, int]], file: ResultsFile, scale: str, tell: Callable[[str], None]) -> None:
+    """Copy from the other experiments of the folder what they have done of the runs that are due, which it then is not."""
+    for name in EXPERIMENTS:
+        path = file.path.parent / f"{name}-{scale}.jsonl"
+        common = [row for row in ResultsFile(path).rows() if row["key"] in due]
+        for row in common:
+            run, _ = due.pop(row["key"])
+            file.append({**row, "model": run.model, "labels": run.labels})
+        if common:
+            tell(f"{len(common)} runs taken from {path}")
 
 
 def _compute(due: Sequence[tuple[Run, int]], file: ResultsFile, folder: Path, verbose: bool, tell: Callable[[str], None]) -> None:
@@ -102,7 +117,6 @@ def _publish(
     scale: str,
     experiment: Experiment,
     rows: list[dict[str, Any]],
-    wanted: dict[str, Run],
     folder: Path,
     tell: Callable[[str], None],
 ) -> pd.DataFrame:

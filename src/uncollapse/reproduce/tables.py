@@ -55,10 +55,10 @@ def beside(table: pd.DataFrame, printed: pd.DataFrame, by: Sequence[str], paper:
     """
     numbers = printed.drop(columns="source")
     numbers = numbers.rename(columns={name: f"{paper}: {name}" for name in numbers if name not in by})
-    ours = table.merge(numbers, how="left", on=list(by))
+    ours = table.astype(object).merge(numbers, how="left", on=list(by))
     known = ours[list(by)].apply(tuple, axis=1).tolist()
     rest = numbers[~numbers[list(by)].apply(tuple, axis=1).isin(known)]
-    return pd.concat([ours, rest], ignore_index=True).astype(object)
+    return pd.concat([ours, rest.astype(object)], ignore_index=True)
 
 
 def spread(values: pd.Series, digits: int) -> str:
