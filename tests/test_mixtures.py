@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import uncollapse as uc
 from uncollapse.diagnostics.collapse import infer
+from uncollapse.diagnostics.fisher import _scores_of_rows
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.families import Gaussian
@@ -365,3 +366,16 @@ def test_a_component_that_tells_nothing_has_no_kl():
     rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
     kl_y = infer(model, rows).kl_y
     assert kl_y.mean() == pytest.approx(0, abs=0.004)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_of_posterior_scores_are_their_spread_over_draws(linear_mixture, kind):
+    """Draws of all components by the same noise depend on each other."""
+    model = linear_mixture.model(kind, widened=1.3, flattened=2.0)
+    found = []
+    for seed in range(600):
+        torch.manual_seed(seed)
+        found.append(_scores_of_rows(model, linear_mixture.data[:4], torch.randn(60, 4, model.latent_dim, dtype=torch.double)))
+    divergence, divergence_error, _, kl, kl_error, _ = (np.stack(part) for part in zip(*found, strict=True))
+    assert divergence.std(0) == pytest.approx(divergence_error.mean(0), rel=0.15)
+    assert kl.std(0) == pytest.approx(kl_error.mean(0), rel=0.15)

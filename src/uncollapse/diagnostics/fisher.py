@@ -151,11 +151,16 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
     divergence, mean = (weights * squares).sum(0), (weights * log_likelihood).sum(0)
     parts = (
         divergence,
-        (weights * (squares - divergence)).square().sum(0).sqrt(),
+        _error(weights * (squares - divergence), len(noise)),
         model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
         mean - (log_weights.logsumexp(0) - math.log(len(z))),
         # By linearisation of both terms in the draws.
-        (weights * (log_likelihood - mean - 1) + 1 / len(z)).square().sum(0).sqrt(),
+        _error(weights * (log_likelihood - mean - 1) + 1 / len(z), len(noise)),
         1 / weights.square().sum(0),
     )
     return [part.cpu().double().numpy() for part in parts]
+
+
+def _error(deviations: Tensor, n_independent: int) -> Tensor:
+    """The standard error of their sum over draws. Those of one noise, of each component where components are enumerated, depend."""
+    return deviations.unflatten(0, (n_independent, -1)).sum(1).square().sum(0).sqrt()

@@ -8,9 +8,8 @@ import numpy as np
 from pydantic import Field, InstanceOf
 
 from uncollapse.families import Family
+from uncollapse.maps import MAX_CONSTANT
 from uncollapse.parameters import Count, NotBool, PositiveFloat
-
-MAX_CONSTANT = 1e6  # far beyond use, and far from the limits of float32
 
 _Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=False)]
 _Seed = Annotated[int, NotBool, Field(ge=0, lt=2**32)]

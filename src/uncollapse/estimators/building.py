@@ -13,9 +13,8 @@ import torch
 from uncollapse import models
 from uncollapse.diagnostics.information import inverse_lipschitz_for
 from uncollapse.errors import InputError
-from uncollapse.estimators.arguments import MAX_CONSTANT
 from uncollapse.families import Family, Gaussian, get_family
-from uncollapse.maps import EMBEDDINGS, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.noise import seeded
 

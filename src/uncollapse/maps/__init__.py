@@ -1,6 +1,6 @@
 """Injective maps: gradients of input convex networks, and the decoders made of them."""
 
-from uncollapse.maps.base import Decoder
+from uncollapse.maps.base import MAX_CONSTANT, Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.decoder import InverseLipschitzDecoder
 from uncollapse.maps.embedding import EMBEDDINGS, Embedding, LearnedDirections, PrincipalDirections, ZeroPadding
@@ -15,6 +15,7 @@ POTENTIALS: dict[str, type[Potential]] = {"icnn": ICNN, "ridge": RidgeSum}
 __all__ = [
     "EMBEDDINGS",
     "ICNN",
+    "MAX_CONSTANT",
     "POTENTIALS",
     "BrenierMap",
     "Decoder",

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from uncollapse.errors import InputError
 
+# The largest inverse Lipschitz constant of a map: far beyond use, and far from the limits of float32.
+MAX_CONSTANT = 1e6
+
 
 class Decoder(nn.Module, ABC):
     """A map from latents z in R^l to natural parameters eta in R^t."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uncollapse.maps import Decoder, InverseLipschitzDecoder
+from uncollapse.maps import MAX_CONSTANT, Decoder, InverseLipschitzDecoder
 from uncollapse.models import Terms
 
 DECREASE = 0.85  # K23 section 5.3
@@ -17,7 +17,7 @@ MARGIN = 0.01  # a constant as close to its bound as this sits on it
 LEAST_PACE = 0.1  # share of the learning rate below which constants stay
 # Of the dual ascent, in the logarithm of a constant at each step, for a KL that is off by its whole target.
 ASCENT_RATE = 0.03
-MIN_CONSTANT, MAX_CONSTANT = 1e-3, 1e6
+MIN_CONSTANT = 1e-3
 EVERY = 10  # steps between two looks at f1, which cost a pass through it
 
 AfterStep = Callable[[int, float, Terms], None]
