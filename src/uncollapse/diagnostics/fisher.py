@@ -163,4 +163,5 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
 
 def _error(deviations: Tensor, n_independent: int) -> Tensor:
     """The standard error of their sum over draws. Those of one noise, of each component where components are enumerated, depend."""
-    return deviations.unflatten(0, (n_independent, -1)).sum(1).square().sum(0).sqrt()
+    independent = deviations.reshape(n_independent, -1, deviations.shape[1]).sum(1)
+    return independent.square().sum(0).sqrt()
