@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uncollapse import data, diagnostics, families, latent, maps, models, objectives
     from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
     from uncollapse.errors import InputError, NonFiniteLossError
-    from uncollapse.estimators import VAE, MixtureVAE, load
+    from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
 
 __all__ = [
     "VAE",
@@ -25,6 +25,7 @@ __all__ = [
     "MixtureVAE",
     "NonFiniteLossError",
     "Report",
+    "SequenceVAE",
     "__version__",
     "certify",
     "data",
@@ -43,6 +44,7 @@ __all__ = [
 _HOMES = {
     "VAE": "uncollapse.estimators",
     "MixtureVAE": "uncollapse.estimators",
+    "SequenceVAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -30,6 +31,25 @@ def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
     terms = model(x)
     bound = terms.elbo if terms.latents.log_q is None else terms.elbo + score_term(terms.elbo, terms.latents.log_q)
     return Loss(-bound.mean(), terms)
+
+
+@dataclass(frozen=True)
+class WeightedElbo:
+    """The negative evidence lower bound with a weight on its KL, which can rise to it along a line.
+
+    Attributes:
+        beta: the weight, of the beta-VAE (Higgins et al. 2017).
+        warmup_steps: those in which the weight rises from 0 (Bowman et al. 2016).
+    """
+
+    beta: float = 1.0
+    warmup_steps: int = 0
+
+    def __call__(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """The loss, of which the terms are whole."""
+        terms = model(x)
+        weight = self.beta * min(1.0, step / self.warmup_steps if self.warmup_steps else 1.0)
+        return Loss((weight * terms.latents.kl - terms.log_px_z).mean(), terms)
 
 
 def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]) -> Float[Tensor, "samples batch"]:

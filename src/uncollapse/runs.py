@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +26,13 @@ OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 RUN_FILES = OWN_FILES | {"report.html", "report.json", "certificate.json"}
 
 
+class SavedVocabulary(BaseModel):
+    """The known symbols of sequences, in the order of their numbers."""
+
+    level: Literal["word", "character", "token"]
+    known: list[StrictStr] | list[StrictInt]
+
+
 class Settings(BaseModel):
     """All of a fitted estimator but its weights and its history."""
 
@@ -36,6 +43,7 @@ class Settings(BaseModel):
     n_features: Annotated[int, Field(ge=1, lt=2**31)]
     feature_names: list[str] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    vocabulary: SavedVocabulary | None = None
     constants: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None  # the decoder's, as training left them
 
 

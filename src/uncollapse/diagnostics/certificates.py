@@ -23,7 +23,7 @@ from uncollapse.inputs import check_count, check_seed
 from uncollapse.latent import StandardNormal
 from uncollapse.maps.jacobian import singular_extremes
 from uncollapse.maps.precision import in_float64
-from uncollapse.models import VAE, observe_rows
+from uncollapse.models import VAE, SequenceVAE, observe_rows
 from uncollapse.progress import progress_bar, spinner
 
 # A bound may exceed what it bounds by this share, which is what rounding in float64 leaves.
@@ -148,8 +148,8 @@ def certify(
         verbose: show progress bars where there is a terminal.
 
     Raises:
-        InputError: if the data do not suit the model, the family's natural parameters do not fill R^t or the latents are
-            discrete, for which the theorems are not stated, or scores overflow.
+        InputError: if the data do not suit the model, the family's natural parameters do not fill R^t, the latents are discrete,
+            or the data are sequences, for which the theorems are not stated, or scores overflow.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(50, 3))
@@ -172,6 +172,11 @@ def certify(
     if not vae.prior.has_density:
         raise InputError(
             "certificates expect latents with a density, for which the theorems are stated, got a prior over discrete ones: use "
+            "diagnose, which measures without theorems."
+        )
+    if isinstance(vae, SequenceVAE):
+        raise InputError(
+            "certificates expect rows whose columns are independent given z, for which the theorems are stated, got sequences: use "
             "diagnose, which measures without theorems."
         )
     rows = observe_rows(vae.family, raw)

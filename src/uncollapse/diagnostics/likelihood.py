@@ -65,5 +65,4 @@ def importance_log_weights(
 ) -> Float[Tensor, "draws batch"]:
     """log p(x, z) - log q(z|x) at the draws of z that the noise decides, in nats; more draws where components are enumerated."""
     z, log_ratio = model.propose(x, noise)
-    log_weights: Tensor = model.likelihood(z).log_prob(x) + log_ratio
-    return log_weights
+    return model.log_likelihood(x, z) + log_ratio

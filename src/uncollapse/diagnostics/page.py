@@ -173,8 +173,11 @@ def _samples(reports: Sequence[Report]) -> list[str]:
     return [_pictures(report.gallery, report.gallery.samples, report.name) for report in reports]
 
 
-def _pictures(gallery: Gallery, rows: np.ndarray, caption: str) -> str:
-    """Rows as images where they are images, and as profiles over the features elsewhere."""
+def _pictures(gallery: Gallery, rows: np.ndarray | list[str], caption: str) -> str:
+    """Rows as images where they are images, documents as a list, and all else as profiles over the features."""
+    if isinstance(rows, list):
+        return _texts(rows, caption)
+    assert isinstance(gallery.originals, np.ndarray)
     low, high = float(gallery.originals.min()), float(gallery.originals.max())
     if gallery.image_shape is None:
         return _profiles(rows, (low, high), caption)
@@ -190,6 +193,13 @@ def _pictures(gallery: Gallery, rows: np.ndarray, caption: str) -> str:
     encoded = base64.b64encode(buffer.getvalue()).decode()
     name = escape(caption)
     return f'<figure class="strip"><figcaption>{name}</figcaption><img alt="{name}" src="data:image/png;base64,{encoded}"></figure>'
+
+
+def _texts(documents: Sequence[str], caption: str) -> str:
+    from markupsafe import escape
+
+    items = "".join(f"<li>{escape(document)}</li>" for document in documents)
+    return f'<figure class="texts"><figcaption>{escape(caption)}</figcaption><ol>{items}</ol></figure>'
 
 
 def _profiles(rows: np.ndarray, limits: tuple[float, float], caption: str) -> str:
@@ -253,7 +263,11 @@ SECTIONS: tuple[Section, ...] = (
         "the two leading principal components.",
         _latent_scatter,
     ),
-    ("Reconstructions", "Data, and the means of p(x|z) at their posterior means.", _reconstructions),
-    ("Samples", "Means of p(x|z) at z drawn from the prior, the same z for every model with as many units.", _samples),
+    (
+        "Reconstructions",
+        "Data, and the means of p(x|z) at their posterior means; of documents, the most probable symbols one after the other.",
+        _reconstructions,
+    ),
+    ("Samples", "The same at z drawn from the prior, the same z for every model with as many units.", _samples),
     ("Training", "Means over each epoch.", _training_curves),
 )

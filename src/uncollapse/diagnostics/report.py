@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,12 @@ from uncollapse.diagnostics.collapse import (
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_text
+from uncollapse.diagnostics.summary import Findings, Fitted, FittedToSequences, as_fitted, summary_text
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
-from uncollapse.models import VAE, component_kl, observe_rows, to_device
+from uncollapse.models import VAE, SequenceVAE, component_kl, observe_rows, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import spinner
 
@@ -72,15 +73,16 @@ class Gallery:
     """Data beside what the model makes of them.
 
     Attributes:
-        originals: shape (n, d).
-        reconstructions: means of p(x|z) at the posterior means of the originals, the same shape.
-        samples: means of p(x|z) at z drawn from the prior, the same shape.
+        originals: shape (n, d), or a list of n documents.
+        reconstructions: means of p(x|z) at the posterior means of the originals, the same shape; of documents, the most probable
+            symbols one after the other.
+        samples: the same at z drawn from the prior.
         image_shape: (height, width) where a row is an image.
     """
 
-    originals: np.ndarray
-    reconstructions: np.ndarray
-    samples: np.ndarray
+    originals: np.ndarray | list[str]
+    reconstructions: np.ndarray | list[str]
+    samples: np.ndarray | list[str]
     image_shape: tuple[int, int] | None
 
 
@@ -198,7 +200,7 @@ def diagnose(
             history=model.history_,
             points=_in_two_dimensions(posteriors.means[points]),
             labels=None if classes is None else classes[points],
-            gallery=_gallery(vae, raw[pictures], posteriors.means[pictures], image_shape),
+            gallery=_gallery(model, raw[pictures], posteriors.means[pictures], image_shape),
         )
 
 
@@ -232,7 +234,7 @@ def _estimate(
         "information_cap_nats": Estimate(cap, math.nan),
         # An enumerated KL is that of z and y together.
         "aggregate_kl_nats": None if enumerated or information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
-        "fisher_divergence": relative_fisher_divergence(model, rows) if model.prior.has_density else None,
+        "fisher_divergence": relative_fisher_divergence(model, rows[shuffled]) if model.prior.has_density else None,
         "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
         "information_floor_nats": None if floor is None else Estimate(floor, math.nan),
@@ -328,8 +330,18 @@ def _in_two_dimensions(means: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _gallery(model: VAE, originals: np.ndarray, means: np.ndarray, image_shape: tuple[int, int] | None) -> Gallery:
+def _gallery(fitted: Fitted, originals: np.ndarray, means: np.ndarray, image_shape: tuple[int, int] | None) -> Gallery:
+    model = fitted.model_
     with seeded(0):
         z = model.prior().sample((len(originals),))
+    if isinstance(model, SequenceVAE):
+        return _gallery_of_documents(cast(FittedToSequences, fitted), originals, [means, z.cpu().numpy()])
     reconstructions, samples = (model.likelihood(code).mean.cpu().numpy() for code in (to_device(model, means), z))
     return Gallery(originals, reconstructions, samples, image_shape)
+
+
+def _gallery_of_documents(fitted: FittedToSequences, rows: np.ndarray, codes: Sequence[np.ndarray]) -> Gallery:
+    found = [fitted.vocabulary_.decode(rows), *map(fitted.inverse_transform, codes)]
+    texts = [[each if isinstance(each, str) else " ".join(map(str, each)) for each in documents] for documents in found]
+    originals, reconstructions, samples = texts
+    return Gallery(originals, reconstructions, samples, image_shape=None)

@@ -15,7 +15,8 @@ import pandas as pd
 from uncollapse.diagnostics.collapse import Estimate
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
-from uncollapse.models import VAE
+from uncollapse.models import VAE, SequenceVAE
+from uncollapse.vocabulary import Vocabulary
 
 
 class Fitted(Protocol):
@@ -26,6 +27,16 @@ class Fitted(Protocol):
 
     def check_rows(self, X: Any) -> np.ndarray:
         """Rows as float32, or an `InputError`."""
+
+
+class FittedToSequences(Fitted, Protocol):
+    """A fitted estimator of sequences."""
+
+    model_: SequenceVAE
+    vocabulary_: Vocabulary
+
+    def inverse_transform(self, Z: Any) -> list[Any]:
+        """The documents that z stands for."""
 
 
 def as_fitted(model: Any) -> Fitted:

@@ -3,6 +3,7 @@
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.loading import load
 from uncollapse.estimators.mixture import MixtureVAE
+from uncollapse.estimators.sequence import SequenceVAE
 from uncollapse.estimators.vae import VAE
 
-__all__ = ["VAE", "Estimator", "MixtureVAE", "load"]
+__all__ = ["VAE", "Estimator", "MixtureVAE", "SequenceVAE", "load"]

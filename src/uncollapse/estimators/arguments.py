@@ -36,6 +36,10 @@ Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integ
 PriorName = Annotated[
     Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
 ]
+SequencePosteriorName = Annotated[Literal["lstm"], Field(description="'lstm'")]
+LevelName = Annotated[Literal["word", "character", "token"], Field(description="'word' or 'character'")]
+Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
+WarmupEpochs = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]
 Epochs = Annotated[
     Annotated[int, NotBool, Field(ge=0, lt=2**31)] | Literal["auto"], Field(description="an integer >= 0, or 'auto'")

@@ -24,13 +24,12 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import elbo
+from uncollapse.objectives import Objective, elbo
 from uncollapse.parameters import check_parameters
 from uncollapse.progress import spinner
-from uncollapse.runs import Settings, write_run
+from uncollapse.runs import SavedVocabulary, Settings, write_run
 
 ROWS_AT_ONCE = 1000
-HISTORY_COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
 
 class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -48,6 +47,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     """
 
     kinds: ClassVar[dict[str, type[Estimator]]] = {}  # by name, those that can be saved
+    history_columns: ClassVar[tuple[str, ...]] = ("epoch", "loss", "reconstruction", "kl", "seconds")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,20 +73,23 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
-        parameters["device"] = resolve_device(parameters["device"])
         with spinner("preparing", parameters["verbose"]):
             rows = self._read_training_rows(X, get_family(parameters["family"]), parameters.get("n_components", 2))
-            random_state = parameters["random_state"]
-            seed = random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
-            check_memory(lambda: self.build(parameters, rows.shape[1]), parameters)
-            with seeded(derived_seed(seed, "initialisation")):
-                model = self.build(parameters, rows.shape[1])
+            seed = choose_seed(parameters["random_state"])
+            model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
             self._train(model, rows, parameters, seed)
         return self
+
+    def _new_model(self, parameters: dict[str, Any], size: int, seed: int) -> Any:
+        """An untrained model, of the kind that `build` makes."""
+        parameters["device"] = resolve_device(parameters["device"])
+        check_memory(lambda: self.build(parameters, size), parameters)
+        with seeded(derived_seed(seed, "initialisation")):
+            return self.build(parameters, size)
 
     def _read_training_rows(self, X: Any, family: Family, at_least: int) -> np.ndarray:
         with one_sentence():
@@ -105,21 +108,19 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             )
         return rows
 
-    def _train(self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int) -> None:
+    def _train(self, model: models.VAE, data: Any, parameters: dict[str, Any], seed: int) -> None:
         history: list[tuple[float, ...]] = []
         try:
-            self._learn(model, rows, parameters, seed, history)
+            self._learn(model, data, parameters, seed, history)
         finally:  # what has been learned is kept, whatever ended the training
             self.seed_ = seed
             self.parameters_ = parameters
             self.model_ = model.eval().requires_grad_(False)
-            self.history_ = pd.DataFrame(history, columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
+            self.history_ = pd.DataFrame(history, columns=list(self.history_columns)).astype({"epoch": int})
 
-    def _learn(
-        self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
-    ) -> None:
-        """Train the model in place, and write down its history."""
-        self._minimise(model, rows, parameters, parameters["max_epochs"], seed, history)
+    def _learn(self, model: models.VAE, data: Any, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]) -> None:
+        """Train the model in place, and write down its history. The data are what `fit` has made of them: rows."""
+        self._minimise(model, data, parameters, parameters["max_epochs"], seed, history)
 
     def _minimise(
         self,
@@ -129,13 +130,15 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         n_epochs: int,
         seed: int,
         history: list[tuple[float, ...]],
+        objective: Objective = elbo,
+        **of_sequences: torch.Tensor | None,
     ) -> None:
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
         train(
             model,
-            elbo,
+            objective,
             torch.as_tensor(rows),
             max_epochs=n_epochs,
             batch_size=parameters["batch_size"],
@@ -145,6 +148,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
             device=parameters["device"],
             verbose=parameters["verbose"],
+            **of_sequences,
         )
 
     def transform(self, X: Any) -> np.ndarray:
@@ -154,25 +158,28 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         return self._in_batches(self.check_rows(X), lambda x: self.model_.posterior(x).mean)
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
+    def inverse_transform(self, Z: Any) -> Any:
         """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no mean, the most probable codes.
 
         Raises:
             InputError: if Z is not of shape (n, latent_dim) or not finite.
         """
+        return self._in_batches(self._check_codes(Z), lambda z: self.model_.likelihood(z).mean)
+
+    def _check_codes(self, Z: Any) -> np.ndarray:
         check_is_fitted(self)
         with one_sentence():
             given = check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z")
         codes = finite_floats(given, "Z")
         if codes.shape[1] != self._n_features_out:
             raise InputError(f"Z expects {self._n_features_out} columns, one for each latent unit, got {codes.shape[1]}.")
-        return self._in_batches(codes, lambda z: self.model_.likelihood(z).mean)
+        return codes
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Any:
         """`inverse_transform` at the posterior means of X, shape (n, n_features), float32."""
         return self.inverse_transform(self.transform(X))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draws of x from the model, shape (n_samples, n_features), float32.
 
         Args:
@@ -223,22 +230,22 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             raise InputError(
                 f"saving expects one of {', '.join(self.kinds)}, got {type(self).__name__}: save its model_ with torch."
             )
-        family = get_family(self.parameters_["family"])
+        family = get_family(self.parameters_["family"]) if "family" in self.parameters_ else self.model_.family
         if type(family) is not FAMILIES.get(family.name):
             raise InputError(
                 f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could not be loaded again."
             )
         random_state = self.parameters_["random_state"]
+        parameters = {**self.parameters_, "random_state": random_state if isinstance(random_state, int) else None}
+        if "family" in parameters:
+            parameters["family"] = family.spec
         names = getattr(self, "feature_names_in_", None)
         settings = Settings(
             estimator=type(self).__name__,
-            parameters={
-                **self.parameters_,
-                "family": family.spec,
-                "random_state": random_state if isinstance(random_state, int) else None,
-            },
-            n_features=self.n_features_in_,
+            parameters=parameters,
+            n_features=self._size,
             feature_names=None if names is None else names.tolist(),
+            vocabulary=self._saved_vocabulary,
             seed=self.seed_,
             constants=self.inverse_lipschitz_,
         )
@@ -250,6 +257,22 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """The constants in force, one for each map; None for an ordinary decoder."""
         check_is_fitted(self, "model_")
         return self.model_.decoder.constants or None
+
+    @property
+    def _size(self) -> int:
+        """What `build` was told beside the parameters."""
+        return int(self.n_features_in_)
+
+    @property
+    def _saved_vocabulary(self) -> SavedVocabulary | None:
+        """What a run must know of the symbols of sequences."""
+        return None
+
+    def _restore(self, settings: Settings) -> None:
+        """Take over from a saved run what is neither a parameter nor the model."""
+        self.n_features_in_ = settings.n_features
+        if settings.feature_names is not None:
+            self.feature_names_in_ = np.array(settings.feature_names, dtype=object)
 
     @property
     def _n_features_out(self) -> int:
@@ -277,3 +300,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def choose_seed(random_state: Any) -> int:
+    """The seed that a seed, a RandomState or None stands for."""
+    return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))

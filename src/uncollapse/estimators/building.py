@@ -13,7 +13,8 @@ import torch
 from uncollapse import models
 from uncollapse.diagnostics.information import inverse_lipschitz_for
 from uncollapse.errors import InputError
-from uncollapse.families import Family, Gaussian, get_family
+from uncollapse.families import Categorical, Family, Gaussian, get_family
+from uncollapse.latent import Encoder
 from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.noise import seeded
@@ -80,6 +81,24 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
         POTENTIALS[parameters["potential"]],
         parameters["between"],
     )
+
+
+def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Decoder:
+    """The decoder of [z; h] that the parameters of a sequential VAE ask for.
+
+    Raises:
+        InputError: if there are more latent units than natural parameters.
+    """
+    latent_dim, natural_dim = parameters["latent_dim"], family.natural_dim(1)
+    constants = _constants({**parameters, "min_information": None, "lipschitz": None, "between": ()}, family, natural_dim)
+    if constants is None:
+        return MLPDecoder(latent_dim + parameters["hidden_dim"], natural_dim, ())
+    if latent_dim > natural_dim:
+        raise InputError(
+            f"an injective decoder expects fewer latent units than symbols, got latent_dim={latent_dim} with {natural_dim + 1}: "
+            f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+        )
+    return InverseLipschitzDecoder(latent_dim, natural_dim, parameters["hidden"], constants, context_dim=parameters["hidden_dim"])
 
 
 def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) -> float | tuple[float, ...] | None:
@@ -155,7 +174,7 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
     except RuntimeError as error:  # more than can be counted
         raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
-    if parameters["lipschitz"] is not None:  # the products of all directions of a ridge sum, and their gradients
+    if parameters.get("lipschitz") is not None:  # the products of all directions of a ridge sum, and their gradients
         needed += 2 * 4 * sum(parameters["hidden"]) ** 2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -173,7 +192,9 @@ def adapt(model: models.VAE, rows: np.ndarray) -> None:
     # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its dimensions.
     family.adapt(rows, 1 / (1 + constant**2 * min(1.0, model.latent_dim / natural_dim)))
     mean, deviation = _moments(family.features, rows)
-    model.posterior.encoder.adapt(mean, deviation or 1.0)
+    encoder = model.posterior.encoder
+    assert isinstance(encoder, Encoder)
+    encoder.adapt(mean, deviation or 1.0)
     some = _some_rows(rows, natural_dim)
     model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
     start = family.unlink(family.natural(_mean(family.sufficient, rows)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from uncollapse.errors import InputError
-from uncollapse.estimators.base import HISTORY_COLUMNS, Estimator
+from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
 from uncollapse.models import VAE
 from uncollapse.noise import seeded
@@ -39,10 +38,11 @@ def load(folder: str | Path) -> Estimator:
     parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
     estimator = kind(**parameters)
     estimator.parameters_, estimator.seed_ = parameters, settings.seed
-    estimator.history_ = read_history(folder, HISTORY_COLUMNS)
-    estimator.n_features_in_ = settings.n_features
-    if settings.feature_names is not None:
-        estimator.feature_names_in_ = np.array(settings.feature_names, dtype=object)
+    estimator.history_ = read_history(folder, kind.history_columns)
+    try:
+        estimator._restore(settings)
+    except InputError as error:
+        raise damaged(folder, str(error)) from None
     estimator.model_ = model.to(resolve_device(parameters["device"])).eval().requires_grad_(False)
     return estimator
 

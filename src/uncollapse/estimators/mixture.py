@@ -196,7 +196,8 @@ class MixtureVAE(Estimator):
             InputError: if `n_samples` is not positive, or there is no such component.
         """
         if component is None:
-            return super().sample(n_samples, random_state)
+            drawn: np.ndarray = super().sample(n_samples, random_state)
+            return drawn
         n_components = self._model.prior.n_components
         if not isinstance(component, int | np.integer) or isinstance(component, bool) or not 0 <= component < n_components:
             raise InputError(f"component expects an integer from 0 to {n_components - 1}, got {component!r}.")
@@ -219,19 +220,19 @@ class MixtureVAE(Estimator):
         return self.model_
 
     def _learn(
-        self, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
+        self, model: models.VAE, data: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
     ) -> None:
         assert isinstance(model, models.MixtureVAE)
         n_warmup = _warmup_epochs(parameters)
         if n_warmup:
             plain = model.without_components()
             try:
-                self._minimise(plain, rows, parameters, n_warmup, derived_seed(seed, "warm-up"), history)
+                self._minimise(plain, data, parameters, n_warmup, derived_seed(seed, "warm-up"), history)
             finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
                 model.to(next(plain.parameters()).device)
             with spinner("looking for clusters", parameters["verbose"]):
-                _start_components(model, plain, rows, seed)
-        self._minimise(model, rows, parameters, parameters["max_epochs"] - n_warmup, seed, history)
+                _start_components(model, plain, data, seed)
+        self._minimise(model, data, parameters, parameters["max_epochs"] - n_warmup, seed, history)
 
 
 def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:

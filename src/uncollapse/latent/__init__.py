@@ -9,9 +9,10 @@ from uncollapse.latent.components import (
     SeparatedComponents,
     UnitComponents,
 )
+from uncollapse.latent.encoders import Encoder
 from uncollapse.latent.enumerated import ComponentPosterior, WithoutComponents
 from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
-from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, Posterior, RealNVP, draw
+from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, LSTMPosterior, Posterior, RealNVP, draw
 from uncollapse.latent.priors import Prior, StandardNormal
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "CategoricalLayer",
     "ComponentPosterior",
     "DiagonalGaussian",
+    "Encoder",
     "FamilyPosterior",
     "FullComponents",
     "GaussianMixture",
+    "LSTMPosterior",
     "Layer",
     "LearnedComponents",
     "NormalLayer",

@@ -1,4 +1,4 @@
-"""What looks at the data: the perceptrons of approximate posteriors, and Gaussians from what they say."""
+"""What looks at the data: the networks of approximate posteriors, and Gaussians from what they say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
+from torch.nn.utils.rnn import pack_padded_sequence
 
 # The smallest standard deviation of a unit: far below what any sensible constant needs, far above float32's underflow.
 MIN_SCALE = 1e-6
@@ -48,6 +49,33 @@ class Encoder(nn.Module):
         """Centre features at `mean` and measure them in units of `deviation`."""
         self.shift.copy_(mean)
         self.unit.fill_(deviation)
+
+
+class SequenceEncoder(nn.Module):
+    """An LSTM that reads sequences, and a linear map of its last state.
+
+    Args:
+        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
+        out_dim: dimension of the output.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of the LSTM.
+        n_layers: of the LSTM.
+    """
+
+    def __init__(self, n_symbols: int, out_dim: int, embedding_dim: int, hidden_dim: int, n_layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_symbols, embedding_dim)
+        self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
+        self.head = nn.Linear(hidden_dim, out_dim)
+
+    def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch out"]:
+        """What is read off the state after the last symbol of each row."""
+        lengths = (x >= 0).sum(1)
+        symbols = x[:, : int(lengths.max())].clamp(min=0).long()
+        packed = pack_padded_sequence(self.embedding(symbols), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, (state, _) = self.lstm(packed)
+        out: Tensor = self.head(state[-1])
+        return out
 
 
 def gaussian(raw: Float[Tensor, "*batch two_l"]) -> Independent[Normal]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from uncollapse.families import Family
-from uncollapse.latent.encoders import Encoder, Features, gaussian, shifted
+from uncollapse.latent.encoders import Encoder, Features, SequenceEncoder, gaussian, shifted
 from uncollapse.latent.flows import Couplings, Pushforward
 
 
@@ -22,7 +22,7 @@ class Posterior(nn.Module, ABC):
         encoder: what looks at the data.
     """
 
-    encoder: Encoder
+    encoder: Encoder | SequenceEncoder
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
@@ -100,6 +100,26 @@ class RealNVP(Posterior):
         raw, context = self.encoder(x).split(self.sizes, dim=-1)
         flow: Pushforward = self.couplings(gaussian(raw), context)
         return flow
+
+
+class LSTMPosterior(Posterior):
+    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the last state of an LSTM that reads it.
+
+    Args:
+        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
+        latent_dim: dimension of z.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of the LSTM.
+        n_layers: of the LSTM.
+    """
+
+    def __init__(self, n_symbols: int, latent_dim: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1) -> None:
+        super().__init__()
+        self.encoder = SequenceEncoder(n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers)
+
+    def forward(self, x: Float[Tensor, "batch length"]) -> Independent[Normal]:
+        """q(z|x)."""
+        return gaussian(self.encoder(x))
 
 
 def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:

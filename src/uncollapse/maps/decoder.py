@@ -27,6 +27,10 @@ class InverseLipschitzDecoder(Decoder):
     With `between` there are more maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B). Constants compose:
     |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| where there are upper constants.
 
+    With a context h, such as the history of a sequence, f1 maps [z; h] (W21 example 2, K23 definition 4.3), and the lower constants
+    hold in z for every h. As z comes first, they hold even where [z; h] has more coordinates than there are natural parameters, and
+    B cuts off the last: the first coordinates of f1 are strongly monotone in z, as a principal block of a matrix >= L I is >= L I.
+
     Args:
         latent_dim: l.
         natural_dim: t >= l, the number of natural parameters.
@@ -36,6 +40,7 @@ class InverseLipschitzDecoder(Decoder):
         lipschitz: U for every map, or one for each; infinity for none.
         potential: the kind of convex function that the maps are gradients of.
         between: dimensions of maps between the first and the last, none below the one before.
+        context_dim: dimension of h; 0 for none.
 
     Raises:
         InputError: if dimensions decrease, a constant cannot be used, or the number of constants is not the number of maps.
@@ -55,6 +60,7 @@ class InverseLipschitzDecoder(Decoder):
         lipschitz: float | Sequence[float] = math.inf,
         potential: type[Potential] = ICNN,
         between: Sequence[int] = (),
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         if latent_dim > natural_dim:
@@ -65,27 +71,25 @@ class InverseLipschitzDecoder(Decoder):
         dims = (latent_dim, *between, natural_dim)
         if list(dims) != sorted(dims):
             raise InputError(f"maps of an injective decoder expect dimensions that do not decrease, got {dims}.")
-        if not between and latent_dim == natural_dim:
+        self.latent_dim = latent_dim
+        self.context_dim = context_dim
+        dims = (latent_dim + context_dim, *between, natural_dim)
+        if not between and dims[0] == natural_dim:
             dims = (natural_dim,)
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
-        self.paddings = nn.ModuleList(ZeroPadding(below, above) for below, above in pairwise(dims[:-1]))
-        before_last = dims[-2] if len(dims) > 1 else natural_dim
-        self.embedding = (ZeroPadding if latent_dim == natural_dim else embedding)(before_last, natural_dim)
+        self.paddings = nn.ModuleList(ZeroPadding(min(below, above), above) for below, above in pairwise(dims[:-1]))
+        before_last = min(dims[-2], natural_dim) if len(dims) > 1 else natural_dim
+        self.embedding = (embedding if latent_dim + context_dim < natural_dim else ZeroPadding)(before_last, natural_dim)
         self.maps = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
         )
         for map_, below in zip(self._chain[1:], dims, strict=False):
-            map_.convex.reset_parameters(below)  # once more, as their inputs have fewer dimensions than they
+            map_.convex.reset_parameters(min(below, map_.dim))  # once more, as their inputs have fewer dimensions than they
 
     @property
     def _chain(self) -> list[BrenierMap]:
         return cast(list[BrenierMap], list(self.maps))
-
-    @property
-    def latent_dim(self) -> int:
-        """l."""
-        return self._chain[0].dim
 
     @property
     def constants(self) -> tuple[float, ...]:
@@ -113,8 +117,8 @@ class InverseLipschitzDecoder(Decoder):
 
     @property
     def information_constant(self) -> float | None:
-        """The total constant where the proof of the information floor covers the stack: for one map or two."""
-        return self.constant if len(self.maps) <= 2 else None
+        """The total constant where the proof of the information floor covers the stack: for one map or two, without context."""
+        return self.constant if len(self.maps) <= 2 and not self.context_dim else None
 
     @property
     def is_one_map(self) -> bool:
@@ -141,18 +145,20 @@ class InverseLipschitzDecoder(Decoder):
     def _through(self, value: Tensor, start: int, stop: int) -> Tensor:
         embeddings = ([None] if len(self.maps) > 1 else []) + [*self.paddings, self.embedding]
         for map_, embedding in list(zip(self.maps, embeddings, strict=True))[start:stop]:
-            value = map_(value, embedding)
+            value = map_(value if embedding is None else value[..., : embedding.in_dim], embedding)
         return value
 
     def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
         """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the decoder's range.
 
         Raises:
-            InputError: if some constant is 0.
+            InputError: if some constant is 0, or there is a context, some of which may have been cut off.
 
         Warns:
             ConvergenceWarning: if some rows did not converge.
         """
+        if self.context_dim:
+            raise InputError("inverse expects a decoder of z alone, got one with a context: invert its maps.")
         value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
         for map_ in reversed(self._chain[:-1]):
             value = map_.inverse(value[..., : map_.dim], tol, max_iter)
@@ -183,7 +189,7 @@ class InverseLipschitzDecoder(Decoder):
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         """Shift the output so that the decoder maps the origin to eta."""
-        origin = torch.zeros(self.latent_dim).to(eta)
+        origin = torch.zeros(self.latent_dim + self.context_dim).to(eta)
         self._chain[-1].convex.linear.add_(eta - self(origin))
 
 

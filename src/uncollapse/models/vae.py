@@ -97,7 +97,14 @@ class VAE(nn.Module):
             noise: standard normal draws that decide z; one for each example from the global generator if not given.
         """
         latents = self.infer(x, noise)
-        return Terms(self.likelihood(latents.z).log_prob(x), latents)
+        return Terms(self.log_likelihood(x, latents.z), latents)
+
+    def log_likelihood(
+        self, x: Float[Tensor, "batch data"], z: Float[Tensor, "*samples batch latent"]
+    ) -> Float[Tensor, "*samples batch"]:
+        """log p(x|z) of each row, in nats."""
+        log_px_z: Tensor = self.likelihood(z).log_prob(x)
+        return log_px_z
 
     def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
         """What the posterior says of x, without the decoder. The arguments are those of `forward`."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -75,8 +76,11 @@ class RateTarget:
 
 @torch.no_grad()
 def empirical_constant(decoder: InverseLipschitzDecoder, z: Float[Tensor, "*batch latent"]) -> float:
-    """The least |f1(z) - f1(z')| / |z - z'| over pairs of a batch: the constant of f1 as far as the batch can see."""
-    z = z.detach().reshape(-1, z.shape[-1])
+    """The least |f1(z) - f1(z')| / |z - z'| over pairs of a batch: the constant of f1 as far as the batch can see.
+
+    Where there is a context, it is 0.
+    """
+    z = F.pad(z.detach().reshape(-1, z.shape[-1]), (0, decoder.context_dim))
     image = decoder.first(z)
     distances = torch.pdist(z)
     apart = distances > 0

@@ -6,9 +6,9 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -19,11 +19,12 @@ from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective
+from uncollapse.objectives import Objective, elbo
 from uncollapse.progress import progress_bar
 from uncollapse.training.annealing import AfterStep
 
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
+POOLED_BATCHES = 50  # batches whose rows are sorted by length together
 
 
 def train(
@@ -37,6 +38,8 @@ def train(
     seed: int,
     history: list[tuple[float, ...]],
     after_step: AfterStep | None = None,
+    lengths: Tensor | None = None,
+    validation: Tensor | None = None,
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -51,9 +54,12 @@ def train(
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
-            of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first.
+            of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first; and, with
+            `validation`, the negative bound on those rows.
         after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
             have moved.
+        lengths: of the rows, where they are sequences: batches are of rows of similar length, so that filling up costs little.
+        validation: rows by whose bound the best epoch is found. The model ends as it was after that epoch.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -62,8 +68,9 @@ def train(
             a finite loss, and the history ends there.
         KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
     """
-    loader = row_loader(data, batch_size, seed)
-    training = Training(model, objective, learning_rate, seed, history, max_epochs * len(loader), after_step)
+    loader = row_loader(data, batch_size, seed, lengths)
+    held_out = None if validation is None else torch.split(validation, batch_size)
+    training = Training(model, objective, learning_rate, seed, history, max_epochs * len(loader), after_step, held_out)
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupted,
@@ -82,8 +89,17 @@ def train(
         )
         trainer.fit(training, loader)
     model.to(trainer.strategy.root_device)  # Lightning has taken it off
+    training.restore_best()
     if interrupted():
         raise KeyboardInterrupt
+
+
+class _Snapshot(NamedTuple):
+    """A model at one moment."""
+
+    loss: float
+    state: dict[str, Tensor]
+    constants: tuple[float, ...]
 
 
 class Training(pl.LightningModule):
@@ -98,6 +114,7 @@ class Training(pl.LightningModule):
         history: list[tuple[float, ...]],
         n_steps: int,
         after_step: AfterStep | None,
+        held_out: Sequence[Tensor] | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -107,11 +124,12 @@ class Training(pl.LightningModule):
         self.history = history
         self.n_steps = n_steps
         self.after_step = after_step
+        self.held_out = held_out
+        self.best = _Snapshot(math.inf, {}, ())
         self.epochs_before = len(history)
         self.start = time.perf_counter() - (history[-1][-1] if history else 0.0)
         self.good_epochs = 0
-        self.good_state: dict[str, Tensor] = {}
-        self.good_constants: tuple[float, ...] = ()
+        self.good = _Snapshot(math.nan, {}, ())
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
@@ -148,7 +166,25 @@ class Training(pl.LightningModule):
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
         means = (self.sums / self.steps).tolist()
-        self.history.append((self.epoch, *means, time.perf_counter() - self.start))
+        row = (self.epoch, *means, time.perf_counter() - self.start)
+        self.history.append(row if self.held_out is None else (*row, self._validate(self.held_out)))
+
+    @torch.no_grad()
+    def _validate(self, batches: Sequence[Tensor]) -> float:
+        """The negative bound on rows that training does not see, at the same draws each time; the best epoch is remembered."""
+        self.model.eval()
+        with seeded(derived_seed(self.seed, "validation")):
+            losses = [elbo(self.model, self.model.family.observe(batch.to(self.device)), 0).value * len(batch) for batch in batches]
+        self.model.train()
+        loss = float(torch.stack(losses).sum()) / sum(map(len, batches))
+        if loss < self.best.loss:
+            self.best = self._snapshot(loss)
+        return loss
+
+    def restore_best(self) -> None:
+        """Take the model back to the best epoch, if one was looked for."""
+        if self.best.state:
+            self._restore(self.best)
 
     def on_train_end(self) -> None:
         # The parameters that the last step left have not been tried yet.
@@ -160,14 +196,20 @@ class Training(pl.LightningModule):
     def _keep_state(self) -> None:
         """Remember the state at the start of an epoch, which has just given a finite loss."""
         self.good_epochs = self.current_epoch
-        self.good_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.good_constants = self.model.decoder.constants
+        self.good = self._snapshot(math.nan)
+
+    def _snapshot(self, loss: float) -> _Snapshot:
+        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return _Snapshot(loss, state, self.model.decoder.constants)
+
+    def _restore(self, snapshot: _Snapshot) -> None:
+        self.model.load_state_dict(snapshot.state)
+        self.model.decoder.set_constants(snapshot.constants)
 
     def _fail(self, what: str) -> None:
         del self.history[self.epochs_before + self.good_epochs :]
-        if self.good_state:
-            self.model.load_state_dict(self.good_state)
-            self.model.decoder.set_constants(self.good_constants)
+        if self.good.state:
+            self._restore(self.good)
         raise NonFiniteLossError(
             f"{what}. The model is in its state after {self.epochs_before + self.good_epochs} whole epochs. "
             f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
@@ -215,22 +257,40 @@ class Rows(Dataset[Tensor]):
 
 
 class EpochBatches(BatchSampler):
-    """Batches of indices in an order that depends on the seed and the epoch alone."""
+    """Batches of indices in an order that depends on the seed and the epoch alone.
+
+    Where rows have lengths, a batch holds rows of similar length: the rows of many batches are sorted, and cut into batches, which
+    come in random order.
+    """
 
     sampler: DistributedSampler[int]
+    lengths: Tensor | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.sampler.set_epoch(epoch)
 
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.lengths is None:
+            yield from super().__iter__()
+            return
+        order = torch.tensor(list(self.sampler))
+        pools = torch.split(order, POOLED_BATCHES * self.batch_size)
+        by_length = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
+        batches = [batch for pool in by_length for batch in torch.split(pool, self.batch_size)]
+        chance = torch.Generator().manual_seed(derived_seed(self.sampler.seed, "batches", self.sampler.epoch))
+        yield from (batches[index].tolist() for index in torch.randperm(len(batches), generator=chance))
 
-def row_loader(data: Tensor, batch_size: int, seed: int) -> DataLoader[Tensor]:
-    """Batches of rows in random order."""
+
+def row_loader(data: Tensor, batch_size: int, seed: int, lengths: Tensor | None = None) -> DataLoader[Tensor]:
+    """Batches of rows in random order, of similar length where there are lengths."""
     rows, seed = Rows(data), derived_seed(seed, "order")
     order: DistributedSampler[int] = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)
     # A generator of its own keeps the loader from drawing on the global one, which belongs to the model.
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(rows, sampler=EpochBatches(order, batch_size, drop_last=False), batch_size=None, generator=generator)
+    batches = EpochBatches(order, batch_size, drop_last=False)
+    batches.lengths = lengths
+    return DataLoader(rows, sampler=batches, batch_size=None, generator=generator)
 
 
 @contextmanager

@@ -1,0 +1,331 @@
+"""The sequential VAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from uncollapse import models
+from uncollapse.errors import InputError
+from uncollapse.estimators.arguments import (
+    Constants,
+    Device,
+    Dropout,
+    Flag,
+    LevelName,
+    Nats,
+    RandomState,
+    SequencePosteriorName,
+    WarmupEpochs,
+    Widths,
+)
+from uncollapse.estimators.base import Estimator, choose_seed
+from uncollapse.estimators.building import sequence_decoder
+from uncollapse.families import Categorical
+from uncollapse.inputs import check_count, check_positive
+from uncollapse.interrupts import deferred_interrupt
+from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.noise import derived_seed, seeded
+from uncollapse.objectives import WeightedElbo
+from uncollapse.parameters import Count, PositiveFloat, check_parameters
+from uncollapse.progress import spinner
+from uncollapse.runs import SavedVocabulary, Settings
+from uncollapse.vocabulary import Document, Vocabulary, read_documents
+
+HELD_OUT_SHARE = 0.1
+# What is added to the counts that log-odds begin at, as some symbols may have been held out.
+UNSEEN_COUNT = 0.5
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Documents as rows of numbers, for training and to find the best epoch by."""
+
+    vocabulary: Vocabulary
+    train: np.ndarray
+    validation: np.ndarray
+
+
+class SequenceVAE(Estimator):
+    """A VAE of sequences, such as sentences: one z for each, from which and from the symbols before it every symbol follows.
+
+    An LSTM turns the symbols before into h. With `inverse_lipschitz` a number, that is all that it sees, and Brenier maps turn
+    [z; h] into the log-odds of the next symbol, and move them at least that much when z moves, whatever h is: IL-LIDSVAE (K23
+    definition 4.3), and LIDSVAE (W21 example 2) at 0. With None a linear map does, and the LSTM sees z beside every symbol: the
+    sequential VAE (Bowman et al. 2016), which can do without z.
+
+    Args:
+        latent_dim: number of latent units.
+        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2); or None. "auto" is 0.5; with `annealing` 5.
+            `target_kl` sets it itself.
+        annealing: see `uc.VAE`.
+        target_kl: see `uc.VAE`.
+        level: of strings: a symbol is a "word" between white space, or a "character". Arrays of tokens are taken as they are.
+        min_count: rarer symbols are one symbol, the unknown one.
+        max_vocabulary: symbols that are known at most, the most frequent ones.
+        max_length: symbols of a document at most.
+        posterior: "lstm": a Gaussian, by the last state of an LSTM that reads the document.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of the LSTMs.
+        n_layers: of the LSTMs.
+        hidden: widths of the layers of each map.
+        word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
+        beta: weight of the KL in the loss (Higgins et al. 2017).
+        kl_warmup_epochs: epochs in which that weight rises from 0 (Bowman et al. 2016).
+        max_epochs: passes over the data. The best of them is kept, by the bound on documents that training does not see.
+        batch_size: documents in a step.
+        learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
+        random_state: see `uc.VAE`.
+        device: see `uc.VAE`.
+        verbose: see `uc.VAE`.
+
+    Attributes:
+        model_: the trained `uncollapse.models.SequenceVAE`.
+        vocabulary_: the symbols, a `uncollapse.vocabulary.Vocabulary`.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, seconds, and the
+            negative bound on documents that training does not see (`validation`).
+        seed_: the seed that was used.
+        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+
+    >>> import uncollapse as uc
+    >>> documents = ["the cat sat", "the dog sat", "a dog ran", "a cat ran"] * 20
+    >>> vae = uc.SequenceVAE(latent_dim=2, hidden=(32,), hidden_dim=16, max_epochs=2, random_state=0).fit(documents)
+    >>> vae.transform(["the dog sat"]).shape
+    (1, 2)
+    """
+
+    history_columns: ClassVar[tuple[str, ...]] = (*Estimator.history_columns, "validation")
+
+    def __init__(
+        self,
+        latent_dim: Count = 32,
+        inverse_lipschitz: Constants = "auto",
+        annealing: Flag = False,
+        target_kl: Nats = None,
+        level: LevelName = "word",
+        min_count: Count = 2,
+        max_vocabulary: Count = 20_000,
+        max_length: Count = 200,
+        posterior: SequencePosteriorName = "lstm",
+        embedding_dim: Count = 128,
+        hidden_dim: Count = 256,
+        n_layers: Count = 1,
+        hidden: Widths = (256, 256),
+        word_dropout: Dropout = 0.0,
+        beta: PositiveFloat = 1.0,
+        kl_warmup_epochs: WarmupEpochs = 0,
+        max_epochs: Count = 20,
+        batch_size: Count = 32,
+        learning_rate: PositiveFloat = 1e-3,
+        random_state: RandomState = None,
+        device: Device = "auto",
+        verbose: Flag = True,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.inverse_lipschitz = inverse_lipschitz
+        self.annealing = annealing
+        self.target_kl = target_kl
+        self.level = level
+        self.min_count = min_count
+        self.max_vocabulary = max_vocabulary
+        self.max_length = max_length
+        self.posterior = posterior
+        self.embedding_dim = embedding_dim
+        self.hidden_dim = hidden_dim
+        self.n_layers = n_layers
+        self.hidden = hidden
+        self.word_dropout = word_dropout
+        self.beta = beta
+        self.kl_warmup_epochs = kl_warmup_epochs
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    @staticmethod
+    def build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:
+        """An untrained model of sequences of `n_features` symbols, the unknown one and the end among them.
+
+        Raises:
+            InputError: if the parameters do not suit each other or the number of symbols.
+        """
+        sizes = {name: parameters[name] for name in ("embedding_dim", "hidden_dim", "n_layers")}
+        family, latent_dim = Categorical(n_features), parameters["latent_dim"]
+        decoder = sequence_decoder(parameters, family)
+        seen = 0 if decoder.constants else latent_dim
+        posterior = LSTMPosterior(n_features, latent_dim, **sizes)
+        history = models.History(n_features, **sizes, latent_dim=seen)
+        return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
+
+    def fit(self, X: Any, y: Any = None, validation: Any = None) -> Self:
+        """Train on documents.
+
+        Args:
+            X: strings, or sequences of whole numbers >= 0, at least two.
+            y: ignored.
+            validation: documents by whose bound the best epoch is found; a tenth of X, held out from training, if not given.
+
+        Raises:
+            InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.
+            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
+            KeyboardInterrupt: after Ctrl-C; the estimator then holds what it has learned so far.
+        """
+        del y
+        parameters = check_parameters(type(self), self.get_params(deep=False))
+        with spinner("preparing", parameters["verbose"]):
+            seed = choose_seed(parameters["random_state"])
+            rows = _read(X, validation, parameters, seed)
+            model = self._new_model(parameters, len(rows.vocabulary), seed)
+            model.decoder.start_at(_log_odds(rows))
+        with deferred_interrupt():  # what belongs to one fit is taken over as one
+            self.vocabulary_ = rows.vocabulary
+            self._train(model, rows, parameters, seed)
+        return self
+
+    def _learn(
+        self, model: models.VAE, data: _Rows, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
+    ) -> None:
+        steps_per_epoch = math.ceil(len(data.train) / parameters["batch_size"])
+        self._minimise(
+            model,
+            data.train,
+            parameters,
+            parameters["max_epochs"],
+            seed,
+            history,
+            objective=WeightedElbo(parameters["beta"], parameters["kl_warmup_epochs"] * steps_per_epoch),
+            lengths=torch.as_tensor((data.train >= 0).sum(1)),
+            validation=torch.as_tensor(data.validation),
+        )
+
+    def check_rows(self, X: Any) -> np.ndarray:
+        """Documents as rows of the numbers of their symbols, shape (n, max_length + 1), float32.
+
+        Raises:
+            InputError: if a document is empty, too long, or holds nothing that is known.
+        """
+        check_is_fitted(self)
+        return _encode(X, self.vocabulary_, self.parameters_["max_length"])
+
+    def inverse_transform(self, Z: Any) -> list[Any]:
+        """The most probable symbol after symbol, given z: n documents.
+
+        Raises:
+            InputError: if Z is not of shape (n, latent_dim) or not finite.
+        """
+        codes = self._check_codes(Z)
+        return self._generate(codes, greedy=True)
+
+    def reconstruct(self, X: Any) -> list[Any]:
+        """`inverse_transform` at the posterior means of X: n documents."""
+        return self.inverse_transform(self.transform(X))
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, temperature: float = 1.0, greedy: bool = False) -> list[Any]:
+        """Documents from the model, of z from the prior.
+
+        Args:
+            n_samples: how many.
+            random_state: a seed or a RandomState; None draws anew at each call.
+            temperature: 1 draws symbols from the model; less goes to the more probable ones.
+            greedy: take the most probable symbol each time, so that only z is left to chance.
+
+        Raises:
+            InputError: if `n_samples` or `temperature` is not positive.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        check_positive("temperature", temperature)
+        with seeded(check_random_state(random_state).randint(2**31)):
+            codes = self.model_.prior().sample((n_samples,)).cpu().numpy()
+            return self._generate(codes, temperature=temperature, greedy=greedy)
+
+    def interpolate(self, a: Document, b: Document, n_steps: int = 5) -> list[Any]:
+        """Documents on the way from one to another: `inverse_transform` along the line between their posterior means.
+
+        Args:
+            a: where the way begins.
+            b: where it ends.
+            n_steps: documents, those at both ends among them; at least 2.
+
+        Raises:
+            InputError: if a document cannot be used, or `n_steps` is below 2.
+        """
+        check_count("n_steps", n_steps, at_least=2)
+        start, end = self.transform([a, b])
+        share = np.linspace(0, 1, n_steps, dtype=np.float32)[:, None]
+        return self.inverse_transform((1 - share) * start + share * end)
+
+    def perplexity(self, X: Any, n_importance: int = 64) -> float:
+        """exp(-log p(X) / number of symbols), the ends of the documents among them.
+
+        Args:
+            X: documents.
+            n_importance: draws of z for each, as for `score_samples`.
+        """
+        n_symbols = (self.check_rows(X) >= 0).sum()
+        return float(np.exp(-self.score_samples(X, n_importance).sum(dtype=np.float64) / n_symbols))
+
+    def _generate(self, codes: np.ndarray, temperature: float = 1.0, greedy: bool = False) -> list[Any]:
+        model, max_length = self.model_, self.parameters_["max_length"]
+        assert isinstance(model, models.SequenceVAE)
+        rows = self._in_batches(codes, lambda z: model.generate(z, max_length, temperature, greedy))
+        return self.vocabulary_.decode(rows)
+
+    @property
+    def _size(self) -> int:
+        return len(self.vocabulary_)
+
+    @property
+    def _saved_vocabulary(self) -> SavedVocabulary:
+        return SavedVocabulary(level=self.vocabulary_.level, known=list(self.vocabulary_.known))
+
+    def _restore(self, settings: Settings) -> None:
+        saved = settings.vocabulary
+        if saved is None or len(set(saved.known)) != len(saved.known) or len(saved.known) + 2 != settings.n_features:
+            raise InputError("its vocabulary is missing, or not the one that the model was trained with")
+        self.vocabulary_ = Vocabulary(saved.level, tuple(saved.known))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.string = False, True
+        return tags
+
+
+def _read(X: Any, validation: Any, parameters: dict[str, Any], seed: int) -> _Rows:
+    """Documents for training and to find the best epoch by. The level of tokens is taken down in the parameters."""
+    documents, are_tokens = read_documents(X)
+    if len(documents) < 2:
+        raise InputError(f"training expects at least 2 documents, got {len(documents)}: give more data.")
+    parameters["level"] = "token" if are_tokens else parameters["level"]
+    vocabulary = Vocabulary.of(documents, parameters["level"], parameters["min_count"], parameters["max_vocabulary"])
+    rows = vocabulary.encode(documents, parameters["max_length"])
+    if validation is not None:
+        return _Rows(vocabulary, rows, _encode(validation, vocabulary, parameters["max_length"]))
+    order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
+    n_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
+    return _Rows(vocabulary, rows[order[n_held_out:]], rows[order[:n_held_out]])
+
+
+def _encode(X: Any, vocabulary: Vocabulary, max_length: int) -> np.ndarray:
+    documents, are_tokens = read_documents(X)
+    if documents and are_tokens != (vocabulary.level == "token"):
+        expected, got = ("arrays of tokens", "strings") if vocabulary.level == "token" else ("strings", "arrays of tokens")
+        raise InputError(f"X expects {expected}, as in training, got {got}: give documents of the same kind.")
+    if not documents:
+        raise InputError("X expects at least one document, got none.")
+    return vocabulary.encode(documents, max_length)
+
+
+def _log_odds(rows: _Rows) -> torch.Tensor:
+    """The natural parameters of the shares that the symbols have in training."""
+    counts = np.bincount(rows.train[rows.train >= 0].astype(np.int64), minlength=len(rows.vocabulary)) + UNSEEN_COUNT
+    return torch.as_tensor(np.log(counts[:-1] / counts[-1]), dtype=torch.float32)

@@ -1,0 +1,181 @@
+"""Sequential VAEs: the symbols of a sequence follow from one z and from those before (W21 example 2, K23 definition 4.3)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from uncollapse.errors import InputError
+from uncollapse.families import Categorical
+from uncollapse.latent import LSTMPosterior, Prior
+from uncollapse.maps import Decoder
+from uncollapse.models.vae import VAE
+from uncollapse.vocabulary import PAD
+
+State = tuple[Tensor, Tensor]
+
+
+class History(nn.Module):
+    """h(x_<i) for every i, by an LSTM that reads the symbols before.
+
+    Args:
+        n_symbols: V, of the vocabulary. The symbol V stands before the first.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of h.
+        n_layers: of the LSTM.
+        latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain sequential VAE; 0 where it does not.
+    """
+
+    def __init__(
+        self, n_symbols: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1, latent_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.start = n_symbols
+        self.latent_dim = latent_dim
+        self.embedding = nn.Embedding(n_symbols + 1, embedding_dim)
+        self.lstm = nn.LSTM(embedding_dim + latent_dim, hidden_dim, n_layers, batch_first=True)
+
+    @property
+    def sees_latent(self) -> bool:
+        """Whether h depends on z."""
+        return self.latent_dim > 0
+
+    def forward(
+        self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch latent"], state: State | None = None
+    ) -> tuple[Float[Tensor, "batch length hidden"], State]:
+        """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now."""
+        inputs = self.embedding(before)
+        if self.sees_latent:
+            inputs = torch.cat([inputs, z.unsqueeze(1).expand(-1, before.shape[1], -1)], -1)
+        found: tuple[Tensor, State] = self.lstm(inputs, state)
+        return found
+
+
+class SequenceVAE(VAE):
+    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]).
+
+    A row of data holds the numbers of a sequence's symbols, then the end, V - 1, then -1 up to its width. z comes first into the
+    decoder, so that an inverse Lipschitz constant holds in z for every history (`InverseLipschitzDecoder`). K23 theorem A.7 and the
+    information floor do not carry over to sequences, of which only some coordinates are z, and nothing here claims them.
+
+    Args:
+        prior: of z.
+        posterior: maps rows to q(z|x).
+        history: maps the symbols before to h.
+        decoder: maps [z; h] to V - 1 natural parameters.
+        family: a categorical of V symbols.
+        word_dropout: the share of symbols before that the history sees as unknown, V - 2, in training, so that it cannot do without
+            z (Bowman et al. 2016).
+    """
+
+    history: History
+    family: Categorical
+
+    def __init__(
+        self,
+        prior: Prior,
+        posterior: LSTMPosterior,
+        history: History,
+        decoder: Decoder,
+        family: Categorical,
+        word_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(prior, posterior, decoder, family)
+        self.history = history
+        self.word_dropout = word_dropout
+
+    @property
+    def end(self) -> int:
+        """The symbol that ends a sequence."""
+        return self.family.n_categories - 1
+
+    @property
+    def unknown(self) -> int:
+        """The symbol of what is not in the vocabulary."""
+        return self.family.n_categories - 2
+
+    def likelihood(self, z: Float[Tensor, "*batch latent"]) -> Distribution:
+        """None: whole sequences are too many for a distribution over them."""
+        return self._only_given_history(z)
+
+    def natural(self, z: Float[Tensor, "*batch latent"]) -> Tensor:
+        """None: there are natural parameters for each history only."""
+        return self._only_given_history(z)
+
+    def _only_given_history(self, z: Tensor) -> NoReturn:
+        raise InputError("p(x|z) of a sequence follows from its symbols one by one: use log_likelihood, or generate.")
+
+    def log_likelihood(
+        self, x: Float[Tensor, "batch length"], z: Float[Tensor, "*samples batch latent"]
+    ) -> Float[Tensor, "*samples batch"]:
+        """log p(x|z) of each row, in nats."""
+        sentences = _Sentences(x, self.history.start)
+        before = self._with_gaps(sentences.before) if self.training and self.word_dropout else sentences.before
+        draws = z.reshape(-1, *z.shape[-2:])
+        shared = None if self.history.sees_latent else self.history(before, draws[0])[0][sentences.there]
+        each = [self._score(sentences, before, draw, shared) for draw in draws]
+        return torch.stack(each).reshape(z.shape[:-1])
+
+    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
+        if context is None:
+            context = self.history(before, z)[0][sentences.there]
+        eta = self.family.link(self.decoder(torch.cat([z[sentences.owner], context], -1)))
+        log_p = self.family(eta).log_prob(sentences.symbols.unsqueeze(-1))
+        return z.new_zeros(len(z)).index_add(0, sentences.owner, log_p)
+
+    def _with_gaps(self, before: Tensor) -> Tensor:
+        """Symbols, some of them unknown; that there is none before the first stays known."""
+        gaps = torch.rand(before.shape, device=before.device) < self.word_dropout
+        return torch.where(gaps & (before != self.history.start), self.unknown, before)
+
+    @torch.no_grad()
+    def generate(
+        self, z: Float[Tensor, "batch latent"], max_length: int, temperature: float = 1.0, greedy: bool = False
+    ) -> Float[Tensor, "batch length"]:
+        """Sequences given z, symbol by symbol, as rows of width max_length + 1.
+
+        Args:
+            z: a latent for each.
+            max_length: symbols after which a sequence that has not ended is cut off.
+            temperature: natural parameters are divided by it: 1 draws from the model, less goes to the more probable symbols.
+            greedy: take the most probable symbol each time.
+        """
+        rows = z.new_full((len(z), max_length + 1), PAD)
+        symbols = torch.full((len(z), 1), self.history.start, device=z.device)
+        state, going = None, torch.ones(len(z), dtype=torch.bool, device=z.device)
+        for place in range(max_length + 1):
+            context, state = self.history(symbols, z, state)
+            eta = self.family.link(self.decoder(torch.cat([z, context[:, 0]], -1)))
+            p = self.family(eta / temperature)
+            symbols = (p.mean if greedy else p.sample()).long()
+            if place == max_length:
+                symbols.fill_(self.end)
+            rows[going, place] = symbols[going, 0].to(rows)
+            going = going & (symbols[:, 0] != self.end)
+            if not going.any():
+                break
+        return rows
+
+
+class _Sentences:
+    """Rows taken apart: what came before each symbol, and the symbols that are there.
+
+    Attributes:
+        before: shape (batch, length), as long as the longest sequence of the batch.
+        there: where there are symbols, the same shape.
+        owner: of each symbol, the row it is from.
+        symbols: one after the other.
+    """
+
+    def __init__(self, x: Tensor, start: int) -> None:
+        length = int((x >= 0).sum(1).max())
+        x = x[:, :length]
+        self.there = x >= 0
+        self.owner = self.there.nonzero()[:, 0]
+        self.symbols = x[self.there]
+        first = torch.full((len(x), 1), start, device=x.device)
+        self.before = torch.cat([first, x[:, :-1].clamp(min=0).long()], 1)

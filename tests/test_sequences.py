@@ -1,0 +1,460 @@
+"""Sequential VAEs: probabilities that sum to one, a constant for every history, and documents in and out."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import uncollapse as uc
+from uncollapse.diagnostics.fisher import relative_fisher_divergence
+from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.errors import InputError
+from uncollapse.families import Categorical
+from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.maps import InverseLipschitzDecoder, MLPDecoder
+from uncollapse.models import History, SequenceVAE
+from uncollapse.objectives import WeightedElbo, elbo
+from uncollapse.training.engine import row_loader
+from uncollapse.vocabulary import PAD, Vocabulary
+
+LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
+SIZES = {"embedding_dim": 3, "hidden_dim": HIDDEN, "n_layers": 2}
+
+
+def sequence_model(plain=False, constant=0.5, word_dropout=0.0, n_symbols=V):
+    torch.manual_seed(0)
+    decoder = MLPDecoder(LATENT + HIDDEN, n_symbols - 1, ()) if plain else None
+    decoder = decoder or InverseLipschitzDecoder(LATENT, n_symbols - 1, (8, 8), constant, context_dim=HIDDEN)
+    history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
+    posterior = LSTMPosterior(n_symbols, LATENT, **SIZES)
+    model = SequenceVAE(StandardNormal(LATENT), posterior, history, decoder, Categorical(n_symbols), word_dropout)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.7 if plain else 0.4)
+    return model.double().eval().requires_grad_(False)
+
+
+def as_rows(*sequences, width=6):
+    rows = np.full((len(sequences), width), PAD, np.float64)
+    for row, sequence in zip(rows, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return torch.as_tensor(rows)
+
+
+ROWS = as_rows([0, 1, 1, 3], [1, 3], [2, 0, 1, 0, 3], [0, 0, 3])
+
+
+def codes(n, *shape):
+    return torch.randn(*shape, n, LATENT, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+
+# The likelihood.
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_probabilities_of_all_sequences_sum_to_one(plain):
+    """Those that end within three symbols, and those that go on after two."""
+    model, z = sequence_model(plain), codes(1)
+    ended = [[*middle, 3] for n in range(3) for middle in itertools.product(range(3), repeat=n)]
+    rows = as_rows(*ended)
+    total = model.log_likelihood(rows, z.expand(len(rows), -1)).exp().sum()
+    going_on = [list(middle) for middle in itertools.product(range(3), repeat=3)]
+    rest = model.log_likelihood(as_rows(*going_on), z.expand(len(going_on), -1)).exp().sum()
+    assert float(total + rest) == pytest.approx(1, abs=1e-12)
+    assert 0.01 < float(total) < 0.99
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_likelihood_is_that_of_one_symbol_after_the_other(plain):
+    model, z = sequence_model(plain), codes(len(ROWS))
+    found = model.log_likelihood(ROWS, z)
+    for row, code, value in zip(ROWS, z, found, strict=True):
+        total, before, state = 0.0, V, None
+        for symbol in row[row >= 0].long():
+            context, state = model.history(torch.tensor([[before]]), code[None], state)
+            logits = torch.cat([model.decoder(torch.cat([code, context[0, 0]])), torch.zeros(1)])
+            total += float(logits.log_softmax(0)[symbol])
+            before = int(symbol)
+        assert float(value) == pytest.approx(total, abs=1e-12)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihood(plain):
+    model, z = sequence_model(plain), codes(len(ROWS), 3)
+    whole = model.log_likelihood(ROWS, z)
+    assert whole.shape == (3, len(ROWS))
+    for index in range(len(ROWS)):
+        alone = torch.nn.functional.pad(ROWS[index : index + 1], (0, 9), value=PAD)
+        for draw in range(3):
+            assert torch.allclose(model.log_likelihood(alone, z[draw, index : index + 1]), whole[draw, index], atol=1e-12)
+
+
+def test_the_history_sees_z_only_in_the_plain_model():
+    before, (first, second) = torch.tensor([[V, 0, 1]]), codes(2)
+    for plain in (False, True):
+        history = sequence_model(plain).history
+        same = torch.equal(history(before, first[None])[0], history(before, second[None])[0])
+        assert same is not plain
+
+
+def test_a_whole_sequence_has_no_distribution():
+    with pytest.raises(InputError, match="use log_likelihood, or generate"):
+        sequence_model().likelihood(codes(1))
+
+
+# Injectivity.
+
+
+def test_v_logits_would_not_be_injective_and_v_minus_1_parameters_are():
+    """A constant added to all V logits changes no probability; of V - 1 log-odds every change does."""
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.0], dtype=torch.double)
+    assert torch.allclose((logits + 1.7).softmax(0), logits.softmax(0), atol=1e-15)
+    family, eta = Categorical(V), logits[:-1]
+    moved = family.expectation(eta + 1.7)
+    assert (moved - family.expectation(eta)).abs().max() > 0.05
+    assert torch.allclose(family.natural(moved), eta + 1.7, atol=1e-6)
+
+
+SHAPES = {"padded": (2, 3, 12), "one map": (2, 3, 5), "cut": (2, 9, 5), "cut to z": (3, 20, 3)}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("constants", [(0.5, 0.5), (1.5, 0.3)])
+def test_the_constant_holds_in_z_for_every_history(shape, constants):
+    """Sought against by gradient descent on the ratio, from pairs near and far."""
+    latent_dim, context_dim, natural_dim = SHAPES[shape]
+    torch.manual_seed(0)
+    given = constants[:1] if shape == "one map" else constants
+    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (8, 8), given, context_dim=context_dim).double()
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    assert decoder.constant == pytest.approx(math.prod(given))
+    assert decoder.information_constant is None
+    h = torch.randn(64, context_dim, dtype=torch.double)
+    z = torch.randn(64, latent_dim, dtype=torch.double)
+    w = z + torch.randn_like(z) * torch.logspace(-4, 1, 64, dtype=torch.double)[:, None]
+    points = [each.requires_grad_() for each in (z, w, h)]
+    optimizer = torch.optim.Adam(points, lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        moved = decoder(torch.cat([z, h], 1)) - decoder(torch.cat([w, h], 1))
+        ratio = moved.norm(dim=1) / (z - w).norm(dim=1)
+        ratio.sum().backward()
+        optimizer.step()
+        assert (ratio >= decoder.constant * (1 - 1e-6)).all()
+
+
+def test_without_potentials_a_decoder_pads_and_cuts():
+    for context_dim, natural_dim in ((1, 5), (6, 4)):
+        decoder = InverseLipschitzDecoder(2, natural_dim, (4,), (2.0, 3.0), context_dim=context_dim)
+        for parameter in decoder.parameters():
+            nn.init.zeros_(parameter)
+        u = torch.arange(1.0, 3 + context_dim)
+        origin = decoder(torch.zeros_like(u))
+        expected = torch.nn.functional.pad(6 * u, (0, max(0, natural_dim - len(u))))[:natural_dim]
+        assert torch.allclose(decoder(u) - origin, expected, atol=1e-5)
+
+
+def test_a_decoder_with_context_has_no_inverse_and_needs_room_for_z():
+    with pytest.raises(InputError, match="inverse expects a decoder of z alone"):
+        InverseLipschitzDecoder(2, 5, (4,), 1.0, context_dim=3).inverse(torch.zeros(5))
+    with pytest.raises(InputError, match="latent_dim <= natural dimension"):
+        InverseLipschitzDecoder(6, 5, (4,), 1.0, context_dim=3)
+
+
+# Posteriors, objectives, estimates.
+
+
+def test_a_posterior_sees_the_whole_row_and_nothing_after_it():
+    model = sequence_model()
+    q = model.posterior(ROWS)
+    for index in range(len(ROWS)):
+        alone = model.posterior(torch.nn.functional.pad(ROWS[index : index + 1], (0, 4), value=PAD))
+        assert torch.allclose(alone.mean, q.mean[index], atol=1e-12)
+        assert torch.allclose(alone.stddev, q.stddev[index], atol=1e-12)
+    changed = ROWS.clone()
+    changed[:, 0] = 1 - changed[:, 0].clamp(max=1)
+    assert (model.posterior(changed).mean - q.mean).abs().min() > 1e-4
+
+
+def test_words_are_dropped_in_training_only_and_never_the_start():
+    model = sequence_model(word_dropout=0.4)
+    before = torch.cat([torch.full((2000, 1), V), torch.zeros(2000, 5, dtype=torch.long)], 1)
+    torch.manual_seed(0)
+    seen = model._with_gaps(before)
+    assert (seen[:, 0] == V).all()
+    share = (seen[:, 1:] == model.unknown).double().mean()
+    assert float(share) == pytest.approx(0.4, abs=0.02)
+    z = codes(len(ROWS))
+    kept = sequence_model().log_likelihood(ROWS, z)
+    assert torch.equal(model.log_likelihood(ROWS, z), kept)
+    assert not torch.equal(model.train().log_likelihood(ROWS, z), kept)
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 0.1), (10, 0.2), (99, 0.2)])
+def test_the_weight_of_the_kl_rises_to_beta(step, weight):
+    model = sequence_model()
+    torch.manual_seed(0)
+    loss, terms = WeightedElbo(beta=0.2, warmup_steps=10)(model, ROWS, step)
+    expected = (weight * terms.latents.kl - terms.log_px_z).mean()
+    assert float(loss) == pytest.approx(float(expected), abs=1e-12)
+    torch.manual_seed(0)
+    assert float(elbo(model, ROWS, 0).value) == pytest.approx(float(-terms.elbo.mean()), abs=1e-12)
+
+
+def test_importance_weighting_is_exact_where_z_does_not_matter():
+    model = sequence_model(plain=True)
+    with torch.no_grad():
+        model.decoder.net[0].weight[:, :LATENT] = 0
+        model.history.lstm.weight_ih_l0[:, -LATENT:] = 0
+        model.posterior.encoder.head.weight.zero_()
+        model.posterior.encoder.head.bias.copy_(torch.tensor([0.0] * LATENT + [math.log(math.expm1(1 - 1e-6))] * LATENT))
+    exact = model.log_likelihood(ROWS, codes(len(ROWS)))
+    found = importance_log_likelihood(model, ROWS.numpy(), n_samples=7)
+    assert np.allclose(found, exact.detach(), atol=1e-5)
+
+
+def test_the_fisher_divergence_is_that_of_finite_differences():
+    model, step = sequence_model(), 1e-5
+    found = relative_fisher_divergence(model, ROWS.numpy(), n_samples=8)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        draws = model.prior().sample((2,))
+        squares = []
+        for z in draws:
+            score = torch.zeros(len(ROWS), LATENT, dtype=torch.double)
+            for unit in range(LATENT):
+                moved = [z + sign * step * torch.eye(LATENT, dtype=torch.double)[unit] for sign in (1, -1)]
+                up, down = (model.log_likelihood(ROWS, each.expand(len(ROWS), -1)) for each in moved)
+                score[:, unit] = (up - down) / (2 * step)
+            squares.append(score.square().sum(1).mean())
+    assert found.value == pytest.approx(float(torch.stack(squares).mean()), rel=1e-6)
+
+
+# Generation.
+
+
+def test_greedy_generation_takes_the_most_probable_symbol_each_time():
+    model, z = sequence_model(), codes(5)
+    rows = model.generate(z, max_length=6, greedy=True)
+    for row, code in zip(rows, z, strict=True):
+        before, state = V, None
+        for place, symbol in enumerate(row[row >= 0].long().tolist()):
+            context, state = model.history(torch.tensor([[before]]), code[None], state)
+            logits = torch.cat([model.decoder(torch.cat([code, context[0, 0]])), torch.zeros(1)])
+            assert symbol == (int(logits.argmax()) if place < 6 else model.end)
+            before = symbol
+        assert before == model.end
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_generated_symbols_follow_the_model(temperature):
+    model, z = sequence_model(), codes(1).expand(20_000, -1)
+    torch.manual_seed(0)
+    first = model.generate(z, max_length=3, temperature=temperature)[:, 0].long()
+    context, _ = model.history(torch.tensor([[V]]), z[:1])
+    logits = torch.cat([model.decoder(torch.cat([z[0], context[0, 0]])), torch.zeros(1)]) / temperature
+    expected = logits.softmax(0).detach().numpy()
+    found = np.bincount(first.numpy(), minlength=V) / 20_000
+    assert np.allclose(found, expected, atol=4 * np.sqrt(expected * (1 - expected) / 20_000).max())
+
+
+def test_what_does_not_end_is_cut_off_with_an_end():
+    model = sequence_model()
+    with torch.no_grad():
+        model.decoder.start_at(torch.full((V - 1,), 50.0, dtype=torch.double))
+    rows = model.generate(codes(4), max_length=3)
+    assert rows.shape == (4, 4)
+    assert (rows[:, :3] < V - 1).all()
+    assert (rows[:, 3] == V - 1).all()
+
+
+# Batches of similar length.
+
+
+def test_every_row_is_met_once_an_epoch_in_batches_of_similar_length():
+    lengths = torch.as_tensor(np.random.default_rng(0).integers(1, 60, size=1003))
+    loader = row_loader(torch.arange(1003.0)[:, None], 10, seed=3, lengths=lengths)
+    epochs = []
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)
+        batches = [batch[:, 0].long() for batch in loader]
+        assert len(batches) == len(loader) == 101
+        assert sorted(torch.cat(batches).tolist()) == list(range(1003))
+        filled = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+        assert filled < 1.1 * int(lengths.sum())
+        epochs.append(torch.cat(batches))
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])
+    first = [int(lengths[batch].max()) for batch in batches]
+    assert first != sorted(first)
+
+
+# Vocabularies.
+
+
+def test_symbols_are_numbered_by_frequency_then_name():
+    vocabulary = Vocabulary.of(["b b b a c", "c a d d"], "word", 2, 10)
+    assert vocabulary.known == ("b", "a", "c", "d")
+    assert (vocabulary.unknown, vocabulary.end, len(vocabulary)) == (4, 5, 6)
+    assert Vocabulary.of(["b b b a c", "c a d d"], "word", 2, 2).known == ("b", "a")
+    rows = vocabulary.encode(["d x", "a"], max_length=3)
+    assert rows.tolist() == [[3, 4, 5, PAD], [1, 5, PAD, PAD]]
+    assert vocabulary.decode(rows) == ["d <unk>", "a"]
+
+
+def test_characters_and_tokens():
+    characters = Vocabulary.of(["abba", "a b"], "character", 1, 10)
+    assert characters.known == ("a", "b", " ")
+    assert characters.decode(characters.encode(["b a", "abz"], 5)) == ["b a", "ab\ufffd"]
+    tokens = Vocabulary.of([np.array([7, 7, 0]), [0, 7, 12]], "token", 1, 10)
+    assert tokens.known == (7, 0, 12)
+    assert [document.tolist() for document in tokens.decode(tokens.encode([[12, 5], [0]], 2))] == [[12, -1], [0]]
+
+
+# The estimator.
+
+DOCUMENTS = [
+    f"{who} {what} {where}" for who in ("ann", "bob", "eve") for what in ("ran", "sat") for where in ("here", "there now")
+] * 12
+QUICK = {
+    "latent_dim": 2,
+    "hidden": (16,),
+    "hidden_dim": 12,
+    "embedding_dim": 8,
+    "max_length": 8,
+    "max_epochs": 4,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return uc.SequenceVAE(**QUICK, batch_size=8, learning_rate=5e-3, verbose=False).fit(DOCUMENTS)
+
+
+def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
+    history = fitted.history_
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 1
+    worse = uc.SequenceVAE(**{**QUICK, "max_epochs": 30}, batch_size=8, learning_rate=0.3, verbose=False).fit(DOCUMENTS)
+    best = worse.history_["validation"].idxmin()
+    assert best < 29
+    assert worse.history_["validation"].iloc[best] < worse.history_["validation"].iloc[-1]
+    again = uc.load(worse.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(DOCUMENTS[:20]), worse.score_samples(DOCUMENTS[:20]))
+    for name, value in worse.model_.state_dict().items():
+        assert torch.equal(again.model_.state_dict()[name], value), name
+
+
+def test_the_kept_epoch_is_the_one_with_the_best_bound_on_what_was_held_out():
+    extra = [f"{who} ran here" for who in ("ann", "bob")] * 5
+    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 12}, batch_size=8, learning_rate=0.2, verbose=False)
+    vae.fit(DOCUMENTS, validation=extra)
+    best = float(vae.history_["validation"].min())
+    bounds = []
+    rows = torch.as_tensor(vae.check_rows(extra))
+    for seed in range(200):
+        torch.manual_seed(seed)
+        bounds.append(float(elbo(vae.model_, rows, 0).value))
+    assert np.mean(bounds) == pytest.approx(best, abs=4 * np.std(bounds) + 0.02)
+
+
+def test_documents_in_and_documents_out(fitted):
+    Z = fitted.transform(DOCUMENTS[:3])
+    assert Z.shape == (3, 2)
+    assert fitted.reconstruct(DOCUMENTS[:3]) == fitted.inverse_transform(Z)
+    way = fitted.interpolate(DOCUMENTS[0], DOCUMENTS[5], n_steps=4)
+    assert [way[0], way[-1]] == fitted.reconstruct([DOCUMENTS[0], DOCUMENTS[5]])
+    assert len(way) == 4
+    drawn = fitted.sample(50, random_state=0)
+    assert drawn == fitted.sample(50, random_state=0) != fitted.sample(50, random_state=1)
+    words = {word for document in drawn for word in document.split()}
+    assert words <= {*fitted.vocabulary_.known, "<unk>"}
+    assert len(set(fitted.sample(50, random_state=0, greedy=True))) < len(set(drawn))
+
+
+def test_perplexity_is_per_symbol_ends_included(fitted):
+    scores = fitted.score_samples(DOCUMENTS[:4])
+    n_symbols = sum(len(document.split()) + 1 for document in DOCUMENTS[:4])
+    assert fitted.perplexity(DOCUMENTS[:4]) == pytest.approx(math.exp(-scores.sum() / n_symbols), rel=1e-6)
+    assert fitted.score(DOCUMENTS[:4]) == pytest.approx(scores.mean(), rel=1e-6)
+
+
+def test_a_saved_model_is_the_same_model(fitted, tmp_path):
+    again = uc.load(fitted.save(tmp_path / "run"))
+    assert again.vocabulary_ == fitted.vocabulary_
+    assert np.array_equal(again.transform(DOCUMENTS[:5]), fitted.transform(DOCUMENTS[:5]))
+    assert again.sample(5, random_state=3) == fitted.sample(5, random_state=3)
+    assert again.history_.columns.tolist() == fitted.history_.columns.tolist()
+    assert again.get_params() == {**fitted.get_params(), "device": again.device}
+
+
+def test_tokens_and_characters_train_as_words_do(tmp_path):
+    tokens = [np.array([5, 6, 7]), np.array([5, 7])] * 20
+    vae = uc.SequenceVAE(**QUICK, verbose=False).fit(tokens)
+    assert vae.vocabulary_.level == "token"
+    assert all(document.dtype == np.int64 for document in vae.sample(3, random_state=0))
+    again = uc.load(vae.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(tokens[:4]), vae.score_samples(tokens[:4]))
+    characters = uc.SequenceVAE(**{**QUICK, "max_length": 20}, level="character", verbose=False).fit(DOCUMENTS)
+    assert " " in characters.vocabulary_.known
+    assert all(len(document) <= 20 for document in characters.sample(3, random_state=0))
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (["a b", ""], "document 1 is empty: expected at least one word; remove it"),
+        (["a b", "   "], "document 1 is empty"),
+        (["a b", "a b " * 5], "document 1 has 10 words, more than max_length=8: raise max_length"),
+        (["a a", "a"], r"a vocabulary expects at least 2 words that occur 2 times or more, got 1 \('a'\) of 1"),
+        (["a b"], "training expects at least 2 documents, got 1"),
+        ([], "training expects at least 2 documents, got 0"),
+        ("a b a b", "X expects a list of documents, got str"),
+        (["a b", b"a b"], "document 1 expects a string, like others, got b'a b': decode it"),
+        (["a b", 3], "document 1 expects a string, like others, got 3"),
+        ([[1, 2], [1, -2]], "document 1 expects a string, or a sequence of whole numbers >= 0"),
+        ([[1, 2], [1.5, 2]], "document 1 expects a string, or a sequence of whole numbers >= 0"),
+        (None, "X expects a list of documents, got NoneType"),
+    ],
+)
+def test_documents_that_cannot_be_used_are_refused_and_nothing_is_lost(fitted, documents, message):
+    before = fitted.transform(DOCUMENTS[:2])
+    with pytest.raises(InputError, match=message) as caught:
+        fitted.fit(documents)
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(fitted.transform(DOCUMENTS[:2]), before)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (["xyz uvw"], r"the documents hold no word that the vocabulary knows, only \('xyz', 'uvw'\)"),
+        ([[1, 2]], "X expects strings, as in training, got arrays of tokens"),
+        ([], "X expects at least one document, got none"),
+    ],
+)
+def test_documents_unlike_those_of_the_training_are_refused(fitted, documents, message):
+    with pytest.raises(InputError, match=message):
+        fitted.transform(documents)
+
+
+def test_a_report_on_documents(fitted, tmp_path):
+    report = uc.diagnose(fitted, DOCUMENTS[:40], verbose=False)
+    assert report.estimates["nll_nats"].value == pytest.approx(-fitted.score(DOCUMENTS[:40]), rel=1e-5)
+    assert report.gallery.originals[0] in DOCUMENTS
+    assert report.estimates["fisher_divergence"].value > 0
+    page = report.to_html(tmp_path / "report.html").read_text()
+    assert f"<li>{report.gallery.originals[0]}</li>" in page
+    with pytest.raises(InputError, match="got sequences: use diagnose"):
+        uc.certify(fitted, DOCUMENTS[:5])
+
+
+def test_constants_move_towards_a_wanted_kl():
+    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 25}, target_kl=1.5, batch_size=8, learning_rate=5e-3, verbose=False)
+    vae.fit(DOCUMENTS)
+    assert vae.history_["kl"].iloc[-1] == pytest.approx(1.5, abs=0.3)
+    annealed = uc.SequenceVAE(**QUICK, annealing=True, batch_size=8, verbose=False).fit(DOCUMENTS)
+    assert all(constant <= 5 for constant in annealed.inverse_lipschitz_)
