@@ -41,7 +41,7 @@ def test_python_examples_run(tmp_path, monkeypatch):
     namespace = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["Z"].shape == (1000, 4)
+    assert namespace["log_p"].shape == (1000,)
     assert (tmp_path / "report.html").is_file()
 
 

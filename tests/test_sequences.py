@@ -414,6 +414,7 @@ def test_tokens_and_characters_train_as_words_do(tmp_path):
         ([], "training expects at least 2 documents, got 0"),
         ("a b a b", "X expects a list of documents, got str"),
         (["a b", b"a b"], "document 1 expects a string, like others, got b'a b': decode it"),
+        (["a b", "a \ud800"], "document 1 holds half a character"),
         (["a b", 3], "document 1 expects a string, like others, got 3"),
         ([[1, 2], [1, -2]], "document 1 expects a string, or a sequence of whole numbers >= 0"),
         ([[1, 2], [1.5, 2]], "document 1 expects a string, or a sequence of whole numbers >= 0"),
