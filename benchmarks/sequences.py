@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sequences`: tokens per second of the injective sequential VAE against the plain one with a softmax layer."""
+"""`python -m benchmarks.sequences`: tokens per second of injective sequential VAEs against the plain one with a softmax layer."""
 
 from __future__ import annotations
 
