@@ -118,9 +118,7 @@ def read_documents(X: Any) -> tuple[list[Document], bool]:
             remedy = "decode it, as UTF-8 in all likelihood" if isinstance(document, bytes) else "give strings, or arrays of tokens"
             raise InputError(f"document {index} expects a string, like others, got {_shortened(repr(document))}: {remedy}.")
         if not document.isascii() and any("\ud800" <= character <= "\udfff" for character in document):
-            raise InputError(
-                f"document {index} holds half a character (a lone surrogate): decode its file as UTF-8."
-            )
+            raise InputError(f"document {index} holds half a character (a lone surrogate): decode its file as UTF-8.")
     return documents, False
 
 

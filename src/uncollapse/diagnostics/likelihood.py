@@ -51,7 +51,7 @@ def row_batches(
         purpose: what the noise is for, and the label of the progress bar.
         verbose: show a progress bar where there is a terminal.
     """
-    size = max(1, EVALUATIONS_AT_ONCE // n_samples)
+    size = max(1, EVALUATIONS_AT_ONCE // model.evaluations_at_once(rows, n_samples))
     noise, shape = RowNoise(rows, purpose), (n_samples, model.latent_dim)
     batches = [slice(start, start + size) for start in range(0, len(rows), size)]
     with progress_bar(purpose, len(batches), verbose) as advance:

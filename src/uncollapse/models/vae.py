@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -105,6 +106,11 @@ class VAE(nn.Module):
         """log p(x|z) of each row, in nats."""
         log_px_z: Tensor = self.likelihood(z).log_prob(x)
         return log_px_z
+
+    def evaluations_at_once(self, rows: np.ndarray, n_samples: int) -> int:
+        """How many evaluations of the decoder so many draws for each of the rows take at once, by which memory is reckoned."""
+        del rows
+        return n_samples
 
     def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
         """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
