@@ -15,6 +15,7 @@ from uncollapse.data.download import Source
 from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
 from uncollapse.data.omniglot import N_CHARACTERS, OMNIGLOT, load_omniglot
 from uncollapse.data.synthetic import pinwheel
+from uncollapse.data.synthetic_text import synthetic_text
 from uncollapse.errors import InputError
 
 SPLITS = ("train", "test")
@@ -91,6 +92,11 @@ NAMED: dict[str, NamedData] = {
         OMNIGLOT,
     ),
     "pinwheel": NamedData("5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel),
+    "synthetic-text": NamedData(
+        "16,000 + 2,000 + 2,000 sentences by a sequential VAE with 5 latents (after W21 section 4.1)",
+        synthetic_text,
+        splits=TEXT_SPLITS,
+    ),
     "yahoo": NamedData(
         "100,000 + 10,000 + 10,000 questions with answers, 20,000 words (Yang et al. 2017)",
         partial(load_corpus, YAHOO),
