@@ -14,6 +14,7 @@ from uncollapse.data.corpora import YAHOO, YELP, load_corpus
 from uncollapse.data.synthetic_text import (
     TEST_TRUTH,
     SequenceModel,
+    _Noise,
     exact_posterior,
     infer,
     read_words,
@@ -350,6 +351,14 @@ def test_an_estimate_belongs_to_its_sentence():
     together, alone = exact_posterior(sentences, 200), exact_posterior(sentences[[20, 3]], 200)
     assert together.log_likelihood_nats[[20, 3]] == pytest.approx(alone.log_likelihood_nats, abs=1e-9)
     assert together.means[[20, 3]] == pytest.approx(alone.means, abs=1e-9)
+    starts = _Noise(read_words(sentences), 5, 100).starts
+    assert len({row.tobytes() for row in starts}) == 30  # or errors would not average out over sentences
+
+
+def test_the_published_information_is_the_published_nll_less_that_given_the_latents():
+    latents, words = true_latents("test"), read_words(synthetic_text("test").X)
+    given = synthetic_model().log_likelihood(words, latents[:, None])[:, 0]
+    assert TEST_TRUTH.nll_nats - TEST_TRUTH.information_nats == pytest.approx(-given.mean(), abs=2e-4)
 
 
 def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
