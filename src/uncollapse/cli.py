@@ -35,12 +35,14 @@ app = typer.Typer(
 data_app = typer.Typer(help="Named data sets: what there is, and fetching it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DataArgument = Annotated[str, typer.Argument(help="A .npy, .npz, .csv or .parquet file, or a named data set.", show_default=False)]
+DataArgument = Annotated[
+    str, typer.Argument(help="A .npy, .npz, .csv, .parquet, .txt or .txt.gz file, or a named data set.", show_default=False)
+]
 LabelsOption = Annotated[
     str | None, typer.Option(help="Column (or array of an .npz) with labels; kept out of the data.", show_default=False)
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder that `uncollapse fit` wrote.", show_default=False)]
-SplitOption = Annotated[str, typer.Option(help="Part of a named data set: train or test.")]
+SplitOption = Annotated[str, typer.Option(help="Part of a named data set: train or test, or validation where it is text.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what is already there to be replaced.")]
 
 
@@ -146,7 +148,8 @@ def fit(
     estimator = kind(**check_parameters(kind, {**train.defaults, **given}))
     stop: BaseException | None = None
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
-        typer.echo(f"training on {data}: {train.X.shape[0]:,} rows, {train.X.shape[1]:,} features")
+        what = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
+        typer.echo(f"training on {data}: {len(train.X):,} {what}")
         try:
             estimator.fit(train.table())
         except (KeyboardInterrupt, NonFiniteLossError) as error:

@@ -1,4 +1,4 @@
-"""Arrays from files: .npy, .npz, .csv and .parquet."""
+"""Examples from files: .npy, .npz, .csv and .parquet hold numbers, .txt and .txt.gz documents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from uncollapse.data.text import read_documents
 from uncollapse.errors import InputError
 
 # Names under which an .npz commonly holds the examples and their labels.
@@ -28,7 +29,7 @@ class Data:
     """Examples, one a row.
 
     Attributes:
-        X: shape (n, d).
+        X: numbers of shape (n, d), or documents of shape (n,), as str objects.
         labels: shape (n,), or None. Never used in training.
         name: what to call the data.
         feature_names: of the columns, where they have names.
@@ -43,6 +44,11 @@ class Data:
     image_shape: tuple[int, int] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the examples are documents."""
+        return self.X.dtype == object
+
     def table(self) -> np.ndarray | pd.DataFrame:
         """The examples, with the names of their features where there are any."""
         return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
@@ -52,25 +58,31 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     """Read examples from a file. Nothing in it can be executed.
 
     Args:
-        path: .npy or .npz (arrays whose first axis counts examples), .csv or .parquet (numeric columns).
+        path: .npy or .npz (arrays whose first axis counts examples), .csv or .parquet (numeric columns), .txt or .txt.gz (one
+            document a line, UTF-8).
         labels: the column, or the array of an .npz, that holds labels instead of data.
 
     Raises:
-        InputError: if the file is missing, empty, damaged, of another format, or holds something other than numbers.
+        InputError: if the file is missing, empty, damaged, of another format, or holds something other than numbers or
+            lines of text.
     """
     path = Path(path)
-    if path.suffix not in READERS:
+    ending = ending_of(path)
+    if ending is None:
         raise InputError(f"data expect a file that ends in {', '.join(READERS)}, or the name of a data set, got {str(path)!r}.")
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path.")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes): expected a {path.suffix} file with examples.")
+        raise InputError(f"{path} is empty (0 bytes): expected a {ending} file with examples.")
     try:
-        X, y, names = READERS[path.suffix](path, labels)
+        X, y, names = READERS[ending](path, labels)
     except InputError:
         raise
     except Exception as error:  # readers of foreign formats fail in many ways
-        raise _damaged(path, error) from None
+        raise _damaged(path, ending, error) from None
+    name = path.name.removesuffix(ending)
+    if X.dtype == object:
+        return Data(X, name=name)
     if y is not None and y.shape != X.shape[:1]:
         raise InputError(
             f"{path} holds an array of shape {X.shape} with labels of shape {y.shape}: expected a label for each example."
@@ -82,7 +94,12 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     if X.dtype.kind not in "biuf":
         raise InputError(f"{path} holds values of type {X.dtype}: expected real numbers.")
     image_shape = (X.shape[1], X.shape[2]) if X.ndim == 3 else None
-    return Data(X.reshape(len(X), -1), y, path.stem, names, image_shape)
+    return Data(X.reshape(len(X), -1), y, name, names, image_shape)
+
+
+def ending_of(path: Path) -> str | None:
+    """The ending by which a file is read, such as ".txt.gz"; None where there is no such reader."""
+    return next((ending for ending in READERS if path.name.endswith(ending) and path.name != ending), None)
 
 
 def _read_npy(path: Path, labels: str | None) -> Parts:
@@ -109,11 +126,11 @@ def _read_npz(path: Path, labels: str | None) -> Parts:
     return np.asarray(archive[key]), None if label_key is None else np.asarray(archive[label_key]), None
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _damaged(path: Path, ending: str, error: Exception) -> InputError:
     if "Object arrays" in str(error):
         return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{path} cannot be read as {path.suffix} ({reason}): it may be damaged or of another format.")
+    return InputError(f"{path} cannot be read as {ending} ({reason}): it may be damaged or of another format.")
 
 
 def _read_csv(path: Path, labels: str | None) -> Parts:
@@ -172,6 +189,12 @@ def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: boo
     return frame.to_numpy(dtype=np.float64), y, list(frame.columns) if named else None
 
 
+def _read_text(path: Path, labels: str | None) -> Parts:
+    if labels is not None:
+        raise InputError(f"{path} holds documents and has no part named {labels!r}: leave the labels out.")
+    return read_documents(path), None, None
+
+
 def _some(names: list[Any]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -185,4 +208,11 @@ def _is_number(text: object) -> bool:
     return True
 
 
-READERS: dict[str, Reader] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+READERS: dict[str, Reader] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".txt": _read_text,
+    ".txt.gz": _read_text,
+}

@@ -20,14 +20,14 @@ class Source:
 
     Attributes:
         folder: its folder under $UNCOLLAPSE_DATA and in the cache.
-        url: upstream's address, to which a file name is appended.
-        md5: upstream's hash of each file.
+        url: upstream's address, to which a file name is appended; None where there is none to fetch from.
+        md5: upstream's hash of each file; None where there is no address.
         system_folders: where the packages of operating systems put the files (their bytes may differ from upstream's).
     """
 
     folder: str
-    url: str
-    md5: dict[str, str]
+    url: str | None
+    md5: dict[str, str | None]
     system_folders: tuple[str, ...] = ()
 
     def candidates(self) -> list[Path]:
@@ -48,11 +48,13 @@ class Source:
         """The file, downloaded and checked against its hash if it is not on this machine.
 
         Raises:
-            InputError: if the download fails or its hash is wrong.
+            InputError: if there is nowhere to fetch it from, the download fails or its hash is wrong.
         """
         found = self.find(name)
         if found is not None:
             return found
+        if self.url is None:
+            raise InputError(f"{name} is neither on this machine nor for download: put it into {self.place}.")
         try:
             pooch.get_logger().setLevel("WARNING")
             return Path(pooch.retrieve(self.url + name, f"md5:{self.md5[name]}", fname=name, path=self.cache, progressbar=True))
@@ -61,6 +63,11 @@ class Source:
                 f"{name} is not on this machine and could not be fetched from {self.url} ({_reason(error)}): check the "
                 f"connection, or put the file into {self.candidates()[0]}."
             ) from None
+
+    @property
+    def place(self) -> Path:
+        """Where files belong that cannot be fetched."""
+        return Path(os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}") / self.folder
 
 
 def _reason(error: Exception) -> str:

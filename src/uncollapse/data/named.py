@@ -9,45 +9,52 @@ from pathlib import Path
 
 import numpy as np
 
-from uncollapse.data.arrays import READERS, Data, read_file
+from uncollapse.data.arrays import READERS, Data, ending_of, read_file
+from uncollapse.data.corpora import YAHOO, YELP, load_corpus
 from uncollapse.data.download import Source
 from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
 from uncollapse.data.omniglot import N_CHARACTERS, OMNIGLOT, load_omniglot
 from uncollapse.data.synthetic import pinwheel
+from uncollapse.data.synthetic_text import synthetic_text
 from uncollapse.errors import InputError
 
 SPLITS = ("train", "test")
+TEXT_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class NamedData:
-    """A data set with a training and a test part.
+    """A data set in parts, of which one is for training.
 
     Attributes:
         description: what it is, in a line.
         load_split: returns the part that is asked for.
         source: where its files come from, if it has any.
+        splits: names of its parts.
     """
 
     description: str
     load_split: Callable[[str], Data]
     source: Source | None = None
+    splits: tuple[str, ...] = SPLITS
 
     def whereabouts(self) -> str:
         """Where the files are, in words."""
         if self.source is None:
             return "needs no files"
         found = {name: self.source.find(name) for name in self.source.md5}
-        missing = sum(path is None for path in found.values())
+        missing = [name for name, path in found.items() if path is None]
+        if missing and self.source.url is None:
+            return f"{len(missing)} of {len(found)} files missing, not for download: {', '.join(missing)}"
         if missing:
-            return f"{missing} of {len(found)} files to fetch"
+            return f"{len(missing)} of {len(found)} files to fetch"
         return str(next(path.parent for path in found.values() if path is not None))
 
     def fetch(self) -> list[Path]:
         """The files, downloaded where they are not on this machine.
 
         Raises:
-            InputError: if a download fails.
+            InputError: if a download fails, or a file is missing and there is nowhere to fetch it from.
         """
         return [] if self.source is None else [self.source.fetch(name) for name in self.source.md5]
 
@@ -85,6 +92,23 @@ NAMED: dict[str, NamedData] = {
         OMNIGLOT,
     ),
     "pinwheel": NamedData("5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel),
+    "synthetic-text": NamedData(
+        "16,000 + 2,000 + 2,000 sentences by a sequential VAE with 5 latents (after W21 section 4.1)",
+        synthetic_text,
+        splits=TEXT_SPLITS,
+    ),
+    "yahoo": NamedData(
+        "100,000 + 10,000 + 10,000 questions with answers, 20,000 words (Yang et al. 2017)",
+        partial(load_corpus, YAHOO),
+        YAHOO,
+        TEXT_SPLITS,
+    ),
+    "yelp": NamedData(
+        "sentences of reviews, 10,000 each for validation and test (Shen et al. 2017)",
+        partial(load_corpus, YELP),
+        YELP,
+        TEXT_SPLITS,
+    ),
 }
 
 
@@ -93,7 +117,7 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
 
     Args:
         source: a name of `NAMED`, or the path of a file, which is read whole.
-        split: the part of a named data set, "train" or "test".
+        split: the part of a named data set, "train" or "test", or "validation" where it is text.
         labels: the column (or array) of a file that holds labels.
 
     Raises:
@@ -102,13 +126,16 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     >>> load("digits").X.shape
     (1347, 64)
     """
-    if split not in SPLITS:
-        raise InputError(f"split expects one of {', '.join(SPLITS)}, got {split!r}.")
-    if str(source) in NAMED:
+    named = NAMED.get(str(source))
+    splits = TEXT_SPLITS if named is None else named.splits
+    if split not in splits:
+        what = "" if named is None else f": these are the parts of {source}"
+        raise InputError(f"split expects one of {', '.join(splits)}, got {split!r}{what}.")
+    if named is not None:
         if labels is not None:
             raise InputError(f"labels name a column of a file, and the data set {source} brings its own: leave them out.")
-        return NAMED[str(source)].load_split(split)
-    if Path(source).suffix not in READERS:
+        return named.load_split(split)
+    if ending_of(Path(source)) is None:
         raise InputError(
             f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file that ends in "
             f"{', '.join(READERS)}."

@@ -1,0 +1,34 @@
+"""Text files: one document a line, UTF-8, plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from uncollapse.errors import InputError
+
+
+def read_documents(path: Path) -> np.ndarray:
+    """The lines of a .txt or .txt.gz file without the white space at their ends, shape (n,), str.
+
+    The end of the last line may be missing; a byte-order mark is left out.
+
+    Raises:
+        InputError: if a line is empty or no UTF-8.
+        OSError, EOFError, zlib.error: if the file is damaged.
+    """
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path} is no UTF-8 in line {line} ({error.reason}): save it as UTF-8.") from None
+    if not text.strip():
+        raise InputError(f"{path} holds no text: expected one document a line.")
+    # Not str.splitlines, which also breaks lines at separators that may stand within a document.
+    documents = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if "" in documents:
+        raise InputError(f"{path} has an empty line {documents.index('') + 1}: expected one document a line; remove that line.")
+    return np.array(documents, dtype=object)
