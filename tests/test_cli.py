@@ -259,10 +259,13 @@ def test_help_is_cheap_and_names_every_parameter(run):
     code = f"import sys; from uncollapse import cli; print([module for module in {heavy} if module in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     source = re.sub(r'"\s+"', "", inspect.getsource(cli.fit))
-    shared, more = re.search(r"Arguments of the model: (.*?); of a MixtureVAE also (.*?)\. For example", source).groups()
-    parameters = {kind: list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE)}
-    assert shared.split(", ") == parameters[uc.VAE]
-    assert more.split(", ") == [name for name in parameters[uc.MixtureVAE] if name not in parameters[uc.VAE]]
+    pattern = r"VAE: (.*?)\. MixtureVAE: also (.*?)\. SequenceVAE: without (.*?), but with (.*?)\. For example"
+    plain, more, without, other = (names.split(", ") for names in re.search(pattern, source).groups())
+    vae, mixture, sequence = (list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE, uc.SequenceVAE))
+    assert plain == vae
+    assert more == [name for name in mixture if name not in vae]
+    assert without == [name for name in vae if name not in sequence]
+    assert other == [name for name in sequence if name not in vae]
 
 
 def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 
 import uncollapse as uc
+from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.errors import InputError
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
@@ -100,7 +101,7 @@ def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(
     for run in runs:
         accepted = getattr(uc, run.estimator)().get_params()
         assert set(run.arguments) <= set(accepted), run.model
-        assert run.data["name"] in {*measure.SYNTHETIC, "fashion-mnist", "omniglot", "mnist"}
+        assert run.data["name"] in {*measure.SYNTHETIC, *NAMED}
     assert EXPERIMENTS[name].seeds[scale] >= 1
     assert paper_notes(name).startswith("- ")
 

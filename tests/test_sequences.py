@@ -442,6 +442,32 @@ def test_documents_unlike_those_of_the_training_are_refused(fitted, documents, m
         fitted.transform(documents)
 
 
+def test_documents_on_the_command_line(tmp_path, command_line):
+    path = tmp_path / "talk.txt"
+    path.write_text("\n".join(DOCUMENTS) + "\n")
+    settings = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in QUICK.items()]
+    code, out, err = command_line("fit", path, *settings, "hidden=[16]", "-o", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert f"training on {path}: {len(DOCUMENTS)} documents" in out
+    code, out, err = command_line("diagnose", tmp_path / "run", path)
+    assert (code, err) == (0, "")
+    assert "Report on run: 144 examples, 2 latent units" in out
+    assert (tmp_path / "run" / "report.html").is_file()
+    for arguments, message in (
+        (("fit", path, "--model", "VAE", "-o", tmp_path / "other"), "VAE expects rows of numbers, got documents: use SequenceVAE"),
+        (("certify", tmp_path / "run", path), "got sequences: use diagnose"),
+        (("fit", path, "family=gaussian", "-o", tmp_path / "other"), "there is no parameter 'family'"),
+    ):
+        code, _, err = command_line(*arguments)
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
+    path.write_bytes(b"ann ran\nbob \xff sat\n")
+    code, _, err = command_line("fit", path, "-o", tmp_path / "other")
+    assert code == 2
+    assert "UTF-8" in err
+
+
 def test_a_report_on_documents(fitted, tmp_path):
     report = uc.diagnose(fitted, DOCUMENTS[:40], verbose=False)
     assert report.estimates["nll_nats"].value == pytest.approx(-fitted.score(DOCUMENTS[:40]), rel=1e-5)

@@ -109,14 +109,19 @@ def fit(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Arguments of the model: latent_dim, inverse_lipschitz, min_information, annealing, target_kl, family, posterior, "
-            "embedding, potential, lipschitz, between, hidden, max_epochs, batch_size, learning_rate, random_state, device, "
-            "verbose; of a MixtureVAE also n_components, prior, separation, inference, warmup_epochs. "
+            help="Arguments of the model. VAE: latent_dim, inverse_lipschitz, min_information, annealing, target_kl, family, "
+            "posterior, embedding, potential, lipschitz, between, hidden, max_epochs, batch_size, learning_rate, random_state, "
+            "device, verbose. MixtureVAE: also n_components, prior, separation, inference, warmup_epochs. SequenceVAE: without "
+            "min_information, family, embedding, potential, lipschitz, between, but with level, min_count, max_vocabulary, "
+            "max_length, embedding_dim, hidden_dim, n_layers, word_dropout, beta, kl_warmup_epochs. "
             "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="VAE or MixtureVAE.")] = "VAE",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="VAE, MixtureVAE or SequenceVAE.", show_default="SequenceVAE for documents, else VAE"),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
@@ -124,6 +129,7 @@ def fit(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/ and the name of the data")
     ] = None,
+    split: SplitOption = "train",
     labels: LabelsOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -137,12 +143,13 @@ def fit(
     from uncollapse.progress import spinner
     from uncollapse.runs import RUN_FILES
 
-    if model not in Estimator.kinds:
-        raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
-    kind = Estimator.kinds[model]
-    check_parameters(kind, given)
+    if model is not None:  # before there is much to be read
+        if model not in Estimator.kinds:
+            raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
+        check_parameters(Estimator.kinds[model], given)
     with spinner(f"reading {data}"):
-        train = load(data, "train", labels)
+        train = load(data, split, labels)
+    kind = Estimator.kinds[model or ("SequenceVAE" if train.is_text else "VAE")]
     run = output or Path("runs") / train.name
     check_writable(run, overwrite, RUN_FILES)
     estimator = kind(**check_parameters(kind, {**train.defaults, **given}))
@@ -243,7 +250,11 @@ def certify(
 @app.command()
 def reproduce(
     experiment: Annotated[
-        str, typer.Argument(help="k23-toy, k23-images, w21-pinwheel, w21-images, w21-depth or w21-one-cluster.", show_default=False)
+        str,
+        typer.Argument(
+            help="k23-toy, k23-images, k23-text, w21-pinwheel, w21-images, w21-depth, w21-one-cluster or w21-text.",
+            show_default=False,
+        ),
     ],
     scale: Annotated[
         str, typer.Option(help="smoke (seconds), small (at most about ten minutes a run on 2 cores) or paper (the papers' sizes).")

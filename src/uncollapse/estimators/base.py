@@ -92,6 +92,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             return self.build(parameters, size)
 
     def _read_training_rows(self, X: Any, family: Family, at_least: int) -> np.ndarray:
+        if isinstance(next(iter(X), None) if isinstance(X, list | np.ndarray) else None, str):
+            raise InputError(f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE.")
         with one_sentence():
             given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
         rows = finite_floats(given, "X")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -13,14 +14,16 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from uncollapse._version import __version__
+from uncollapse.correlations import canonical_correlations
 from uncollapse.data import Data, load
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters, two_gaussians
+from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 from uncollapse.diagnostics import diagnose
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.building import resolve_device
@@ -36,26 +39,43 @@ SYNTHETIC: dict[str, Callable[..., Data]] = {
 N_IMPORTANCE = 64
 
 
-def load_parts(data: dict[str, Any], seed: int) -> tuple[Data, Data]:
-    """The training and the test data of a run.
+class Parts(NamedTuple):
+    """The data of a run."""
+
+    train: Data
+    test: Data
+    validation: Data | None = None
+
+
+def load_parts(data: dict[str, Any], seed: int) -> Parts:
+    """The data of a run.
 
     Args:
         data: a name, with the arguments of a generator, or with `n_train` and `n_test` rows to be taken at random; with
-            `n_held_out` the test data alone are used, and so many of them are kept from training.
+            `n_held_out` the test data alone are used, and so many of them are kept from training; of text, the `part` to train on,
+            and the `max_words` of its documents.
         seed: of a generator, or of what is taken.
     """
     arguments = {key: value for key, value in data.items() if key != "name"}
     if data["name"] in SYNTHETIC:
         generate, n_test = SYNTHETIC[data["name"]], arguments.pop("n_test", None)
         train, test = (generate(seed=derived_seed(seed, part), **arguments) for part in ("train", "test"))
-        return train, _some(test, n_test, seed)
+        return Parts(train, _some(test, n_test, seed))
     if "n_held_out" in arguments:
         whole = load(data["name"], "test")
         order = np.random.default_rng(derived_seed(seed, "rows")).permutation(len(whole.X))
         n = arguments["n_held_out"]
-        return _take(whole, order[n:][: arguments.get("n_train")]), _take(whole, order[:n])
-    train, test = load(data["name"]), load(data["name"], "test")
-    return _some(train, arguments.get("n_train"), seed), _some(test, arguments.get("n_test"), seed)
+        return Parts(_take(whole, order[n:][: arguments.get("n_train")]), _take(whole, order[:n]))
+    parts = [_short(load(data["name"], part), data) for part in (arguments.get("part", "train"), "test")]
+    train, test = (_some(part, arguments.get(n), seed) for part, n in zip(parts, ("n_train", "n_test"), strict=True))
+    return Parts(train, test, load(data["name"], "validation") if data["name"] == "synthetic-text" else None)
+
+
+def _short(data: Data, wanted: dict[str, Any]) -> Data:
+    """Documents of at most `max_words` words, if that is asked for."""
+    if "max_words" not in wanted:
+        return data
+    return _take(data, np.flatnonzero([len(document.split()) <= wanted["max_words"] for document in data.X]))
 
 
 def _some(data: Data, n: int | None, seed: int) -> Data:
@@ -74,15 +94,17 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
     Returns:
         The fitted estimator and the row of results.
     """
-    train, test = load_parts(run.data, seed)
+    train, test, validation = load_parts(run.data, seed)
     estimator = Estimator.kinds[run.estimator](**run.arguments, random_state=seed, verbose=verbose)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")  # as intended
-        estimator.fit(train.X)
+        estimator.fit(train.X, **({} if validation is None else {"validation": validation.X}))
     seconds = time.perf_counter() - start
     report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, verbose=verbose)
     found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}
+    if run.data["name"] == "synthetic-text":
+        found["correlation_share"] = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}
     last = estimator.history_.iloc[-1]
     row = {
         **_identity(run, seed),
@@ -95,6 +117,14 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
         "environment": environment(resolve_device(estimator.device)),
     }
     return estimator, row
+
+
+def correlation_share(estimator: Estimator, sentences: np.ndarray) -> float:
+    """The least share, over the canonical correlations with the true latents, of what the exact posterior means reach."""
+    order = {sentence: row for row, sentence in enumerate(synthetic_text("test").X)}
+    latents = true_latents("test")[[order[sentence] for sentence in sentences]]
+    reached = canonical_correlations(estimator.transform(sentences), latents)
+    return float((reached / np.array(TEST_TRUTH.correlations)).min())
 
 
 def failure(run: Run, seed: int, error: Exception) -> dict[str, Any]:

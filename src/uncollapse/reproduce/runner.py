@@ -18,6 +18,7 @@ from uncollapse.reproduce.k23 import TOY
 from uncollapse.reproduce.measure import execute, failure
 from uncollapse.reproduce.results import ResultsFile
 from uncollapse.reproduce.tables import flat, provenance, to_markdown
+from uncollapse.reproduce.text import K23_TEXT, W21_TEXT
 from uncollapse.reproduce.w21 import DEPTH, ONE_CLUSTER, PINWHEEL
 from uncollapse.reproduce.w21 import IMAGES as W21_IMAGES
 
@@ -28,6 +29,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "w21-images": W21_IMAGES,
     "w21-depth": DEPTH,
     "w21-one-cluster": ONE_CLUSTER,
+    "k23-text": K23_TEXT,
+    "w21-text": W21_TEXT,
 }
 
 

@@ -1,0 +1,151 @@
+"""The experiments on text: K23 tables 1 and 5, W21 table 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from uncollapse.data.synthetic_text import TEST_TRUTH
+from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.figures import curves
+from uncollapse.reproduce.tables import beside, over_seeds
+
+LIPSCHITZ = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0, 1.5, 5.0)
+ANNEALED, TARGETED = "IL-LIDSVAE annealed", "IL-LIDSVAE, KL wanted"
+
+
+def _grid_name(constant: float) -> str:
+    return f"IL-LIDSVAE, L = {constant:g}" if constant else "LIDSVAE, L = 0"
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "VAE": {"inverse_lipschitz": None},
+    "beta-VAE (0.2)": {"inverse_lipschitz": None, "beta": 0.2},
+    **{_grid_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
+    ANNEALED: {"annealing": True},
+    TARGETED: {},
+}
+OF_TABLE_1 = ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 0.5, 1.5)), ANNEALED, TARGETED)  # what W21's data are run with
+
+# What each data set takes: of the smaller scales, and of the papers' (K23 table 3, W21 appendix C: hidden layers of 1,024).
+LARGE = {"hidden_dim": 1024, "embedding_dim": 512, "n_layers": 2, "hidden": [1024, 1024], "max_epochs": 50}
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "synthetic-text": {
+        "small": {"hidden_dim": 64, "embedding_dim": 32, "hidden": [128, 128], "max_epochs": 20, "batch_size": 64},
+        "paper": LARGE,
+    },
+    "yahoo": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
+    "yelp": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
+}
+COMMON: dict[str, dict[str, Any]] = {
+    "synthetic-text": {"latent_dim": 5, "min_count": 1, "max_length": 10},
+    "yahoo": {"latent_dim": 32, "max_length": 200},
+    "yelp": {"latent_dim": 32, "max_length": 200},
+}
+TARGET_KL = {"synthetic-text": TEST_TRUTH.kl_nats, "yahoo": 6.0, "yelp": 3.0}
+SMOKE = {"hidden_dim": 8, "embedding_dim": 4, "hidden": [8], "max_epochs": 2}
+
+
+def text_run(model: str, data: str, scale: str) -> Run:
+    """A model of documents, one z for each."""
+    arguments = {**COMMON[data], **(SMOKE if scale == "smoke" else SETTINGS[data][scale]), **MODELS[model]}
+    if model == TARGETED:
+        arguments["target_kl"] = TARGET_KL[data]
+    return Run(model, "SequenceVAE", arguments, {"name": data, **_documents(data, scale)}, {"data": data, **_constant(model)})
+
+
+def _constant(model: str) -> dict[str, Any]:
+    return {"L": MODELS[model].get("inverse_lipschitz")}
+
+
+def _documents(data: str, scale: str) -> dict[str, Any]:
+    """Which documents are taken. Upstream's training parts of Yahoo and Yelp are for the papers' scale."""
+    few = {"n_train": 200, "n_test": 50} if scale == "smoke" else {}
+    if data == "synthetic-text":
+        return few
+    if scale == "paper":
+        return {"part": "train"}
+    return {"part": "validation", **({"max_words": 80} if data == "yahoo" else {}), **(few or {"n_test": 2000})}
+
+
+def k23_runs(scale: str) -> list[Run]:
+    """Every model on the synthetic sentences."""
+    return [text_run(model, "synthetic-text", scale) for model in MODELS]
+
+
+def k23_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of K23 table 5, beside the truth."""
+    results = results.assign(
+        au=results["active_units"] / COMMON["synthetic-text"]["latent_dim"],
+        iu=results["informative_units"] / COMMON["synthetic-text"]["latent_dim"],
+        excess=100 * (results["nll_nats"] / TEST_TRUTH.nll_nats - 1),
+        share=results["kl_nats"] / TEST_TRUTH.kl_nats,
+    )
+    columns = {
+        "NLL": "nll_nats",
+        "NLL above the truth, %": "excess",
+        "KL": "kl_nats",
+        "KL of the truth": "share",
+        "MI": "mutual_information_nats",
+        "correlations": "correlation_share",
+        "AU": "au",
+        "informative": "iu",
+    }
+    ours = over_seeds(results, ["data", "model"], columns)
+    truth = {
+        "data": "synthetic-text",
+        "model": "the true model",
+        "NLL": f"{TEST_TRUTH.nll_nats:.2f}",
+        "KL": f"{TEST_TRUTH.kl_nats:.2f}",
+        "MI": f"{TEST_TRUTH.information_nats:.2f}",
+    }
+    table = pd.concat([pd.DataFrame([truth]), ours], ignore_index=True)[ours.columns]
+    return beside(table, paper_numbers("k23-text"), ["data", "model"], "K23")
+
+
+def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
+    """NLL, KL and correlations against L, beside the truth."""
+    del models, scale
+    grid = results[results["model"].isin(list(map(_grid_name, LIPSCHITZ)))]
+    figure = curves(
+        grid,
+        "L",
+        {"kl_nats": "KL, nats", "nll_nats": "NLL, nats", "correlation_share": "share of the exact correlations"},
+        xlabel="L of each map",
+        by="data",
+    )
+    for axis, true in zip(figure.axes, (TEST_TRUTH.kl_nats, TEST_TRUTH.nll_nats, 1.0), strict=True):
+        axis.axhline(true, color="black", linestyle=":", label="the true model")
+    return figure
+
+
+K23_TEXT = Experiment(
+    title="K23 tables 1 and 5: synthetic sentences whose truth is known",
+    runs=k23_runs,
+    table=k23_table,
+    figures={"control": k23_control},
+)
+
+
+def w21_runs(scale: str) -> list[Run]:
+    """Some models on all three data sets; those on the synthetic sentences are K23's as well."""
+    return [text_run(model, data, scale) for data in SETTINGS for model in OF_TABLE_1]
+
+
+def w21_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The columns of W21 table 1, text half."""
+    n_units = results["data"].map(lambda data: COMMON[data]["latent_dim"])
+    results = results.assign(au=results["active_units"] / n_units, iu=results["informative_units"] / n_units)
+    columns = {
+        "AU": "au",
+        "informative": "iu",
+        "KL": "kl_nats",
+        "MI": "mutual_information_nats",
+        "cap": "information_cap_nats",
+        "NLL": "nll_nats",
+    }
+    return beside(over_seeds(results, ["data", "model"], columns), paper_numbers("w21-text"), ["data", "model"], "W21")
+
+
+W21_TEXT = Experiment(title="W21 table 1, text half: Yahoo and Yelp", runs=w21_runs, table=w21_table, figures={})
