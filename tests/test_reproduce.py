@@ -16,6 +16,7 @@ from matplotlib.image import imread
 import uncollapse as uc
 from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
+from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 from uncollapse.errors import InputError
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
 from uncollapse.reproduce.experiment import PAPERS, SCALES, Run, paper_notes, paper_numbers
@@ -108,7 +109,7 @@ def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(
 
 def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
     data = {"name": "two-gaussians", "sigma": 0.5, "n_per_class": 50, "n_test": 30}
-    (train, test), (again, _), (other, _) = (measure.load_parts(data, seed) for seed in (0, 0, 1))
+    (train, test, _), (again, *_), (other, *_) = (measure.load_parts(data, seed) for seed in (0, 0, 1))
     assert (len(train.X), len(test.X), len(test.labels)) == (100, 30, 30)
     assert np.array_equal(train.X, again.X)
     assert not np.isin(train.X, other.X).any()
@@ -118,11 +119,30 @@ def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
 
 def test_rows_that_are_taken_keep_their_labels():
     digits = {"name": "digits", "n_train": 40, "n_test": 20}
-    train, test = measure.load_parts(digits, 3)
+    train, test, _ = measure.load_parts(digits, 3)
     whole = uc.data.load("digits")
     assert (len(train.X), len(test.X)) == (40, 20)
     for row, label in zip(train.X, train.labels, strict=True):
         assert label in whole.labels[(row == whole.X).all(1)]
+
+
+def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypatch):
+    words = uc.data.Data(np.array(["a b", "a", "a b c d", "b"], dtype=object))
+    monkeypatch.setattr(measure, "load", lambda name, part: words)
+    train, test, validation = measure.load_parts({"name": "yelp", "part": "validation", "max_words": 2, "n_test": 2}, 0)
+    assert train.X.tolist() == ["a b", "a", "b"]
+    assert set(test.X) < set(train.X)
+    assert validation is None
+    assert measure.load_parts({"name": "synthetic-text"}, 0).validation is words
+
+
+def test_the_exact_posterior_means_have_all_of_the_exact_correlations():
+    sentences = synthetic_text("test").X
+    known = type("Known", (), {"transform": lambda self, X: true_latents("test")[: len(X)]})()
+    assert measure.correlation_share(known, sentences) == pytest.approx(1 / max(TEST_TRUTH.correlations))
+    order = np.random.default_rng(0).permutation(2000)
+    known.transform = lambda X: true_latents("test")[order] @ np.diag([1.0, 1, 1, 1, 0])
+    assert measure.correlation_share(known, sentences[order]) == pytest.approx(0, abs=1e-6)
 
 
 def test_spread_over_seeds():
