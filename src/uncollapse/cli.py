@@ -143,10 +143,9 @@ def fit(
     from uncollapse.progress import spinner
     from uncollapse.runs import RUN_FILES
 
-    if model is not None:  # before there is much to be read
-        if model not in Estimator.kinds:
-            raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
-        check_parameters(Estimator.kinds[model], given)
+    if model is not None and model not in Estimator.kinds:
+        raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
+    _check_settings([model] if model else ["VAE", "SequenceVAE"], given)  # before there is much to be read
     with spinner(f"reading {data}"):
         train = load(data, split, labels)
     kind = Estimator.kinds[model or ("SequenceVAE" if train.is_text else "VAE")]
@@ -174,6 +173,21 @@ def fit(
         f"{int(last['epoch']) + 1} epochs in {last['seconds']:.1f} s, seed {estimator.seed_}: "
         f"loss {last['loss']:.2f}, KL {last['kl']:.2f} nats per example\nsaved in {saved}; next: {shlex.join(words)}"
     )
+
+
+def _check_settings(models: Sequence[str], given: dict[str, Any]) -> None:
+    """Raise what the first of these models finds wrong with the settings, if they suit none of them."""
+    from uncollapse.estimators import Estimator
+    from uncollapse.parameters import check_parameters
+
+    errors = []
+    for model in models:
+        try:
+            check_parameters(Estimator.kinds[model], given)
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == len(models):
+        raise errors[0]
 
 
 def _save(estimator: Estimator, run: Path, overwrite: bool) -> Path:

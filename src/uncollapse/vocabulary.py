@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from uncollapse.errors import InputError
 
@@ -17,7 +18,7 @@ PAD = -1
 
 Level = Literal["word", "character", "token"]
 Document = str | Sequence[int] | np.ndarray
-UNKNOWN_NAMES = {"word": "<unk>", "character": "\N{REPLACEMENT CHARACTER}", "token": -1}
+UNKNOWN_NAMES: dict[str, Any] = {"word": "<unk>", "character": "\N{REPLACEMENT CHARACTER}", "token": -1}
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ class Vocabulary:
     def of(cls, documents: Sequence[Document], level: Level, min_count: int, max_size: int) -> Vocabulary:
         """The symbols that occur at least `min_count` times, at most `max_size` of them, the most frequent first.
 
+        What documents call unknown themselves (by its name in `UNKNOWN_NAMES`) is none of them.
+
         Raises:
             InputError: if a document is empty, or fewer than two symbols are left.
         """
         _check(documents, level)
         counts = Counter(symbol for document in documents for symbol in _symbols(document, level))
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        known = tuple(symbol for symbol, count in ranked if count >= min_count)[:max_size]
+        name = UNKNOWN_NAMES[level]
+        known = tuple(symbol for symbol, count in ranked if count >= min_count and symbol != name)[:max_size]
         if len(known) < 2:
             raise InputError(
                 f"a vocabulary expects at least 2 {level}s that occur {min_count} times or more, got {len(known)} "
@@ -62,6 +66,15 @@ class Vocabulary:
         """The number of symbols, the unknown one and the end among them."""
         return len(self.known) + 2
 
+    def is_sound(self) -> bool:
+        """Whether the symbols are such as documents of this level can hold, each once."""
+        if len(set(self.known)) != len(self.known):
+            return False
+        if self.level == "token":
+            return all(isinstance(symbol, int) and 0 <= symbol < 2**63 for symbol in self.known)
+        strings = all(isinstance(symbol, str) and not _has_surrogates(symbol) for symbol in self.known)
+        return strings and all(list(_symbols(symbol, self.level)) == [symbol] for symbol in self.known)
+
     @property
     def unknown(self) -> int:
         """The number of every symbol that is not known."""
@@ -72,15 +85,20 @@ class Vocabulary:
         """The number of the end of a document: the last."""
         return len(self.known) + 1
 
-    def encode(self, documents: Sequence[Document], max_length: int) -> np.ndarray:
+    def encode(self, documents: Sequence[Document], max_length: int, name: str = "X") -> np.ndarray:
         """Documents as rows of numbers, each with its end and then `PAD`, shape (n, max_length + 1), float32.
 
         All rows have one width, so that a row does not depend on the documents beside it.
 
+        Args:
+            documents: strings, or sequences of tokens.
+            max_length: symbols of a document at most.
+            name: what to call the documents in messages.
+
         Raises:
             InputError: if a document is empty or too long, or no document holds a symbol that is known.
         """
-        _check(documents, self.level, max_length)
+        _check(documents, self.level, max_length, name)
         numbers = {symbol: number for number, symbol in enumerate(self.known)}
         rows = np.full((len(documents), max_length + 1), PAD, np.float32)
         for index, document in enumerate(documents):
@@ -88,8 +106,8 @@ class Vocabulary:
             rows[index, : len(symbols) + 1] = [*(numbers.get(symbol, self.unknown) for symbol in symbols), self.end]
         if len(rows) and not ((rows >= 0) & (rows < self.unknown)).any():
             raise InputError(
-                f"the documents hold no {self.level} that the vocabulary knows, only {_quoted(_symbols(documents[0], self.level))}"
-                "and the like: give documents like those of the training."
+                f"the documents of {name} hold no {self.level} that the vocabulary knows, only "
+                f"{_quoted(_symbols(documents[0], self.level))}and the like: give documents like those of the training."
             )
         return rows
 
@@ -102,49 +120,63 @@ class Vocabulary:
         return [(" " if self.level == "word" else "").join(document) for document in documents]
 
 
-def read_documents(X: Any) -> tuple[list[Document], bool]:
+def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
     """Documents as a list, and whether they are tokens and not text.
 
+    Args:
+        X: a list, a tuple, an array or a Series of strings, or of sequences of whole numbers >= 0; -1 stands for an unknown token.
+        name: what to call it in messages.
+
     Raises:
-        InputError: if X is no sequence of strings, or of sequences of whole numbers >= 0.
+        InputError: if X is anything else.
     """
-    if isinstance(X, str | bytes) or not hasattr(X, "__len__") or not hasattr(X, "__iter__"):
-        raise InputError(f"X expects a list of documents, got {type(X).__name__}: give strings, or arrays of tokens.")
+    if not isinstance(X, list | tuple | np.ndarray | pd.Series) or (isinstance(X, np.ndarray) and X.ndim == 0):
+        raise InputError(
+            f"{name} expects a list of documents, got {type(X).__name__}: give strings, such as one column of a table, or arrays "
+            "of tokens."
+        )
     documents = list(X)
     if not any(isinstance(document, str | bytes) for document in documents):
-        return [_tokens(index, document) for index, document in enumerate(documents)], True
+        return [_tokens(f"document {index} of {name}", document) for index, document in enumerate(documents)], True
     for index, document in enumerate(documents):
         if not isinstance(document, str):
             remedy = "decode it, as UTF-8 in all likelihood" if isinstance(document, bytes) else "give strings, or arrays of tokens"
-            raise InputError(f"document {index} expects a string, like others, got {_shortened(repr(document))}: {remedy}.")
-        if not document.isascii() and any("\ud800" <= character <= "\udfff" for character in document):
-            raise InputError(f"document {index} holds half a character (a lone surrogate): decode its file as UTF-8.")
+            raise InputError(
+                f"document {index} of {name} expects a string, like others, got {_shortened(repr(document))}: {remedy}."
+            )
+        if _has_surrogates(document):
+            raise InputError(f"document {index} of {name} holds half a character (a lone surrogate): decode its file as UTF-8.")
     return documents, False
 
 
-def _tokens(index: int, document: Any) -> np.ndarray:
+def _has_surrogates(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _tokens(name: str, document: Any) -> np.ndarray:
     try:
         tokens = np.asarray(document)
     except ValueError:  # ragged
         tokens = np.asarray(None)
     whole = tokens.ndim == 1 and (tokens.dtype.kind in "iu" or len(tokens) == 0)
-    if not whole or (tokens < 0).any():
+    if not whole or (tokens < UNKNOWN_NAMES["token"]).any() or (tokens >= 2**63).any():
         raise InputError(
-            f"document {index} expects a string, or a sequence of whole numbers >= 0, got {_shortened(repr(document))}: give "
+            f"{name} expects a string, or a sequence of whole numbers >= 0, got {_shortened(repr(document))}: give "
             "strings, or arrays of tokens."
         )
     return tokens
 
 
-def _check(documents: Sequence[Document], level: Level, max_length: float = math.inf) -> None:
+def _check(documents: Sequence[Document], level: Level, max_length: float = math.inf, name: str = "X") -> None:
     """Raise `InputError` for the first document that is empty or too long."""
     for index, document in enumerate(documents):
         n_symbols = len(_symbols(document, level))
         if n_symbols == 0:
-            raise InputError(f"document {index} is empty: expected at least one {level}; remove it.")
+            raise InputError(f"document {index} of {name} is empty: expected at least one {level}; remove it.")
         if n_symbols > max_length:
             raise InputError(
-                f"document {index} has {n_symbols} {level}s, more than max_length={max_length}: raise max_length, or shorten it."
+                f"document {index} of {name} has {n_symbols} {level}s, more than max_length={max_length}: raise max_length, or "
+                "shorten it."
             )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from uncollapse.data.arrays import Data, read_file
 from uncollapse.data.download import Source
 from uncollapse.errors import InputError
+from uncollapse.vocabulary import UNKNOWN_NAMES
 
 FILE_WORDS = {"train": "train", "validation": "valid", "test": "test"}
 LATENTS = {"latent_dim": 32}
+UPSTREAM_UNKNOWN = "_UNK"  # of Yahoo Answers
+UNKNOWN_WORD = UNKNOWN_NAMES["word"]
 
 
 def _source(name: str) -> Source:
@@ -21,7 +26,7 @@ YAHOO, YELP = _source("yahoo"), _source("yelp")
 
 
 def load_corpus(source: Source, split: str) -> Data:
-    """The documents of a part.
+    """The documents of a part. Words that upstream has left out are unknown words of ours.
 
     Raises:
         InputError: if the part's file is not on this machine, or is damaged.
@@ -32,6 +37,8 @@ def load_corpus(source: Source, split: str) -> Data:
         there = [part for part, file in files.items() if source.find(file) is not None]
         raise InputError(
             f"{source.folder} has no {split} part on this machine (there is: {', '.join(there) or 'none'}): "
-            f"put {files[split]}, which is not for download, into {source.place}."
+            f"put {files[split]}, which is not for download, into {source.place}, or take a part that is there (--split)."
         )
-    return replace(read_file(path), name=source.folder, defaults=LATENTS)
+    read = read_file(path)
+    documents = np.array([document.replace(UPSTREAM_UNKNOWN, UNKNOWN_WORD) for document in read.X], dtype=object)
+    return replace(read, X=documents, name=source.folder, defaults=LATENTS)

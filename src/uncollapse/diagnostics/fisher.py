@@ -17,7 +17,7 @@ from uncollapse.noise import seeded
 
 # Residuals held at once.
 MAX_NUMBERS = 2**24
-MAX_SEQUENCES = 64
+MAX_SEQUENCES, SEQUENCES_AT_ONCE = 64, 8
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,28 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
         seed: of these draws.
 
     Returns:
-        The divergence and its Monte Carlo error over the draws of z.
+        The divergence and its Monte Carlo error over the draws of z, and over the rows where they are only some.
     """
     if isinstance(model, SequenceVAE):
         draws = prior_draws(model, max(2, n_samples // 4), seed)
-        return Estimate.mean_of(_sequence_scores(model, rows[:MAX_SEQUENCES], draws).mean(1))
+        squares = _sequence_scores(model, rows[:MAX_SEQUENCES], draws)
+        over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
+        return Estimate(over_draws.value, math.hypot(over_draws.standard_error, over_rows.standard_error))
     return Estimate.mean_of(prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1))
 
 
 def _sequence_scores(model: SequenceVAE, rows: np.ndarray, draws: Tensor) -> np.ndarray:
     """|grad_z log p(x|z)|^2 of sequences, draw by draw, shape (draws, n): their histories leave no Jacobian to share."""
-    x, squares = to_device(model, rows), []
-    for draw in draws:
-        z = draw.expand(len(x), -1).clone().requires_grad_()
-        with torch.enable_grad():
-            (score,) = torch.autograd.grad(model.log_likelihood(x, z).sum(), z)
-        squares.append(score.square().sum(1).cpu().double().numpy())
-    return np.stack(squares)
+    pieces = [to_device(model, rows[start : start + SEQUENCES_AT_ONCE]) for start in range(0, len(rows), SEQUENCES_AT_ONCE)]
+    return np.stack([np.concatenate([_squared_score(model, x, draw) for x in pieces]) for draw in draws])
+
+
+def _squared_score(model: SequenceVAE, x: Tensor, draw: Tensor) -> np.ndarray:
+    z = draw.expand(len(x), -1).clone().requires_grad_()
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose LSTM has gradients in training mode only
+        (score,) = torch.autograd.grad(model.log_likelihood(x, z).sum(), z)
+    squares: np.ndarray = score.square().sum(1).cpu().double().numpy()
+    return squares
 
 
 def prior_draws(model: VAE, n_samples: int, seed: int) -> Tensor:

@@ -51,13 +51,23 @@ def row_batches(
         purpose: what the noise is for, and the label of the progress bar.
         verbose: show a progress bar where there is a terminal.
     """
-    size = max(1, EVALUATIONS_AT_ONCE // model.evaluations_at_once(rows, n_samples))
     noise, shape = RowNoise(rows, purpose), (n_samples, model.latent_dim)
-    batches = [slice(start, start + size) for start in range(0, len(rows), size)]
+    batches = _batches(model.evaluations(rows, n_samples))
     with progress_bar(purpose, len(batches), verbose) as advance:
         for batch in batches:
             yield to_device(model, rows[batch]), to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
             advance("")
+
+
+def _batches(costs: np.ndarray) -> list[slice]:
+    """Slices of rows whose costs do not exceed what can be done at once, but for single rows."""
+    batches, start, total = [], 0, 0
+    for row, cost in enumerate(costs):
+        if row > start and total + cost > EVALUATIONS_AT_ONCE:
+            batches.append(slice(start, row))
+            start, total = row, 0
+        total += cost
+    return [*batches, slice(start, len(costs))]
 
 
 def importance_log_weights(

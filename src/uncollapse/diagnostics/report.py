@@ -56,7 +56,7 @@ MEANINGS = {
     "mutual_information_nats": "I(x; z) under q",
     "information_cap_nats": "log n, which the estimate of I(x; z) cannot exceed",
     "aggregate_kl_nats": "KL(q(z) || p(z)) = KL - I(x; z); unknown near the cap",
-    "fisher_divergence": "F(p(z) || p(z|x)), mean over the data",
+    "fisher_divergence": "F(p(z) || p(z|x)), mean over the data; of documents, over 64 of them",
     "active_units": "Var E[z|x] >= 0.01 (Burda et al. 2016)",
     "informative_units": "at least 1% of the unit's variance comes from x",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",

@@ -37,7 +37,7 @@ PriorName = Annotated[
     Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
 ]
 SequencePosteriorName = Annotated[Literal["lstm"], Field(description="'lstm'")]
-LevelName = Annotated[Literal["word", "character", "token"], Field(description="'word' or 'character'")]
+LevelName = Annotated[Literal["word", "character"], Field(description="'word' or 'character'")]
 Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
 WarmupEpochs = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]

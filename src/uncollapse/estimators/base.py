@@ -92,7 +92,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             return self.build(parameters, size)
 
     def _read_training_rows(self, X: Any, family: Family, at_least: int) -> np.ndarray:
-        if isinstance(next(iter(X), None) if isinstance(X, list | np.ndarray) else None, str):
+        first = X[0] if (isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)) and len(X) else None
+        if isinstance(first, str):
             raise InputError(f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE.")
         with one_sentence():
             given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
@@ -132,15 +133,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         n_epochs: int,
         seed: int,
         history: list[tuple[float, ...]],
-        objective: Objective = elbo,
-        **of_sequences: torch.Tensor | None,
+        objective: Objective | None = None,
+        lengths: torch.Tensor | None = None,
+        validation: torch.Tensor | None = None,
     ) -> None:
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
         train(
             model,
-            objective,
+            objective or elbo,
             torch.as_tensor(rows),
             max_epochs=n_epochs,
             batch_size=parameters["batch_size"],
@@ -150,7 +152,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
             device=parameters["device"],
             verbose=parameters["verbose"],
-            **of_sequences,
+            lengths=lengths,
+            validation=validation,
         )
 
     def transform(self, X: Any) -> np.ndarray:

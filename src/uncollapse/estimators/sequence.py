@@ -37,7 +37,7 @@ from uncollapse.objectives import WeightedElbo
 from uncollapse.parameters import Count, PositiveFloat, check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings
-from uncollapse.vocabulary import Document, Vocabulary, read_documents
+from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
 
 HELD_OUT_SHARE = 0.1
 # What is added to the counts that log-odds begin at, as some symbols may have been held out.
@@ -79,7 +79,8 @@ class SequenceVAE(Estimator):
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
         beta: weight of the KL in the loss (Higgins et al. 2017).
         kl_warmup_epochs: epochs in which that weight rises from 0 (Bowman et al. 2016).
-        max_epochs: passes over the data. The best of them is kept, by the bound on documents that training does not see.
+        max_epochs: passes over the data. The best of them is kept, by the loss on documents that training does not see; with
+            `target_kl`, of those that have reached it.
         batch_size: documents in a step.
         learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: see `uc.VAE`.
@@ -90,7 +91,7 @@ class SequenceVAE(Estimator):
         model_: the trained `uncollapse.models.SequenceVAE`.
         vocabulary_: the symbols, a `uncollapse.vocabulary.Vocabulary`.
         history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, seconds, and the
-            negative bound on documents that training does not see (`validation`).
+            loss on documents that training does not see (`validation`).
         seed_: the seed that was used.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
@@ -172,12 +173,12 @@ class SequenceVAE(Estimator):
         Args:
             X: strings, or sequences of whole numbers >= 0, at least two.
             y: ignored.
-            validation: documents by whose bound the best epoch is found; a tenth of X, held out from training, if not given.
+            validation: documents by whose loss the best epoch is found; a tenth of X, held out from training, if not given.
 
         Raises:
             InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.
-            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
-            KeyboardInterrupt: after Ctrl-C; the estimator then holds what it has learned so far.
+            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the best epoch so far.
+            KeyboardInterrupt: after Ctrl-C; the estimator then holds the best epoch so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
@@ -290,9 +291,12 @@ class SequenceVAE(Estimator):
 
     def _restore(self, settings: Settings) -> None:
         saved = settings.vocabulary
-        if saved is None or len(set(saved.known)) != len(saved.known) or len(saved.known) + 2 != settings.n_features:
+        if saved is None or len(saved.known) + 2 != settings.n_features:
             raise InputError("its vocabulary is missing, or not the one that the model was trained with")
-        self.vocabulary_ = Vocabulary(saved.level, tuple(saved.known))
+        vocabulary = Vocabulary(saved.level, tuple(saved.known))
+        if saved.level not in ("token", self.level) or not vocabulary.is_sound():
+            raise InputError(f"its vocabulary is not one of {saved.level}s")
+        self.vocabulary_ = vocabulary
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -301,28 +305,28 @@ class SequenceVAE(Estimator):
 
 
 def _read(X: Any, validation: Any, parameters: dict[str, Any], seed: int) -> _Rows:
-    """Documents for training and to find the best epoch by. The level of tokens is taken down in the parameters."""
-    documents, are_tokens = read_documents(X)
+    """Documents for training and to find the best epoch by."""
+    documents, are_tokens = list_documents(X)
     if len(documents) < 2:
         raise InputError(f"training expects at least 2 documents, got {len(documents)}: give more data.")
-    parameters["level"] = "token" if are_tokens else parameters["level"]
-    vocabulary = Vocabulary.of(documents, parameters["level"], parameters["min_count"], parameters["max_vocabulary"])
+    level: Level = "token" if are_tokens else parameters["level"]
+    vocabulary = Vocabulary.of(documents, level, parameters["min_count"], parameters["max_vocabulary"])
     rows = vocabulary.encode(documents, parameters["max_length"])
     if validation is not None:
-        return _Rows(vocabulary, rows, _encode(validation, vocabulary, parameters["max_length"]))
+        return _Rows(vocabulary, rows, _encode(validation, vocabulary, parameters["max_length"], "validation"))
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
     n_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
     return _Rows(vocabulary, rows[order[n_held_out:]], rows[order[:n_held_out]])
 
 
-def _encode(X: Any, vocabulary: Vocabulary, max_length: int) -> np.ndarray:
-    documents, are_tokens = read_documents(X)
+def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") -> np.ndarray:
+    documents, are_tokens = list_documents(X, name)
     if documents and are_tokens != (vocabulary.level == "token"):
         expected, got = ("arrays of tokens", "strings") if vocabulary.level == "token" else ("strings", "arrays of tokens")
-        raise InputError(f"X expects {expected}, as in training, got {got}: give documents of the same kind.")
+        raise InputError(f"{name} expects {expected}, as in training, got {got}: give documents of the same kind.")
     if not documents:
-        raise InputError("X expects at least one document, got none.")
-    return vocabulary.encode(documents, max_length)
+        raise InputError(f"{name} expects at least one document, got none: give some.")
+    return vocabulary.encode(documents, max_length, name)
 
 
 def _log_odds(rows: _Rows) -> torch.Tensor:

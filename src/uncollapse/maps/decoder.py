@@ -40,7 +40,7 @@ class InverseLipschitzDecoder(Decoder):
         lipschitz: U for every map, or one for each; infinity for none.
         potential: the kind of convex function that the maps are gradients of.
         between: dimensions of maps between the first and the last, none below the one before.
-        context_dim: dimension of h; 0 for none.
+        context_dim: dimension of h; 0 for none. With it there are always two maps or more.
 
     Raises:
         InputError: if dimensions decrease, a constant cannot be used, or the number of constants is not the number of maps.
@@ -74,7 +74,7 @@ class InverseLipschitzDecoder(Decoder):
         self.latent_dim = latent_dim
         self.context_dim = context_dim
         dims = (latent_dim + context_dim, *between, natural_dim)
-        if not between and dims[0] == natural_dim:
+        if not between and latent_dim == natural_dim and not context_dim:
             dims = (natural_dim,)
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))

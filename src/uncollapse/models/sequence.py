@@ -18,6 +18,7 @@ from uncollapse.models.vae import VAE
 from uncollapse.vocabulary import PAD
 
 State = tuple[Tensor, Tensor]
+MIN_TEMPERATURE = 1e-4  # below, nothing changes any more but that parameters overflow
 
 
 class History(nn.Module):
@@ -121,10 +122,11 @@ class SequenceVAE(VAE):
         each = [self._score(sentences, before, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
-    def evaluations_at_once(self, rows: np.ndarray, n_samples: int) -> int:
+    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
         """As many as a row has symbols: draws come one after the other."""
         del n_samples
-        return max(1, round(float((rows >= 0).sum(1).mean())))
+        found: np.ndarray = (rows >= 0).sum(1)
+        return found
 
     def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
         if context is None:
@@ -156,7 +158,7 @@ class SequenceVAE(VAE):
         for place in range(max_length + 1):
             context, state = self.history(symbols, z, state)
             eta = self.family.link(self.decoder(torch.cat([z, context[:, 0]], -1)))
-            p = self.family(eta / temperature)
+            p = self.family(eta / max(temperature, MIN_TEMPERATURE))
             symbols = (p.mean if greedy else p.sample()).long()
             if place == max_length:
                 symbols.fill_(self.end)

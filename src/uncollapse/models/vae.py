@@ -107,10 +107,9 @@ class VAE(nn.Module):
         log_px_z: Tensor = self.likelihood(z).log_prob(x)
         return log_px_z
 
-    def evaluations_at_once(self, rows: np.ndarray, n_samples: int) -> int:
-        """How many evaluations of the decoder so many draws for each of the rows take at once, by which memory is reckoned."""
-        del rows
-        return n_samples
+    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+        """How many evaluations of the decoder are held in memory for so many draws for each row, shape (n,)."""
+        return np.full(len(rows), n_samples)
 
     def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
         """What the posterior says of x, without the decoder. The arguments are those of `forward`."""

@@ -68,7 +68,8 @@ def load_parts(data: dict[str, Any], seed: int) -> Parts:
         return Parts(_take(whole, order[n:][: arguments.get("n_train")]), _take(whole, order[:n]))
     parts = [_short(load(data["name"], part), data) for part in (arguments.get("part", "train"), "test")]
     train, test = (_some(part, arguments.get(n), seed) for part, n in zip(parts, ("n_train", "n_test"), strict=True))
-    return Parts(train, test, load(data["name"], "validation") if data["name"] == "synthetic-text" else None)
+    validated = train.is_text and arguments.get("part", "train") == "train"  # upstream has a part for it
+    return Parts(train, test, load(data["name"], "validation") if validated else None)
 
 
 def _short(data: Data, wanted: dict[str, Any]) -> Data:

@@ -35,12 +35,12 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "small": {"hidden_dim": 64, "embedding_dim": 32, "hidden": [128, 128], "max_epochs": 20, "batch_size": 64},
         "paper": LARGE,
     },
-    "yahoo": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
+    "yahoo": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10, "max_vocabulary": 8000}, "paper": LARGE},
     "yelp": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
 }
 COMMON: dict[str, dict[str, Any]] = {
     "synthetic-text": {"latent_dim": 5, "min_count": 1, "max_length": 10},
-    "yahoo": {"latent_dim": 32, "max_length": 200},
+    "yahoo": {"latent_dim": 32, "max_length": 200, "max_vocabulary": 20_000},
     "yelp": {"latent_dim": 32, "max_length": 200},
 }
 TARGET_KL = {"synthetic-text": TEST_TRUTH.kl_nats, "yahoo": 6.0, "yelp": 3.0}

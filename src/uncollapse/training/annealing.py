@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,17 @@ ASCENT_RATE = 0.03
 MIN_CONSTANT = 1e-3
 EVERY = 10  # steps between two looks at f1, which cost a pass through it
 
-AfterStep = Callable[[int, float, Terms], None]
+SETTLED = 0.1  # share of a wanted KL that one may be away from it
+
+
+class AfterStep(Protocol):
+    """What is done after each step."""
+
+    def __call__(self, step: int, pace: float, terms: Terms) -> None:
+        """Look at the terms of a step, and at the share of the learning rate in force."""
+
+    def settled(self, kl: float) -> bool:
+        """Whether a model with this KL, a mean over an epoch, is one of those that are wanted."""
 
 
 def adjustment(decoder: Decoder, annealing: bool, target_kl: float | None) -> AfterStep | None:
@@ -45,6 +55,11 @@ class Annealing:
     def __init__(self, decoder: InverseLipschitzDecoder) -> None:
         self.decoder = decoder
 
+    def settled(self, kl: float) -> bool:
+        """Always: no KL is better than another."""
+        del kl
+        return True
+
     def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Look at one step in ten."""
         due = step % EVERY == 0 and pace > LEAST_PACE  # later nothing could adapt to another constant
@@ -65,6 +80,10 @@ class RateTarget:
     def __init__(self, decoder: InverseLipschitzDecoder, target_kl: float) -> None:
         self.decoder = decoder
         self.target_kl = target_kl
+
+    def settled(self, kl: float) -> bool:
+        """Whether the KL is about the wanted one."""
+        return abs(kl / self.target_kl - 1) < SETTLED
 
     def __call__(self, step: int, pace: float, terms: Terms) -> None:
         """Take a step of the ascent, as long as the pace of training allows: what cannot follow any more is not to be pushed."""

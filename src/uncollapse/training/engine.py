@@ -19,10 +19,11 @@ from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective, elbo
+from uncollapse.objectives import Objective
 from uncollapse.progress import progress_bar
 from uncollapse.training.annealing import AfterStep
 
+SECONDS = 4  # their place in a row of a history
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
 POOLED_BATCHES = 50  # batches whose rows are sorted by length together
 
@@ -55,17 +56,18 @@ def train(
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first; and, with
-            `validation`, the negative bound on those rows.
+            `validation`, the loss on those rows, at its last weight.
         after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
             have moved.
         lengths: of the rows, where they are sequences: batches are of rows of similar length, so that filling up costs little.
-        validation: rows by whose bound the best epoch is found. The model ends as it was after that epoch.
+        validation: rows by whose loss the best epoch is found. The model ends as it was after that epoch, whatever ended the
+            training. Where constants are adjusted to a wanted KL, epochs that have not got it are none of the best.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
     Raises:
-        NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the start of the last epoch that began with
-            a finite loss, and the history ends there.
+        NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the best epoch, or without `validation` at
+            the start of the last epoch that began with a finite loss, and the history ends there.
         KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
     """
     loader = row_loader(data, batch_size, seed, lengths)
@@ -125,9 +127,9 @@ class Training(pl.LightningModule):
         self.n_steps = n_steps
         self.after_step = after_step
         self.held_out = held_out
-        self.best = _Snapshot(math.inf, {}, ())
+        self.best = _Snapshot(math.inf, {}, ())  # by the loss on what was held out
         self.epochs_before = len(history)
-        self.start = time.perf_counter() - (history[-1][-1] if history else 0.0)
+        self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
         self.good_epochs = 0
         self.good = _Snapshot(math.nan, {}, ())
 
@@ -145,17 +147,17 @@ class Training(pl.LightningModule):
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
         torch.manual_seed(derived_seed(self.seed, "draws", self.current_epoch))
         self.sums = torch.zeros(3, device=self.device)
-        self.steps = 0
+        self.rows_seen = 0
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
         loss, terms = self.objective(self.model, self.model.family.observe(batch), self.global_step)
         if not loss.isfinite():
             self._fail(f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.epoch}")
-        if self.steps == 0:
+        if self.rows_seen == 0:
             self._keep_state()
         self.last_batch, self.last_terms = batch, terms
-        self.sums += torch.stack((loss, -terms.log_px_z.mean(), terms.latents.kl.mean())).detach()
-        self.steps += 1
+        self.sums += len(batch) * torch.stack((loss, -terms.log_px_z.mean(), terms.latents.kl.mean())).detach()
+        self.rows_seen += len(batch)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -165,21 +167,25 @@ class Training(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
-        means = (self.sums / self.steps).tolist()
+        means = (self.sums / self.rows_seen).tolist()
         row = (self.epoch, *means, time.perf_counter() - self.start)
-        self.history.append(row if self.held_out is None else (*row, self._validate(self.held_out)))
+        if self.held_out is None:
+            self.history.append(row)
+            return
+        loss = self._validate(self.held_out)
+        self.history.append((*row, loss))
+        if loss < self.best.loss and (self.after_step is None or self.after_step.settled(means[-1])):
+            self.best = self._snapshot(loss)
 
     @torch.no_grad()
     def _validate(self, batches: Sequence[Tensor]) -> float:
-        """The negative bound on rows that training does not see, at the same draws each time; the best epoch is remembered."""
+        """The loss on rows that training does not see, at its last weight and at the same draws each time."""
         self.model.eval()
         with seeded(derived_seed(self.seed, "validation")):
-            losses = [elbo(self.model, self.model.family.observe(batch.to(self.device)), 0).value * len(batch) for batch in batches]
+            observed = (self.model.family.observe(batch.to(self.device)) for batch in batches)
+            losses = [self.objective(self.model, batch, self.n_steps).value * len(batch) for batch in observed]
         self.model.train()
-        loss = float(torch.stack(losses).sum()) / sum(map(len, batches))
-        if loss < self.best.loss:
-            self.best = self._snapshot(loss)
-        return loss
+        return float(torch.stack(losses).sum()) / sum(map(len, batches))
 
     def restore_best(self) -> None:
         """Take the model back to the best epoch, if one was looked for."""
@@ -187,7 +193,9 @@ class Training(pl.LightningModule):
             self._restore(self.best)
 
     def on_train_end(self) -> None:
-        # The parameters that the last step left have not been tried yet.
+        # The parameters that the last step left have not been tried yet, but on what was held out.
+        if self.held_out is not None:
+            return
         with torch.no_grad():
             loss, _ = self.objective(self.model, self.model.family.observe(self.last_batch), self.global_step)
         if not loss.isfinite():
@@ -208,10 +216,13 @@ class Training(pl.LightningModule):
 
     def _fail(self, what: str) -> None:
         del self.history[self.epochs_before + self.good_epochs :]
-        if self.good.state:
+        n_epochs = self.epochs_before + self.good_epochs
+        if self.best.state:
+            self._restore(self.best)
+        elif self.good.state:
             self._restore(self.good)
         raise NonFiniteLossError(
-            f"{what}. The model is in its state after {self.epochs_before + self.good_epochs} whole epochs. "
+            f"{what}. The model is in its state after {'the best of ' if self.best.state else ''}{n_epochs} whole epochs. "
             f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
         )
 
@@ -275,9 +286,11 @@ class EpochBatches(BatchSampler):
             yield from super().__iter__()
             return
         order = torch.tensor(list(self.sampler))
-        pools = torch.split(order, POOLED_BATCHES * self.batch_size)
+        whole, rest = order.tensor_split([len(order) // self.batch_size * self.batch_size])
+        pools = torch.split(whole, POOLED_BATCHES * self.batch_size)
         by_length = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
-        batches = [batch for pool in by_length for batch in torch.split(pool, self.batch_size)]
+        pieces = [*(batch for pool in by_length for batch in torch.split(pool, self.batch_size)), rest]
+        batches = [piece for piece in pieces if len(piece)]
         chance = torch.Generator().manual_seed(derived_seed(self.sampler.seed, "batches", self.sampler.epoch))
         yield from (batches[index].tolist() for index in torch.randperm(len(batches), generator=chance))
 
