@@ -295,4 +295,4 @@ def test_choices_of_the_estimators_are_those_that_exist():
     hints = typing.get_type_hints(uc.MixtureVAE.__init__, include_extras=True)
     for name, table in (("prior", PRIORS), ("posterior", POSTERIORS)):
         assert set(typing.get_args(typing.get_args(hints[name])[0])) == set(table)
-    assert set(Estimator.kinds) == {"VAE", "MixtureVAE"}
+    assert set(Estimator.kinds) == {"VAE", "MixtureVAE", "SequenceVAE"}

@@ -112,7 +112,7 @@ def test_a_part_that_is_missing_is_named_with_what_to_do(local, monkeypatch):
         load("yelp")
     assert str(caught.value) == (
         "yelp has no train part on this machine (there is: validation, test): put yelp.train.txt.gz, which is not for download, "
-        f"into {local}/yelp."
+        f"into {local}/yelp, or take a part that is there (--split)."
     )
     with pytest.raises(
         InputError, match=r"yahoo has no validation part on this machine \(there is: none\): put yahoo.valid.txt.gz"
