@@ -351,9 +351,16 @@ def test_a_killed_experiment_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["w21-pinwheel", "w21-one-cluster"])
-def test_other_experiments_on_drawn_data(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("w21-pinwheel", {"GMVAE", "LIDGMVAE", "IL-LIDMVAE"}),
+        ("w21-one-cluster", {"GMVAE", "LIDGMVAE", "IL-LIDMVAE"}),
+        ("k23-text", {"the true model", "VAE", "LIDSVAE, L = 0", "IL-LIDSVAE, L = 5"}),
+    ],
+)
+def test_other_experiments_on_drawn_data(name, models, tmp_path):
     table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
-    assert set(table["model"]) >= {"GMVAE", "LIDGMVAE", "IL-LIDMVAE"}
+    assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
         assert imread(tmp_path / f"{name}-smoke-{figure}.png")[..., :3].std() > 0.02

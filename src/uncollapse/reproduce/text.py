@@ -100,7 +100,7 @@ def k23_table(results: pd.DataFrame) -> pd.DataFrame:
         "KL": f"{TEST_TRUTH.kl_nats:.2f}",
         "MI": f"{TEST_TRUTH.information_nats:.2f}",
     }
-    table = pd.concat([pd.DataFrame([truth]), ours], ignore_index=True)[ours.columns]
+    table = pd.concat([pd.DataFrame([truth]), ours.astype(object)], ignore_index=True)[ours.columns]
     return beside(table, paper_numbers("k23-text"), ["data", "model"], "K23")
 
 
