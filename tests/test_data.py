@@ -372,6 +372,7 @@ def test_files_of_a_zip_that_are_no_drawings_are_left_alone(tmp_path):
     assert read_drawings(tmp_path / "x.zip", range(1, 17)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(OMNIGLOT.find(name) is None for name in OMNIGLOT.md5), reason="Omniglot is not on this machine (UNCOLLAPSE_DATA)"
 )

@@ -157,12 +157,13 @@ def test_the_command_line_counts_documents(tmp_path, command_line):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "first", "n_words", "longest"),
     [
         (
             YAHOO,
-            {"validation": "what do you think of _UNK organization ?", "test": "if you were a character from a movie ,"},
+            {"validation": "what do you think of <unk> organization ?", "test": "if you were a character from a movie ,"},
             20_000,
             200,
         ),
