@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.timing import Step, interleaved_medians, print_row
+from benchmarks.timing import Step, adam_step, interleaved_medians, print_row
 from uncollapse.estimators import SequenceVAE
-from uncollapse.objectives import elbo
 from uncollapse.parameters import check_parameters
 
 SEED = 0
@@ -25,15 +24,7 @@ def training_step(given: dict[str, Any], n_symbols: int, x: torch.Tensor) -> Ste
     """A step of Adam on a new model."""
     torch.manual_seed(SEED)
     model = SequenceVAE.build(check_parameters(SequenceVAE, given), n_symbols)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-
-    def step() -> None:
-        loss, _ = elbo(model, x, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
+    return adam_step(model, x)
 
 
 def main(

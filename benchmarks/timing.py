@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from uncollapse.models import VAE
+from uncollapse.objectives import elbo
 from uncollapse.reproduce.measure import processor
 
 Step = Callable[[], Any]
@@ -35,6 +37,19 @@ def interleaved_medians(contestants: Mapping[str, Step], seconds: float, device:
             _wait(device)
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def adam_step(model: VAE, x: torch.Tensor) -> Step:
+    """A training step of a model on the same rows each time."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        loss, _ = elbo(model, x, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
 def peak_mib(step: Step, device: str = "cpu") -> float:

@@ -136,7 +136,7 @@ def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypa
     assert measure.load_parts({"name": "synthetic-text"}, 0).validation is words
 
 
-def test_the_exact_posterior_means_have_all_of_the_exact_correlations():
+def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not_at_all():
     sentences = synthetic_text("test").X
     known = type("Known", (), {"transform": lambda self, X: true_latents("test")[: len(X)]})()
     assert measure.correlation_share(known, sentences) == pytest.approx(1 / max(TEST_TRUTH.correlations))

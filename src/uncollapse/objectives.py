@@ -23,19 +23,15 @@ Objective = Callable[[VAE, Tensor, int], Loss]
 
 
 def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at draws of z.
-
-    Draws that do not follow the parameters of q leave its value as it is, and add what its gradient lacks (`score_term`).
-    """
-    del step
-    terms = model(x)
-    bound = terms.elbo if terms.latents.log_q is None else terms.elbo + score_term(terms.elbo, terms.latents.log_q)
-    return Loss(-bound.mean(), terms)
+    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at draws of z."""
+    return WeightedElbo()(model, x, step)
 
 
 @dataclass(frozen=True)
 class WeightedElbo:
     """The negative evidence lower bound with a weight on its KL, which can rise to it along a line.
+
+    Draws that do not follow the parameters of q leave its value as it is, and add what its gradient lacks (`score_term`).
 
     Attributes:
         beta: the weight, of the beta-VAE (Higgins et al. 2017).
@@ -49,7 +45,10 @@ class WeightedElbo:
         """The loss, of which the terms are whole."""
         terms = model(x)
         weight = self.beta * min(1.0, step / self.warmup_steps if self.warmup_steps else 1.0)
-        return Loss((weight * terms.latents.kl - terms.log_px_z).mean(), terms)
+        bound = terms.log_px_z - weight * terms.latents.kl
+        if terms.latents.log_q is not None:
+            bound = bound + score_term(bound, terms.latents.log_q)
+        return Loss(-bound.mean(), terms)
 
 
 def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]) -> Float[Tensor, "samples batch"]:

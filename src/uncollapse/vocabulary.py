@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,8 +50,7 @@ class Vocabulary:
         Raises:
             InputError: if a document is empty, or fewer than two symbols are left.
         """
-        _check(documents, level)
-        counts = Counter(symbol for document in documents for symbol in _symbols(document, level))
+        counts = Counter(symbol for symbols in _checked(documents, level) for symbol in symbols)
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         name = UNKNOWN_NAMES[level]
         known = tuple(symbol for symbol, count in ranked if count >= min_count and symbol != name)[:max_size]
@@ -98,11 +97,9 @@ class Vocabulary:
         Raises:
             InputError: if a document is empty or too long, or no document holds a symbol that is known.
         """
-        _check(documents, self.level, max_length, name)
         numbers = {symbol: number for number, symbol in enumerate(self.known)}
         rows = np.full((len(documents), max_length + 1), PAD, np.float32)
-        for index, document in enumerate(documents):
-            symbols = _symbols(document, self.level)
+        for index, symbols in enumerate(_checked(documents, self.level, max_length, name)):
             rows[index, : len(symbols) + 1] = [*(numbers.get(symbol, self.unknown) for symbol in symbols), self.end]
         if len(rows) and not ((rows >= 0) & (rows < self.unknown)).any():
             raise InputError(
@@ -167,10 +164,11 @@ def _tokens(name: str, document: Any) -> np.ndarray:
     return tokens
 
 
-def _check(documents: Sequence[Document], level: Level, max_length: float = math.inf, name: str = "X") -> None:
-    """Raise `InputError` for the first document that is empty or too long."""
+def _checked(documents: Sequence[Document], level: Level, max_length: float = math.inf, name: str = "X") -> Iterator[Sequence[Any]]:
+    """The symbols of each document; an `InputError` at the first that is empty or too long."""
     for index, document in enumerate(documents):
-        n_symbols = len(_symbols(document, level))
+        symbols = _symbols(document, level)
+        n_symbols = len(symbols)
         if n_symbols == 0:
             raise InputError(f"document {index} of {name} is empty: expected at least one {level}; remove it.")
         if n_symbols > max_length:
@@ -178,6 +176,7 @@ def _check(documents: Sequence[Document], level: Level, max_length: float = math
                 f"document {index} of {name} has {n_symbols} {level}s, more than max_length={max_length}: raise max_length, or "
                 "shorten it."
             )
+        yield symbols
 
 
 def _symbols(document: Any, level: Level) -> Sequence[Any]:

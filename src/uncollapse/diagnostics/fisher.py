@@ -47,7 +47,7 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
 
     Args:
         model: its family gives T and E[T|z].
-        rows: shape (n, data_dim), float32, as the family observes them. Of sequences, the first 64 are looked at.
+        rows: shape (n, data_dim), float32, as the family observes them. Of sequences, 64 random ones are looked at.
         n_samples: draws of z, shared by all rows; a quarter of them for sequences.
         seed: of these draws.
 
@@ -56,7 +56,8 @@ def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64
     """
     if isinstance(model, SequenceVAE):
         draws = prior_draws(model, max(2, n_samples // 4), seed)
-        squares = _sequence_scores(model, rows[:MAX_SEQUENCES], draws)
+        some = np.random.default_rng(0).permutation(len(rows))[:MAX_SEQUENCES]
+        squares = _sequence_scores(model, rows[some], draws)
         over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
         return Estimate(over_draws.value, math.hypot(over_draws.standard_error, over_rows.standard_error))
     return Estimate.mean_of(prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1))

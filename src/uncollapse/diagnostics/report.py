@@ -234,7 +234,7 @@ def _estimate(
         "information_cap_nats": Estimate(cap, math.nan),
         # An enumerated KL is that of z and y together.
         "aggregate_kl_nats": None if enumerated or information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
-        "fisher_divergence": relative_fisher_divergence(model, rows[shuffled]) if model.prior.has_density else None,
+        "fisher_divergence": relative_fisher_divergence(model, rows) if model.prior.has_density else None,
         "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
         "information_floor_nats": None if floor is None else Estimate(floor, math.nan),

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
 
 ROWS_AT_ONCE = 1000
+Drawn = TypeVar("Drawn")  # what draws of z are decoded to
 
 
 class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -194,15 +195,23 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Raises:
             InputError: if `n_samples` is not positive.
         """
-        check_is_fitted(self)
-        return self._sample(lambda n: self.model_.prior().sample((n,)), n_samples, random_state)
+        return self._sample(self._prior_draws, self._likelihood_draws, n_samples, random_state)
 
-    def _sample(self, draw: Callable[[int], torch.Tensor], n_samples: int, random_state: Any) -> np.ndarray:
-        """Draws of x at so many draws of z."""
+    def _prior_draws(self, n: int) -> torch.Tensor:
+        z: torch.Tensor = self.model_.prior().sample((n,))
+        return z
+
+    def _likelihood_draws(self, codes: np.ndarray) -> np.ndarray:
+        return self._in_batches(codes, lambda z: self.model_.likelihood(z).sample())
+
+    def _sample(
+        self, draw: Callable[[int], torch.Tensor], decode: Callable[[np.ndarray], Drawn], n_samples: int, random_state: Any
+    ) -> Drawn:
+        """What is decoded from so many draws of z, by chance that begins at `random_state`."""
+        check_is_fitted(self)
         check_count("n_samples", n_samples)
         with seeded(check_random_state(random_state).randint(2**31)):
-            codes = draw(n_samples).cpu().numpy()
-            return self._in_batches(codes, lambda z: self.model_.likelihood(z).sample())
+            return decode(draw(n_samples).cpu().numpy())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
         """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.

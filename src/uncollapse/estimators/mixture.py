@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -195,13 +195,14 @@ class MixtureVAE(Estimator):
         Raises:
             InputError: if `n_samples` is not positive, or there is no such component.
         """
-        if component is None:
-            drawn: np.ndarray = super().sample(n_samples, random_state)
-            return drawn
+        draw = self._prior_draws if component is None else self._draws_of(component)
+        return self._sample(draw, self._likelihood_draws, n_samples, random_state)
+
+    def _draws_of(self, component: int) -> Callable[[int], torch.Tensor]:
         n_components = self._model.prior.n_components
         if not isinstance(component, int | np.integer) or isinstance(component, bool) or not 0 <= component < n_components:
             raise InputError(f"component expects an integer from 0 to {n_components - 1}, got {component!r}.")
-        return self._sample(lambda n: self._model.prior.components().sample((n,))[:, component], n_samples, random_state)
+        return lambda n: self._model.prior.components().sample((n,))[:, component]
 
     @property
     def means_(self) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from uncollapse import models
@@ -32,7 +31,7 @@ from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import LSTMPosterior, StandardNormal
-from uncollapse.noise import derived_seed, seeded
+from uncollapse.noise import derived_seed
 from uncollapse.objectives import WeightedElbo
 from uncollapse.parameters import Count, PositiveFloat, check_parameters
 from uncollapse.progress import spinner
@@ -243,11 +242,8 @@ class SequenceVAE(Estimator):
             InputError: if `n_samples` or `temperature` is not positive.
         """
         check_is_fitted(self)
-        check_count("n_samples", n_samples)
         check_positive("temperature", temperature)
-        with seeded(check_random_state(random_state).randint(2**31)):
-            codes = self.model_.prior().sample((n_samples,)).cpu().numpy()
-            return self._generate(codes, temperature=temperature, greedy=greedy)
+        return self._sample(self._prior_draws, lambda codes: self._generate(codes, temperature, greedy), n_samples, random_state)
 
     def interpolate(self, a: Document, b: Document, n_steps: int = 5) -> list[Any]:
         """Documents on the way from one to another: `inverse_transform` along the line between their posterior means.

@@ -12,7 +12,7 @@ from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
-from uncollapse.reproduce.tables import beside, over_seeds
+from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 # As both papers' code has it: a learned prior from a random start, and a bound that enumerates the components.
 AS_PUBLISHED = {"prior": "learned", "inference": "enumerate", "warmup_epochs": 0}
@@ -175,10 +175,7 @@ def image_runs(scale: str) -> list[Run]:
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of K23 table 4, and accuracies, beside the paper's numbers."""
-    n_units = results["data"].map(lambda data: SETTINGS[data]["latent_dim"])
-    results = results.assign(
-        au=results["active_units"] / n_units,
-        iu=results["informative_units"] / n_units,
+    results = with_shares(results, results["data"].map(lambda data: SETTINGS[data]["latent_dim"])).assign(
         final=[math.nan if not constants else math.prod(constants) ** (1 / len(constants)) for constants in results["constants"]],
     )
     columns = {

@@ -44,6 +44,11 @@ def over_seeds(results: pd.DataFrame, by: Sequence[str], columns: dict[str, str]
     return pd.DataFrame(lines)
 
 
+def with_shares(results: pd.DataFrame, latent_dim: int | pd.Series) -> pd.DataFrame:
+    """The results with shares of their units: active ones (`au`), as the papers give them, and informative ones (`iu`)."""
+    return results.assign(au=results["active_units"] / latent_dim, iu=results["informative_units"] / latent_dim)
+
+
 def beside(table: pd.DataFrame, printed: pd.DataFrame, by: Sequence[str], paper: str) -> pd.DataFrame:
     """The table with the paper's numbers to its right, and what only the paper has below.
 

@@ -9,7 +9,7 @@ import pandas as pd
 from uncollapse.data.synthetic_text import TEST_TRUTH
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves
-from uncollapse.reproduce.tables import beside, over_seeds
+from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 LIPSCHITZ = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0, 1.5, 5.0)
 ANNEALED, TARGETED = "IL-LIDSVAE annealed", "IL-LIDSVAE, KL wanted"
@@ -76,9 +76,7 @@ def k23_runs(scale: str) -> list[Run]:
 
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of K23 table 5, beside the truth."""
-    results = results.assign(
-        au=results["active_units"] / COMMON["synthetic-text"]["latent_dim"],
-        iu=results["informative_units"] / COMMON["synthetic-text"]["latent_dim"],
+    results = with_shares(results, COMMON["synthetic-text"]["latent_dim"]).assign(
         excess=100 * (results["nll_nats"] / TEST_TRUTH.nll_nats - 1),
         share=results["kl_nats"] / TEST_TRUTH.kl_nats,
     )
@@ -117,6 +115,7 @@ def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
     )
     for axis, true in zip(figure.axes, (TEST_TRUTH.kl_nats, TEST_TRUTH.nll_nats, 1.0), strict=True):
         axis.axhline(true, color="black", linestyle=":", label="the true model")
+    figure.axes[0].legend(fontsize=7)
     return figure
 
 
@@ -135,8 +134,7 @@ def w21_runs(scale: str) -> list[Run]:
 
 def w21_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of W21 table 1, text half."""
-    n_units = results["data"].map(lambda data: COMMON[data]["latent_dim"])
-    results = results.assign(au=results["active_units"] / n_units, iu=results["informative_units"] / n_units)
+    results = with_shares(results, results["data"].map(lambda data: COMMON[data]["latent_dim"]))
     columns = {
         "AU": "au",
         "informative": "iu",

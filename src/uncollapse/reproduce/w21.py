@@ -12,7 +12,7 @@ from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
 from uncollapse.reproduce.k23 import AS_PUBLISHED, OUR_DEFAULTS
-from uncollapse.reproduce.tables import beside, over_seeds
+from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
 # GMVAE and LIDGMVAE are W21's. IL-LIDMVAE has a positive constant and our defaults: components that stay apart, and a warm-up.
@@ -66,14 +66,9 @@ MEASURES = {
 }
 
 
-def _with_shares(results: pd.DataFrame, latent_dim: int) -> pd.DataFrame:
-    """The results with the share of active units, as the papers give it."""
-    return results.assign(au=results["active_units"] / latent_dim)
-
-
 def pinwheel_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of W21 table 2, and accuracy."""
-    table = over_seeds(_with_shares(results, 2), ["layers", "model"], MEASURES, digits=3)
+    table = over_seeds(with_shares(results, 2), ["layers", "model"], MEASURES, digits=3)
     return beside(table, paper_numbers("w21-pinwheel"), ["layers", "model"], "W21")
 
 
@@ -138,7 +133,7 @@ def image_runs(scale: str) -> list[Run]:
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of W21 tables 1 and 2, and accuracy, with the rivals that the paper lists."""
-    table = over_seeds(_with_shares(results, 64), ["data", "model"], MEASURES)
+    table = over_seeds(with_shares(results, 64), ["data", "model"], MEASURES)
     return beside(table, paper_numbers("w21-images"), ["data", "model"], "W21")
 
 
@@ -160,7 +155,7 @@ def depth_runs(scale: str) -> list[Run]:
 
 def depth_table(results: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and likelihood by depth."""
-    return over_seeds(_with_shares(results, 64), ["layers", "model"], MEASURES, digits=3)
+    return over_seeds(with_shares(results, 64), ["layers", "model"], MEASURES, digits=3)
 
 
 def depth_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
@@ -201,7 +196,7 @@ def cluster_table(results: pd.DataFrame) -> pd.DataFrame:
     """What the component tells, where there are clusters and where there are none."""
     measures = {**MEASURES, "floor of I(y; z)": "component_floor_nats"}
     del measures["accuracy"]  # there are no classes to be right about
-    return over_seeds(_with_shares(results, 2), ["clusters", "model"], measures, digits=3)
+    return over_seeds(with_shares(results, 2), ["clusters", "model"], measures, digits=3)
 
 
 def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
