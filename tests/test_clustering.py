@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from uncollapse.diagnostics.clustering import live_components, majority_accuracy, matched_accuracy
+from uncollapse.diagnostics.clustering import component_information_density, live_components, majority_accuracy, matched_accuracy
 from uncollapse.models import component_kl
 
 
@@ -37,10 +37,19 @@ def test_splitting_clusters_never_lowers_the_majority_accuracy_and_can_lower_the
 
 
 def test_a_component_lives_on_a_tenth_of_an_equal_share():
-    shares = np.array([0.0, 0.0249, 0.0251, 0.95])
-    assert live_components(np.tile(shares, (10, 1))).tolist() == [False, False, True, True]
-    certain = np.eye(4)[[0] * 98 + [1, 2]]
-    assert live_components(certain).tolist() == [True, False, False, False]
+    certain = np.eye(4)[np.repeat([1, 2, 3], [24, 26, 950])]
+    assert live_components(certain).tolist() == [False, False, True, True]
+    # Whoever is never the most probable does not live, however the shares add up.
+    assert live_components(np.tile([0.3, 0.24, 0.23, 0.23], (10, 1))).tolist() == [True, False, False, False]
+
+
+def test_the_information_of_certain_components_and_its_error_are_those_of_their_entropy():
+    certain = np.eye(3)[np.repeat([0, 1], [50, 450])]
+    density = component_information_density(np.full(500, math.log(3)), certain)
+    assert density.mean() == pytest.approx(-0.1 * math.log(0.1) - 0.9 * math.log(0.9))
+    assert density.std() == pytest.approx(0.3 * math.log(9))
+    alike = np.tile([0.2, 0.3, 0.5], (7, 1))
+    assert np.allclose(component_information_density(component_kl(torch.as_tensor(alike)).numpy(), alike), 0)
 
 
 def test_the_kl_of_components_that_are_certain_and_of_a_noisy_channel():

@@ -6,12 +6,27 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
-# A component lives if it gets at least this share of what would be its equal share of the data.
+# A component lives if it is the most probable one of at least this share of what would be its equal share of the data.
 LIVE_SHARE = 0.1
 
 
+def component_information_density(kl_y: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """What each row adds to I(x; y) = E KL(q(y|x) || 1/c) - KL(q(y) || 1/c) under q, in nats.
+
+    Args:
+        kl_y: KL(q(y|x) || 1/c), shape (n,).
+        components: q(y|x), shape (n, c).
+
+    Returns:
+        Shape (n,), float64.
+    """
+    shares = components.mean(0, dtype=np.float64)
+    seen = shares > 0
+    return np.asarray(kl_y - components[:, seen] @ np.log(len(shares) * shares[seen]))
+
+
 def live_components(components: np.ndarray) -> np.ndarray:
-    """Which components get at least a tenth of an equal share of the data.
+    """Which components are the most probable one of at least a tenth of an equal share of the data.
 
     Args:
         components: q(y|x), shape (n, c).
@@ -19,7 +34,9 @@ def live_components(components: np.ndarray) -> np.ndarray:
     Returns:
         Booleans, shape (c,).
     """
-    return np.asarray(components.mean(0) * components.shape[1] >= LIVE_SHARE)
+    n, c = components.shape
+    counts = np.bincount(components.argmax(1), minlength=c)
+    return np.asarray(counts * c >= LIVE_SHARE * n)
 
 
 def majority_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:

@@ -14,7 +14,12 @@ import torch
 from sklearn.decomposition import PCA
 from torch.distributions import Independent, Normal
 
-from uncollapse.diagnostics.clustering import live_components, majority_accuracy, matched_accuracy
+from uncollapse.diagnostics.clustering import (
+    component_information_density,
+    live_components,
+    majority_accuracy,
+    matched_accuracy,
+)
 from uncollapse.diagnostics.collapse import (
     CAP_MARGIN,
     MAX_INFORMATION_ROWS,
@@ -36,7 +41,7 @@ from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
-from uncollapse.models import VAE, SequenceVAE, component_kl, observe_rows, to_device
+from uncollapse.models import VAE, SequenceVAE, observe_rows, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import spinner
 
@@ -62,7 +67,7 @@ MEANINGS = {
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
     "component_information_nats": "I(x; y) under q",
     "component_floor_nats": "I(y; z) under the prior is not below this, by the distances of its components",
-    "live_components": "components with at least a tenth of an equal share of the data",
+    "live_components": "components most probable for a tenth of an equal share of the data at least; none if I(x; y) is 0",
     "majority_accuracy": "agreement with the labels, each component taking its most frequent one",
     "matched_accuracy": "agreement with the labels, each component taking another one (Hungarian)",
 }
@@ -258,13 +263,15 @@ def _estimate_components(model: VAE, posteriors: Posteriors, labels: np.ndarray 
         return {}
     assert isinstance(model.prior, GaussianMixture | CategoricalLayer)
     assert posteriors.kl_y is not None
-    kl_y, imbalance = posteriors.kl_y.astype(np.float64), float(component_kl(torch.as_tensor(components).double().mean(0)))
+    kl_y = posteriors.kl_y.astype(np.float64)
+    told = component_information_density(kl_y, components)
+    n_live = live_components(components).sum() if told.mean() >= DEAD_COMPONENT_NATS else 0
     found: dict[str, Estimate | None] = {
         "kl_y_nats": Estimate.mean_of(kl_y),
         "kl_z_nats": Estimate.mean_of(posteriors.kl - kl_y),
-        "component_information_nats": Estimate.mean_of(kl_y - imbalance),  # I(x; y) = E KL(q(y|x) || 1/c) - KL(q(y) || 1/c)
+        "component_information_nats": Estimate.mean_of(told),
         "component_floor_nats": Estimate(model.prior.component_information_bound(), math.nan),
-        "live_components": Estimate(float(live_components(components).sum()), math.nan),
+        "live_components": Estimate(float(n_live), math.nan),
     }
     if labels is not None and labels.dtype.kind == "U":
         clusters = components.argmax(1)
