@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -63,6 +64,10 @@ class EnumeratedMixtureVAE(MixtureVAE):
         kl_z = log_q - self.prior.log_given_component(z) if each is None else each.sum(-1)
         components = q.mixture_distribution.probs
         return Latents(q, z, (components * kl_z).sum(-1) + component_kl(components), components)
+
+    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+        """A draw for every component, n_samples times."""
+        return np.full(len(rows), n_samples * self.prior.n_components)
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""
