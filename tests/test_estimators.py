@@ -1,5 +1,6 @@
 """The scikit-learn face: its contract, its files, and its answers to bad input."""
 
+import functools
 import json
 import os
 import pickle
@@ -67,6 +68,18 @@ def test_a_trained_model_reconstructs_better_than_the_mean(blobs):
     estimator = uc.VAE(latent_dim=2, hidden=(32, 32), max_epochs=200, learning_rate=3e-3, random_state=0).fit(X)
     error = np.square(estimator.reconstruct(X) - X).mean()
     assert error < 0.5 * X.var(axis=0).mean()
+
+
+@pytest.mark.parametrize("kind", [uc.VAE, functools.partial(uc.MixtureVAE, inference="enumerate"), uc.MixtureVAE])
+def test_the_encoder_can_have_widths_of_its_own(kind, blobs, tmp_path):
+    X, _ = blobs
+    estimator = kind(**SMALL, encoder_hidden=(5, 7, 6)).fit(X)
+    shapes = {name: [tuple(p.shape) for p in part.parameters() if p.dim() == 2] for name, part in estimator.model_.named_children()}
+    assert {(5, X.shape[1]), (7, 5), (6, 7)} <= set(shapes["posterior"])
+    assert not {5, 6, 7} & {n for shape in shapes["decoder"] for n in shape}
+    restored = uc.load(estimator.save(tmp_path / "run"))
+    assert restored.encoder_hidden == (5, 7, 6)
+    assert np.array_equal(restored.transform(X), estimator.transform(X))
 
 
 def test_scores_belong_to_the_row(vae):
@@ -366,6 +379,12 @@ def with_value(value):
         ({"learning_rate": 0}, with_value(0), "learning_rate expects a positive finite number"),
         ({"latent_dim": True}, with_value(0), "latent_dim expects a positive integer, got True"),
         ({"hidden": [10**9, 10**9]}, with_value(0), "GiB, and this machine has"),
+        (
+            {"encoder_hidden": [10**9, 10**9]},
+            with_value(0),
+            r"encoder_hidden=\(1000000000, 1000000000\) takes",
+        ),
+        ({"encoder_hidden": ()}, with_value(0), "encoder_hidden expects a list of one or more positive widths, or None"),
         ({"family": {"gaussian": {"scale": "wide"}}}, with_value(0), "scale expects a positive finite number"),
         ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart"),
         ({}, with_value(0)[0], "Expected 2D array"),

@@ -31,6 +31,9 @@ UpperConstants = Annotated[
 ]
 Dimensions = Annotated[tuple[Count, ...], Field(description="a list of dimensions, which may be empty")]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
+EncoderWidths = Annotated[
+    Annotated[tuple[Count, ...], Field(min_length=1)] | None, Field(description="a list of one or more positive widths, or None")
+]
 PosteriorName = Annotated[Literal["gaussian", "realnvp"], Field(description="'gaussian' or 'realnvp'")]
 Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integer >= 2")]
 PriorName = Annotated[

@@ -83,6 +83,12 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
     )
 
 
+def encoder_widths(parameters: Mapping[str, Any]) -> tuple[int, ...]:
+    """Widths of the encoder's hidden layers: those of the decoder if nothing is said."""
+    widths: tuple[int, ...] | None = parameters["encoder_hidden"]
+    return parameters["hidden"] if widths is None else widths
+
+
 def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Decoder:
     """The decoder of [z; h] that the parameters of a sequential VAE ask for.
 
@@ -168,19 +174,21 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
     """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
     if not hasattr(os, "sysconf"):
         return
+    asked = ("latent_dim", "hidden", *(("encoder_hidden",) if parameters.get("encoder_hidden") else ()))
+    sizes = ", ".join(f"{name}={parameters[name]}" for name in asked)
     try:
         with seeded(0), torch.device("meta"):  # some pieces are drawn even so
             n_parameters = sum(parameter.numel() for parameter in build().parameters())
     except RuntimeError as error:  # more than can be counted
-        raise InputError(f"hidden={parameters['hidden']} is too wide ({error}): use fewer or narrower layers.") from None
+        raise InputError(f"a model with {sizes} is too large ({error}): use fewer or narrower layers.") from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
     if parameters.get("lipschitz") is not None:  # the products of all directions of a ridge sum, and their gradients
         needed += 2 * 4 * sum(parameters["hidden"]) ** 2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise InputError(
-            f"training a model with latent_dim={parameters['latent_dim']} and hidden={parameters['hidden']} takes "
-            f"{needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or narrower layers."
+            f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or "
+            "narrower layers."
         )
 
 

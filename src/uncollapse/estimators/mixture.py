@@ -18,6 +18,7 @@ from uncollapse.estimators.arguments import (
     Device,
     Dimensions,
     EmbeddingName,
+    EncoderWidths,
     Epochs,
     FamilyLike,
     Flag,
@@ -31,7 +32,7 @@ from uncollapse.estimators.arguments import (
     Widths,
 )
 from uncollapse.estimators.base import Estimator
-from uncollapse.estimators.building import build_decoder, build_family
+from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.estimators.clusters import find_clusters
 from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
 from uncollapse.noise import derived_seed
@@ -74,6 +75,7 @@ class MixtureVAE(Estimator):
         lipschitz: see `uc.VAE`.
         between: see `uc.VAE`.
         hidden: see `uc.VAE`.
+        encoder_hidden: see `uc.VAE`.
         max_epochs: passes over the data, those of the warm-up among them.
         batch_size: see `uc.VAE`.
         learning_rate: see `uc.VAE`.
@@ -120,6 +122,7 @@ class MixtureVAE(Estimator):
         lipschitz: UpperConstants = None,
         between: Dimensions = (),
         hidden: Widths = (256, 256),
+        encoder_hidden: EncoderWidths = None,
         max_epochs: Count = 50,
         batch_size: Count = 100,
         learning_rate: PositiveFloat = 1e-3,
@@ -144,6 +147,7 @@ class MixtureVAE(Estimator):
         self.lipschitz = lipschitz
         self.between = between
         self.hidden = hidden
+        self.encoder_hidden = encoder_hidden
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -162,12 +166,11 @@ class MixtureVAE(Estimator):
         decoder = build_decoder(parameters, family, n_features)
         prior = _build_prior(parameters)
         _warmup_epochs(parameters)  # whether they suit, before there is a training to lose
+        widths = encoder_widths(parameters)
         if parameters["inference"] == "marginal":
-            posterior = POSTERIORS[parameters["posterior"]](n_features, prior.latent_dim, parameters["hidden"], family.features)
+            posterior = POSTERIORS[parameters["posterior"]](n_features, prior.latent_dim, widths, family.features)
             return models.MixtureVAE(prior, posterior, decoder, family)
-        each = ComponentPosterior(
-            n_features, prior, parameters["hidden"], family.features, flow=parameters["posterior"] == "realnvp"
-        )
+        each = ComponentPosterior(n_features, prior, widths, family.features, flow=parameters["posterior"] == "realnvp")
         return models.EnumeratedMixtureVAE(prior, each, decoder, family)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -264,8 +267,9 @@ def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndar
 def _moments(posteriors: Posteriors, clusters: np.ndarray, cluster: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of z over the posteriors of a cluster, or of all where a cluster has too few for a covariance."""
     members, n_needed = clusters == cluster, 2 * posteriors.means.shape[1]
-    within = posteriors.means[members] if members.sum() > n_needed else posteriors.means
-    covariance = np.atleast_2d(np.cov(within.T.astype(np.float64))) + np.diag(posteriors.variances.mean(0, dtype=np.float64))
+    many = members if members.sum() > n_needed else np.ones_like(members)
+    within = posteriors.means[many].astype(np.float64)
+    covariance = np.atleast_2d(np.cov(within.T)) + np.diag(posteriors.variances[many].mean(0, dtype=np.float64))
     if members.any():
         return posteriors.means[members].mean(0), covariance
     chance = np.random.default_rng(cluster)  # components at one place would stay together

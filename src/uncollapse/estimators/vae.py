@@ -11,6 +11,7 @@ from uncollapse.estimators.arguments import (
     Device,
     Dimensions,
     EmbeddingName,
+    EncoderWidths,
     FamilyLike,
     Flag,
     Nats,
@@ -21,7 +22,7 @@ from uncollapse.estimators.arguments import (
     Widths,
 )
 from uncollapse.estimators.base import Estimator
-from uncollapse.estimators.building import build_decoder, build_family
+from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.latent import POSTERIORS, StandardNormal
 from uncollapse.parameters import Count, PositiveFloat
 
@@ -59,7 +60,8 @@ class VAE(Estimator):
         lipschitz: upper constants, for every map or one for each, which keep latents from spreading without limit; they need
             potential="ridge". None sets no limit.
         between: dimensions of further maps between the first and the last (W21 appendix B), none below the one before.
-        hidden: widths of the hidden layers of the encoder, and of the ordinary decoder or each map of the injective one.
+        hidden: widths of the hidden layers of the ordinary decoder, or of each map of the injective one.
+        encoder_hidden: those of the encoder; the same if None.
         max_epochs: passes over the data.
         batch_size: rows in a step.
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
@@ -96,6 +98,7 @@ class VAE(Estimator):
         lipschitz: UpperConstants = None,
         between: Dimensions = (),
         hidden: Widths = (256, 256),
+        encoder_hidden: EncoderWidths = None,
         max_epochs: Count = 50,
         batch_size: Count = 100,
         learning_rate: PositiveFloat = 1e-3,
@@ -115,6 +118,7 @@ class VAE(Estimator):
         self.lipschitz = lipschitz
         self.between = between
         self.hidden = hidden
+        self.encoder_hidden = encoder_hidden
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -129,8 +133,8 @@ class VAE(Estimator):
         Raises:
             InputError: if the parameters do not suit the number of features.
         """
-        latent_dim, hidden = parameters["latent_dim"], parameters["hidden"]
+        latent_dim = parameters["latent_dim"]
         family = build_family(parameters, n_features)
         decoder = build_decoder(parameters, family, n_features)
-        posterior = POSTERIORS[parameters["posterior"]](n_features, latent_dim, hidden, family.features)
+        posterior = POSTERIORS[parameters["posterior"]](n_features, latent_dim, encoder_widths(parameters), family.features)
         return models.VAE(StandardNormal(latent_dim), posterior, decoder, family)
