@@ -40,9 +40,12 @@ class Run:
     keep: bool = False
 
     def config(self) -> dict[str, Any]:
-        """All that decides over the result, defaults too, but the seed, as JSON has it."""
+        """All that decides over the result, defaults too, but the seed, as JSON has it.
+
+        Arguments that are None are left out, so that one which is new and not used changes no key.
+        """
         arguments = Estimator.kinds[self.estimator](**self.arguments).get_params()
-        chosen = {name: value for name, value in arguments.items() if name not in INDIFFERENT}
+        chosen = {name: value for name, value in arguments.items() if name not in INDIFFERENT and value is not None}
         given = {"estimator": self.estimator, "arguments": chosen, "data": self.data}
         config: dict[str, Any] = json.loads(json.dumps(given))
         return config

@@ -183,6 +183,7 @@ def image_table(results: pd.DataFrame) -> pd.DataFrame:
         "KL": "kl_nats",
         "KL of y": "kl_y_nats",
         "MI": "mutual_information_nats",
+        "cap": "information_cap_nats",
         "AU": "au",
         "informative": "iu",
         "Fisher": "fisher_divergence",
@@ -194,13 +195,14 @@ def image_table(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """KL and Fisher divergence against L."""
+    """KL, Fisher divergence and NLL against L."""
     del models, scale
     grid = results[results["model"].isin(list(map(_grid_name, LIPSCHITZ)))]
+    least = grid.groupby(["data", "L"])["nll_nats"].mean().groupby("data").min()
     return curves(
-        grid,
+        grid.assign(excess=grid["nll_nats"] - grid["data"].map(least)),
         "L",
-        {"kl_nats": "KL, nats", "fisher_divergence": "relative Fisher divergence", "nll_nats": "NLL, nats"},
+        {"kl_nats": "KL, nats", "fisher_divergence": "relative Fisher divergence", "excess": "NLL above that of the best L, nats"},
         xlabel="L of each map",
         log=("fisher_divergence",),
         by="data",
