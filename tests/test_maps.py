@@ -126,6 +126,32 @@ def test_map_after_an_embedding_is_the_map_of_the_embedded_vector(kind):
     assert torch.allclose(f(v, embedding), f(embedding(v)), atol=1e-12)
 
 
+@pytest.mark.parametrize(("in_dim", "context_dim", "out_dim", "n_rows"), [(5, 2, 9, 4), (5, 3, 5, 2), (4, 1, 9, 6)])
+def test_a_context_goes_to_the_last_coordinates_and_the_rest_along_directions_among_the_first(
+    monkeypatch, in_dim, context_dim, out_dim, n_rows
+):
+    monkeypatch.setattr("uncollapse.maps.embedding.MAX_ROWS_BESIDE_CONTEXT", n_rows)
+    torch.manual_seed(0)
+    embedding = PrincipalDirections(in_dim, out_dim, context_dim).double()
+    assert embedding.matrix.shape == (n_rows, in_dim - context_dim)
+    embedding.adapt(normals(50, out_dim).numpy())
+    basis = embedding(torch.eye(in_dim, dtype=torch.double)).T
+    assert torch.allclose(basis.T @ basis, torch.eye(in_dim, dtype=torch.double), atol=1e-12)
+    assert torch.equal(basis[-context_dim:, -context_dim:], torch.eye(context_dim, dtype=torch.double))
+    assert not basis[n_rows:, :-context_dim].any()
+    assert not basis[:-context_dim, -context_dim:].any()
+    weight = normals(4, out_dim)
+    assert torch.allclose(embedding.project(weight), weight @ basis, atol=1e-12)
+    v = normals(10, in_dim)
+    for f in (BrenierMap(out_dim, (8, 6), 0.3).double(), BrenierMap(out_dim, (8,), 0.3, potential=RidgeSum).double()):
+        assert torch.allclose(f(v, embedding), f(embedding(v)), atol=1e-12)
+
+
+def test_learned_directions_know_no_context():
+    with pytest.raises(InputError, match="learned directions expect no context"):
+        LearnedDirections(3, 5, 1)
+
+
 def test_principal_directions_are_those_of_the_data():
     data = normals(4000, 3) * torch.tensor([1.0, 5.0, 3.0])
     embedding = PrincipalDirections(2, 3).double()

@@ -14,11 +14,11 @@ from uncollapse.maps.network import Weights, brenier_map, closed_form
 DEPTHS = [(7,), (7, 5), (6, 8, 4), (3, 4, 5, 6)]
 
 
-def arguments(widths, in_dim, dim, with_basis):
+def arguments(widths, in_dim, dim, basis_shape):
     """Random inputs of the evaluator, of no special size or sign, all of which want gradients."""
     torch.manual_seed(0)
     new = lambda *shape: torch.randn(*shape, dtype=torch.double).requires_grad_()  # noqa: E731
-    basis = torch.linalg.qr(new(dim, in_dim).detach())[0].requires_grad_() if with_basis else None
+    basis = torch.linalg.qr(new(*basis_shape).detach())[0].requires_grad_() if basis_shape else None
     roots = tuple(new(above, below) for below, above in pairwise(widths))
     return new(5, in_dim), basis, Weights(new(sum(widths), dim), new(sum(widths)), new(dim), new(widths[-1]), roots)
 
@@ -40,7 +40,9 @@ def of_tensors(basis):
     return f
 
 
-@pytest.fixture(params=[(3, 3, False), (2, 5, False), (2, 5, True)], ids=["identity", "padding", "basis"])
+@pytest.fixture(
+    params=[(3, 3, None), (2, 5, None), (2, 5, (5, 2)), (4, 7, (4, 2))], ids=["identity", "padding", "basis", "basis and context"]
+)
 def case(request):
     return request.param
 
@@ -64,7 +66,7 @@ def test_hand_written_backward_is_that_of_the_closed_form(widths, case):
 @pytest.mark.parametrize("widths", DEPTHS)
 @pytest.mark.parametrize("only", ["v", "basis", "skip", "linear", "roots"])
 def test_backward_gives_whatever_is_asked_for(widths, only):
-    v, basis, weights = arguments(widths, 2, 5, True)
+    v, basis, weights = arguments(widths, 2, 5, (5, 2))
     chosen = {"v": [v], "basis": [basis], "skip": [weights.skip], "linear": [weights.linear], "roots": list(weights.roots)}[only]
     if not chosen:
         pytest.skip("one layer has no inner weights")

@@ -18,7 +18,7 @@ from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.families import Categorical
 from uncollapse.latent import LSTMPosterior, StandardNormal
-from uncollapse.maps import InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.models import History, SequenceVAE
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Loss, WeightedElbo, elbo
@@ -126,12 +126,14 @@ SHAPES = {"padded": (2, 3, 12), "as large": (2, 3, 5), "cut": (2, 9, 5), "cut to
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("constants", [(0.5, 0.5), (1.5, 0.3)])
-def test_the_constant_holds_in_z_for_every_history(shape, constants):
+@pytest.mark.parametrize(("constants", "embedding"), [((0.5, 0.5), "padding"), ((1.5, 0.3), "padding"), ((0.5, 0.5), "principal")])
+def test_the_constant_holds_in_z_for_every_history(shape, constants, embedding):
     """Sought against by gradient descent on the ratio, from pairs near and far."""
     latent_dim, context_dim, natural_dim = SHAPES[shape]
     torch.manual_seed(0)
-    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (8, 8), constants, context_dim=context_dim).double()
+    kind = EMBEDDINGS[embedding]
+    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (8, 8), constants, kind, context_dim=context_dim).double()
+    decoder.adapt(np.random.default_rng(0).normal(size=(50, natural_dim)))
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.6)
     assert decoder.constant == pytest.approx(math.prod(constants))
@@ -148,6 +150,17 @@ def test_the_constant_holds_in_z_for_every_history(shape, constants):
         ratio.sum().backward()
         optimizer.step()
         assert (ratio >= decoder.constant * (1 - 1e-6)).all()
+
+
+def test_z_moves_shares_along_the_leading_directions_of_documents():
+    """Two kinds of documents: what z can do without any potential is to trade the words of one against those of the other."""
+    documents = ["a b"] * 20 + ["c d"] * 20
+    vae = uc.SequenceVAE(latent_dim=1, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0).fit(documents)
+    direction = vae.model_.decoder.embedding.basis[:, 0]
+    there = {word: direction[vae.vocabulary_.known.index(word)] for word in "abc"}
+    assert there["a"] == pytest.approx(there["b"])
+    assert there["c"] == pytest.approx(-there["a"])
+    assert abs(there["a"]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_without_potentials_a_decoder_pads_and_cuts():

@@ -15,7 +15,7 @@ from uncollapse.diagnostics.information import inverse_lipschitz_for
 from uncollapse.errors import InputError
 from uncollapse.families import Categorical, Family, Gaussian, get_family
 from uncollapse.latent import Encoder
-from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder, PrincipalDirections
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.noise import seeded
 
@@ -104,7 +104,9 @@ def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Deco
             f"an injective decoder expects fewer latent units than symbols, got latent_dim={latent_dim} with {natural_dim + 1}: "
             f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
         )
-    return InverseLipschitzDecoder(latent_dim, natural_dim, parameters["hidden"], constants, context_dim=parameters["hidden_dim"])
+    return InverseLipschitzDecoder(
+        latent_dim, natural_dim, parameters["hidden"], constants, PrincipalDirections, context_dim=parameters["hidden_dim"]
+    )
 
 
 def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) -> float | tuple[float, ...] | None:
@@ -203,7 +205,7 @@ def adapt(model: models.VAE, rows: np.ndarray) -> None:
     encoder = model.posterior.encoder
     assert isinstance(encoder, Encoder)
     encoder.adapt(mean, deviation or 1.0)
-    some = _some_rows(rows, natural_dim)
+    some = some_rows(rows, natural_dim)
     model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
     start = family.unlink(family.natural(_mean(family.sufficient, rows)))
     model.decoder.start_at(start.float())
@@ -228,7 +230,7 @@ def _pieces(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) 
     return (function(torch.as_tensor(rows[start : start + n], dtype=torch.float64)) for start in range(0, len(rows), n))
 
 
-def _some_rows(rows: np.ndarray, width: int) -> np.ndarray:
+def some_rows(rows: np.ndarray, width: int) -> np.ndarray:
     """As many random rows as principal directions of statistics of this width need."""
     n = min(MAX_PRINCIPAL_ROWS, max(1, MAX_PRINCIPAL_VALUES // width))
     return rows if len(rows) <= n else rows[np.random.default_rng(0).permutation(len(rows))[:n]]

@@ -26,11 +26,12 @@ from uncollapse.estimators.arguments import (
     Widths,
 )
 from uncollapse.estimators.base import Estimator, choose_seed
-from uncollapse.estimators.building import sequence_decoder
+from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
 from uncollapse.objectives import WeightedElbo
 from uncollapse.parameters import Count, PositiveFloat, check_parameters
@@ -185,6 +186,7 @@ class SequenceVAE(Estimator):
             seed = choose_seed(parameters["random_state"])
             rows = _read(X, validation, parameters, seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
+            model.decoder.adapt(_shares(rows.train, min(len(rows.vocabulary) - 1, MAX_ROWS_BESIDE_CONTEXT)))
             model.decoder.start_at(_log_odds(rows))
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
@@ -323,6 +325,16 @@ def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") ->
     if not documents:
         raise InputError(f"{name} expects at least one document, got none: give some.")
     return vocabulary.encode(documents, max_length, name)
+
+
+def _shares(rows: np.ndarray, n_symbols: int) -> np.ndarray:
+    """The share of each of the first symbols in some of the documents, shape (n, n_symbols), float32."""
+    some = some_rows(rows, n_symbols)
+    counts = np.zeros((len(some), n_symbols), np.float32)
+    documents, places = np.nonzero((some >= 0) & (some < n_symbols))
+    np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
+    shares: np.ndarray = counts / (some >= 0).sum(1, keepdims=True)
+    return shares
 
 
 def _log_odds(rows: _Rows) -> torch.Tensor:

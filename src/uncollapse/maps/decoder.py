@@ -37,6 +37,7 @@ class InverseLipschitzDecoder(Decoder):
         hidden: widths of the layers of each map.
         inverse_lipschitz: L for every map, or one for each. 0 gives LIDVAE.
         embedding: the kind of the last B, which meets the data; the zero-padding of both papers by default. The others pad.
+            Principal directions are those of z alone, and a context goes to the last coordinates.
         lipschitz: U for every map, or one for each; infinity for none.
         potential: the kind of convex function that the maps are gradients of.
         between: dimensions of maps between the first and the last, none below the one before.
@@ -80,7 +81,8 @@ class InverseLipschitzDecoder(Decoder):
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
         self.paddings = nn.ModuleList(ZeroPadding(min(below, above), above) for below, above in pairwise(dims[:-1]))
         before_last = min(dims[-2], natural_dim) if len(dims) > 1 else natural_dim
-        self.embedding = (embedding if latent_dim + context_dim < natural_dim else ZeroPadding)(before_last, natural_dim)
+        n_context = min(context_dim, before_last - latent_dim)
+        self.embedding = (embedding if latent_dim < natural_dim else ZeroPadding)(before_last, natural_dim, n_context)
         self.maps = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
         )

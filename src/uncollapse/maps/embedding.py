@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from uncollapse.maps.precision import exact_product
 
 # Rows that decide the principal directions; more would not move them visibly.
 MAX_PRINCIPAL_ROWS = 20_000
+MAX_ROWS_BESIDE_CONTEXT = 2000
 
 
 class Embedding(nn.Module, ABC):
@@ -24,22 +26,27 @@ class Embedding(nn.Module, ABC):
     Args:
         in_dim: p.
         out_dim: t.
+        context_dim: how many of the p coordinates, the last ones, are a context, which nothing has to be known of.
 
     Raises:
         InputError: if t < p, as then nothing injective exists.
     """
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
         super().__init__()
         if not 1 <= in_dim <= out_dim:
             raise InputError(f"an embedding expects 1 <= in_dim <= out_dim, got {in_dim} and {out_dim}.")
         self.in_dim = in_dim
         self.out_dim = out_dim
+        self.context_dim = context_dim
 
     @property
     @abstractmethod
-    def matrix(self) -> Float[Tensor, "t p"] | None:
-        """B, or None where B v = (v, 0), which costs nothing."""
+    def matrix(self) -> Float[Tensor, "m q"] | None:
+        """The directions of the first q coordinates, in the first m of those that B v has; the rest of v are its last coordinates.
+
+        Without context this is B, of shape (t, p). None where B v = (v, 0), which costs nothing.
+        """
 
     def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
         """B v, in the precision of v whatever autocast or TF32 allow."""
@@ -69,24 +76,30 @@ class ZeroPadding(Embedding):
 
 
 class PrincipalDirections(Embedding):
-    """B spans the p leading principal directions of the data, so that the constraint falls where they vary most.
+    """B spans the leading principal directions of the data, so that the constraint falls where they vary most.
 
-    Before `adapt` it is the zero-padding.
+    A context goes to the last coordinates, and what is not context to directions among the others, of at most the first 2,000:
+    symbols of a vocabulary stand in the order of their frequency, and directions among all of a large one would cost as much as
+    what is predicted from them. Before `adapt` directions are coordinates.
     """
 
     basis: Tensor
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(in_dim, out_dim)
-        self.register_buffer("basis", torch.eye(out_dim, in_dim))
+    def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
+        super().__init__(in_dim, out_dim, context_dim)
+        n_directions, n_rows = in_dim - context_dim, out_dim - context_dim
+        if context_dim:
+            n_rows = min(n_rows, max(n_directions, MAX_ROWS_BESIDE_CONTEXT))
+        self.register_buffer("basis", torch.eye(n_rows, n_directions))
 
     @property
-    def matrix(self) -> Float[Tensor, "t p"]:
+    def matrix(self) -> Float[Tensor, "m q"]:
         return self.basis
 
     def adapt(self, data: np.ndarray) -> None:
-        """Fit B to data of shape (n, t)."""
-        self.basis.copy_(_principal_directions(data, self.in_dim))
+        """Fit B to data of shape (n, m), m being t where there is no context."""
+        n_rows, n_directions = self.basis.shape
+        self.basis.copy_(_principal_directions(data[:, :n_rows], n_directions))
 
 
 class LearnedDirections(Embedding):
@@ -97,7 +110,9 @@ class LearnedDirections(Embedding):
     times as long for 64 of 784 dimensions.)
     """
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
+        if context_dim:
+            raise InputError("learned directions expect no context: use principal ones.")
         super().__init__(in_dim, out_dim)
         self.free = nn.Parameter(torch.eye(out_dim, in_dim))
 
@@ -127,16 +142,44 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 }
 
 
-def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "t p"] | None, out_dim: int) -> Float[Tensor, "*batch t"]:
+def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out_dim: int) -> Float[Tensor, "*batch t"]:
     """B v for an embedding's matrix, in the precision of v: products of lower precision would loosen the constant."""
     if matrix is None:
         return v if v.shape[-1] == out_dim else F.pad(v, (0, out_dim - v.shape[-1]))
-    return exact_product(v, matrix.T)
+    n_rows, n_directions = matrix.shape
+    along = exact_product(first(v, n_directions), matrix.T)
+    if n_rows == out_dim:
+        return along
+    rest = last(v, v.shape[-1] - n_directions)
+    return torch.cat([F.pad(along, (0, out_dim - n_rows - rest.shape[-1])), rest], -1)
 
 
-def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "t p"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:
+def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "m q"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:
     """B'x, as exact as `embed`."""
-    return x[..., :in_dim] if matrix is None else exact_product(x, matrix)
+    return _times(x, matrix, in_dim, exact_product)
+
+
+def restrict(weights: Float[Tensor, "k t"], matrix: Float[Tensor, "m q"] | None, in_dim: int) -> Float[Tensor, "k p"]:
+    """A B, as exact as other products of weights."""
+    return _times(weights, matrix if matrix is None else matrix.to(weights.dtype), in_dim, torch.matmul)
+
+
+def first(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
+    """The first n coordinates."""
+    return x if n == x.shape[-1] else x[..., :n]
+
+
+def last(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
+    """The last n coordinates, of which there may be none."""
+    return x[..., x.shape[-1] - n :]
+
+
+def _times(x: Tensor, matrix: Tensor | None, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    if matrix is None:
+        return first(x, in_dim)
+    n_rows, n_directions = matrix.shape
+    along = product(first(x, n_rows), matrix)
+    return along if n_directions == in_dim else torch.cat([along, last(x, in_dim - n_directions)], -1)
 
 
 def _principal_directions(data: np.ndarray, n_directions: int) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uncollapse.maps.embedding import embed, project
+from uncollapse.maps.embedding import embed, first, last, project, restrict
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
@@ -96,7 +96,7 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
 
     Args:
         v: input coordinates, of the weights' type.
-        basis: B, shape (t, p); None pads v with zeros.
+        basis: B, or what an `Embedding` has as its matrix; None pads v with zeros.
         strength: L.
         weights: of G.
     """
@@ -115,21 +115,21 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
 
 def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
     """`brenier_map` by differentiable operations alone."""
-    first, *above = preactivations(v, basis, weights)
+    lowest, *above = preactivations(v, basis, weights)
     cotangent = squared(weights.root_output)
     deltas = []
     for s, root in zip(reversed(above), reversed(weights.roots), strict=True):
         deltas.append(smooth_leaky_derivative(s) * cotangent)
         cotangent = deltas[-1] @ squared(root)
-    deltas.append(squared_leaky_derivative(first) * cotangent)
+    deltas.append(squared_leaky_derivative(lowest) * cotangent)
     gradient = F.linear(torch.cat(deltas[::-1], -1), weights.skip.T, weights.linear)
     return gradient + strength * embed(v, basis, weights.skip.shape[1])
 
 
 def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Tensor]:
     """s_0 ... s_{k-1} at B v."""
-    first, *above = torch.split(F.linear(v, _restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1)
-    layers, activation = [first], squared_leaky
+    lowest, *above = torch.split(F.linear(v, restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1)
+    layers, activation = [lowest], squared_leaky
     for root, s in zip(weights.roots, above, strict=True):
         layers.append(s + F.linear(activation(layers[-1]), squared(root)))
         activation = smooth_leaky
@@ -143,15 +143,6 @@ def _is_transformed() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
-
-
-def _restrict(skip: Tensor, basis: Tensor | None, in_dim: int) -> Tensor:
-    """A B."""
-    return _first(skip, in_dim) if basis is None else skip @ basis.to(skip.dtype)
-
-
-def _first(matrix: Tensor, n_columns: int) -> Tensor:
-    return matrix if n_columns == matrix.shape[1] else matrix[:, :n_columns]
 
 
 def _working_type(v: Tensor) -> torch.dtype:
@@ -178,7 +169,7 @@ def _evaluate(
     widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
     squares, c = [root.square().to(kind) for root in weights.roots], [squared(weights.root_output).to(kind)]
     a = weights.skip.to(kind)
-    buffer = F.linear(v.to(kind), _restrict(a, basis, v.shape[1]), weights.bias.to(kind))
+    buffer = F.linear(v.to(kind), restrict(a, basis, v.shape[1]), weights.bias.to(kind))
     s = buffer.split_with_sizes(widths, 1)
     half_slope = F.leaky_relu(s[0], LEAK**2)
     z = [s[0].mul_(half_slope)]
@@ -197,8 +188,12 @@ def _evaluate(
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
     value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
-    reached, step = (_first(value, v.shape[1]), v) if basis is None else (value, embed(v, basis, value.shape[1]))
-    reached.add_(step, alpha=strength)
+    n_rows, n_directions = (v.shape[1],) * 2 if basis is None else basis.shape
+    along = first(v, n_directions)
+    first(value, n_rows).add_(along if basis is None else embed(along, basis, n_rows), alpha=strength)
+    if n_directions < v.shape[1]:
+        rest = last(v, v.shape[1] - n_directions)
+        last(value, rest.shape[1]).add_(rest, alpha=strength)
     return value, (half_slope, *z, *s[1:], *c)
 
 
@@ -264,18 +259,23 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
     v_bar = basis_bar = None
     if needed[0]:
-        v_bar = (buffer @ _restrict(a, basis, v.shape[1])).to(g.dtype)
+        v_bar = (buffer @ restrict(a, basis, v.shape[1])).to(g.dtype)
         v_bar.add_(project(g, basis, v.shape[1]), alpha=ctx.strength)
     if not (wants_weights or needed[1]):
         return v_bar, *[None] * (len(needed) - 1)
     torch.mul(half_slope, c[0], out=d[0])
     skip_bar = deltas.T @ low_g
     if basis is None:
-        _first(skip_bar, v.shape[1]).addmm_(buffer.T, v.to(kind))
+        first(skip_bar, v.shape[1]).addmm_(buffer.T, v.to(kind))
     else:
-        reached = buffer.T @ v.to(kind)  # the cotangent of A B
-        skip_bar.addmm_(reached, basis.T.to(kind))
-        basis_bar = (a.T @ reached).to(g.dtype).add_(g.T @ v, alpha=ctx.strength) if needed[1] else None
+        (n_rows, n_directions), reached = basis.shape, buffer.T @ v.to(kind)  # the cotangent of A B
+        along = first(reached, n_directions)
+        first(skip_bar, n_rows).addmm_(along, basis.T.to(kind))
+        n_rest = v.shape[1] - n_directions
+        last(skip_bar, n_rest).add_(last(reached, n_rest))
+        if needed[1]:
+            basis_bar = (first(a, n_rows).T @ along).to(g.dtype)
+            basis_bar.add_(first(g, n_rows).T @ first(v, n_directions), alpha=ctx.strength)
     return v_bar, basis_bar, None, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.maps.embedding import embed
+from uncollapse.maps.embedding import embed, restrict
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 from uncollapse.maps.precision import exact_product
 
@@ -73,8 +73,7 @@ class RidgeSum(Potential):
         self, v: Float[Tensor, "*batch p"], basis: Float[Tensor, "dim p"] | None = None, strength: float = 0.0
     ) -> Float[Tensor, "*batch dim"]:
         """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
-        inward = self.directions[:, : v.shape[-1]] if basis is None else self.directions @ basis
-        s = F.linear(v, inward, self.bias)
+        s = F.linear(v, restrict(self.directions, basis, v.shape[-1]), self.bias)
         gradient = F.linear(_slope(s) * self.weights(), self.directions.T, self.linear)
         return gradient + strength * embed(v, basis, self.dim)
 
