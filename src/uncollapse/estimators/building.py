@@ -25,8 +25,6 @@ MAX_PRINCIPAL_VALUES = 2**27
 DEFAULT_CONSTANT = 0.5
 # Where annealing begins if nothing is said: the highest constant that K23 try.
 ANNEALED_CONSTANT = 5.0
-# Where the way to a wanted KL begins: low, as maps follow higher constants at once and lower ones slowly.
-TARGETED_CONSTANT = 0.1
 
 
 def available_devices() -> list[str]:
@@ -121,7 +119,8 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
         if given != "auto":
             constants: float | tuple[float, ...] | None = given
             return constants
-        return _first_constant(parameters) if family.fills_space else 0.0
+        start = ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT
+        return start if family.fills_space else 0.0
     if given != "auto":
         raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
     if type(family) is not Gaussian:
@@ -145,13 +144,6 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
     if constant > MAX_CONSTANT:
         raise InputError(f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: ask for less.")
     return constant
-
-
-def _first_constant(parameters: Mapping[str, Any]) -> float:
-    """Where constants begin if nothing is said."""
-    if parameters["annealing"]:
-        return ANNEALED_CONSTANT
-    return DEFAULT_CONSTANT if parameters["target_kl"] is None else TARGETED_CONSTANT
 
 
 def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:

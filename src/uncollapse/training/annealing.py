@@ -70,7 +70,7 @@ class Annealing:
 class RateTarget:
     """Dual ascent on log L towards a wanted KL: the constants rise while the KL is below it, and fall while it is above.
 
-    Maps follow higher constants at once and lower ones slowly, so begin low.
+    Maps follow higher constants at once and lower ones slowly: begin no higher than need be.
 
     Args:
         decoder: whose constants are adjusted in place.
