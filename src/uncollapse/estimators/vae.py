@@ -43,7 +43,7 @@ class VAE(Estimator):
         min_information: nats that the mutual information I(x; z) of the model is guaranteed to reach, whatever it learns (see
             `uc.information_floor`); for family "gaussian".
         annealing: lower the constants during training (K23 section 5.3): by 15% whenever the constant of the first map, as a batch
-            shows it, comes within 1% of its bound. Begin high.
+            shows it, comes within 10% of its bound. Begin high.
         target_kl: nats that the KL of the posterior from the prior shall have: the constants rise in training until it has them.
             A KL that a decoder without constants exceeds cannot be had.
         family: of p(x|z), by its name or as a `uc.families.Family` such as ``Gaussian(scale=2.0)``, which in a configuration file
