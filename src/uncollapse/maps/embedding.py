@@ -61,7 +61,8 @@ class Embedding(nn.Module, ABC):
         del data
 
     def extra_repr(self) -> str:
-        return f"in_dim={self.in_dim}, out_dim={self.out_dim}"
+        context = f", context_dim={self.context_dim}" if self.context_dim else ""
+        return f"in_dim={self.in_dim}, out_dim={self.out_dim}{context}"
 
 
 class ZeroPadding(Embedding):
@@ -152,6 +153,17 @@ def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out
         return along
     rest = last(v, v.shape[-1] - n_directions)
     return torch.cat([F.pad(along, (0, out_dim - n_rows - rest.shape[-1])), rest], -1)
+
+
+def add_embedded(out: Float[Tensor, "n t"], v: Float[Tensor, "n p"], matrix: Float[Tensor, "m q"] | None, strength: float) -> None:
+    """Add strength B v in place, where it is not zero, as exact as `embed`."""
+    if matrix is None:
+        first(out, v.shape[1]).add_(v, alpha=strength)
+        return
+    n_rows, n_directions = matrix.shape
+    first(out, n_rows).add_(exact_product(first(v, n_directions), matrix.T), alpha=strength)
+    n_rest = v.shape[1] - n_directions
+    last(out, n_rest).add_(last(v, n_rest), alpha=strength)
 
 
 def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "m q"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:

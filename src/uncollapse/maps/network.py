@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uncollapse.maps.embedding import embed, first, last, project, restrict
+from uncollapse.maps.embedding import add_embedded, embed, first, last, project, restrict
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
@@ -188,12 +188,7 @@ def _evaluate(
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
     value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
-    n_rows, n_directions = (v.shape[1],) * 2 if basis is None else basis.shape
-    along = first(v, n_directions)
-    first(value, n_rows).add_(along if basis is None else embed(along, basis, n_rows), alpha=strength)
-    if n_directions < v.shape[1]:
-        rest = last(v, v.shape[1] - n_directions)
-        last(value, rest.shape[1]).add_(rest, alpha=strength)
+    add_embedded(value, v, basis, strength)
     return value, (half_slope, *z, *s[1:], *c)
 
 
