@@ -279,10 +279,25 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     assert len(path.read_text().splitlines()) == 8
     few = reproduce("k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append)
     assert few["seeds"].tolist() == [1] * 4
-    assert not any("figures lack" in line for line in said)
+    assert not any("lack" in line for line in said)
+
+
+def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
+    said = []
+    reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)
     shutil.rmtree(tmp_path / "models")
+    curves, drawn = (tmp_path / f"k23-toy-smoke-{name}.png" for name in ("figure-1", "figure-2-and-4"))
+    picture = drawn.read_bytes()
+    curves.write_bytes(b"")
     reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
-    assert any("figures lack 4 fitted models" in line for line in said)
+    assert drawn.read_bytes() == picture
+    assert curves.read_bytes() != b""
+    assert f"note: {drawn} stays as it was: it would lack 4 fitted models, which are not in {tmp_path / 'models'}" in said
+
+    drawn.unlink()
+    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
+    assert f"note: {drawn} lacks 4 fitted models, which are not in {tmp_path / 'models'}" in said
+    assert drawn.exists()
 
 
 def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):

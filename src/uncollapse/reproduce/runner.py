@@ -132,12 +132,17 @@ def _publish(
     text = to_markdown(f"{experiment.title} ({scale} scale)", table, paper_notes(name), provenance(rows))
     write_text(f"{stem}.md", text, overwrite=True)
     written = [f"{stem}.csv", f"{stem}.md"]
-    models = _Models(folder / "models")
     for figure_name, draw in experiment.figures.items():
-        draw(results, models, scale).savefig(f"{stem}-{figure_name}.png", dpi=150)
-        written.append(f"{stem}-{figure_name}.png")
-    if models.missing:
-        tell(f"note: figures lack {len(models.missing)} fitted models, which were not computed in {folder}")
+        path, models = Path(f"{stem}-{figure_name}.png"), _Models(folder / "models")
+        figure = draw(results, models, scale)
+        lacking = f"{len(models.missing)} fitted models, which are not in {models.folder}"
+        if models.missing and path.exists():
+            tell(f"note: {path} stays as it was: it would lack {lacking}")
+            continue
+        if models.missing:
+            tell(f"note: {path} lacks {lacking}")
+        figure.savefig(path, dpi=150)
+        written.append(str(path))
     tell(f"written: {', '.join(written)}")
     return table
 
