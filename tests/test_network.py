@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, LearnedDirections, RidgeSum
 from uncollapse.maps.network import Weights, brenier_map, closed_form
@@ -61,6 +62,40 @@ def test_hand_written_backward_is_that_of_the_closed_form(widths, case):
     wanted = torch.autograd.grad(expected, tensors_of(v, basis, weights), cotangent)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+class Factors(TorchDispatchMode):
+    """What goes into matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            self.seen += [tensor.clone() for tensor in args[-2:]]
+        return function(*args, **kwargs or {})
+
+
+def test_roots_that_have_fallen_to_nothing_leave_no_subnormal_factors():
+    torch.manual_seed(0)
+    f = BrenierMap(3, hidden=(8, 8, 8), inverse_lipschitz=0.5)
+    with torch.no_grad():
+        for name, root in f.named_parameters():
+            if "root" in name:
+                root.view(-1)[::2] = 1e-21
+    u = torch.randn(4, 3, requires_grad=True)
+    with Factors() as factors:
+        f(u).square().sum().backward()
+        with torch.no_grad():
+            f(u)
+    assert len(factors.seen) > 20
+    smallest = min(tensor[tensor != 0].abs().min() for tensor in factors.seen)
+    assert smallest >= torch.finfo(torch.float32).smallest_normal
+
+    with torch.no_grad():
+        f.convex.root_weights[0].view(-1)[0] = torch.nan
+        assert f(u).isnan().any()  # and what is no number is not taken for nothing
 
 
 @pytest.mark.parametrize("widths", DEPTHS)

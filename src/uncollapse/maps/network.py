@@ -30,6 +30,9 @@ from uncollapse.maps.embedding import add_embedded, embed, first, last, project,
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
+# Squares below this are 0 in products. Roots that training has no use for fall for ever, and with the squares of some percent of
+# them below the normal numbers of float32, products take Intel's processors five times as long.
+NEGLIGIBLE = 1e-30
 # Numbers that a thread keeps for each of two purposes, for as long as it lives: with fewer, allocators keep the memory themselves,
 # and more would be too much to hold on to.
 SCRATCH = range(2**18, 2**22)
@@ -167,7 +170,8 @@ def _evaluate(
     The place of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
     """
     widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
-    squares, c = [root.square().to(kind) for root in weights.roots], [squared(weights.root_output).to(kind)]
+    squares = [_significant(root.square()).to(kind) for root in weights.roots]
+    c = [_significant(squared(weights.root_output)).to(kind)]
     a = weights.skip.to(kind)
     buffer = F.linear(v.to(kind), restrict(a, basis, v.shape[1]), weights.bias.to(kind))
     s = buffer.split_with_sizes(widths, 1)
@@ -219,7 +223,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     v, basis, skip, _, _, root_output, *roots = inputs
     z, c = state[: max(n, 1)], state[-n - 1 :]
     sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
-    squares, shares = [root.square().to(kind) for root in roots], [share(root) for root in roots]
+    squares, shares = [_significant(root.square()).to(kind) for root in roots], [share(root) for root in roots]
     a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[4:])
 
     # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
@@ -302,6 +306,11 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
             flat = torch.empty(size, dtype=like.dtype)
         setattr(_kept, name, flat)
     return flat[:size].view(shape)
+
+
+def _significant(squares: Tensor) -> Tensor:
+    """The same with zeros for what is negligible, in place."""
+    return F.threshold_(squares, NEGLIGIBLE, 0.0)
 
 
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
