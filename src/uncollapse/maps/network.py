@@ -310,7 +310,7 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
 
 def _significant(squares: Tensor) -> Tensor:
     """The same with zeros for what is negligible, in place."""
-    return F.threshold_(squares, NEGLIGIBLE, 0.0)
+    return F.threshold(squares, NEGLIGIBLE, 0.0, inplace=True)
 
 
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
