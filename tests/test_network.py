@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, LearnedDirections, RidgeSum
-from uncollapse.maps.network import Weights, brenier_map, closed_form
+from uncollapse.maps.network import Weights, brenier_map, closed_form, squared
 
 DEPTHS = [(7,), (7, 5), (6, 8, 4), (3, 4, 5, 6)]
 
@@ -85,17 +85,27 @@ def test_roots_that_have_fallen_to_nothing_leave_no_subnormal_factors():
             if "root" in name:
                 root.view(-1)[::2] = 1e-21
     u = torch.randn(4, 3, requires_grad=True)
+    weights = f.convex.weights
     with Factors() as factors:
         f(u).square().sum().backward()
         with torch.no_grad():
             f(u)
-    assert len(factors.seen) > 20
+        closed_form(u.detach(), None, 0.5, weights)
+    assert len(factors.seen) > 25
     smallest = min(tensor[tensor != 0].abs().min() for tensor in factors.seen)
     assert smallest >= torch.finfo(torch.float32).smallest_normal
 
     with torch.no_grad():
         f.convex.root_weights[0].view(-1)[0] = torch.nan
         assert f(u).isnan().any()  # and what is no number is not taken for nothing
+
+
+def test_a_weight_that_counts_as_nothing_has_the_derivatives_of_a_square():
+    roots = torch.tensor([0.0, 1e-21, 1e-3], requires_grad=True)
+    assert squared(roots).tolist() == [0.0, 0.0, pytest.approx(1e-6)]
+    first = torch.autograd.grad(squared(roots).sum(), roots, create_graph=True)[0]
+    assert torch.equal(first, 2 * roots)
+    assert torch.autograd.grad(first.sum(), roots)[0].tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("widths", DEPTHS)

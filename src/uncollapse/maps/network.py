@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -83,8 +84,13 @@ class Weights(NamedTuple):
 
 
 def squared(root: Tensor) -> Tensor:
-    """The non-negative weights of a root, whose last dimension is the width of the layer that they weigh."""
-    return root.square() if root.shape[-1] <= FREE_WIDTH else root.square() * share(root)
+    """The non-negative weights of a root, whose last dimension is the width of the layer that they weigh.
+
+    What is negligible counts as 0 in value, and as the square that it is in derivatives.
+    """
+    squares = root.square()
+    squares = squares - squares.detach() + F.threshold(squares.detach(), NEGLIGIBLE, 0.0)
+    return squares if root.shape[-1] <= FREE_WIDTH else squares * share(root)
 
 
 def share(root: Tensor) -> float:
@@ -170,8 +176,8 @@ def _evaluate(
     The place of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
     """
     widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
-    squares = [_significant(root.square()).to(kind) for root in weights.roots]
-    c = [_significant(squared(weights.root_output)).to(kind)]
+    squares = _significant_squares(weights.roots, kind)
+    c = [squared(weights.root_output).to(kind)]
     a = weights.skip.to(kind)
     buffer = F.linear(v.to(kind), restrict(a, basis, v.shape[1]), weights.bias.to(kind))
     s = buffer.split_with_sizes(widths, 1)
@@ -223,7 +229,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     v, basis, skip, _, _, root_output, *roots = inputs
     z, c = state[: max(n, 1)], state[-n - 1 :]
     sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
-    squares, shares = [_significant(root.square()).to(kind) for root in roots], [share(root) for root in roots]
+    squares, shares = _significant_squares(roots, kind), [share(root) for root in roots]
     a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[4:])
 
     # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
@@ -308,9 +314,9 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
     return flat[:size].view(shape)
 
 
-def _significant(squares: Tensor) -> Tensor:
-    """The same with zeros for what is negligible, in place."""
-    return F.threshold(squares, NEGLIGIBLE, 0.0, inplace=True)
+def _significant_squares(roots: Iterable[Tensor], kind: torch.dtype) -> list[Tensor]:
+    """W_l without their share, in the type of the products, with zeros for what is negligible."""
+    return [torch.threshold_(root.square(), NEGLIGIBLE, 0.0).to(kind) for root in roots]
 
 
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
