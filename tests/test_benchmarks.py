@@ -58,3 +58,14 @@ def test_sequences_are_measured_against_the_plain_model():
     assert [row["contestant"] for row in rows] == ["sequential VAE", "maps of 512 x 2", "maps of 1024 x 2"]
     assert rows[0]["ratio"] == 1
     assert all(row["tokens_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_steps_of_sequential_vaes_are_watched():
+    rows = rows_of(
+        "benchmarks.stability", "--n-train", "300", "--n-seeds", "1", "--max-epochs", "2", "--hidden-dim", "8", "--width", "8"
+    )
+    assert [row["L"] for row in rows] == [0.0, 0.2, 0.5, 1.5, 5.0]
+    assert all(row["steps"] == 2 * 9 for row in rows)  # of 270 documents, as a tenth is held out
+    assert all(row["exploding_steps"] == row["non_finite"] == 0 for row in rows)
+    assert all(row["last_nats"] < row["peak_nats"] < 10 * row["first_nats"] for row in rows)

@@ -1,0 +1,82 @@
+"""`python -m benchmarks.stability`: whether any step of training a sequential VAE explodes, over seeds and constants."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.timing import print_row
+from uncollapse.data import load
+from uncollapse.errors import NonFiniteLossError
+from uncollapse.estimators import SequenceVAE
+from uncollapse.models import VAE
+from uncollapse.objectives import Loss, Objective
+
+CONSTANTS = (0.0, 0.2, 0.5, 1.5, 5.0)
+EXPLOSION = 10.0  # times the first loss
+
+
+class Watched(SequenceVAE):
+    """A sequential VAE that remembers the loss of each step, in nats per document."""
+
+    losses: list[float]
+
+    def _minimise(self, *args: Any, objective: Objective, **options: Any) -> None:
+        self.losses = []
+
+        def watched(model: VAE, x: Any, step: int) -> Loss:
+            loss = objective(model, x, step)
+            if model.training:
+                self.losses.append(float(loss.value.detach()))
+            return loss
+
+        super()._minimise(*args, objective=watched, **options)
+
+
+def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any) -> dict[str, Any]:
+    """A training from its first step to its last."""
+    vae = Watched(inverse_lipschitz=constant, random_state=seed, verbose=False, **arguments)
+    try:
+        vae.fit(documents)
+        failed = None
+    except NonFiniteLossError as error:
+        failed = str(error)
+    first, peak = vae.losses[0], max(vae.losses)
+    return {
+        "L": constant,
+        "seed": seed,
+        "steps": len(vae.losses),
+        "first_nats": round(first, 3),
+        "peak_nats": round(peak, 3),
+        "last_nats": round(vae.losses[-1], 3),
+        "exploding_steps": sum(not loss <= EXPLOSION * first for loss in vae.losses),
+        "non_finite": failed or sum(not math.isfinite(loss) for loss in vae.losses),
+    }
+
+
+def main(
+    data: Annotated[str, typer.Option(help="A named data set of documents.")] = "synthetic-text",
+    n_train: Annotated[int, typer.Option(help="Documents.")] = 4000,
+    n_seeds: int = 20,
+    max_epochs: int = 8,
+    hidden_dim: Annotated[int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")] = 32,
+    width: Annotated[int, typer.Option(help="Of both layers of each map.")] = 64,
+) -> None:
+    """Print one JSON line for each seed and constant, at the default learning rate."""
+    documents = load(data, "train").X[:n_train]
+    arguments = {"hidden_dim": hidden_dim, "embedding_dim": hidden_dim // 2, "hidden": (width, width), "max_epochs": max_epochs}
+    for seed in range(n_seeds):
+        for constant in CONSTANTS:
+            print_row(
+                benchmark="stability",
+                data=data,
+                documents=len(documents),
+                **arguments,
+                **row_of(constant, seed, arguments, documents),
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)
