@@ -76,7 +76,8 @@ def reproduce(
     due = {key: chosen for key, chosen in wanted.items() if key not in done}
     _take_over(due, file, scale, tell)
     _compute(list(due.values()), file, folder, verbose, tell)
-    rows = [row for row in file.rows() if row["key"] in wanted]
+    found = {row["key"]: row for row in file.rows()}
+    rows = [found[key] for key in wanted if key in found]  # tables follow the experiment, whenever its runs were done
     return _publish(name, scale, experiment, rows, folder, tell)
 
 
