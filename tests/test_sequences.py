@@ -374,6 +374,16 @@ def fitted():
     return uc.SequenceVAE(**QUICK, batch_size=8, learning_rate=5e-3, verbose=False).fit(DOCUMENTS)
 
 
+def test_encoders_may_have_sizes_of_their_own(tmp_path):
+    sizes = {"encoder_embedding_dim": 3, "encoder_hidden_dim": 5}
+    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, **sizes, verbose=False).fit(DOCUMENTS)
+    encoder, history = vae.model_.posterior.encoder, vae.model_.history
+    assert (encoder.embedding.embedding_dim, encoder.lstm.hidden_size) == (3, 5)
+    assert (history.embedding.embedding_dim, history.lstm.hidden_size) == (QUICK["embedding_dim"], QUICK["hidden_dim"])
+    again = uc.load(vae.save(tmp_path / "run"))
+    assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
+
+
 def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
     history = fitted.history_
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 1

@@ -34,6 +34,7 @@ Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of
 EncoderWidths = Annotated[
     Annotated[tuple[Count, ...], Field(min_length=1)] | None, Field(description="a list of one or more positive widths, or None")
 ]
+EncoderDimension = Annotated[Count | None, Field(description="a positive integer, or None")]
 PosteriorName = Annotated[Literal["gaussian", "realnvp"], Field(description="'gaussian' or 'realnvp'")]
 Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integer >= 2")]
 PriorName = Annotated[

@@ -17,6 +17,7 @@ from uncollapse.estimators.arguments import (
     Constants,
     Device,
     Dropout,
+    EncoderDimension,
     Flag,
     LevelName,
     Nats,
@@ -74,6 +75,8 @@ class SequenceVAE(Estimator):
         posterior: "lstm": a Gaussian, by the last state of an LSTM that reads the document.
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of the LSTMs.
+        encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
+        encoder_hidden_dim: of the encoder's LSTM; the same if None.
         n_layers: of the LSTMs.
         hidden: widths of the layers of each map.
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
@@ -117,6 +120,8 @@ class SequenceVAE(Estimator):
         posterior: SequencePosteriorName = "lstm",
         embedding_dim: Count = 128,
         hidden_dim: Count = 256,
+        encoder_embedding_dim: EncoderDimension = None,
+        encoder_hidden_dim: EncoderDimension = None,
         n_layers: Count = 1,
         hidden: Widths = (256, 256),
         word_dropout: Dropout = 0.0,
@@ -140,6 +145,8 @@ class SequenceVAE(Estimator):
         self.posterior = posterior
         self.embedding_dim = embedding_dim
         self.hidden_dim = hidden_dim
+        self.encoder_embedding_dim = encoder_embedding_dim
+        self.encoder_hidden_dim = encoder_hidden_dim
         self.n_layers = n_layers
         self.hidden = hidden
         self.word_dropout = word_dropout
@@ -163,7 +170,8 @@ class SequenceVAE(Estimator):
         family, latent_dim = Categorical(n_features), parameters["latent_dim"]
         decoder = sequence_decoder(parameters, family)
         seen = 0 if decoder.constants else latent_dim
-        posterior = LSTMPosterior(n_features, latent_dim, **sizes)
+        encoder_sizes = {name: parameters.get(f"encoder_{name}") or size for name, size in sizes.items()}
+        posterior = LSTMPosterior(n_features, latent_dim, **encoder_sizes)
         history = models.History(n_features, **sizes, latent_dim=seen)
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
 
