@@ -83,13 +83,13 @@ def provenance(rows: Sequence[dict[str, Any]]) -> str:
     """Commits, versions, devices and dates of rows, in a line."""
     found, n_failed = [row["environment"] for row in rows], sum("error" in row for row in rows)
 
-    def values(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(environment[key]) for environment in found))
+    def values(key: str, between: str = ", ") -> str:
+        return between.join(dict.fromkeys(str(environment[key]) for environment in found))
 
     failures = f", {n_failed} of them without a result" if n_failed else ""
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     dates = sorted(environment["finished"] for environment in found)
-    where = f"torch {values('torch')}, {values('threads')} threads on {values('device')}"
+    where = f"torch {values('torch')}, {values('threads')} threads on {values('device', ' and ')}"
     return f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; {where}; {dates[0]} to {dates[-1]}."
 
 
