@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,24 +27,14 @@ MODELS: dict[str, dict[str, Any]] = {
     TARGETED: {},
 }
 OF_TABLE_1 = ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 0.5, 1.5)), ANNEALED, TARGETED)  # what W21's data are run with
-# The LSTM that reads the history of synthetic sentences is small, as it has little to learn. These are run with a large one too.
-WITH_LARGE_HISTORY = ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 1.0, 1.5)))
-LARGE_HISTORY = {"hidden_dim": 64, "embedding_dim": 32}
 
 # What each data set takes: of the smaller scales, and of the papers' (K23 table 3, W21 appendix C: hidden layers of 1,024).
 LARGE = {"hidden_dim": 1024, "embedding_dim": 512, "n_layers": 2, "hidden": [1024, 1024], "max_epochs": 50}
-SMALL = {
-    "hidden_dim": 6,
-    "embedding_dim": 4,
-    "encoder_hidden_dim": 64,
-    "encoder_embedding_dim": 32,
-    "hidden": [64, 64],
-    "max_epochs": 24,
-    "batch_size": 64,
-    "learning_rate": 5e-3,
-}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "synthetic-text": {"small": SMALL, "paper": LARGE},
+    "synthetic-text": {
+        "small": {"hidden_dim": 64, "embedding_dim": 32, "hidden": [128, 128], "max_epochs": 20, "batch_size": 64},
+        "paper": LARGE,
+    },
     "yahoo": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10, "max_vocabulary": 8000}, "paper": LARGE},
     "yelp": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
 }
@@ -58,13 +47,16 @@ TARGET_KL = {"synthetic-text": TEST_TRUTH.kl_nats, "yahoo": 6.0, "yelp": 3.0}
 SMOKE = {"hidden_dim": 8, "embedding_dim": 4, "hidden": [8], "max_epochs": 2}
 
 
-def text_run(model: str, data: str, scale: str, **sizes: int) -> Run:
+def text_run(model: str, data: str, scale: str) -> Run:
     """A model of documents, one z for each."""
-    arguments = {**COMMON[data], **(SMOKE if scale == "smoke" else SETTINGS[data][scale]), **sizes, **MODELS[model]}
+    arguments = {**COMMON[data], **(SMOKE if scale == "smoke" else SETTINGS[data][scale]), **MODELS[model]}
     if model == TARGETED:
         arguments["target_kl"] = TARGET_KL[data]
-    labels = {"data": data, "history": arguments["hidden_dim"], "L": MODELS[model].get("inverse_lipschitz")}
-    return Run(model, "SequenceVAE", arguments, {"name": data, **_documents(data, scale)}, labels)
+    return Run(model, "SequenceVAE", arguments, {"name": data, **_documents(data, scale)}, {"data": data, **_constant(model)})
+
+
+def _constant(model: str) -> dict[str, Any]:
+    return {"L": MODELS[model].get("inverse_lipschitz")}
 
 
 def _documents(data: str, scale: str) -> dict[str, Any]:
@@ -77,15 +69,9 @@ def _documents(data: str, scale: str) -> dict[str, Any]:
     return {"part": "validation", **({"max_words": 80} if data == "yahoo" else {}), **(few or {"n_test": 2000})}
 
 
-def _synthetic_runs(models: Sequence[str], scale: str) -> list[Run]:
-    runs = [text_run(model, "synthetic-text", scale) for model in models]
-    again = [model for model in models if model in WITH_LARGE_HISTORY] if scale == "small" else []
-    return runs + [text_run(model, "synthetic-text", scale, **LARGE_HISTORY) for model in again]
-
-
 def k23_runs(scale: str) -> list[Run]:
     """Every model on the synthetic sentences."""
-    return _synthetic_runs(tuple(MODELS), scale)
+    return [text_run(model, "synthetic-text", scale) for model in MODELS]
 
 
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +90,7 @@ def k23_table(results: pd.DataFrame) -> pd.DataFrame:
         "AU": "au",
         "informative": "iu",
     }
-    ours = over_seeds(results, ["data", "history", "model"], columns)
+    ours = over_seeds(results, ["data", "model"], columns)
     truth = {
         "data": "synthetic-text",
         "model": "the true model",
@@ -119,8 +105,7 @@ def k23_table(results: pd.DataFrame) -> pd.DataFrame:
 def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
     """NLL, KL and correlations against L, beside the truth."""
     del models, scale
-    in_grid = results["model"].isin(list(map(_grid_name, LIPSCHITZ)))
-    grid = results[in_grid & (results["history"] == results["history"].min())]
+    grid = results[results["model"].isin(list(map(_grid_name, LIPSCHITZ)))]
     figure = curves(
         grid,
         "L",
@@ -144,8 +129,7 @@ K23_TEXT = Experiment(
 
 def w21_runs(scale: str) -> list[Run]:
     """Some models on all three data sets; those on the synthetic sentences are K23's as well."""
-    documents = [text_run(model, data, scale) for data in ("yahoo", "yelp") for model in OF_TABLE_1]
-    return _synthetic_runs(OF_TABLE_1, scale) + documents
+    return [text_run(model, data, scale) for data in SETTINGS for model in OF_TABLE_1]
 
 
 def w21_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +143,7 @@ def w21_table(results: pd.DataFrame) -> pd.DataFrame:
         "cap": "information_cap_nats",
         "NLL": "nll_nats",
     }
-    return beside(over_seeds(results, ["data", "history", "model"], columns), paper_numbers("w21-text"), ["data", "model"], "W21")
+    return beside(over_seeds(results, ["data", "model"], columns), paper_numbers("w21-text"), ["data", "model"], "W21")
 
 
 W21_TEXT = Experiment(title="W21 table 1, text half: Yahoo and Yelp", runs=w21_runs, table=w21_table, figures={})
