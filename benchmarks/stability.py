@@ -43,16 +43,16 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
         failed = None
     except NonFiniteLossError as error:
         failed = str(error)
-    first, peak = vae.losses[0], max(vae.losses)
+    first, peak = vae.losses[0], max(loss for loss in vae.losses if math.isfinite(loss))
     return {
         "L": constant,
         "seed": seed,
         "steps": len(vae.losses),
         "first_nats": round(first, 3),
         "peak_nats": round(peak, 3),
-        "last_nats": round(vae.losses[-1], 3),
+        "last_nats": None if failed else round(vae.losses[-1], 3),
         "exploding_steps": sum(not loss <= EXPLOSION * first for loss in vae.losses),
-        "non_finite": failed or sum(not math.isfinite(loss) for loss in vae.losses),
+        "failed": failed,
     }
 
 

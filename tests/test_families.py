@@ -156,6 +156,12 @@ def test_columns_are_independent_and_their_parameters_stand_together(case, famil
     assert family.sufficient(x.flatten()).shape == family.expectation(case.columns()).shape == case.columns().shape
 
 
+@pytest.mark.parametrize(("family", "eta", "x"), [(Categorical(3), [0.5, -1.0], 1.0), (Poisson(), [0.3], 2.0)])
+def test_distributions_of_discrete_data_expand(family, eta, x):
+    p, x = family(torch.tensor(eta, dtype=torch.double)), torch.tensor([x], dtype=torch.double)
+    assert p.expand(torch.Size([3])).log_prob(x).tolist() == pytest.approx(3 * [p.log_prob(x).item()], abs=1e-12)
+
+
 def test_expectation_is_the_gradient_of_the_log_partition(case, family):
     eta = case.columns().requires_grad_()
     (gradient,) = torch.autograd.grad(family.log_partition(eta).sum(), eta)

@@ -277,8 +277,9 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     more = reproduce("k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, verbose=False, tell=said.append)
     assert more["seeds"].tolist() == [2] * 4
     assert len(path.read_text().splitlines()) == 8
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))  # tables do not follow the file
     few = reproduce("k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append)
-    assert few["seeds"].tolist() == [1] * 4
+    pd.testing.assert_frame_equal(few.drop(columns="seconds"), whole.drop(columns="seconds"))
     assert not any("lack" in line for line in said)
 
 

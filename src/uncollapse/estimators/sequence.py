@@ -73,11 +73,11 @@ class SequenceVAE(Estimator):
         max_vocabulary: symbols that are known at most, the most frequent ones.
         max_length: symbols of a document at most.
         posterior: "lstm": a Gaussian, by the last state of an LSTM that reads the document.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of the LSTMs.
+        embedding_dim: of the vectors that stand for the symbols before.
+        hidden_dim: of the LSTM that reads them.
         encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
         encoder_hidden_dim: of the encoder's LSTM; the same if None.
-        n_layers: of the LSTMs.
+        n_layers: of both LSTMs.
         hidden: widths of the layers of each map.
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
         beta: weight of the KL in the loss (Higgins et al. 2017).
@@ -170,8 +170,8 @@ class SequenceVAE(Estimator):
         family, latent_dim = Categorical(n_features), parameters["latent_dim"]
         decoder = sequence_decoder(parameters, family)
         seen = 0 if decoder.constants else latent_dim
-        encoder_sizes = {name: parameters.get(f"encoder_{name}") or size for name, size in sizes.items()}
-        posterior = LSTMPosterior(n_features, latent_dim, **encoder_sizes)
+        encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
+        posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes})
         history = models.History(n_features, **sizes, latent_dim=seen)
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
 

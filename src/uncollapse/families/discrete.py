@@ -22,6 +22,8 @@ from uncollapse.errors import InputError
 from uncollapse.families.base import MEAN_MARGIN, Family, check_support, check_unit_interval, from_positive, negative, to_positive
 from uncollapse.parameters import NotBool, PositiveFloat
 
+Shape = torch.Size | list[int] | tuple[int, ...]
+
 
 class Bernoulli(Family):
     """Binary data; eta is the logit, A(eta) = log(1 + exp(eta)).
@@ -224,11 +226,14 @@ class _CategoricalDistribution(CategoricalDistribution):
         self._num_events = logits.shape[-1]
         Distribution.__init__(self, logits.shape[:-1], validate_args=False)
 
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> _CategoricalDistribution:
+        return _CategoricalDistribution(self.logits.expand(*batch_shape, -1))
+
     @property
     def mean(self) -> Tensor:
         return self.logits.argmax(-1).to(self.logits.dtype)
 
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         codes: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
         return codes.to(self.logits.dtype)
 
@@ -239,6 +244,9 @@ class _PoissonDistribution(PoissonDistribution):
     def __init__(self, eta: Tensor) -> None:
         self.eta = eta
         super().__init__(eta.exp(), validate_args=False)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> _PoissonDistribution:
+        return _PoissonDistribution(self.eta.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return value * self.eta - self.rate - torch.lgamma(value + 1)
