@@ -159,6 +159,21 @@ def test_principal_directions_are_those_of_the_data():
     assert torch.allclose(embedding.basis.abs(), torch.eye(3, dtype=torch.double)[:, [1, 2]], atol=0.1)
 
 
+@pytest.mark.parametrize("kind", [PrincipalDirections, LearnedDirections])
+def test_directions_are_those_of_most_variance_in_comparison_with_the_noise(kind):
+    """A signal along one direction, in noise that drowns it in two columns: the best direction is N^-1 times the signal's."""
+    torch.manual_seed(0)
+    direction = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()
+    noise = torch.tensor([0.5, 1.0, 5.0, 9.0]).double()
+    data = normals(20_000, 1) * direction + normals(20_000, 4) * noise
+    embedding = kind(1, 4).double()
+    embedding.adapt(data.numpy(), 3 * noise.numpy())
+    expected = direction / noise**2
+    assert torch.allclose(embedding.matrix[:, 0].abs(), expected / expected.norm(), atol=0.02)
+    embedding.adapt(data.numpy())
+    assert embedding.matrix[3, 0].abs() > 0.99
+
+
 def test_learned_directions_start_at_the_principal_ones_and_stay_orthonormal():
     torch.manual_seed(0)
     data = (normals(4000, 6) * torch.arange(1.0, 7.0)).numpy()

@@ -194,7 +194,7 @@ class SequenceVAE(Estimator):
             seed = choose_seed(parameters["random_state"])
             rows = _read(X, validation, parameters, seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
-            model.decoder.adapt(_shares(rows.train, min(len(rows.vocabulary) - 1, MAX_ROWS_BESIDE_CONTEXT)))
+            model.decoder.adapt(*_shares(rows))
             model.decoder.start_at(_log_odds(rows))
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
@@ -335,14 +335,21 @@ def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") ->
     return vocabulary.encode(documents, max_length, name)
 
 
-def _shares(rows: np.ndarray, n_symbols: int) -> np.ndarray:
-    """The share of each of the first symbols in some of the documents, shape (n, n_symbols), float32."""
-    some = some_rows(rows, n_symbols)
+def _shares(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of the most frequent symbols in some of the documents, and the deviations of such shares by chance alone.
+
+    Returns:
+        shares: shape (n, m), float32.
+        noise: shape (m,), up to a factor. A share's variance is proportional to its mean where documents differ by chance only; to
+            that of symbols rarer than the average a share of the average is added, or what they do by chance would count for much.
+    """
+    n_symbols = min(len(rows.vocabulary) - 1, MAX_ROWS_BESIDE_CONTEXT)
+    some = some_rows(rows.train, n_symbols)
     counts = np.zeros((len(some), n_symbols), np.float32)
     documents, places = np.nonzero((some >= 0) & (some < n_symbols))
     np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
-    shares: np.ndarray = counts / (some >= 0).sum(1, keepdims=True)
-    return shares
+    shares = counts / (some >= 0).sum(1, keepdims=True)
+    return shares, np.sqrt(shares.mean(0) + 1 / len(rows.vocabulary))
 
 
 def _log_odds(rows: _Rows) -> torch.Tensor:

@@ -73,6 +73,6 @@ class Decoder(nn.Module, ABC):
         """Whether the tensors that training does not touch are such that the constant holds."""
         return True
 
-    def adapt(self, data: np.ndarray) -> None:
-        """Fit what is fixed in training to data of shape (n, t), before training."""
-        del data
+    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit what is fixed in training to data of shape (n, t), before it, given the deviations of their noise, shape (t,)."""
+        del data, noise

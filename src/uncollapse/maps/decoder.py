@@ -184,9 +184,9 @@ class InverseLipschitzDecoder(Decoder):
         basis = self.embedding(identity)
         return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
-    def adapt(self, data: np.ndarray) -> None:
-        """Fit the embedding to data of shape (n, t), before training."""
-        self.embedding.adapt(data)
+    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit the embedding to data of shape (n, t), before it, given the deviations of their noise, shape (t,)."""
+        self.embedding.adapt(data, noise)
 
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:

@@ -56,9 +56,9 @@ class Embedding(nn.Module, ABC):
         """B'x, which is v at x = B v."""
         return project(x, self.matrix, self.in_dim)
 
-    def adapt(self, data: np.ndarray) -> None:
-        """Fit the embedding to data of shape (n, t), before training."""
-        del data
+    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit the embedding to data of shape (n, t), before training, given what is known of the noise of each column."""
+        del data, noise
 
     def extra_repr(self) -> str:
         context = f", context_dim={self.context_dim}" if self.context_dim else ""
@@ -79,6 +79,9 @@ class ZeroPadding(Embedding):
 class PrincipalDirections(Embedding):
     """B spans the leading principal directions of the data, so that the constraint falls where they vary most.
 
+    Where the noise of the coordinates is known they are those along which data vary most in comparison with it: for shares of
+    symbols, whose noise is that of counts, what correspondence analysis finds.
+
     A context goes to the last coordinates, and what is not context to directions among the others, of at most the first 2,000:
     symbols of a vocabulary stand in the order of their frequency, and directions among all of a large one would cost as much as
     what is predicted from them. Before `adapt` directions are coordinates.
@@ -97,10 +100,16 @@ class PrincipalDirections(Embedding):
     def matrix(self) -> Float[Tensor, "m q"]:
         return self.basis
 
-    def adapt(self, data: np.ndarray) -> None:
-        """Fit B to data of shape (n, m), m being t where there is no context."""
+    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit B to data of shape (n, m), m being t where there is no context.
+
+        Args:
+            data: rows of the statistics that B v is to predict.
+            noise: standard deviations of the noise in each column, up to a factor, shape (m,). Directions are then those along
+                which data vary most in comparison with it.
+        """
         n_rows, n_directions = self.basis.shape
-        self.basis.copy_(_principal_directions(data[:, :n_rows], n_directions))
+        self.basis.copy_(_principal_directions(data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows]))
 
 
 class LearnedDirections(Embedding):
@@ -124,9 +133,9 @@ class LearnedDirections(Embedding):
         return torch.mul(basis, signs.to(basis))
 
     @torch.no_grad()
-    def adapt(self, data: np.ndarray) -> None:
-        """Start B at data of shape (n, t)."""
-        self.free.copy_(_principal_directions(data, self.in_dim))
+    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Start B at data of shape (n, t), as principal directions do."""
+        self.free.copy_(_principal_directions(data, self.in_dim, noise))
 
     @torch.no_grad()
     def fixed(self) -> PrincipalDirections:
@@ -194,11 +203,14 @@ def _times(x: Tensor, matrix: Tensor | None, in_dim: int, product: Callable[[Ten
     return along if n_directions == in_dim else torch.cat([along, last(x, in_dim - n_directions)], -1)
 
 
-def _principal_directions(data: np.ndarray, n_directions: int) -> Tensor:
+def _principal_directions(data: np.ndarray, n_directions: int, noise: np.ndarray | None = None) -> Tensor:
+    """An orthonormal basis of the b of greatest b'Sb / b'Nb, S being the data's covariance and N the noise's, or the identity."""
     chance = np.random.default_rng(0)
     rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
+    unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)
     with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
-        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T
+        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows / unit).components_.T / unit[:, None]
+    directions /= np.linalg.norm(directions, axis=0)
     # With fewer rows than directions, the rest are arbitrary. The decomposition leaves directions that it need not change as they
     # are, up to sign, and makes B'B = I hold to the last digit.
     rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))

@@ -30,11 +30,18 @@ OF_TABLE_1 = ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 0.5, 1.5)), ANNEAL
 
 # What each data set takes: of the smaller scales, and of the papers' (K23 table 3, W21 appendix C: hidden layers of 1,024).
 LARGE = {"hidden_dim": 1024, "embedding_dim": 512, "n_layers": 2, "hidden": [1024, 1024], "max_epochs": 50}
+SENTENCES = {
+    "hidden_dim": 32,
+    "embedding_dim": 16,
+    "encoder_hidden_dim": 64,
+    "encoder_embedding_dim": 32,
+    "hidden": [64, 64],
+    "max_epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 5e-3,
+}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "synthetic-text": {
-        "small": {"hidden_dim": 64, "embedding_dim": 32, "hidden": [128, 128], "max_epochs": 20, "batch_size": 64},
-        "paper": LARGE,
-    },
+    "synthetic-text": {"small": SENTENCES, "paper": LARGE},
     "yahoo": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10, "max_vocabulary": 8000}, "paper": LARGE},
     "yelp": {"small": {"hidden_dim": 256, "hidden": [512, 512], "max_epochs": 10}, "paper": LARGE},
 }
