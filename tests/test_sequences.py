@@ -167,7 +167,7 @@ def test_z_moves_shares_along_the_leading_directions_of_documents():
 
 
 def test_z_is_not_spent_on_a_frequent_word_that_comes_and_goes_by_chance():
-    """"the" varies more than any other, and says nothing of the kind that a document is of."""
+    """ "the" varies more than any other, and says nothing of the kind that a document is of."""
     chance = np.random.default_rng(0)
     kinds = [[f"{kind}{number}" for number in range(40)] for kind in "ab"]
     documents = [
