@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -56,6 +57,13 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
     }
 
 
+def independent_nats(documents: Any) -> float:
+    """What a document costs where symbols, its end among them, are drawn independently with the frequencies that they have."""
+    counts = Counter(symbol for document in documents for symbol in (*document.split(), None))
+    total = counts.total()
+    return -sum(count * math.log(count / total) for count in counts.values()) / len(documents)
+
+
 def main(
     data: Annotated[str, typer.Option(help="A named data set of documents.")] = "synthetic-text",
     n_train: Annotated[int, typer.Option(help="Documents.")] = 4000,
@@ -66,6 +74,9 @@ def main(
 ) -> None:
     """Print one JSON line for each seed and constant, at the default learning rate."""
     documents = load(data, "train").X[:n_train]
+    independent = round(
+        independent_nats(documents), 3
+    )  # where the first loss is large, as at L = 5, a peak can be compared with this
     arguments = {"hidden_dim": hidden_dim, "embedding_dim": hidden_dim // 2, "hidden": (width, width), "max_epochs": max_epochs}
     for seed in range(n_seeds):
         for constant in CONSTANTS:
@@ -73,6 +84,7 @@ def main(
                 benchmark="stability",
                 data=data,
                 documents=len(documents),
+                independent_nats=independent,
                 **arguments,
                 **row_of(constant, seed, arguments, documents),
             )

@@ -1,6 +1,7 @@
 """The benchmarks run, on sizes that take no time; what they measure is not a test's business."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.rivals import Stack, Textbook
+from benchmarks.stability import independent_nats
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,4 +71,5 @@ def test_the_steps_of_sequential_vaes_are_watched():
     assert [row["L"] for row in rows] == [0.0, 0.2, 0.5, 1.5, 5.0]
     assert all(row["steps"] == 2 * 9 for row in rows)  # of 270 documents, as a tenth is held out
     assert all(row["exploding_steps"] == 0 and row["failed"] is None for row in rows)
+    assert independent_nats(["a b", "a"]) == pytest.approx(0.5 * (4 * math.log(5 / 2) + math.log(5)))
     assert all(row["last_nats"] < row["peak_nats"] < 10 * row["first_nats"] for row in rows)
