@@ -154,6 +154,7 @@ def bad(name, content):
 BAD_INPUT = {
     "negative constant": (lambda: ["fit", "x.npy", "inverse_lipschitz=-1"], "inverse_lipschitz expects a number from 0 to 1e6"),
     "unknown parameter": (lambda: ["fit", "x.npy", "latent_dims=3"], "did you mean 'latent_dim'"),
+    "a width beside a parameter of sequences": (lambda: ["fit", "x.txt", "hidden_dim=8", "hidden=8"], "hidden expects a list"),
     "no equals sign": (lambda: ["fit", "x.npy", "latent_dim"], "KEY=VALUE"),
     "broken value": (lambda: ["fit", "x.npy", "hidden=[8"], "cannot be read"),
     "text for a number": (lambda: ["fit", "x.npy", "max_epochs=many"], "max_epochs expects a positive integer, got 'many'"),

@@ -177,18 +177,18 @@ def fit(
 
 
 def _check_settings(models: Sequence[str], given: dict[str, Any]) -> None:
-    """Raise what the first of these models finds wrong with the settings, if they suit none of them."""
+    """If the settings suit none of these models, raise what is wrong with them for the one that knows most of their names."""
     from uncollapse.estimators import Estimator
     from uncollapse.parameters import check_parameters
 
-    errors = []
+    errors: dict[str, InputError] = {}
     for model in models:
         try:
             check_parameters(Estimator.kinds[model], given)
         except InputError as error:
-            errors.append(error)
+            errors[model] = error
     if len(errors) == len(models):
-        raise errors[0]
+        raise errors[max(models, key=lambda model: len(given.keys() & Estimator.kinds[model]().get_params()))]
 
 
 def _save(estimator: Estimator, run: Path, overwrite: bool) -> Path:
