@@ -29,12 +29,12 @@ LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
 SIZES = {"embedding_dim": 3, "hidden_dim": HIDDEN, "n_layers": 2}
 
 
-def sequence_model(plain=False, constant=0.5, word_dropout=0.0, n_symbols=V):
+def sequence_model(plain=False, constant=0.5, word_dropout=0.0, n_symbols=V, pooled=False):
     torch.manual_seed(0)
     decoder = MLPDecoder(LATENT + HIDDEN, n_symbols - 1, ()) if plain else None
     decoder = decoder or InverseLipschitzDecoder(LATENT, n_symbols - 1, (8, 8), constant, context_dim=HIDDEN)
     history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
-    posterior = LSTMPosterior(n_symbols, LATENT, **SIZES)
+    posterior = LSTMPosterior(n_symbols, LATENT, **SIZES, pooled=pooled)
     model = SequenceVAE(StandardNormal(LATENT), posterior, history, decoder, Categorical(n_symbols), word_dropout)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7 if plain else 0.4)
@@ -203,8 +203,9 @@ def test_a_decoder_with_context_has_no_inverse_and_needs_room_for_z():
 # Posteriors, objectives, estimates.
 
 
-def test_a_posterior_sees_the_whole_row_and_nothing_after_it():
-    model = sequence_model()
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_posterior_sees_the_whole_row_and_nothing_after_it(pooled):
+    model = sequence_model(pooled=pooled)
     q = model.posterior(ROWS)
     for index in range(len(ROWS)):
         alone = model.posterior(torch.nn.functional.pad(ROWS[index : index + 1], (0, 4), value=PAD))
@@ -213,6 +214,15 @@ def test_a_posterior_sees_the_whole_row_and_nothing_after_it():
     changed = ROWS.clone()
     changed[:, 0] = 1 - changed[:, 0].clamp(max=1)
     assert (model.posterior(changed).mean - q.mean).abs().min() > 1e-4
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_posterior_follows_from_the_last_state_or_from_the_mean_of_all(pooled):
+    encoder = sequence_model(pooled=pooled).posterior.encoder
+    for row in ROWS:
+        states = encoder.lstm(encoder.embedding(row[row >= 0].long())[None])[0][0]
+        expected = encoder.head(states.mean(0) if pooled else states[-1])
+        assert torch.allclose(encoder(row[None])[0], expected, atol=1e-12)
 
 
 def test_words_are_dropped_in_training_only_and_never_the_start():
@@ -397,9 +407,18 @@ def test_encoders_may_have_sizes_of_their_own(tmp_path):
     sizes = {"encoder_embedding_dim": 3, "encoder_hidden_dim": 5}
     vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, **sizes, verbose=False).fit(DOCUMENTS)
     encoder, history = vae.model_.posterior.encoder, vae.model_.history
+    assert not encoder.pooled
     assert (encoder.embedding.embedding_dim, encoder.lstm.hidden_size) == (3, 5)
     assert (history.embedding.embedding_dim, history.lstm.hidden_size) == (QUICK["embedding_dim"], QUICK["hidden_dim"])
     again = uc.load(vae.save(tmp_path / "run"))
+    assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
+
+
+def test_encoders_may_pool_what_they_read(tmp_path):
+    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, posterior="pooled-lstm", verbose=False).fit(DOCUMENTS)
+    assert vae.model_.posterior.encoder.pooled
+    again = uc.load(vae.save(tmp_path / "run"))
+    assert again.model_.posterior.encoder.pooled
     assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
 
 

@@ -283,16 +283,16 @@ def test_inference_agrees_with_integration(latent_dim):
 
 def test_the_sentences_are_the_same_everywhere():
     hashes = {
-        "validation": "58b8d77a5503d48e58402d3ab97a0dd002e38bf28cfc593011321235215d65f7",
-        "test": "41c99f8a1282a26a2b7f2275f3891c5f2808bb86da12ad467079ec329f886910",
+        "validation": "78ba874b3ad4abed996fd4002f2a11b211f7baeb720cd5c3d5f1065c0db08ece",
+        "test": "6d16a31af92a654c72755bc34c53356e389dac544a7c3862f7ec8484a4ae79a9",
     }
     for split, expected in hashes.items():
         data = load("synthetic-text", split)
         assert len(data.X) == 2_000
         assert hashlib.sha256("\n".join(data.X).encode()).hexdigest() == expected
     assert data.X[:2].tolist() == [
-        "w481 w466 w341 w260 w608 w881 w232 w969 w953 w700",
-        "w748 w826 w677 w288 w680 w173 w12 w594 w672 w790",
+        "w481 w462 w263 w260 w579 w909 w231 w973 w953 w710",
+        "w748 w830 w792 w288 w687 w166 w12 w594 w672 w790",
     ]
     assert (data.name, data.labels, data.defaults) == ("synthetic-text", None, {"latent_dim": 5})
 
@@ -303,7 +303,7 @@ def test_every_word_is_learned_and_the_history_matters():
     assert len(train.X) == 16_000
     assert (
         hashlib.sha256("\n".join(train.X).encode()).hexdigest()
-        == "3c6d97dbf1ac21ff67b7f5a274be0a441ae860befb147ffd7b581e6d7d039afd"
+        == "25683c2661ff667cae5291e203f03459139f0ab4266ae8923d868ea197079e94"
     )
     words = read_words(train.X)
     counts = np.bincount(words.ravel(), minlength=1000)
@@ -317,7 +317,7 @@ def test_every_word_is_learned_and_the_history_matters():
             weights = model.weights(model.hidden(history[row : row + 1], draws)[0])
             chance = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)[words[row, i]]
             gain += [math.log(chance) - math.log(counts[words[row, i]] / counts.sum())] if i else []
-    assert np.mean(gain) - 4 * np.std(gain) / math.sqrt(len(gain)) > 0.25
+    assert np.mean(gain) - 4 * np.std(gain) / math.sqrt(len(gain)) > 0.15
 
 
 def test_latents_belong_to_their_sentences():

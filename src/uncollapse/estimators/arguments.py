@@ -40,7 +40,7 @@ Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integ
 PriorName = Annotated[
     Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
 ]
-SequencePosteriorName = Annotated[Literal["lstm"], Field(description="'lstm'")]
+SequencePosteriorName = Annotated[Literal["lstm", "pooled-lstm"], Field(description="'lstm' or 'pooled-lstm'")]
 LevelName = Annotated[Literal["word", "character"], Field(description="'word' or 'character'")]
 Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
 WarmupEpochs = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]

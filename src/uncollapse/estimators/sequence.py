@@ -72,7 +72,8 @@ class SequenceVAE(Estimator):
         min_count: rarer symbols are one symbol, the unknown one.
         max_vocabulary: symbols that are known at most, the most frequent ones.
         max_length: symbols of a document at most.
-        posterior: "lstm": a Gaussian, by the last state of an LSTM that reads the document.
+        posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or "pooled-lstm", by the mean of its
+            states, from which what a document is about is learned sooner where it is long (Long et al. 2019).
         embedding_dim: of the vectors that stand for the symbols before.
         hidden_dim: of the LSTM that reads them.
         encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
@@ -171,7 +172,8 @@ class SequenceVAE(Estimator):
         decoder = sequence_decoder(parameters, family)
         seen = 0 if decoder.constants else latent_dim
         encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
-        posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes})
+        pooled = parameters["posterior"] == "pooled-lstm"
+        posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes}, pooled=pooled)
         history = models.History(n_features, **sizes, latent_dim=seen)
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
 

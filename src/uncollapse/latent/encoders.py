@@ -10,7 +10,7 @@ import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # The smallest standard deviation of a unit: far below what any sensible constant needs, far above float32's underflow.
 MIN_SCALE = 1e-6
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """An LSTM that reads sequences, and a linear map of its last state.
+    """An LSTM that reads sequences, and a linear map of its last state, or of the mean of its states.
 
     Args:
         n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
@@ -60,21 +60,29 @@ class SequenceEncoder(nn.Module):
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of the LSTM.
         n_layers: of the LSTM.
+        pooled: whether the mean is read. Every symbol is then as near to the output as the last one (Long et al. 2019).
     """
 
-    def __init__(self, n_symbols: int, out_dim: int, embedding_dim: int, hidden_dim: int, n_layers: int) -> None:
+    def __init__(
+        self, n_symbols: int, out_dim: int, embedding_dim: int, hidden_dim: int, n_layers: int, pooled: bool = False
+    ) -> None:
         super().__init__()
+        self.pooled = pooled
         self.embedding = nn.Embedding(n_symbols, embedding_dim)
         self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
         self.head = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch out"]:
-        """What is read off the state after the last symbol of each row."""
+        """What is read off the states at the symbols of each row."""
         lengths = (x >= 0).sum(1)
         symbols = x[:, : int(lengths.max())].clamp(min=0).long()
         packed = pack_padded_sequence(self.embedding(symbols), lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, (state, _) = self.lstm(packed)
-        out: Tensor = self.head(state[-1])
+        states, (last, _) = self.lstm(packed)
+        if self.pooled:
+            padded, _ = pad_packed_sequence(states, batch_first=True)  # with zeros
+            out: Tensor = self.head(padded.sum(1) / lengths[:, None])
+        else:
+            out = self.head(last[-1])
         return out
 
 

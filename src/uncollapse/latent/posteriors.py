@@ -103,7 +103,7 @@ class RealNVP(Posterior):
 
 
 class LSTMPosterior(Posterior):
-    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the last state of an LSTM that reads it.
+    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the states of an LSTM that reads it.
 
     Args:
         n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
@@ -111,11 +111,20 @@ class LSTMPosterior(Posterior):
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of the LSTM.
         n_layers: of the LSTM.
+        pooled: whether they follow from the mean of the states instead of the last one.
     """
 
-    def __init__(self, n_symbols: int, latent_dim: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1) -> None:
+    def __init__(
+        self,
+        n_symbols: int,
+        latent_dim: int,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        n_layers: int = 1,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
-        self.encoder = SequenceEncoder(n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers)
+        self.encoder = SequenceEncoder(n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers, pooled)
 
     def forward(self, x: Float[Tensor, "batch length"]) -> Independent[Normal]:
         """q(z|x)."""

@@ -42,7 +42,7 @@ SENTENCES = {
     "encoder_hidden_dim": 64,
     "encoder_embedding_dim": 32,
     "hidden": [64, 64],
-    "max_epochs": 20,
+    "max_epochs": 16,
     "batch_size": 64,
     "learning_rate": 5e-3,
 }
