@@ -26,9 +26,9 @@ MODELS: dict[str, dict[str, Any]] = {
     ANNEALED: {"annealing": True},
     TARGETED: {},
 }
-# What the small scale shows beside them. The LSTM that reads the words before a synthetic one has few units; some models are run
-# with as many as the encoder's as well, which are enough to leave the latents out. All models of documents read them by the mean of the
-# LSTM's states, with words dropped; the ordinary VAE also as the papers have it.
+# What the small scale shows beside them. The LSTM that reads the words before a synthetic one has few units; some models
+# are run with as many as the encoder's as well, which are enough to leave the latents out. All models of documents read
+# them by the mean of the LSTM's states, with words dropped; the ordinary VAE also as the papers have it.
 LARGER_HISTORY = {
     f"{model}, history 64": {**MODELS[model], "hidden_dim": 64, "embedding_dim": 32}
     for model in ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 1.0)))
