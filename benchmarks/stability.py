@@ -58,7 +58,10 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
 
 
 def independent_nats(documents: Any) -> float:
-    """What a document costs where symbols, its end among them, are drawn independently with the frequencies that they have."""
+    """What a document costs where symbols, its end among them, are drawn independently with the frequencies that they have.
+
+    All words count here, as they do on synthetic sentences; a model makes words that come once one unknown symbol.
+    """
     counts = Counter(symbol for document in documents for symbol in (*document.split(), None))
     total = counts.total()
     return -sum(count * math.log(count / total) for count in counts.values()) / len(documents)
@@ -74,9 +77,8 @@ def main(
 ) -> None:
     """Print one JSON line for each seed and constant, at the default learning rate."""
     documents = load(data, "train").X[:n_train]
-    independent = round(
-        independent_nats(documents), 3
-    )  # where the first loss is large, as at L = 5, a peak can be compared with this
+    # Where the first loss is itself large, as at L = 5, a peak can be compared with this.
+    independent = round(independent_nats(documents), 3)
     arguments = {"hidden_dim": hidden_dim, "embedding_dim": hidden_dim // 2, "hidden": (width, width), "max_epochs": max_epochs}
     for seed in range(n_seeds):
         for constant in CONSTANTS:

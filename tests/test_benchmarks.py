@@ -49,7 +49,6 @@ def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
     rows = rows_of("benchmarks.mixtures", "--seconds", "0.1", "--batch-size", "10", "--n-seeds", "1", "--max-epochs", "8")
     *times, marginal, enumerated = rows
     assert [row["contestant"] for row in times] == 2 * ["marginal", "enumerate", "enumerate / marginal"]
-    assert all(row["milliseconds"] > 0 for row in times if "milliseconds" in row)
     assert all(row["ratio"] > 0 for row in times[2::3])
     assert (marginal["contestant"], enumerated["contestant"]) == ("marginal", "enumerate")
     assert abs(marginal["nll_nats"] - enumerated["nll_nats"]) < 1
@@ -71,5 +70,8 @@ def test_the_steps_of_sequential_vaes_are_watched():
     assert [row["L"] for row in rows] == [0.0, 0.2, 0.5, 1.5, 5.0]
     assert all(row["steps"] == 2 * 9 for row in rows)  # of 270 documents, as a tenth is held out
     assert all(row["exploding_steps"] == 0 and row["failed"] is None for row in rows)
-    assert independent_nats(["a b", "a"]) == pytest.approx(0.5 * (4 * math.log(5 / 2) + math.log(5)))
     assert all(row["last_nats"] < row["peak_nats"] < 10 * row["first_nats"] for row in rows)
+
+
+def test_independent_symbols_cost_the_entropy_of_their_frequencies():
+    assert independent_nats(["a b", "a"]) == pytest.approx(0.5 * (4 * math.log(5 / 2) + math.log(5)))

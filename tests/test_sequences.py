@@ -182,6 +182,16 @@ def test_z_is_not_spent_on_a_frequent_word_that_comes_and_goes_by_chance():
     assert len({signs[word] for word in kinds[1]}) == 1
 
 
+def test_a_document_that_repeats_one_word_has_no_direction_for_itself():
+    """Without the limit on how far from the mean a document counts, w199 has a weight of 0.99."""
+    chance = np.random.default_rng(0)
+    frequencies = 1 / np.arange(1, 201)
+    documents = [" ".join(f"w{word}" for word in chance.choice(200, 8, p=frequencies / frequencies.sum())) for _ in range(1000)]
+    documents += ["w199 w199 w199 w199 w199 w199 w199 w199"] * 2  # one of them may be held out
+    vae = uc.SequenceVAE(latent_dim=2, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0).fit(documents)
+    assert vae.model_.decoder.embedding.basis[vae.vocabulary_.known.index("w199")].abs().max() < 0.7
+
+
 def test_without_potentials_a_decoder_pads_and_cuts():
     for context_dim, natural_dim in ((1, 5), (6, 4)):
         decoder = InverseLipschitzDecoder(2, natural_dim, (4,), (2.0, 3.0), context_dim=context_dim)

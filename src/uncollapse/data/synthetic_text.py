@@ -3,7 +3,7 @@
 W21 section 4.1 draws its synthetic text "from a classical two-layer sequential VAE with a five-dimensional latent". This is one
 such model, with its seed: 1,000 words, 10 to a sentence. A word depends on the latents and on the words before it, so that a model
 which explains a sentence by its history alone is tempted to leave the latents out. Latents and history drive directions of their
-own in the hidden layer.
+own in the hidden layer, before its tanh.
 
 The model is small on purpose. Even one whose form is right and whose p parameters are free lies p / (2n) nats above the truth after
 n sentences: 0.25 for the 8,000 of this one, 2 were its layers 32 wide.

@@ -43,6 +43,8 @@ from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
 HELD_OUT_SHARE = 0.1
 # What is added to the counts that log-odds begin at, as some symbols may have been held out.
 UNSEEN_COUNT = 0.5
+# Documents count as if they were no farther from the mean than so many times the median distance.
+OUTLIER = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class SequenceVAE(Estimator):
         max_vocabulary: symbols that are known at most, the most frequent ones.
         max_length: symbols of a document at most.
         posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or "pooled-lstm", by the mean of its
-            states, from which what a document is about is learned sooner where it is long (Long et al. 2019).
+            states (pooling, a remedy for collapse: Long et al. 2019).
         embedding_dim: of the vectors that stand for the symbols before.
         hidden_dim: of the LSTM that reads them.
         encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
@@ -342,8 +344,8 @@ def _shares(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         shares: shape (n, m), float32.
-        noise: shape (m,), up to a factor. A share's variance is proportional to its mean where documents differ by chance only; to
-            that of symbols rarer than the average a share of the average is added, or what they do by chance would count for much.
+        noise: shape (m,), up to a factor. By chance alone a share's variance is proportional to its mean, to which 1 / V, the
+            average, is added: what the rarest symbols do by chance would count for much.
     """
     n_symbols = min(len(rows.vocabulary) - 1, MAX_ROWS_BESIDE_CONTEXT)
     some = some_rows(rows.train, n_symbols)
@@ -351,7 +353,17 @@ def _shares(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     documents, places = np.nonzero((some >= 0) & (some < n_symbols))
     np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
     shares = counts / (some >= 0).sum(1, keepdims=True)
-    return shares, np.sqrt(shares.mean(0) + 1 / len(rows.vocabulary))
+    noise = np.sqrt(shares.mean(0) + 1 / len(rows.vocabulary))
+    return _without_outliers(shares, noise), noise
+
+
+def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """The same, with what is far from the mean drawn nearer: a document that repeats one word would have a direction for itself."""
+    mean = shares.mean(0)
+    distance = np.linalg.norm((shares - mean) / noise, axis=1, keepdims=True)
+    limit = OUTLIER * np.median(distance)
+    drawn: np.ndarray = np.where(distance > limit, mean + limit / distance.clip(min=limit) * (shares - mean), shares)
+    return drawn
 
 
 def _log_odds(rows: _Rows) -> torch.Tensor:

@@ -60,7 +60,7 @@ class SequenceEncoder(nn.Module):
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of the LSTM.
         n_layers: of the LSTM.
-        pooled: whether the mean is read. Every symbol is then as near to the output as the last one (Long et al. 2019).
+        pooled: whether the mean is read (Long et al. 2019). Every symbol is then as near to the output as the last one.
     """
 
     def __init__(

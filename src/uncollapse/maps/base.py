@@ -74,5 +74,5 @@ class Decoder(nn.Module, ABC):
         return True
 
     def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit what is fixed in training to data of shape (n, t), before it, given the deviations of their noise, shape (t,)."""
+        """Before training, fit what it leaves fixed to data of shape (n, t), given the deviations of their noise, shape (t,)."""
         del data, noise

@@ -185,7 +185,7 @@ class InverseLipschitzDecoder(Decoder):
         return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
     def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit the embedding to data of shape (n, t), before it, given the deviations of their noise, shape (t,)."""
+        """Before training, fit the embedding to data of shape (n, t), given the deviations of their noise, shape (t,)."""
         self.embedding.adapt(data, noise)
 
     @torch.no_grad()

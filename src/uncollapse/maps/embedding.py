@@ -80,7 +80,8 @@ class PrincipalDirections(Embedding):
     """B spans the leading principal directions of the data, so that the constraint falls where they vary most.
 
     Where the noise of the coordinates is known they are those along which data vary most in comparison with it: for shares of
-    symbols, whose noise is that of counts, what correspondence analysis finds.
+    symbols, nearly what correspondence analysis finds. A step along b in the natural parameters moves means by N b, where N is the
+    noise's covariance, so that means that vary along N b ask for natural parameters that vary along b.
 
     A context goes to the last coordinates, and what is not context to directions among the others, of at most the first 2,000:
     symbols of a vocabulary stand in the order of their frequency, and directions among all of a large one would cost as much as
@@ -105,8 +106,8 @@ class PrincipalDirections(Embedding):
 
         Args:
             data: rows of the statistics that B v is to predict.
-            noise: standard deviations of the noise in each column, up to a factor, shape (m,). Directions are then those along
-                which data vary most in comparison with it.
+            noise: positive standard deviations of the noise in each column, up to a factor, shape (m,). Directions are then
+                those along which data vary most in comparison with it.
         """
         n_rows, n_directions = self.basis.shape
         self.basis.copy_(_principal_directions(data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows]))
@@ -210,8 +211,7 @@ def _principal_directions(data: np.ndarray, n_directions: int, noise: np.ndarray
     unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)
     with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
         directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows / unit).components_.T / unit[:, None]
-    directions /= np.linalg.norm(directions, axis=0)
-    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves directions that it need not change as they
-    # are, up to sign, and makes B'B = I hold to the last digit.
+    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves the span of the first k directions as it is,
+    # for every k, and makes B'B = I hold to the last digit.
     rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))
     return torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0])
