@@ -360,9 +360,11 @@ def _shares(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
 def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The same, with what is far from the mean drawn nearer: a document that repeats one word would have a direction for itself."""
     mean = shares.mean(0)
-    distance = np.linalg.norm((shares - mean) / noise, axis=1, keepdims=True)
+    distance = np.linalg.norm((shares - mean) / noise, axis=1)
     limit = OUTLIER * np.median(distance)
-    drawn: np.ndarray = np.where(distance > limit, mean + limit / distance.clip(min=limit) * (shares - mean), shares)
+    far = distance > limit
+    drawn = shares.copy()
+    drawn[far] = mean + (limit / distance[far])[:, None] * (shares[far] - mean)
     return drawn
 
 
