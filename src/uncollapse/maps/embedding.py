@@ -209,8 +209,9 @@ def _principal_directions(data: np.ndarray, n_directions: int, noise: np.ndarray
     chance = np.random.default_rng(0)
     rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
     unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)
+    rows /= unit
     with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
-        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows / unit).components_.T / unit[:, None]
+        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T / unit[:, None]
     # With fewer rows than directions, the rest are arbitrary. The decomposition leaves the span of the first k directions as it is,
     # for every k, and makes B'B = I hold to the last digit.
     rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))
