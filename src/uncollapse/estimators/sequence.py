@@ -85,8 +85,8 @@ class SequenceVAE(Estimator):
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
         beta: weight of the KL in the loss (Higgins et al. 2017).
         kl_warmup_epochs: epochs in which that weight rises from 0 (Bowman et al. 2016).
-        max_epochs: passes over the data. The best of them is kept, by the loss on documents that training does not see; with
-            `target_kl`, of those that have reached it.
+        max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that training does not see, whatever
+            `beta` is; with `target_kl`, of those that have reached it.
         batch_size: documents in a step.
         learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: see `uc.VAE`.
@@ -97,7 +97,7 @@ class SequenceVAE(Estimator):
         model_: the trained `uncollapse.models.SequenceVAE`.
         vocabulary_: the symbols, a `uncollapse.vocabulary.Vocabulary`.
         history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, seconds, and the
-            loss on documents that training does not see (`validation`).
+            negative ELBO on documents that training does not see (`validation`).
         seed_: the seed that was used.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
@@ -185,7 +185,7 @@ class SequenceVAE(Estimator):
         Args:
             X: strings, or sequences of whole numbers >= 0, at least two.
             y: ignored.
-            validation: documents by whose loss the best epoch is found; a tenth of X, held out from training, if not given.
+            validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from training, if not given.
 
         Raises:
             InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.

@@ -19,7 +19,7 @@ from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective
+from uncollapse.objectives import Objective, elbo
 from uncollapse.progress import progress_bar
 from uncollapse.training.annealing import AfterStep
 
@@ -56,12 +56,13 @@ def train(
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first; and, with
-            `validation`, the loss on those rows, at its last weight.
+            `validation`, the negative ELBO on those rows.
         after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
             have moved.
         lengths: of the rows, where they are sequences: batches are of rows of similar length, so that filling up costs little.
-        validation: rows by whose loss the best epoch is found. The model ends as it was after that epoch, whatever ended the
-            training. Where constants are adjusted to a wanted KL, epochs that have not got it are none of the best.
+        validation: rows by whose ELBO the best epoch is found, whatever the objective is. The model ends as it was after that
+            epoch, whatever ended the training. Where constants are adjusted to a wanted KL, epochs that have not got it are none
+            of the best.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -127,7 +128,7 @@ class Training(pl.LightningModule):
         self.n_steps = n_steps
         self.after_step = after_step
         self.held_out = held_out
-        self.best = _Snapshot(math.inf, {}, ())  # by the loss on what was held out
+        self.best = _Snapshot(math.inf, {}, ())  # by the bound on what was held out
         self.epochs_before = len(history)
         self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
         self.good_epochs = 0
@@ -179,11 +180,11 @@ class Training(pl.LightningModule):
 
     @torch.no_grad()
     def _validate(self, batches: Sequence[Tensor]) -> float:
-        """The loss on rows that training does not see, at its last weight and at the same draws each time."""
+        """The negative ELBO on rows that training does not see, at the same draws each time."""
         self.model.eval()
         with seeded(derived_seed(self.seed, "validation")):
             observed = (self.model.family.observe(batch.to(self.device)) for batch in batches)
-            losses = [self.objective(self.model, batch, self.n_steps).value * len(batch) for batch in observed]
+            losses = [elbo(self.model, batch, self.n_steps).value * len(batch) for batch in observed]
         self.model.train()
         return float(torch.stack(losses).sum()) / sum(map(len, batches))
 
