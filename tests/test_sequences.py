@@ -21,7 +21,7 @@ from uncollapse.latent import LSTMPosterior, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.models import History, SequenceVAE
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Loss, WeightedElbo, elbo
+from uncollapse.objectives import Elbo, Loss, elbo
 from uncollapse.training.engine import row_loader
 from uncollapse.vocabulary import PAD, Vocabulary
 
@@ -253,7 +253,7 @@ def test_words_are_dropped_in_training_only_and_never_the_start():
 def test_the_weight_of_the_kl_rises_to_beta(step, weight):
     model = sequence_model()
     torch.manual_seed(0)
-    loss, terms = WeightedElbo(beta=0.2, warmup_steps=10)(model, ROWS, step)
+    loss, terms = Elbo(beta=0.2, warmup_steps=10)(model, ROWS, step)
     expected = (weight * terms.latents.kl - terms.log_px_z).mean()
     assert float(loss) == pytest.approx(float(expected), abs=1e-12)
     torch.manual_seed(0)
@@ -467,17 +467,17 @@ def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimised():
     vae = uc.SequenceVAE(**QUICK, beta=0.2, kl_warmup_epochs=2, batch_size=8, learning_rate=0.1, verbose=False)
     vae.fit(DOCUMENTS, validation=DOCUMENTS[:20])
     assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(vae.history_["validation"].min(), abs=1e-5)
-    assert validation_loss(vae, DOCUMENTS[:20], WeightedElbo(beta=0.2)) < vae.history_["validation"].min() - 0.1
+    assert validation_loss(vae, DOCUMENTS[:20], Elbo(beta=0.2)) < vae.history_["validation"].min() - 0.1
 
 
 def test_after_a_loss_that_is_not_finite_the_best_epoch_is_kept(monkeypatch):
-    whole = WeightedElbo.__call__
+    whole = Elbo.forward
 
     def spoiled(self, model, x, step):
         loss, terms = whole(self, model, x, step)
         return Loss(loss * (math.nan if step > 60 and model.training else 1.0), terms)
 
-    monkeypatch.setattr(WeightedElbo, "__call__", spoiled)
+    monkeypatch.setattr(Elbo, "forward", spoiled)
     vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 9}, batch_size=8, learning_rate=0.3, verbose=False)
     with pytest.raises(uc.NonFiniteLossError, match="after the best of 3 whole epochs"):
         vae.fit(DOCUMENTS, validation=DOCUMENTS[:20])

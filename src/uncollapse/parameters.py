@@ -6,7 +6,7 @@ import difflib
 import inspect
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
@@ -22,6 +22,11 @@ def _no_truth_value(value: Any) -> Any:
 NotBool = BeforeValidator(_no_truth_value)
 Count = Annotated[int, NotBool, Field(ge=1, lt=2**31, description="a positive integer")]
 PositiveFloat = Annotated[float, NotBool, Field(gt=0, allow_inf_nan=False, description="a positive finite number")]
+Natural = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
+Share = Annotated[float, NotBool, Field(gt=0, le=1, description="a share above 0 and up to 1")]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
+
+Kind = TypeVar("Kind")
 
 
 def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "parameter") -> dict[str, Any]:
@@ -54,3 +59,26 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
         name = str(error.errors()[0]["loc"][0])
         got = repr(parameters[name]) if name in parameters else "nothing: it has no default"
         raise InputError(f"{name} expects {schema.model_fields[name].description}, got {got}.") from None
+
+
+def from_specification(what: str, kinds: Mapping[str, type[Kind]], spec: str | Mapping[str, Mapping[str, Any]]) -> Kind:
+    """One of several kinds of thing, from its name or from ``{name: arguments}``.
+
+    Args:
+        what: such things are called in messages.
+        kinds: by name; what their constructors take is checked as in `check_parameters`.
+        spec: what is asked for.
+
+    Raises:
+        InputError: if there is none of that name, or it does not take these arguments.
+    """
+    name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(what, spec)
+    if name not in kinds:
+        raise InputError(f"{what} expects one of {', '.join(map(repr, kinds))}, got {name!r}.")
+    return kinds[name](**check_parameters(kinds[name], arguments, what=f"argument of {what} {name!r}"))
+
+
+def _single_item(what: str, spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
+        raise InputError(f"{what} expects a name or one {{name: {{argument: value}}}}, got {spec!r}.")
+    return next(iter(spec.items()))

@@ -23,6 +23,10 @@ FamilyLike = Annotated[
     str | dict[str, dict[str, Any]] | InstanceOf[Family],
     Field(description="the name of a family, or one with its arguments, such as {gaussian: {scale: 1.0}}"),
 ]
+ObjectiveLike = Annotated[
+    str | dict[str, dict[str, Any]] | None,
+    Field(description="the name of an objective, or one with its arguments, such as {free_bits: {nats: 0.5}}, or None"),
+]
 EmbeddingName = Annotated[Literal["principal", "padding", "learned"], Field(description="'principal', 'padding' or 'learned'")]
 PotentialName = Annotated[Literal["icnn", "ridge"], Field(description="'icnn' or 'ridge'")]
 UpperConstants = Annotated[
@@ -30,7 +34,6 @@ UpperConstants = Annotated[
     Field(description="a positive number for every map, one for each, or None"),
 ]
 Dimensions = Annotated[tuple[Count, ...], Field(description="a list of dimensions, which may be empty")]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
 EncoderWidths = Annotated[
     Annotated[tuple[Count, ...], Field(min_length=1)] | None, Field(description="a list of one or more positive widths, or None")
 ]
@@ -43,7 +46,6 @@ PriorName = Annotated[
 SequencePosteriorName = Annotated[Literal["lstm", "pooled-lstm"], Field(description="'lstm' or 'pooled-lstm'")]
 LevelName = Annotated[Literal["word", "character"], Field(description="'word' or 'character'")]
 Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
-WarmupEpochs = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]
 Epochs = Annotated[
     Annotated[int, NotBool, Field(ge=0, lt=2**31)] | Literal["auto"], Field(description="an integer >= 0, or 'auto'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective, elbo
+from uncollapse.objectives import Objective, elbo, get_objective
 from uncollapse.parameters import check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
@@ -79,6 +80,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             seed = choose_seed(parameters["random_state"])
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
+            with seeded(derived_seed(seed, "objective")):
+                get_objective(parameters["objective"]).check(model, _first_rows(model, rows))
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
@@ -141,6 +144,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
+        asked = parameters.get("objective")
+        objective = objective or (get_objective(asked) if asked else None)
+        if objective is not None:
+            n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
+            with seeded(derived_seed(seed, "objective")):
+                objective.prepare(model, _first_rows(model, rows), n_steps)
         train(
             model,
             objective or elbo,
@@ -314,6 +323,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _first_rows(model: models.VAE, rows: np.ndarray) -> torch.Tensor:
+    """A few rows, as the family observes them."""
+    return model.family.observe(to_device(model, rows[:2]))
 
 
 def choose_seed(random_state: Any) -> int:

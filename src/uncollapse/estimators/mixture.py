@@ -24,19 +24,19 @@ from uncollapse.estimators.arguments import (
     Flag,
     Inference,
     Nats,
+    ObjectiveLike,
     PosteriorName,
     PotentialName,
     PriorName,
     RandomState,
     UpperConstants,
-    Widths,
 )
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.estimators.clusters import find_clusters
 from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
 from uncollapse.noise import derived_seed
-from uncollapse.parameters import Count, PositiveFloat
+from uncollapse.parameters import Count, PositiveFloat, Widths
 from uncollapse.progress import spinner
 
 MAX_CLUSTERED_ROWS = 10_000
@@ -70,6 +70,7 @@ class MixtureVAE(Estimator):
         target_kl: see `uc.VAE`; of z and its component together.
         family: see `uc.VAE`.
         posterior: see `uc.VAE`.
+        objective: see `uc.VAE`; "free_bits" takes inference "enumerate".
         embedding: see `uc.VAE`.
         potential: see `uc.VAE`.
         lipschitz: see `uc.VAE`.
@@ -117,6 +118,7 @@ class MixtureVAE(Estimator):
         target_kl: Nats = None,
         family: FamilyLike = "gaussian",
         posterior: PosteriorName = "gaussian",
+        objective: ObjectiveLike = None,
         embedding: EmbeddingName = "principal",
         potential: PotentialName = "icnn",
         lipschitz: UpperConstants = None,
@@ -142,6 +144,7 @@ class MixtureVAE(Estimator):
         self.target_kl = target_kl
         self.family = family
         self.posterior = posterior
+        self.objective = objective
         self.embedding = embedding
         self.potential = potential
         self.lipschitz = lipschitz

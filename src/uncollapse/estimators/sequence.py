@@ -23,8 +23,6 @@ from uncollapse.estimators.arguments import (
     Nats,
     RandomState,
     SequencePosteriorName,
-    WarmupEpochs,
-    Widths,
 )
 from uncollapse.estimators.base import Estimator, choose_seed
 from uncollapse.estimators.building import sequence_decoder, some_rows
@@ -34,8 +32,8 @@ from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import LSTMPosterior, StandardNormal
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
-from uncollapse.objectives import WeightedElbo
-from uncollapse.parameters import Count, PositiveFloat, check_parameters
+from uncollapse.objectives import Elbo
+from uncollapse.parameters import Count, Natural, PositiveFloat, Widths, check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings
 from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
@@ -129,7 +127,7 @@ class SequenceVAE(Estimator):
         hidden: Widths = (256, 256),
         word_dropout: Dropout = 0.0,
         beta: PositiveFloat = 1.0,
-        kl_warmup_epochs: WarmupEpochs = 0,
+        kl_warmup_epochs: Natural = 0,
         max_epochs: Count = 20,
         batch_size: Count = 32,
         learning_rate: PositiveFloat = 1e-3,
@@ -216,7 +214,7 @@ class SequenceVAE(Estimator):
             parameters["max_epochs"],
             seed,
             history,
-            objective=WeightedElbo(parameters["beta"], parameters["kl_warmup_epochs"] * steps_per_epoch),
+            objective=Elbo(parameters["beta"], parameters["kl_warmup_epochs"] * steps_per_epoch),
             lengths=torch.as_tensor((data.train >= 0).sum(1)),
             validation=torch.as_tensor(data.validation),
         )

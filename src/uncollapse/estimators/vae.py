@@ -15,16 +15,16 @@ from uncollapse.estimators.arguments import (
     FamilyLike,
     Flag,
     Nats,
+    ObjectiveLike,
     PosteriorName,
     PotentialName,
     RandomState,
     UpperConstants,
-    Widths,
 )
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.latent import POSTERIORS, StandardNormal
-from uncollapse.parameters import Count, PositiveFloat
+from uncollapse.parameters import Count, PositiveFloat, Widths
 
 
 class VAE(Estimator):
@@ -52,6 +52,9 @@ class VAE(Estimator):
             ``{negative_binomial: {dispersion: r}}`` have a link from the decoder's output to natural parameters, which keeps only
             that the decoder is injective.
         posterior: "gaussian", or "realnvp" for a Gaussian sent through two affine couplings.
+        objective: what training minimises: None for the negative ELBO, or another one by its name or as ``{name: arguments}``, such
+            as ``{"free_bits": {"nats": 0.5}}``: "elbo" with `beta` and `warmup_steps`, "cyclical", "free_bits",
+            "importance_weighted", "latent_reconstruction", "gradient_penalty" or "quotient_penalty" (see `uc.objectives`).
         embedding: where the last map begins: "principal" lays its inputs along the leading principal directions of the data,
             "padding" along the first features, as in both papers, "learned" along directions that are trained. Without effect
             for an ordinary decoder, and where latent_dim is the number of natural parameters.
@@ -93,6 +96,7 @@ class VAE(Estimator):
         target_kl: Nats = None,
         family: FamilyLike = "gaussian",
         posterior: PosteriorName = "gaussian",
+        objective: ObjectiveLike = None,
         embedding: EmbeddingName = "principal",
         potential: PotentialName = "icnn",
         lipschitz: UpperConstants = None,
@@ -113,6 +117,7 @@ class VAE(Estimator):
         self.target_kl = target_kl
         self.family = family
         self.posterior = posterior
+        self.objective = objective
         self.embedding = embedding
         self.potential = potential
         self.lipschitz = lipschitz

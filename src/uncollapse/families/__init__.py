@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from uncollapse.errors import InputError
 from uncollapse.families.base import Family
 from uncollapse.families.continuous import Beta, ContinuousBernoulli, Exponential
 from uncollapse.families.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from uncollapse.families.gaussian import Gaussian, HeteroscedasticGaussian
-from uncollapse.parameters import check_parameters
+from uncollapse.parameters import from_specification
 
 __all__ = [
     "FAMILIES",
@@ -59,13 +58,4 @@ def get_family(spec: str | Mapping[str, Mapping[str, Any]] | Family) -> Family:
     """
     if isinstance(spec, Family):
         return spec
-    name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(spec)
-    if name not in FAMILIES:
-        raise InputError(f"family expects one of {', '.join(map(repr, FAMILIES))}, got {name!r}.")
-    return FAMILIES[name](**check_parameters(FAMILIES[name], arguments, what=f"argument of family {name!r}"))
-
-
-def _single_item(spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
-    if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
-        raise InputError(f"family expects a name or one {{name: {{argument: value}}}}, got {spec!r}.")
-    return next(iter(spec.items()))
+    return from_specification("family", FAMILIES, spec)

@@ -4,7 +4,7 @@ from uncollapse.models.layered import LayeredVAE
 from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
 from uncollapse.models.rows import observe_rows, to_device
 from uncollapse.models.sequence import History, SequenceVAE
-from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
+from uncollapse.models.vae import VAE, Latents, Terms, differentiable_twice, kl_per_unit
 
 __all__ = [
     "VAE",
@@ -16,6 +16,7 @@ __all__ = [
     "SequenceVAE",
     "Terms",
     "component_kl",
+    "differentiable_twice",
     "kl_per_unit",
     "observe_rows",
     "to_device",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,3 +154,10 @@ def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch laten
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
     return kl_divergence(q.base_dist, p.base_dist)
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """Kernels of recurrent networks whose gradients can be differentiated once more."""
+    with torch.backends.cudnn.flags(enabled=False):
+        yield

@@ -19,7 +19,7 @@ from uncollapse.errors import NonFiniteLossError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective, elbo
+from uncollapse.objectives import Loss, elbo
 from uncollapse.progress import progress_bar
 from uncollapse.training.annealing import AfterStep
 
@@ -30,7 +30,7 @@ POOLED_BATCHES = 50  # batches whose rows are sorted by length together
 
 def train(
     model: VAE,
-    objective: Objective,
+    objective: Callable[[VAE, Tensor, int], Loss],
     data: Tensor,
     *,
     max_epochs: int,
@@ -48,7 +48,8 @@ def train(
 
     Args:
         model: what to train.
-        objective: what to minimise.
+        objective: what to minimise; a function of the model, a batch, and the number of the step, epochs in the history included.
+            Where it has parameters, they are trained as well.
         data: all rows, shape (n, data_dim).
         max_epochs: passes over the data.
         batch_size: rows in a step.
@@ -73,7 +74,7 @@ def train(
     """
     loader = row_loader(data, batch_size, seed, lengths)
     held_out = None if validation is None else torch.split(validation, batch_size)
-    training = Training(model, objective, learning_rate, seed, history, max_epochs * len(loader), after_step, held_out)
+    training = Training(model, objective, learning_rate, seed, history, max_epochs, len(loader), after_step, held_out)
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupted,
@@ -111,11 +112,12 @@ class Training(pl.LightningModule):
     def __init__(
         self,
         model: VAE,
-        objective: Objective,
+        objective: Callable[[VAE, Tensor, int], Loss],
         learning_rate: float,
         seed: int,
         history: list[tuple[float, ...]],
-        n_steps: int,
+        max_epochs: int,
+        steps_per_epoch: int,
         after_step: AfterStep | None,
         held_out: Sequence[Tensor] | None,
     ) -> None:
@@ -125,17 +127,18 @@ class Training(pl.LightningModule):
         self.learning_rate = learning_rate
         self.seed = seed
         self.history = history
-        self.n_steps = n_steps
+        self.n_steps = max_epochs * steps_per_epoch
         self.after_step = after_step
         self.held_out = held_out
         self.best = _Snapshot(math.inf, {}, ())  # by the bound on what was held out
         self.epochs_before = len(history)
+        self.steps_before = len(history) * steps_per_epoch
         self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
         self.good_epochs = 0
         self.good = _Snapshot(math.nan, {}, ())
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, self.n_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -144,6 +147,11 @@ class Training(pl.LightningModule):
         """The number of the epoch, counted on from those of the history that was there."""
         return self.epochs_before + self.current_epoch
 
+    @property
+    def step(self) -> int:
+        """The number of the step, counted on as well."""
+        return self.steps_before + self.global_step
+
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
         torch.manual_seed(derived_seed(self.seed, "draws", self.current_epoch))
@@ -151,7 +159,7 @@ class Training(pl.LightningModule):
         self.rows_seen = 0
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        loss, terms = self.objective(self.model, self.model.family.observe(batch), self.global_step)
+        loss, terms = self.objective(self.model, self.model.family.observe(batch), self.step)
         if not loss.isfinite():
             self._fail(f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.epoch}")
         if self.rows_seen == 0:
@@ -198,7 +206,7 @@ class Training(pl.LightningModule):
         if self.held_out is not None:
             return
         with torch.no_grad():
-            loss, _ = self.objective(self.model, self.model.family.observe(self.last_batch), self.global_step)
+            loss, _ = self.objective(self.model, self.model.family.observe(self.last_batch), self.step)
         if not loss.isfinite():
             self._fail(f"the loss became {loss.item()} after step {self.global_step - 1}, the last")
 

@@ -1,0 +1,55 @@
+"""What training minimises: functions (model, x, step) -> Loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from uncollapse.objectives.base import Loss, Objective
+from uncollapse.objectives.elbo import CyclicalElbo, Elbo, elbo, score_term
+from uncollapse.objectives.free_bits import FreeBits
+from uncollapse.objectives.importance import ImportanceWeighted
+from uncollapse.objectives.penalties import GradientPenalty, QuotientPenalty
+from uncollapse.objectives.reconstruction import LatentReconstruction
+from uncollapse.parameters import from_specification
+
+__all__ = [
+    "OBJECTIVES",
+    "CyclicalElbo",
+    "Elbo",
+    "FreeBits",
+    "GradientPenalty",
+    "ImportanceWeighted",
+    "LatentReconstruction",
+    "Loss",
+    "Objective",
+    "QuotientPenalty",
+    "elbo",
+    "get_objective",
+    "score_term",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    objective.name: objective
+    for objective in (
+        Elbo,
+        CyclicalElbo,
+        FreeBits,
+        ImportanceWeighted,
+        LatentReconstruction,
+        GradientPenalty,
+        QuotientPenalty,
+    )
+}
+
+
+def get_objective(spec: str | Mapping[str, Mapping[str, Any]] | None) -> Objective:
+    """An objective from its name, or from ``{name: arguments}``; None is the ELBO.
+
+    Raises:
+        InputError: if there is no objective of that name, or it does not take these arguments.
+
+    >>> get_objective({"free_bits": {"nats": 0.5}}).nats
+    0.5
+    """
+    return from_specification("objective", OBJECTIVES, "elbo" if spec is None else spec)

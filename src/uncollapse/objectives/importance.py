@@ -1,0 +1,38 @@
+"""The importance-weighted bound."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uncollapse.models import VAE, Terms
+from uncollapse.objectives.base import Loss, Objective
+from uncollapse.parameters import Count
+
+
+class ImportanceWeighted(Objective):
+    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which falls to -log p(x) with K (Burda et al. 2016, equation 8).
+
+    Args:
+        n_samples: K.
+    """
+
+    name = "importance_weighted"
+
+    def __init__(self, n_samples: Count = 8) -> None:
+        super().__init__()
+        self.n_samples = n_samples
+
+    def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """The loss. Its terms are those of the evidence lower bound, at the same draws."""
+        del step
+        noise = torch.randn(self.n_samples, len(x), model.latent_dim, device=x.device, dtype=x.dtype)
+        z, log_ratio = model.propose(x, noise)
+        log_px_z = model.log_likelihood(x, z)
+        bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))
+        with torch.no_grad():
+            terms = Terms(log_px_z.mean(0), model.infer(x, noise))
+        return Loss(-bound.mean(), terms)
