@@ -19,21 +19,30 @@ CONSTANTS = (0.0, 0.2, 0.5, 1.5, 5.0)
 EXPLOSION = 10.0  # times the first loss
 
 
+class Watching(Objective):
+    """An objective whose losses in training are written down, in nats per document."""
+
+    def __init__(self, objective: Objective, losses: list[float]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.losses = losses
+
+    def forward(self, model: VAE, x: Any, step: int) -> Loss:
+        """The loss of the objective."""
+        loss: Loss = self.objective(model, x, step)
+        if model.training:
+            self.losses.append(float(loss.value.detach()))
+        return loss
+
+
 class Watched(SequenceVAE):
-    """A sequential VAE that remembers the loss of each step, in nats per document."""
+    """A sequential VAE that remembers the loss of each step."""
 
     losses: list[float]
 
     def _minimise(self, *args: Any, objective: Objective, **options: Any) -> None:
         self.losses = []
-
-        def watched(model: VAE, x: Any, step: int) -> Loss:
-            loss = objective(model, x, step)
-            if model.training:
-                self.losses.append(float(loss.value.detach()))
-            return loss
-
-        super()._minimise(*args, objective=watched, **options)
+        super()._minimise(*args, objective=Watching(objective, self.losses), **options)
 
 
 def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any) -> dict[str, Any]:
