@@ -146,14 +146,14 @@ def test_the_seed_decides_everything_of_a_mixture_and_leaves_the_global_generato
 
 
 @pytest.mark.parametrize("inference", ["marginal", "enumerate"])
-def test_the_warm_up_is_without_components(inference, blobs, monkeypatch):
+def test_the_warm_up_is_without_components(inference, blobs, minimise):
     seen = []
 
     def noting(model, x, step):
         seen.append(type(model))
         return elbo(model, x, step)
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", noting)
+    minimise(noting)
     mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 5, "batch_size": 180}, inference=inference, warmup_epochs=2).fit(blobs[0])
     whole = {"marginal": models.MixtureVAE, "enumerate": models.EnumeratedMixtureVAE}[inference]
     assert seen == [models.VAE] * 3 + [whole] * 4  # with a last look after each
@@ -200,7 +200,7 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
     assert np.allclose(mixture.means_, means, atol=1e-3)
 
 
-def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, monkeypatch):
+def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, minimise):
     _, _, X, _ = separated
 
     def interrupting(model, x, step):
@@ -208,7 +208,7 @@ def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, monk
             os.kill(os.getpid(), signal.SIGINT)
         return elbo(model, x, step)
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", interrupting)
+    minimise(interrupting)
     mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 100})
     with pytest.raises(KeyboardInterrupt):
         mixture.fit(X)

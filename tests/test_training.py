@@ -66,7 +66,7 @@ def test_the_global_generator_is_left_alone(blobs):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_seeds_and_epochs_share_no_noise(blobs, monkeypatch):
+def test_seeds_and_epochs_share_no_noise(blobs, minimise):
     """Neither between runs, nor between epochs, nor with the initial weights."""
     seen = {}
 
@@ -76,7 +76,7 @@ def test_seeds_and_epochs_share_no_noise(blobs, monkeypatch):
         torch.set_rng_state(state)
         return elbo(model, x, step)
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", noting)
+    minimise(noting)
     for seed in (0, 1):
         uc.VAE(**{**SMALL, "batch_size": 180, "random_state": seed}).fit(blobs[0])
     draws = torch.stack(seen[0] + seen[1])
@@ -85,14 +85,14 @@ def test_seeds_and_epochs_share_no_noise(blobs, monkeypatch):
     assert not any(torch.allclose(draw, torch.randn(20)) for draw in draws)
 
 
-def test_grey_levels_are_binarised_anew_in_every_step(monkeypatch):
+def test_grey_levels_are_binarised_anew_in_every_step(minimise):
     batches = []
 
     def noting(model, x, step):
         batches.append(x.clone())
         return elbo(model, x, step)
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", noting)
+    minimise(noting)
     with pytest.warns(UserWarning, match="binarisation"):
         uc.VAE(**{**SMALL, "batch_size": 50}, family="bernoulli").fit(np.full((50, 4), 0.5))
     assert set(torch.cat(batches).unique().tolist()) == {0.0, 1.0}
@@ -126,7 +126,7 @@ def test_each_epoch_sees_every_row_once_in_another_order():
     assert orders[0] != orders[1]
 
 
-def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blobs, monkeypatch):
+def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blobs, minimise):
     expected = {}
 
     def failing(model, x, step):
@@ -135,7 +135,7 @@ def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blo
         loss, terms = elbo(model, x, step)
         return (loss * float("nan") if step == 6 else loss), terms
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", failing)
+    minimise(failing)
     estimator = uc.VAE(**SMALL)  # 180 rows in batches of 50: four steps in an epoch
     with pytest.raises(NonFiniteLossError, match=r"nan at step 6, batch 2 of epoch 1.*after 1 whole epochs.*learning_rate"):
         estimator.fit(blobs[0])
@@ -150,13 +150,13 @@ def test_a_learning_rate_that_explodes_ends_in_a_sentence_and_finite_parameters(
     assert all(value.isfinite().all() for value in state_of(estimator).values())
 
 
-def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, monkeypatch):
+def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, minimise):
     def interrupting(model, x, step):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
         return elbo(model, x, step)
 
-    monkeypatch.setattr("uncollapse.estimators.base.elbo", interrupting)
+    minimise(interrupting)
     before = signal.getsignal(signal.SIGINT)
     estimator = uc.VAE(**{**SMALL, "max_epochs": 100})
     with pytest.raises(KeyboardInterrupt):

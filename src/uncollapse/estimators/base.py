@@ -25,7 +25,7 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective, elbo, get_objective
+from uncollapse.objectives import Objective, get_objective
 from uncollapse.parameters import check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
@@ -144,15 +144,13 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
-        asked = parameters.get("objective")
-        objective = objective or (get_objective(asked) if asked else None)
-        if objective is not None:
-            n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
-            with seeded(derived_seed(seed, "objective")):
-                objective.prepare(model, _first_rows(model, rows), n_steps)
+        objective = objective or get_objective(parameters["objective"])
+        n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
+        with seeded(derived_seed(seed, "objective")):
+            objective.prepare(model, _first_rows(model, rows), n_steps)
         train(
             model,
-            objective or elbo,
+            objective,
             torch.as_tensor(rows),
             max_epochs=n_epochs,
             batch_size=parameters["batch_size"],
