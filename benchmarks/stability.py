@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -13,55 +13,47 @@ from uncollapse.data import load
 from uncollapse.errors import NonFiniteLossError
 from uncollapse.estimators import SequenceVAE
 from uncollapse.models import VAE
-from uncollapse.objectives import Loss, Objective
+from uncollapse.objectives import OBJECTIVES, Elbo, Loss
 
 CONSTANTS = (0.0, 0.2, 0.5, 1.5, 5.0)
 EXPLOSION = 10.0  # times the first loss
 
 
-class Watching(Objective):
-    """An objective whose losses in training are written down, in nats per document."""
+class Watching(Elbo):
+    """The ELBO, whose losses in training are written down, in nats per document."""
 
-    def __init__(self, objective: Objective, losses: list[float]) -> None:
-        super().__init__()
-        self.objective = objective
-        self.losses = losses
+    name = "watching"
+    losses: ClassVar[list[float]] = []
 
     def forward(self, model: VAE, x: Any, step: int) -> Loss:
-        """The loss of the objective."""
-        loss: Loss = self.objective(model, x, step)
-        if model.training:
-            self.losses.append(float(loss.value.detach()))
+        """The loss of the ELBO."""
+        loss = super().forward(model, x, step)
+        self.losses.append(float(loss.value.detach()))
         return loss
 
 
-class Watched(SequenceVAE):
-    """A sequential VAE that remembers the loss of each step."""
-
-    losses: list[float]
-
-    def _minimise(self, *args: Any, objective: Objective, **options: Any) -> None:
-        self.losses = []
-        super()._minimise(*args, objective=Watching(objective, self.losses), **options)
+OBJECTIVES[Watching.name] = Watching
 
 
 def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any) -> dict[str, Any]:
     """A training from its first step to its last."""
-    vae = Watched(inverse_lipschitz=constant, random_state=seed, verbose=False, **arguments)
+    losses = Watching.losses
+    losses.clear()
+    vae = SequenceVAE(inverse_lipschitz=constant, objective=Watching.name, random_state=seed, verbose=False, **arguments)
     try:
         vae.fit(documents)
         failed = None
     except NonFiniteLossError as error:
         failed = str(error)
-    first, peak = vae.losses[0], max(loss for loss in vae.losses if math.isfinite(loss))
+    first, peak = losses[0], max(loss for loss in losses if math.isfinite(loss))
     return {
         "L": constant,
         "seed": seed,
-        "steps": len(vae.losses),
+        "steps": len(losses),
         "first_nats": round(first, 3),
         "peak_nats": round(peak, 3),
-        "last_nats": None if failed else round(vae.losses[-1], 3),
-        "exploding_steps": sum(not loss <= EXPLOSION * first for loss in vae.losses),
+        "last_nats": None if failed else round(losses[-1], 3),
+        "exploding_steps": sum(not loss <= EXPLOSION * first for loss in losses),
         "failed": failed,
     }
 

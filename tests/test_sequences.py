@@ -464,7 +464,7 @@ def validation_loss(vae, documents, objective, batch_size=8):
 
 
 def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimised():
-    vae = uc.SequenceVAE(**QUICK, beta=0.2, kl_warmup_epochs=2, batch_size=8, learning_rate=0.1, verbose=False)
+    vae = uc.SequenceVAE(**QUICK, objective={"elbo": {"beta": 0.2, "warmup_steps": 20}}, batch_size=8, learning_rate=0.1)
     vae.fit(DOCUMENTS, validation=DOCUMENTS[:20])
     assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(vae.history_["validation"].min(), abs=1e-5)
     assert validation_loss(vae, DOCUMENTS[:20], Elbo(beta=0.2)) < vae.history_["validation"].min() - 0.1

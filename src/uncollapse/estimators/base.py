@@ -25,7 +25,7 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import Objective, get_objective
+from uncollapse.objectives import get_objective
 from uncollapse.parameters import check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
@@ -80,8 +80,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             seed = choose_seed(parameters["random_state"])
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            with seeded(derived_seed(seed, "objective")):
-                get_objective(parameters["objective"]).check(model, _first_rows(model, rows))
+            check_objective(model, rows, parameters, seed)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
@@ -137,14 +136,13 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         n_epochs: int,
         seed: int,
         history: list[tuple[float, ...]],
-        objective: Objective | None = None,
         lengths: torch.Tensor | None = None,
         validation: torch.Tensor | None = None,
     ) -> None:
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
-        objective = objective or get_objective(parameters["objective"])
+        objective = get_objective(parameters["objective"])
         n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
         with seeded(derived_seed(seed, "objective")):
             objective.prepare(model, _first_rows(model, rows), n_steps)
@@ -321,6 +319,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def check_objective(model: models.VAE, rows: np.ndarray, parameters: Mapping[str, Any], seed: int) -> None:
+    """Raise `InputError` if the objective does not suit the model."""
+    with seeded(derived_seed(seed, "objective")):
+        get_objective(parameters["objective"]).check(model, _first_rows(model, rows))
 
 
 def _first_rows(model: models.VAE, rows: np.ndarray) -> torch.Tensor:

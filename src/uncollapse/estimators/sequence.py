@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -21,10 +20,11 @@ from uncollapse.estimators.arguments import (
     Flag,
     LevelName,
     Nats,
+    ObjectiveLike,
     RandomState,
     SequencePosteriorName,
 )
-from uncollapse.estimators.base import Estimator, choose_seed
+from uncollapse.estimators.base import Estimator, check_objective, choose_seed
 from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
@@ -32,8 +32,7 @@ from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import LSTMPosterior, StandardNormal
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
-from uncollapse.objectives import Elbo
-from uncollapse.parameters import Count, Natural, PositiveFloat, Widths, check_parameters
+from uncollapse.parameters import Count, PositiveFloat, Widths, check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings
 from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
@@ -81,10 +80,10 @@ class SequenceVAE(Estimator):
         n_layers: of both LSTMs.
         hidden: widths of the layers of each map.
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
-        beta: weight of the KL in the loss (Higgins et al. 2017).
-        kl_warmup_epochs: epochs in which that weight rises from 0 (Bowman et al. 2016).
+        dropout: share of the units that are left out in training, of the vectors that stand for the symbols before and of h.
+        objective: see `uc.VAE`.
         max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that training does not see, whatever
-            `beta` is; with `target_kl`, of those that have reached it.
+            `objective` is; with `target_kl`, of those that have reached it.
         batch_size: documents in a step.
         learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: see `uc.VAE`.
@@ -126,8 +125,8 @@ class SequenceVAE(Estimator):
         n_layers: Count = 1,
         hidden: Widths = (256, 256),
         word_dropout: Dropout = 0.0,
-        beta: PositiveFloat = 1.0,
-        kl_warmup_epochs: Natural = 0,
+        dropout: Dropout = 0.0,
+        objective: ObjectiveLike = None,
         max_epochs: Count = 20,
         batch_size: Count = 32,
         learning_rate: PositiveFloat = 1e-3,
@@ -151,8 +150,8 @@ class SequenceVAE(Estimator):
         self.n_layers = n_layers
         self.hidden = hidden
         self.word_dropout = word_dropout
-        self.beta = beta
-        self.kl_warmup_epochs = kl_warmup_epochs
+        self.dropout = dropout
+        self.objective = objective
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -174,7 +173,7 @@ class SequenceVAE(Estimator):
         encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
         pooled = parameters["posterior"] == "pooled-lstm"
         posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes}, pooled=pooled)
-        history = models.History(n_features, **sizes, latent_dim=seen)
+        history = models.History(n_features, **sizes, latent_dim=seen, dropout=parameters["dropout"])
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
 
     def fit(self, X: Any, y: Any = None, validation: Any = None) -> Self:
@@ -198,6 +197,7 @@ class SequenceVAE(Estimator):
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows))
             model.decoder.start_at(_log_odds(rows))
+            check_objective(model, rows.train, parameters, seed)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
             self._train(model, rows, parameters, seed)
@@ -206,7 +206,6 @@ class SequenceVAE(Estimator):
     def _learn(
         self, model: models.VAE, data: _Rows, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
     ) -> None:
-        steps_per_epoch = math.ceil(len(data.train) / parameters["batch_size"])
         self._minimise(
             model,
             data.train,
@@ -214,7 +213,6 @@ class SequenceVAE(Estimator):
             parameters["max_epochs"],
             seed,
             history,
-            objective=Elbo(parameters["beta"], parameters["kl_warmup_epochs"] * steps_per_epoch),
             lengths=torch.as_tensor((data.train >= 0).sum(1)),
             validation=torch.as_tensor(data.validation),
         )

@@ -30,16 +30,24 @@ class History(nn.Module):
         hidden_dim: of h.
         n_layers: of the LSTM.
         latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain sequential VAE; 0 where it does not.
+        dropout: the share of units that are left out in training, of the vectors and of h.
     """
 
     def __init__(
-        self, n_symbols: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1, latent_dim: int = 0
+        self,
+        n_symbols: int,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        n_layers: int = 1,
+        latent_dim: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.start = n_symbols
         self.latent_dim = latent_dim
         self.embedding = nn.Embedding(n_symbols + 1, embedding_dim)
         self.lstm = nn.LSTM(embedding_dim + latent_dim, hidden_dim, n_layers, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
 
     @property
     def sees_latent(self) -> bool:
@@ -50,11 +58,11 @@ class History(nn.Module):
         self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch latent"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch length hidden"], State]:
         """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now."""
-        inputs = self.embedding(before)
+        inputs = self.dropout(self.embedding(before))
         if self.sees_latent:
             inputs = torch.cat([inputs, z.unsqueeze(1).expand(-1, before.shape[1], -1)], -1)
-        found: tuple[Tensor, State] = self.lstm(inputs, state)
-        return found
+        h, state = self.lstm(inputs, state)
+        return self.dropout(h), state
 
 
 class SequenceVAE(VAE):

@@ -21,7 +21,7 @@ def _grid_name(constant: float) -> str:
 
 MODELS: dict[str, dict[str, Any]] = {
     "VAE": {"inverse_lipschitz": None},
-    "beta-VAE (0.2)": {"inverse_lipschitz": None, "beta": 0.2},
+    "beta-VAE (0.2)": {"inverse_lipschitz": None, "objective": {"elbo": {"beta": 0.2}}},
     **{_grid_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
     ANNEALED: {"annealing": True},
     TARGETED: {"target_kl": None},  # which depends on the data
