@@ -147,6 +147,16 @@ def test_a_context_goes_to_the_last_coordinates_and_the_rest_along_directions_am
         assert torch.allclose(f(v, embedding), f(embedding(v)), atol=1e-12)
 
 
+def test_directions_are_among_the_coordinates_that_there_are_data_of():
+    data = (torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 2, 3])).numpy()
+    short, whole = (PrincipalDirections(2, 6) for _ in range(2))
+    short.adapt(data)
+    whole.adapt(torch.nn.functional.pad(torch.as_tensor(data), (0, 2)).numpy())
+    assert torch.equal(short.matrix[4:], torch.zeros(2, 2))
+    assert torch.allclose(short.matrix.abs(), whole.matrix.abs(), atol=1e-5)
+    assert short.matrix[1].abs().max() > 0.9
+
+
 def test_learned_directions_know_no_context():
     with pytest.raises(InputError, match="learned directions expect no context"):
         LearnedDirections(3, 5, 1)

@@ -26,16 +26,19 @@ from uncollapse.training.engine import row_loader
 from uncollapse.vocabulary import PAD, Vocabulary
 
 LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
+KINDS = ("joint", "additive", "plain")
 SIZES = {"embedding_dim": 3, "hidden_dim": HIDDEN, "n_layers": 2}
 
 
-def sequence_model(plain=False, constant=0.5, word_dropout=0.0, n_symbols=V, pooled=False):
+def sequence_model(kind="joint", constant=0.5, word_dropout=0.0, n_symbols=V, pooled=False):
     torch.manual_seed(0)
+    plain, context_dim = kind == "plain", HIDDEN if kind == "joint" else 0
     decoder = MLPDecoder(LATENT + HIDDEN, n_symbols - 1, ()) if plain else None
-    decoder = decoder or InverseLipschitzDecoder(LATENT, n_symbols - 1, (8, 8), constant, context_dim=HIDDEN)
+    decoder = decoder or InverseLipschitzDecoder(LATENT, n_symbols - 1, (8, 8), constant, context_dim=context_dim)
+    head = nn.Linear(HIDDEN, n_symbols - 1, bias=False) if kind == "additive" else None
     history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
     posterior = LSTMPosterior(n_symbols, LATENT, **SIZES, pooled=pooled)
-    model = SequenceVAE(StandardNormal(LATENT), posterior, history, decoder, Categorical(n_symbols), word_dropout)
+    model = SequenceVAE(StandardNormal(LATENT), posterior, history, decoder, Categorical(n_symbols), head, word_dropout)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7 if plain else 0.4)
     return model.double().eval().requires_grad_(False)
@@ -48,6 +51,12 @@ def as_rows(*sequences, width=6):
     return torch.as_tensor(rows)
 
 
+def logits_of(model, code, h):
+    """By hand, of one symbol, the end's as 0."""
+    eta = model.decoder(torch.cat([code, h])) if model.head is None else model.decoder(code) + model.head.weight @ h
+    return torch.cat([eta, torch.zeros(1)])
+
+
 ROWS = as_rows([0, 1, 1, 3], [1, 3], [2, 0, 1, 0, 3], [0, 0, 3])
 
 
@@ -58,10 +67,10 @@ def codes(n, *shape):
 # The likelihood.
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_probabilities_of_all_sequences_sum_to_one(plain):
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_of_all_sequences_sum_to_one(kind):
     """Those that end within three symbols, and those that go on after two."""
-    model, z = sequence_model(plain), codes(1)
+    model, z = sequence_model(kind), codes(1)
     ended = [[*middle, 3] for n in range(3) for middle in itertools.product(range(3), repeat=n)]
     rows = as_rows(*ended)
     total = model.log_likelihood(rows, z.expand(len(rows), -1)).exp().sum()
@@ -71,23 +80,23 @@ def test_probabilities_of_all_sequences_sum_to_one(plain):
     assert 0.01 < float(total) < 0.99
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_the_likelihood_is_that_of_one_symbol_after_the_other(plain):
-    model, z = sequence_model(plain), codes(len(ROWS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_likelihood_is_that_of_one_symbol_after_the_other(kind):
+    model, z = sequence_model(kind), codes(len(ROWS))
     found = model.log_likelihood(ROWS, z)
     for row, code, value in zip(ROWS, z, found, strict=True):
         total, before, state = 0.0, V, None
         for symbol in row[row >= 0].long():
             context, state = model.history(torch.tensor([[before]]), code[None], state)
-            logits = torch.cat([model.decoder(torch.cat([code, context[0, 0]])), torch.zeros(1)])
+            logits = logits_of(model, code, context[0, 0])
             total += float(logits.log_softmax(0)[symbol])
             before = int(symbol)
         assert float(value) == pytest.approx(total, abs=1e-12)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihood(plain):
-    model, z = sequence_model(plain), codes(len(ROWS), 3)
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihood(kind):
+    model, z = sequence_model(kind), codes(len(ROWS), 3)
     whole = model.log_likelihood(ROWS, z)
     assert whole.shape == (3, len(ROWS))
     for index in range(len(ROWS)):
@@ -98,10 +107,10 @@ def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihoo
 
 def test_the_history_sees_z_only_in_the_plain_model():
     before, (first, second) = torch.tensor([[V, 0, 1]]), codes(2)
-    for plain in (False, True):
-        history = sequence_model(plain).history
+    for kind in KINDS:
+        history = sequence_model(kind).history
         same = torch.equal(history(before, first[None])[0], history(before, second[None])[0])
-        assert same is not plain
+        assert same is (kind != "plain")
 
 
 def test_a_whole_sequence_has_no_distribution():
@@ -150,6 +159,20 @@ def test_the_constant_holds_in_z_for_every_history(shape, constants, embedding):
         ratio.sum().backward()
         optimizer.step()
         assert (ratio >= decoder.constant * (1 - 1e-6)).all()
+
+
+def test_an_added_history_leaves_what_z_moves_as_it_is(monkeypatch):
+    """Log-odds at two z, after two histories: their differences are those of the decoder, which keeps its constant."""
+    model, (first, second) = sequence_model("additive", constant=1.5, n_symbols=7), codes(2)
+    decoded = model.decoder(first) - model.decoder(second)
+    assert float(decoded.norm()) >= 1.5**2 * float((first - second).norm())
+    for sequence in ([0, 1, 1, 6], [5, 5, 2, 0, 6]):
+        rows = as_rows(*([*sequence[:-1], symbol] for symbol in range(7)))  # the same history, then each symbol
+        log_p = [model.log_likelihood(rows, code.expand(7, -1)) for code in (first, second)]
+        odds = [each[:-1] - each[-1] for each in log_p]
+        assert torch.allclose(odds[0] - odds[1], decoded, atol=1e-10)
+    monkeypatch.setattr(model.head, "weight", nn.Parameter(torch.zeros_like(model.head.weight)))
+    assert not torch.allclose(model.log_likelihood(rows, first.expand(7, -1)), log_p[0])
 
 
 def test_z_moves_shares_along_the_leading_directions_of_documents():
@@ -261,7 +284,7 @@ def test_the_weight_of_the_kl_rises_to_beta(step, weight):
 
 
 def test_importance_weighting_is_exact_where_z_does_not_matter():
-    model = sequence_model(plain=True)
+    model = sequence_model("plain")
     with torch.no_grad():
         model.decoder.net[0].weight[:, :LATENT] = 0
         model.history.lstm.weight_ih_l0[:, -LATENT:] = 0
@@ -292,14 +315,15 @@ def test_the_fisher_divergence_is_that_of_finite_differences():
 # Generation.
 
 
-def test_greedy_generation_takes_the_most_probable_symbol_each_time():
-    model, z = sequence_model(), codes(5)
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_generation_takes_the_most_probable_symbol_each_time(kind):
+    model, z = sequence_model(kind), codes(5)
     rows = model.generate(z, max_length=6, greedy=True)
     for row, code in zip(rows, z, strict=True):
         before, state = V, None
         for place, symbol in enumerate(row[row >= 0].long().tolist()):
             context, state = model.history(torch.tensor([[before]]), code[None], state)
-            logits = torch.cat([model.decoder(torch.cat([code, context[0, 0]])), torch.zeros(1)])
+            logits = logits_of(model, code, context[0, 0])
             assert symbol == (int(logits.argmax()) if place < 6 else model.end)
             before = symbol
         assert before == model.end
@@ -311,7 +335,7 @@ def test_generated_symbols_follow_the_model(temperature):
     torch.manual_seed(0)
     first = model.generate(z, max_length=3, temperature=temperature)[:, 0].long()
     context, _ = model.history(torch.tensor([[V]]), z[:1])
-    logits = torch.cat([model.decoder(torch.cat([z[0], context[0, 0]])), torch.zeros(1)]) / temperature
+    logits = logits_of(model, z[0], context[0, 0]) / temperature
     expected = logits.softmax(0).detach().numpy()
     found = np.bincount(first.numpy(), minlength=V) / 20_000
     assert np.allclose(found, expected, atol=4 * np.sqrt(expected * (1 - expected) / 20_000).max())
@@ -422,6 +446,18 @@ def test_encoders_may_have_sizes_of_their_own(tmp_path):
     assert (history.embedding.embedding_dim, history.lstm.hidden_size) == (QUICK["embedding_dim"], QUICK["hidden_dim"])
     again = uc.load(vae.save(tmp_path / "run"))
     assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
+
+
+def test_a_history_may_be_added(tmp_path):
+    vae = uc.SequenceVAE(**QUICK, context="additive", inverse_lipschitz=(0.5, 0.7), batch_size=8, learning_rate=5e-3)
+    vae.set_params(verbose=False).fit(DOCUMENTS)
+    assert vae.model_.decoder.maps[0].dim == 2
+    assert vae.model_.head.weight.shape == (len(vae.vocabulary_) - 1, 12)
+    assert vae.history_["validation"].min() < vae.history_["validation"].iloc[0] - 1
+    again = uc.load(vae.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(DOCUMENTS[:20]), vae.score_samples(DOCUMENTS[:20]))
+    plain = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, inverse_lipschitz=None, context="additive", verbose=False).fit(DOCUMENTS)
+    assert plain.model_.head is None
 
 
 def test_encoders_may_pool_what_they_read(tmp_path):

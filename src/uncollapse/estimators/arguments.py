@@ -44,6 +44,7 @@ PriorName = Annotated[
     Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
 ]
 SequencePosteriorName = Annotated[Literal["lstm", "pooled-lstm"], Field(description="'lstm' or 'pooled-lstm'")]
+ContextName = Annotated[Literal["joint", "additive"], Field(description="'joint' or 'additive'")]
 LevelName = Annotated[Literal["word", "character"], Field(description="'word' or 'character'")]
 Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]

@@ -102,8 +102,9 @@ def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Deco
             f"an injective decoder expects fewer latent units than symbols, got latent_dim={latent_dim} with {natural_dim + 1}: "
             f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
         )
+    context_dim = parameters["hidden_dim"] if parameters["context"] == "joint" else 0
     return InverseLipschitzDecoder(
-        latent_dim, natural_dim, parameters["hidden"], constants, PrincipalDirections, context_dim=parameters["hidden_dim"]
+        latent_dim, natural_dim, parameters["hidden"], constants, PrincipalDirections, context_dim=context_dim
     )
 
 

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from uncollapse import models
 from uncollapse.errors import InputError
 from uncollapse.estimators.arguments import (
     Constants,
+    ContextName,
     Device,
     Dropout,
     EncoderDimension,
@@ -65,6 +67,9 @@ class SequenceVAE(Estimator):
         latent_dim: number of latent units.
         inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2); or None. "auto" is 0.5; with `annealing` 5.
             `target_kl` sets it itself.
+        context: how z and h meet. "joint" sends [z; h] through the maps, as in both papers. "additive" sends z through them, and
+            adds a linear map of h: the same constant holds for every history, the maps are evaluated once for each document and
+            not for each symbol, and where documents are few, it predicts them better. Without effect for an ordinary decoder.
         annealing: see `uc.VAE`.
         target_kl: see `uc.VAE`.
         level: of strings: a symbol is a "word" between white space, or a "character". Arrays of tokens are taken as they are.
@@ -80,7 +85,6 @@ class SequenceVAE(Estimator):
         n_layers: of both LSTMs.
         hidden: widths of the layers of each map.
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
-        dropout: share of the units that are left out in training, of the vectors that stand for the symbols before and of h.
         objective: see `uc.VAE`.
         max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that training does not see, whatever
             `objective` is; with `target_kl`, of those that have reached it.
@@ -111,6 +115,7 @@ class SequenceVAE(Estimator):
         self,
         latent_dim: Count = 32,
         inverse_lipschitz: Constants = "auto",
+        context: ContextName = "joint",
         annealing: Flag = False,
         target_kl: Nats = None,
         level: LevelName = "word",
@@ -125,7 +130,6 @@ class SequenceVAE(Estimator):
         n_layers: Count = 1,
         hidden: Widths = (256, 256),
         word_dropout: Dropout = 0.0,
-        dropout: Dropout = 0.0,
         objective: ObjectiveLike = None,
         max_epochs: Count = 20,
         batch_size: Count = 32,
@@ -136,6 +140,7 @@ class SequenceVAE(Estimator):
     ) -> None:
         self.latent_dim = latent_dim
         self.inverse_lipschitz = inverse_lipschitz
+        self.context = context
         self.annealing = annealing
         self.target_kl = target_kl
         self.level = level
@@ -150,7 +155,6 @@ class SequenceVAE(Estimator):
         self.n_layers = n_layers
         self.hidden = hidden
         self.word_dropout = word_dropout
-        self.dropout = dropout
         self.objective = objective
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -173,8 +177,10 @@ class SequenceVAE(Estimator):
         encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
         pooled = parameters["posterior"] == "pooled-lstm"
         posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes}, pooled=pooled)
-        history = models.History(n_features, **sizes, latent_dim=seen, dropout=parameters["dropout"])
-        return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, parameters["word_dropout"])
+        history = models.History(n_features, **sizes, latent_dim=seen)
+        additive = decoder.constants and parameters["context"] == "additive"
+        head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
+        return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, head, parameters["word_dropout"])
 
     def fit(self, X: Any, y: Any = None, validation: Any = None) -> Self:
         """Train on documents.

@@ -102,15 +102,16 @@ class PrincipalDirections(Embedding):
         return self.basis
 
     def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit B to data of shape (n, m), m being t where there is no context.
+        """Fit B to data of shape (n, m). Where there is no context and m < t, directions are among the first m coordinates.
 
         Args:
             data: rows of the statistics that B v is to predict.
             noise: positive standard deviations of the noise in each column, up to a factor, shape (m,). Directions are then
                 those along which data vary most in comparison with it.
         """
-        n_rows, n_directions = self.basis.shape
-        self.basis.copy_(_principal_directions(data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows]))
+        n_rows, n_directions = min(len(self.basis), data.shape[1]), self.basis.shape[1]
+        directions = _principal_directions(data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows])
+        self.basis.zero_()[:n_rows].copy_(directions)
 
 
 class LearnedDirections(Embedding):

@@ -30,24 +30,16 @@ class History(nn.Module):
         hidden_dim: of h.
         n_layers: of the LSTM.
         latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain sequential VAE; 0 where it does not.
-        dropout: the share of units that are left out in training, of the vectors and of h.
     """
 
     def __init__(
-        self,
-        n_symbols: int,
-        embedding_dim: int = 128,
-        hidden_dim: int = 256,
-        n_layers: int = 1,
-        latent_dim: int = 0,
-        dropout: float = 0.0,
+        self, n_symbols: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1, latent_dim: int = 0
     ) -> None:
         super().__init__()
         self.start = n_symbols
         self.latent_dim = latent_dim
         self.embedding = nn.Embedding(n_symbols + 1, embedding_dim)
         self.lstm = nn.LSTM(embedding_dim + latent_dim, hidden_dim, n_layers, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
 
     @property
     def sees_latent(self) -> bool:
@@ -58,15 +50,15 @@ class History(nn.Module):
         self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch latent"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch length hidden"], State]:
         """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now."""
-        inputs = self.dropout(self.embedding(before))
+        inputs = self.embedding(before)
         if self.sees_latent:
             inputs = torch.cat([inputs, z.unsqueeze(1).expand(-1, before.shape[1], -1)], -1)
-        h, state = self.lstm(inputs, state)
-        return self.dropout(h), state
+        found: tuple[Tensor, State] = self.lstm(inputs, state)
+        return found
 
 
 class SequenceVAE(VAE):
-    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]).
+    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]), or at eta(z) + C h(x_<i).
 
     A row of data holds the numbers of a sequence's symbols, then the end, V - 1, then -1 up to its width. z comes first into the
     decoder, so that an inverse Lipschitz constant holds in z for every history (`InverseLipschitzDecoder`). K23 theorem A.7 and the
@@ -76,8 +68,10 @@ class SequenceVAE(VAE):
         prior: of z.
         posterior: maps rows to q(z|x).
         history: maps the symbols before to h.
-        decoder: maps [z; h] to V - 1 natural parameters.
+        decoder: maps [z; h] to V - 1 natural parameters; z alone where there is a `head`.
         family: a categorical of V symbols.
+        head: C, which maps h to V - 1 natural parameters that are added to those of the decoder. They do not move with z, so that
+            what moves with it moves as much for every history as the decoder does. None where the decoder sees h itself.
         word_dropout: the share of symbols before that the history sees as unknown, V - 2, in training, so that it cannot do without
             z (Bowman et al. 2016).
     """
@@ -92,9 +86,11 @@ class SequenceVAE(VAE):
         history: History,
         decoder: Decoder,
         family: Categorical,
+        head: nn.Linear | None = None,
         word_dropout: float = 0.0,
     ) -> None:
         super().__init__(prior, posterior, decoder, family)
+        self.head = head
         self.history = history
         self.word_dropout = word_dropout
 
@@ -126,7 +122,7 @@ class SequenceVAE(VAE):
         sentences = _Sentences(x, self.history.start)
         before = self._with_gaps(sentences.before) if self.training and self.word_dropout else sentences.before
         draws = z.reshape(-1, *z.shape[-2:])
-        shared = None if self.history.sees_latent else self.history(before, draws[0])[0][sentences.there]
+        shared = None if self.history.sees_latent else self._told(self.history(before, draws[0])[0][sentences.there])
         each = [self._score(sentences, before, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
@@ -136,12 +132,22 @@ class SequenceVAE(VAE):
         found: np.ndarray = (rows >= 0).sum(1)
         return found
 
-    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
-        if context is None:
-            context = self.history(before, z)[0][sentences.there]
-        eta = self.family.link(self.decoder(torch.cat([z[sentences.owner], context], -1)))
+    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, told: Tensor | None) -> Tensor:
+        if told is None:
+            told = self._told(self.history(before, z)[0][sentences.there])
+        eta = self._natural(z, told, sentences.owner)
         log_p = self.family(eta).log_prob(sentences.symbols.unsqueeze(-1))
         return z.new_zeros(len(z)).index_add(0, sentences.owner, log_p)
+
+    def _told(self, h: Tensor) -> Tensor:
+        """What the natural parameters are made of beside z: h, or what is added."""
+        return h if self.head is None else self.head(h)
+
+    def _natural(self, z: Tensor, told: Tensor, owner: Tensor) -> Tensor:
+        """Natural parameters of symbols, of each of which z[owner] is the latent."""
+        if self.head is None:
+            return self.family.link(self.decoder(torch.cat([z[owner], told], -1)))
+        return self.family.link(self.decoder(z).index_select(0, owner) + told)
 
     def _with_gaps(self, before: Tensor) -> Tensor:
         """Symbols, some of them unknown; that there is none before the first stays known."""
@@ -163,9 +169,10 @@ class SequenceVAE(VAE):
         rows = z.new_full((len(z), max_length + 1), PAD)
         symbols = torch.full((len(z), 1), self.history.start, device=z.device)
         state, going = None, torch.ones(len(z), dtype=torch.bool, device=z.device)
+        everyone = torch.arange(len(z), device=z.device)
         for place in range(max_length + 1):
             context, state = self.history(symbols, z, state)
-            eta = self.family.link(self.decoder(torch.cat([z, context[:, 0]], -1)))
+            eta = self._natural(z, self._told(context[:, 0]), everyone)
             p = self.family(eta / max(temperature, MIN_TEMPERATURE))
             symbols = (p.mean if greedy else p.sample()).long()
             if place == max_length:

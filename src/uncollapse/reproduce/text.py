@@ -33,11 +33,15 @@ LARGER_HISTORY = {
     f"{model}, history 64": {**MODELS[model], "hidden_dim": 64, "embedding_dim": 32}
     for model in ("VAE", "beta-VAE (0.2)", *map(_grid_name, (0.0, 1.0)))
 }
-# Of documents, models as in the papers, and with two remedies for collapse that do not touch the decoder.
+# Of documents, models as in the papers, with two remedies for collapse that do not touch the decoder, and with a history that is
+# added, which small collections of documents need.
 POOLED = {"posterior": "pooled-lstm", "word_dropout": 0.3}
+ADDITIVE = {"context": "additive"}
 OF_DOCUMENTS = {
     **{model: MODELS[model] for model in ("VAE", "beta-VAE (0.2)", _grid_name(0.0))},
     **{f"{model}, pooled": {**MODELS[model], **POOLED} for model in ("VAE", *map(_grid_name, (0.5, 1.5)), ANNEALED, TARGETED)},
+    f"{_grid_name(0.0)}, additive": {**MODELS[_grid_name(0.0)], **ADDITIVE},
+    **{f"{model}, pooled, additive": {**MODELS[model], **POOLED, **ADDITIVE} for model in (_grid_name(1.5), TARGETED)},
 }
 EVERY_MODEL: dict[str, dict[str, Any]] = {**MODELS, **LARGER_HISTORY, **OF_DOCUMENTS}
 
