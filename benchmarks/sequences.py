@@ -17,6 +17,8 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     PLAIN: {"inverse_lipschitz": None},
     "maps of 512 x 2": {"hidden": (512, 512)},
     "maps of 1024 x 2": {"hidden": (1024, 1024)},
+    "maps of 512 x 2, history added": {"hidden": (512, 512), "context": "additive"},
+    "maps of 1024 x 2, history added": {"hidden": (1024, 1024), "context": "additive"},
 }
 
 
@@ -28,7 +30,7 @@ def training_step(given: dict[str, Any], n_symbols: int, x: torch.Tensor) -> Ste
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="In all.")] = 120.0,
+    seconds: Annotated[float, typer.Option(help="In all.")] = 180.0,
     n_symbols: int = 20_000,
     batch_size: int = 32,
     length: Annotated[int, typer.Option(help="Symbols of each sequence.")] = 40,
