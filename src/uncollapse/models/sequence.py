@@ -147,7 +147,7 @@ class SequenceVAE(VAE):
         """Natural parameters of symbols, of each of which z[owner] is the latent."""
         if self.head is None:
             return self.family.link(self.decoder(torch.cat([z[owner], told], -1)))
-        return self.family.link(self.decoder(z).index_select(0, owner) + told)
+        return self.family.link(self.decoder(z).index_select(0, owner).add_(told))  # in place, as it is as large as a batch gets
 
     def _with_gaps(self, before: Tensor) -> Tensor:
         """Symbols, some of them unknown; that there is none before the first stays known."""
