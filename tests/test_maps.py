@@ -150,7 +150,8 @@ def test_a_context_goes_to_the_last_coordinates_and_the_rest_along_directions_am
 def test_directions_are_among_the_coordinates_that_there_are_data_of():
     data = (torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 2, 3])).numpy()
     short, whole = (PrincipalDirections(2, 6) for _ in range(2))
-    short.adapt(data)
+    short.adapt(torch.randn(50, 6, generator=torch.Generator().manual_seed(1)).numpy())
+    short.adapt(data)  # nothing is left of what was before
     whole.adapt(torch.nn.functional.pad(torch.as_tensor(data), (0, 2)).numpy())
     assert torch.equal(short.matrix[4:], torch.zeros(2, 2))
     assert torch.allclose(short.matrix.abs(), whole.matrix.abs(), atol=1e-5)
