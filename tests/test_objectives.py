@@ -230,7 +230,7 @@ def test_estimators_take_every_objective_and_save_it(name, tmp_path):
 def test_a_wrong_objective_is_found_before_there_is_a_training():
     with pytest.raises(uc.InputError, match="objective expects one of"):
         uc.VAE(objective="beta", verbose=False).fit(ROWS)
-    sequences = uc.SequenceVAE(objective="beta", verbose=False)
+    sequences = uc.SequenceVAE(latent_dim=2, objective="beta", verbose=False)
     with pytest.raises(uc.InputError, match="objective expects one of"):
         sequences.fit(["ann ran", "bob ran"] * 5)
     assert not hasattr(sequences, "model_")
