@@ -88,7 +88,7 @@ def encoder_widths(parameters: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Decoder:
-    """The decoder of [z; h] that the parameters of a sequential VAE ask for.
+    """The decoder of [z; h], or of z where the context is additive, that the parameters of a sequential VAE ask for.
 
     Raises:
         InputError: if there are more latent units than natural parameters.

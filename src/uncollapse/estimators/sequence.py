@@ -65,7 +65,8 @@ class SequenceVAE(Estimator):
 
     Args:
         latent_dim: number of latent units.
-        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2); or None. "auto" is 0.5; with `annealing` 5.
+        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2) (there is one alone
+            where `context` is additive and latent_dim is that of the log-odds); or None. "auto" is 0.5; with `annealing` 5.
             `target_kl` sets it itself.
         context: how z and h meet. "joint" sends [z; h] through the maps, as in both papers. "additive" sends z through them, and
             adds a linear map of h: the same constant holds for every history, the maps are evaluated once for each document and
