@@ -227,6 +227,17 @@ def test_estimators_take_every_objective_and_save_it(name, tmp_path):
     assert np.array_equal(again.transform(ROWS), vae.transform(ROWS))
 
 
+@pytest.mark.parametrize("context", ["joint", "additive"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sequences_take_every_objective(name, context, tmp_path):
+    documents = [f"{who} {what} {where}" for who in ("ann", "bob") for what in ("ran", "sat") for where in ("here", "there")] * 5
+    vae = uc.SequenceVAE(2, context=context, objective=name, hidden=(6,), hidden_dim=5, embedding_dim=4, batch_size=4, max_epochs=3)
+    vae.set_params(learning_rate=2e-2, random_state=0, verbose=False).fit(documents)
+    assert vae.history_["validation"].iloc[-1] < vae.history_["validation"].iloc[0]
+    again = uc.load(vae.save(tmp_path / "run"))
+    assert np.array_equal(again.transform(documents), vae.transform(documents))
+
+
 def test_a_wrong_objective_is_found_before_there_is_a_training():
     with pytest.raises(uc.InputError, match="objective expects one of"):
         uc.VAE(objective="beta", verbose=False).fit(ROWS)

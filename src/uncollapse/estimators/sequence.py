@@ -32,6 +32,7 @@ from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
 from uncollapse.parameters import Count, PositiveFloat, Widths, check_parameters
@@ -179,7 +180,7 @@ class SequenceVAE(Estimator):
         pooled = parameters["posterior"] == "pooled-lstm"
         posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes}, pooled=pooled)
         history = models.History(n_features, **sizes, latent_dim=seen)
-        additive = decoder.constants and parameters["context"] == "additive"
+        additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
         head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, head, parameters["word_dropout"])
 
@@ -202,7 +203,7 @@ class SequenceVAE(Estimator):
             seed = choose_seed(parameters["random_state"])
             rows = _read(X, validation, parameters, seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
-            model.decoder.adapt(*_shares(rows))
+            model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
             check_objective(model, rows.train, parameters, seed)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
@@ -342,15 +343,19 @@ def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") ->
     return vocabulary.encode(documents, max_length, name)
 
 
-def _shares(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+def _shares(rows: _Rows, at_least: int) -> tuple[np.ndarray, np.ndarray]:
     """The shares of the most frequent symbols in some of the documents, and the deviations of such shares by chance alone.
+
+    Args:
+        rows: the documents.
+        at_least: of so many symbols, if there are.
 
     Returns:
         shares: shape (n, m), float32.
         noise: shape (m,), up to a factor. By chance alone a share's variance is proportional to its mean, to which 1 / V, the
             average, is added: what the rarest symbols do by chance would count for much.
     """
-    n_symbols = min(len(rows.vocabulary) - 1, MAX_ROWS_BESIDE_CONTEXT)
+    n_symbols = min(len(rows.vocabulary) - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
     some = some_rows(rows.train, n_symbols)
     counts = np.zeros((len(some), n_symbols), np.float32)
     documents, places = np.nonzero((some >= 0) & (some < n_symbols))

@@ -122,7 +122,7 @@ class SequenceVAE(VAE):
         sentences = _Sentences(x, self.history.start)
         before = self._with_gaps(sentences.before) if self.training and self.word_dropout else sentences.before
         draws = z.reshape(-1, *z.shape[-2:])
-        shared = None if self.history.sees_latent else self._told(self.history(before, draws[0])[0][sentences.there])
+        shared = None if self.history.sees_latent else self._from_history(self.history(before, draws[0])[0][sentences.there])
         each = [self._score(sentences, before, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
@@ -132,22 +132,29 @@ class SequenceVAE(VAE):
         found: np.ndarray = (rows >= 0).sum(1)
         return found
 
-    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, told: Tensor | None) -> Tensor:
-        if told is None:
-            told = self._told(self.history(before, z)[0][sentences.there])
-        eta = self._natural(z, told, sentences.owner)
+    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, from_history: Tensor | None) -> Tensor:
+        if from_history is None:
+            from_history = self._from_history(self.history(before, z)[0][sentences.there])
+        eta = self._natural(self._from_latent(z), from_history, sentences.owner)
         log_p = self.family(eta).log_prob(sentences.symbols.unsqueeze(-1))
         return z.new_zeros(len(z)).index_add(0, sentences.owner, log_p)
 
-    def _told(self, h: Tensor) -> Tensor:
-        """What the natural parameters are made of beside z: h, or what is added."""
-        return h if self.head is None else self.head(h)
+    def _from_latent(self, z: Tensor) -> Tensor:
+        """What each sequence adds to its natural parameters; z itself where the decoder sees it beside h."""
+        found: Tensor = z if self.head is None else self.decoder(z)
+        return found
 
-    def _natural(self, z: Tensor, told: Tensor, owner: Tensor) -> Tensor:
-        """Natural parameters of symbols, of each of which z[owner] is the latent."""
+    def _from_history(self, h: Tensor) -> Tensor:
+        """What each symbol adds to its natural parameters; h itself where the decoder sees it beside z."""
+        found: Tensor = h if self.head is None else self.head(h)
+        return found
+
+    def _natural(self, from_latent: Tensor, from_history: Tensor, owner: Tensor) -> Tensor:
+        """Natural parameters of symbols, each of the sequence that owns it."""
+        own = from_latent.index_select(0, owner)
         if self.head is None:
-            return self.family.link(self.decoder(torch.cat([z[owner], told], -1)))
-        return self.family.link(self.decoder(z).index_select(0, owner).add_(told))  # in place, as it is as large as a batch gets
+            return self.family.link(self.decoder(torch.cat([own, from_history], -1)))
+        return self.family.link(own.add_(from_history))  # in place, as it is as large as a batch gets
 
     def _with_gaps(self, before: Tensor) -> Tensor:
         """Symbols, some of them unknown; that there is none before the first stays known."""
@@ -169,10 +176,10 @@ class SequenceVAE(VAE):
         rows = z.new_full((len(z), max_length + 1), PAD)
         symbols = torch.full((len(z), 1), self.history.start, device=z.device)
         state, going = None, torch.ones(len(z), dtype=torch.bool, device=z.device)
-        everyone = torch.arange(len(z), device=z.device)
+        from_latent, everyone = self._from_latent(z), torch.arange(len(z), device=z.device)
         for place in range(max_length + 1):
-            context, state = self.history(symbols, z, state)
-            eta = self._natural(z, self._told(context[:, 0]), everyone)
+            h, state = self.history(symbols, z, state)
+            eta = self._natural(from_latent, self._from_history(h[:, 0]), everyone)
             p = self.family(eta / max(temperature, MIN_TEMPERATURE))
             symbols = (p.mean if greedy else p.sample()).long()
             if place == max_length:
