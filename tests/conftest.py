@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from uncollapse import cli
 from uncollapse.families import Gaussian
-from uncollapse.latent import LearnedComponents, StandardNormal
+from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
 from uncollapse.objectives import Objective
@@ -41,7 +41,7 @@ class LinearDecoder(Decoder):
         self.bias.copy_(eta)
 
 
-class LinearPosterior(nn.Module):
+class LinearPosterior(Posterior):
     """q(z|x) = N(M (x - c), diag(s^2)), widened by a factor where one is given."""
 
     def __init__(self, matrix, centre, scale, widened=1.0):
@@ -88,7 +88,7 @@ class LinearGaussian:
         return Fitted(self.model())
 
 
-class ExactComponents(nn.Module):
+class ExactComponents(Posterior):
     """q(y|x) and q(z|x, y) of a linear Gaussian mixture: the true ones, widened and flattened by factors."""
 
     def __init__(self, mixture, widened, flattened):

@@ -247,7 +247,7 @@ def test_the_page_holds_every_report(linear_gaussian):
 
 
 def test_sorted_rows_do_not_mislead_what_looks_at_some_of_them(linear_gaussian, monkeypatch):
-    monkeypatch.setattr("uncollapse.diagnostics.report.MAX_INFORMATION_ROWS", 200)
+    monkeypatch.setattr("uncollapse.diagnostics.collapse.MAX_INFORMATION_ROWS", 200)
     rows = linear_gaussian.data.numpy()
     ordered = rows[np.argsort(rows[:, 0])]
     estimate = uc.diagnose(linear_gaussian.fitted(), ordered).estimates["mutual_information_nats"]

@@ -330,10 +330,11 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
     monkeypatch.setitem(EXPERIMENTS, "w21-images", dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results))
     table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
     assert said[0] == f"2 runs taken from {tmp_path / 'w21-depth-small.jsonl'}"
-    assert len(table) == 9
+    assert len(table) == 21
     assert table["model"].tolist()[:2] == [run.model for run in common[:2]]
     assert table["nll_nats"].tolist()[:2] == [0.0, 1.0]
-    assert done == [(data, model) for data in ("fashion-mnist", "mnist", "omniglot") for model in MODELS][2:]
+    models = (*MODELS, "VAE", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)")
+    assert done == [(data, model) for data in ("fashion-mnist", "mnist", "omniglot") for model in models][2:]
 
 
 def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):

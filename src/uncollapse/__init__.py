@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from uncollapse._version import __version__
 
 if TYPE_CHECKING:
-    from uncollapse import data, diagnostics, families, latent, maps, models, objectives
+    from uncollapse import data, diagnostics, families, latent, maps, models, objectives, strategies
     from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
     from uncollapse.errors import InputError, NonFiniteLossError
     from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
+    from uncollapse.presets import preset
+    from uncollapse.training.budget import Budget
 
 __all__ = [
     "VAE",
+    "Budget",
     "Certificate",
     "InputError",
     "MixtureVAE",
@@ -39,6 +42,8 @@ __all__ = [
     "maps",
     "models",
     "objectives",
+    "preset",
+    "strategies",
 ]
 
 _HOMES = {
@@ -46,6 +51,8 @@ _HOMES = {
     "MixtureVAE": "uncollapse.estimators",
     "SequenceVAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
+    "Budget": "uncollapse.training.budget",
+    "preset": "uncollapse.presets",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",
     "certify": "uncollapse.diagnostics",

@@ -110,9 +110,9 @@ def fit(
         typer.Argument(
             metavar="KEY=VALUE",
             help="Arguments of the model. VAE: latent_dim, inverse_lipschitz, min_information, annealing, target_kl, family, "
-            "posterior, objective, embedding, potential, lipschitz, between, hidden, encoder_hidden, max_epochs, batch_size, "
-            "learning_rate, random_state, device, verbose. MixtureVAE: also n_components, prior, separation, inference, "
-            "warmup_epochs. SequenceVAE: without min_information, family, embedding, potential, lipschitz, between, "
+            "posterior, objective, strategy, embedding, potential, lipschitz, between, hidden, encoder_hidden, max_epochs, "
+            "batch_size, learning_rate, random_state, device, verbose. MixtureVAE: also n_components, prior, separation, "
+            "inference, warmup_epochs. SequenceVAE: without min_information, family, embedding, potential, lipschitz, between, "
             "encoder_hidden, but with context, level, min_count, max_vocabulary, max_length, embedding_dim, hidden_dim, "
             "encoder_embedding_dim, encoder_hidden_dim, n_layers, word_dropout. "
             "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",

@@ -24,6 +24,7 @@ Count = Annotated[int, NotBool, Field(ge=1, lt=2**31, description="a positive in
 PositiveFloat = Annotated[float, NotBool, Field(gt=0, allow_inf_nan=False, description="a positive finite number")]
 Natural = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
 Share = Annotated[float, NotBool, Field(gt=0, le=1, description="a share above 0 and up to 1")]
+ProperShare = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
 
 Kind = TypeVar("Kind")

@@ -17,11 +17,11 @@ def spinner(label: str, shown: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
+def progress_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[..., None]]:
     """A bar of `total` steps on standard error, if that is a terminal or a notebook.
 
     Yields:
-        A function that advances the bar by one step and puts a note behind it.
+        A function that advances the bar by one step, or to a place that is given, and puts a note behind it.
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -37,4 +37,8 @@ def progress_bar(label: str, total: int, shown: bool = True) -> Iterator[Callabl
     )
     with bar:
         task = bar.add_task(label, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+
+        def advance(note: str, place: float | None = None) -> None:
+            bar.update(task, advance=1 if place is None else None, completed=place, note=note)
+
+        yield advance

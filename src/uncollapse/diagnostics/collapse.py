@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import logsumexp
+from torch.distributions import Independent, Normal
 
 from uncollapse.diagnostics.likelihood import row_batches
 from uncollapse.errors import InputError
@@ -137,6 +138,35 @@ def explained_share(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
 def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """The scale-free rule: the data explain at least 1% of the unit's variance. Booleans, shape (latent_dim,)."""
     return explained_share(means, variances) >= ACTIVE_SHARE
+
+
+def mutual_information(model: VAE, rows: np.ndarray) -> Estimate:
+    """I(x; z) under q, in nats; it cannot exceed the logarithm of the number of rows.
+
+    Args:
+        model: in training or evaluation.
+        rows: shape (n, data_dim), in any order, as the family observes them.
+    """
+    _, density = some_information_density(model, rows, infer(model, rows), np.arange(len(rows)))
+    return Estimate.mean_of(density)
+
+
+def some_information_density(
+    model: VAE, rows: np.ndarray, posteriors: Posteriors, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The density of I(x; z) at the first rows of an order, as many as can be compared with each other.
+
+    Returns:
+        Their indices, and the density in nats.
+    """
+    with torch.inference_mode():
+        q = model.posterior(to_device(model, rows[:1]))
+    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+        some = order[:MAX_PAIRED_ROWS]
+        return some, pairwise_information_density(model, rows[some])
+    some = order[:MAX_INFORMATION_ROWS]
+    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
+    return some, information_density(posteriors.means[some], posteriors.variances[some], noise)
 
 
 def pairwise_information_density(model: VAE, rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.decomposition import PCA
-from torch.distributions import Independent, Normal
 
 from uncollapse.diagnostics.clustering import (
     component_information_density,
@@ -22,16 +21,13 @@ from uncollapse.diagnostics.clustering import (
 )
 from uncollapse.diagnostics.collapse import (
     CAP_MARGIN,
-    MAX_INFORMATION_ROWS,
-    MAX_PAIRED_ROWS,
     Estimate,
     Posteriors,
     active_units,
     explained_share,
     infer,
-    information_density,
     informative_units,
-    pairwise_information_density,
+    some_information_density,
 )
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
@@ -228,7 +224,7 @@ def _estimate(
     model: VAE, rows: np.ndarray, posteriors: Posteriors, log_likelihood: np.ndarray, shuffled: np.ndarray
 ) -> dict[str, Estimate | None]:
     kl = posteriors.kl.astype(np.float64)
-    some, density = _information(model, rows, posteriors, shuffled)
+    some, density = some_information_density(model, rows, posteriors, shuffled)
     information, cap = Estimate.mean_of(density), math.log(len(some))
     floor = model_information_floor(model)
     enumerated = isinstance(model.posterior, ComponentPosterior)
@@ -244,17 +240,6 @@ def _estimate(
         "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
         "information_floor_nats": None if floor is None else Estimate(floor, math.nan),
     }
-
-
-def _information(model: VAE, rows: np.ndarray, posteriors: Posteriors, shuffled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some rows, and the density of I(x; z) at each."""
-    q = model.posterior(to_device(model, rows[:1]))
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
-        some = shuffled[:MAX_PAIRED_ROWS]
-        return some, pairwise_information_density(model, rows[some])
-    some = shuffled[:MAX_INFORMATION_ROWS]
-    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
-    return some, information_density(posteriors.means[some], posteriors.variances[some], noise)
 
 
 def _estimate_components(model: VAE, posteriors: Posteriors, labels: np.ndarray | None) -> dict[str, Estimate | None]:

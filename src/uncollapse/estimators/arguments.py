@@ -27,6 +27,10 @@ ObjectiveLike = Annotated[
     str | dict[str, dict[str, Any]] | None,
     Field(description="the name of an objective, or one with its arguments, such as {free_bits: {nats: 0.5}}, or None"),
 ]
+StrategyLike = Annotated[
+    str | dict[str, dict[str, Any]] | None,
+    Field(description="the name of a strategy, or one with its arguments, such as {lagging: {every: 15}}, or None"),
+]
 EmbeddingName = Annotated[Literal["principal", "padding", "learned"], Field(description="'principal', 'padding' or 'learned'")]
 PotentialName = Annotated[Literal["icnn", "ridge"], Field(description="'icnn' or 'ridge'")]
 UpperConstants = Annotated[
@@ -46,7 +50,6 @@ PriorName = Annotated[
 SequencePosteriorName = Annotated[Literal["lstm", "pooled-lstm"], Field(description="'lstm' or 'pooled-lstm'")]
 ContextName = Annotated[Literal["joint", "additive"], Field(description="'joint' or 'additive'")]
 LevelName = Annotated[Literal["word", "character"], Field(description="'word' or 'character'")]
-Dropout = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
 Inference = Annotated[Literal["marginal", "enumerate"], Field(description="'marginal' or 'enumerate'")]
 Epochs = Annotated[
     Annotated[int, NotBool, Field(ge=0, lt=2**31)] | Literal["auto"], Field(description="an integer >= 0, or 'auto'")

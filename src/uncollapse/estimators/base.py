@@ -6,6 +6,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -25,12 +26,15 @@ from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floa
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import observe_rows, to_device
 from uncollapse.noise import derived_seed, seeded
-from uncollapse.objectives import get_objective
+from uncollapse.objectives import Objective, get_objective
 from uncollapse.parameters import check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
+from uncollapse.strategies import Strategy, get_strategy
+from uncollapse.training.budget import Budget
 
 ROWS_AT_ONCE = 1000
+MAX_WATCHED_ROWS = 1000
 Drawn = TypeVar("Drawn")  # what draws of z are decoded to
 
 
@@ -56,17 +60,29 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if cls.__module__.startswith("uncollapse."):
             Estimator.kinds[cls.__name__] = cls
 
-    @staticmethod
-    @abstractmethod
-    def build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         """An untrained model from checked parameters.
 
         Raises:
             InputError: if the parameters do not suit the number of features.
         """
+        model = cls._build(parameters, n_features)
+        get_strategy(parameters["strategy"]).equip(model)
+        return model
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on X, shape (n, n_features) with n >= 2, and a row for each component of a mixture. y is ignored.
+    @staticmethod
+    @abstractmethod
+    def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
+        """The same, without what the strategy changes."""
+
+    def fit(self, X: Any, y: Any = None, *, budget: Budget | None = None) -> Self:
+        """Train on rows.
+
+        Args:
+            X: shape (n, n_features) with n >= 2, and a row for each component of a mixture.
+            y: ignored.
+            budget: what training may use up, in place of `max_epochs`.
 
         Raises:
             InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
@@ -80,11 +96,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             seed = choose_seed(parameters["random_state"])
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            check_objective(model, rows, parameters, seed)
+            plan = Plan.of(model, rows, parameters, seed, budget)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
-            self._train(model, rows, parameters, seed)
+            self._train(model, rows, plan)
         return self
 
     def _new_model(self, parameters: dict[str, Any], size: int, seed: int) -> Any:
@@ -114,52 +130,55 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             )
         return rows
 
-    def _train(self, model: models.VAE, data: Any, parameters: dict[str, Any], seed: int) -> None:
-        history: list[tuple[float, ...]] = []
+    def _train(self, model: models.VAE, data: Any, plan: Plan) -> None:
         try:
-            self._learn(model, data, parameters, seed, history)
+            self._learn(model, data, plan)
         finally:  # what has been learned is kept, whatever ended the training
-            self.seed_ = seed
-            self.parameters_ = parameters
+            self.seed_ = plan.seed
+            self.parameters_ = plan.parameters
             self.model_ = model.eval().requires_grad_(False)
-            self.history_ = pd.DataFrame(history, columns=list(self.history_columns)).astype({"epoch": int})
+            self.history_ = pd.DataFrame(plan.history, columns=list(self.history_columns)).astype({"epoch": int})
 
-    def _learn(self, model: models.VAE, data: Any, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]) -> None:
+    def _learn(self, model: models.VAE, data: Any, plan: Plan) -> None:
         """Train the model in place, and write down its history. The data are what `fit` has made of them: rows."""
-        self._minimise(model, data, parameters, parameters["max_epochs"], seed, history)
+        self._minimise(model, data, plan, range(plan.parameters["max_epochs"]), plan.seed)
 
     def _minimise(
         self,
         model: models.VAE,
         rows: np.ndarray,
-        parameters: dict[str, Any],
-        n_epochs: int,
+        plan: Plan,
+        epochs: range,
         seed: int,
-        history: list[tuple[float, ...]],
         lengths: torch.Tensor | None = None,
-        validation: torch.Tensor | None = None,
+        validation: np.ndarray | None = None,
     ) -> None:
+        """Train for some of the epochs of a plan."""
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
-        objective = get_objective(parameters["objective"])
-        n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
-        with seeded(derived_seed(seed, "objective")):
-            objective.prepare(model, _first_rows(model, rows), n_steps)
+        parameters, watched = plan.parameters, validation
+        if plan.strategy.watches and validation is None:
+            rows, watched = _hold_out(rows, plan.seed)
+        share = len(epochs) / parameters["max_epochs"]
         train(
             model,
-            objective,
+            plan.objective,
             torch.as_tensor(rows),
-            max_epochs=n_epochs,
+            max_epochs=len(epochs),
             batch_size=parameters["batch_size"],
             learning_rate=parameters["learning_rate"],
             seed=seed,
-            history=history,
+            history=plan.history,
+            strategy=plan.strategy,
+            budget=None if plan.budget is None else plan.budget.part(share),
+            steps_before=epochs.start * math.ceil(len(rows) / parameters["batch_size"]),
+            watched=None if watched is None else observe_rows(model.family, watched[:MAX_WATCHED_ROWS]),
             after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
             device=parameters["device"],
             verbose=parameters["verbose"],
             lengths=lengths,
-            validation=validation,
+            validation=None if validation is None else torch.as_tensor(validation),
         )
 
     def transform(self, X: Any) -> np.ndarray:
@@ -321,10 +340,47 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return tags
 
 
-def check_objective(model: models.VAE, rows: np.ndarray, parameters: Mapping[str, Any], seed: int) -> None:
-    """Raise `InputError` if the objective does not suit the model."""
-    with seeded(derived_seed(seed, "objective")):
-        get_objective(parameters["objective"]).check(model, _first_rows(model, rows))
+@dataclass(frozen=True)
+class Plan:
+    """How one model is trained.
+
+    Attributes:
+        parameters: of the estimator, checked.
+        seed: of all that is random.
+        budget: what may be used up, in place of a number of epochs.
+        objective: what is minimised.
+        strategy: what is done about the posterior.
+        history: gains a row with each epoch.
+    """
+
+    parameters: dict[str, Any]
+    seed: int
+    budget: Budget | None
+    objective: Objective
+    strategy: Strategy
+    history: list[tuple[float, ...]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, budget: Budget | None) -> Plan:
+        """The plan that the parameters ask for, for a model and the rows that it will learn from.
+
+        Raises:
+            InputError: if the objective does not suit the model.
+        """
+        objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
+        n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
+        with seeded(derived_seed(seed, "objective")):
+            some = _first_rows(model, rows)
+            objective.check(model, some)
+            objective.prepare(model, some, n_steps)
+        return cls(parameters, seed, budget, objective, strategy)
+
+
+def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and some that are not, a tenth at most."""
+    order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
+    n_held_out = max(2, min(MAX_WATCHED_ROWS, len(rows) // 10))
+    return rows[order[n_held_out:]], rows[order[:n_held_out]]
 
 
 def _first_rows(model: models.VAE, rows: np.ndarray) -> torch.Tensor:

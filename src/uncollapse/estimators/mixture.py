@@ -29,9 +29,10 @@ from uncollapse.estimators.arguments import (
     PotentialName,
     PriorName,
     RandomState,
+    StrategyLike,
     UpperConstants,
 )
-from uncollapse.estimators.base import Estimator
+from uncollapse.estimators.base import Estimator, Plan
 from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.estimators.clusters import find_clusters
 from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
@@ -71,6 +72,7 @@ class MixtureVAE(Estimator):
         family: see `uc.VAE`.
         posterior: see `uc.VAE`.
         objective: see `uc.VAE`; "free_bits" takes inference "enumerate".
+        strategy: see `uc.VAE`; "semi_amortized" takes inference "marginal".
         embedding: see `uc.VAE`.
         potential: see `uc.VAE`.
         lipschitz: see `uc.VAE`.
@@ -119,6 +121,7 @@ class MixtureVAE(Estimator):
         family: FamilyLike = "gaussian",
         posterior: PosteriorName = "gaussian",
         objective: ObjectiveLike = None,
+        strategy: StrategyLike = None,
         embedding: EmbeddingName = "principal",
         potential: PotentialName = "icnn",
         lipschitz: UpperConstants = None,
@@ -145,6 +148,7 @@ class MixtureVAE(Estimator):
         self.family = family
         self.posterior = posterior
         self.objective = objective
+        self.strategy = strategy
         self.embedding = embedding
         self.potential = potential
         self.lipschitz = lipschitz
@@ -159,7 +163,7 @@ class MixtureVAE(Estimator):
         self.verbose = verbose
 
     @staticmethod
-    def build(parameters: Mapping[str, Any], n_features: int) -> models.MixtureVAE:
+    def _build(parameters: Mapping[str, Any], n_features: int) -> models.MixtureVAE:
         """An untrained model from checked parameters.
 
         Raises:
@@ -226,20 +230,18 @@ class MixtureVAE(Estimator):
         assert isinstance(self.model_, models.MixtureVAE)
         return self.model_
 
-    def _learn(
-        self, model: models.VAE, data: np.ndarray, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
-    ) -> None:
+    def _learn(self, model: models.VAE, data: np.ndarray, plan: Plan) -> None:
         assert isinstance(model, models.MixtureVAE)
-        n_warmup = _warmup_epochs(parameters)
+        n_warmup, n_epochs = _warmup_epochs(plan.parameters), plan.parameters["max_epochs"]
         if n_warmup:
             plain = model.without_components()
             try:
-                self._minimise(plain, data, parameters, n_warmup, derived_seed(seed, "warm-up"), history)
+                self._minimise(plain, data, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"))
             finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
                 model.to(next(plain.parameters()).device)
-            with spinner("looking for clusters", parameters["verbose"]):
-                _start_components(model, plain, data, seed)
-        self._minimise(model, data, parameters, parameters["max_epochs"] - n_warmup, seed, history)
+            with spinner("looking for clusters", plan.parameters["verbose"]):
+                _start_components(model, plain, data, plan.seed)
+        self._minimise(model, data, plan, range(n_warmup, n_epochs), plan.seed)
 
 
 def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:
@@ -259,7 +261,8 @@ def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
 def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndarray, seed: int) -> None:
     """Put the components where clusters of posterior means are, as wide as the posteriors of their clusters."""
     some = rows[np.random.default_rng(derived_seed(seed, "rows")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
-    posteriors = infer(plain, some)
+    posteriors = infer(plain.eval(), some)
+    model.train()  # what both share
     clusters = find_clusters(posteriors.means, model.prior.n_components, derived_seed(seed, "clusters"))
     moments = [_moments(posteriors, clusters, k) for k in range(model.prior.n_components)]
     device = next(plain.parameters()).device

@@ -17,7 +17,6 @@ from uncollapse.estimators.arguments import (
     Constants,
     ContextName,
     Device,
-    Dropout,
     EncoderDimension,
     Flag,
     LevelName,
@@ -25,8 +24,9 @@ from uncollapse.estimators.arguments import (
     ObjectiveLike,
     RandomState,
     SequencePosteriorName,
+    StrategyLike,
 )
-from uncollapse.estimators.base import Estimator, check_objective, choose_seed
+from uncollapse.estimators.base import Estimator, Plan, choose_seed
 from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
@@ -35,9 +35,10 @@ from uncollapse.latent import LSTMPosterior, StandardNormal
 from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
-from uncollapse.parameters import Count, PositiveFloat, Widths, check_parameters
+from uncollapse.parameters import Count, PositiveFloat, ProperShare, Widths, check_parameters
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings
+from uncollapse.training.budget import Budget
 from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
 
 HELD_OUT_SHARE = 0.1
@@ -88,6 +89,7 @@ class SequenceVAE(Estimator):
         hidden: widths of the layers of each map.
         word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
         objective: see `uc.VAE`.
+        strategy: see `uc.VAE`.
         max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that training does not see, whatever
             `objective` is; with `target_kl`, of those that have reached it.
         batch_size: documents in a step.
@@ -131,8 +133,9 @@ class SequenceVAE(Estimator):
         encoder_hidden_dim: EncoderDimension = None,
         n_layers: Count = 1,
         hidden: Widths = (256, 256),
-        word_dropout: Dropout = 0.0,
+        word_dropout: ProperShare = 0.0,
         objective: ObjectiveLike = None,
+        strategy: StrategyLike = None,
         max_epochs: Count = 20,
         batch_size: Count = 32,
         learning_rate: PositiveFloat = 1e-3,
@@ -158,6 +161,7 @@ class SequenceVAE(Estimator):
         self.hidden = hidden
         self.word_dropout = word_dropout
         self.objective = objective
+        self.strategy = strategy
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -166,7 +170,7 @@ class SequenceVAE(Estimator):
         self.verbose = verbose
 
     @staticmethod
-    def build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:
+    def _build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:
         """An untrained model of sequences of `n_features` symbols, the unknown one and the end among them.
 
         Raises:
@@ -184,13 +188,14 @@ class SequenceVAE(Estimator):
         head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
         return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, head, parameters["word_dropout"])
 
-    def fit(self, X: Any, y: Any = None, validation: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None, budget: Budget | None = None) -> Self:
         """Train on documents.
 
         Args:
             X: strings, or sequences of whole numbers >= 0, at least two.
             y: ignored.
             validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from training, if not given.
+            budget: what training may use up, in place of `max_epochs`.
 
         Raises:
             InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.
@@ -205,25 +210,15 @@ class SequenceVAE(Estimator):
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
-            check_objective(model, rows.train, parameters, seed)
+            plan = Plan.of(model, rows.train, parameters, seed, budget)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
-            self._train(model, rows, parameters, seed)
+            self._train(model, rows, plan)
         return self
 
-    def _learn(
-        self, model: models.VAE, data: _Rows, parameters: dict[str, Any], seed: int, history: list[tuple[float, ...]]
-    ) -> None:
-        self._minimise(
-            model,
-            data.train,
-            parameters,
-            parameters["max_epochs"],
-            seed,
-            history,
-            lengths=torch.as_tensor((data.train >= 0).sum(1)),
-            validation=torch.as_tensor(data.validation),
-        )
+    def _learn(self, model: models.VAE, data: _Rows, plan: Plan) -> None:
+        lengths = torch.as_tensor((data.train >= 0).sum(1))
+        self._minimise(model, data.train, plan, range(plan.parameters["max_epochs"]), plan.seed, lengths, data.validation)
 
     def check_rows(self, X: Any) -> np.ndarray:
         """Documents as rows of the numbers of their symbols, shape (n, max_length + 1), float32.

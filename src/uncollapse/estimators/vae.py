@@ -19,6 +19,7 @@ from uncollapse.estimators.arguments import (
     PosteriorName,
     PotentialName,
     RandomState,
+    StrategyLike,
     UpperConstants,
 )
 from uncollapse.estimators.base import Estimator
@@ -55,6 +56,9 @@ class VAE(Estimator):
         objective: what training minimises: None for the negative ELBO, or another one by its name or as ``{name: arguments}``, such
             as ``{"free_bits": {"nats": 0.5}}``: "elbo" with `beta` and `warmup_steps`, "cyclical", "free_bits",
             "importance_weighted", "latent_reconstruction", "gradient_penalty" or "quotient_penalty" (see `uc.objectives`).
+        strategy: how posteriors are found: None for "joint", the encoder trained beside the decoder; "lagging", ahead of it, with
+            `max_steps` and `every`; or "semi_amortized", refined for every example, ever after as well, with `n_steps`,
+            `learning_rate`, `momentum` and `clip` (see `uc.strategies`).
         embedding: where the last map begins: "principal" lays its inputs along the leading principal directions of the data,
             "padding" along the first features, as in both papers, "learned" along directions that are trained. Without effect
             for an ordinary decoder, and where latent_dim is the number of natural parameters.
@@ -97,6 +101,7 @@ class VAE(Estimator):
         family: FamilyLike = "gaussian",
         posterior: PosteriorName = "gaussian",
         objective: ObjectiveLike = None,
+        strategy: StrategyLike = None,
         embedding: EmbeddingName = "principal",
         potential: PotentialName = "icnn",
         lipschitz: UpperConstants = None,
@@ -118,6 +123,7 @@ class VAE(Estimator):
         self.family = family
         self.posterior = posterior
         self.objective = objective
+        self.strategy = strategy
         self.embedding = embedding
         self.potential = potential
         self.lipschitz = lipschitz
@@ -132,7 +138,7 @@ class VAE(Estimator):
         self.verbose = verbose
 
     @staticmethod
-    def build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
+    def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         """An untrained model from checked parameters.
 
         Raises:

@@ -9,7 +9,7 @@ from uncollapse.latent.components import (
     SeparatedComponents,
     UnitComponents,
 )
-from uncollapse.latent.encoders import Encoder
+from uncollapse.latent.encoders import Encoder, SequenceEncoder
 from uncollapse.latent.enumerated import ComponentPosterior, WithoutComponents
 from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
 from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, LSTMPosterior, Posterior, RealNVP, draw
@@ -34,6 +34,7 @@ __all__ = [
     "Prior",
     "RealNVP",
     "SeparatedComponents",
+    "SequenceEncoder",
     "StandardNormal",
     "UnitComponents",
     "WithoutComponents",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from uncollapse.errors import InputError
 from uncollapse.families import Family
@@ -55,10 +56,9 @@ class LayeredVAE(VAE):
         _check_posterior(prior, posterior)
         self.n_draws = n_draws
 
-    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
-        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
-        q = self.posterior(x)
-        w, log_q = draw(q, self._noise(x) if noise is None else noise)
+    def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
+        """What a q(w|x) says at the draws of w that the noise decides."""
+        w, log_q = draw(q, noise)
         # Of draws that do not move, log q has a gradient of mean 0, which would only be noise.
         kl = (log_q if q.has_rsample else log_q.detach()) - self.prior().log_prob(w)
         return Latents(q, w, kl, self._components(w), None if q.has_rsample else log_q)
@@ -70,7 +70,8 @@ class LayeredVAE(VAE):
         components = self.prior.expected(w)
         return components.flatten(0, -3).mean(0) if w.dim() > 2 else components
 
-    def _noise(self, x: Tensor) -> Tensor:
+    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
+        """Standard normal draws from the global generator, `n_draws` for each example."""
         return torch.randn(self.n_draws, len(x), self.latent_dim, device=x.device, dtype=x.dtype)
 
 

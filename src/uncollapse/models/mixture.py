@@ -23,10 +23,9 @@ class MixtureVAE(VAE):
 
     prior: GaussianMixture
 
-    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
-        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
-        q = self.posterior(x)
-        z, log_q = draw(q, self._noise(x) if noise is None else noise)
+    def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
+        """What a q(z|x) says at the draws of z that the noise decides, and of the component, of which the prior knows."""
+        z, log_q = draw(q, noise)
         log_joint = self.prior.log_joint(z)
         components = log_joint.softmax(-1).flatten(0, -3).mean(0) if log_joint.dim() > 2 else log_joint.softmax(-1)
         return Latents(q, z, log_q - log_joint.logsumexp(-1), components)
@@ -49,17 +48,16 @@ class EnumeratedMixtureVAE(MixtureVAE):
 
     posterior: ComponentPosterior
 
-    def forward(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Terms:
-        """The terms of a bound on log p(x), at a draw of z for each component, in expectation over components."""
-        latents = self.infer(x, noise)
+    def terms(self, x: Float[Tensor, "batch data"], latents: Latents) -> Terms:
+        """The terms of the bound, at a draw of z for each component, in expectation over components."""
         log_px_z = self.likelihood(latents.z).log_prob(x.unsqueeze(-2))
         assert latents.components is not None
         return Terms((latents.components * log_px_z).sum(-1), latents)
 
-    def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
-        """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
-        q = self.posterior(x)
-        z, log_q = self._draw(q, self._noise(x) if noise is None else noise)
+    def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
+        """What a q(y, z|x) says at a draw of z for each component, all by the same noise."""
+        assert isinstance(q, MixtureSameFamily)
+        z, log_q = self._draw(q, noise)
         each = kl_per_unit(q.component_distribution, self.prior.components())
         kl_z = log_q - self.prior.log_given_component(z) if each is None else each.sum(-1)
         components = q.mixture_distribution.probs

@@ -74,7 +74,7 @@ class VAE(nn.Module):
         super().__init__()
         _check_constant(decoder, family)
         self.prior = prior
-        self.posterior = posterior
+        self.posterior = posterior.of(self)
         self.decoder = decoder
         self.family = family
 
@@ -99,7 +99,10 @@ class VAE(nn.Module):
             x: data that the family has observed.
             noise: standard normal draws that decide z; one for each example from the global generator if not given.
         """
-        latents = self.infer(x, noise)
+        return self.terms(x, self.infer(x, noise))
+
+    def terms(self, x: Float[Tensor, "batch data"], latents: Latents) -> Terms:
+        """The terms of the bound, given what a posterior says of x."""
         return Terms(self.log_likelihood(x, latents.z), latents)
 
     def log_likelihood(
@@ -115,8 +118,12 @@ class VAE(nn.Module):
 
     def infer(self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "*samples batch latent"] | None = None) -> Latents:
         """What the posterior says of x, without the decoder. The arguments are those of `forward`."""
-        q, p = self.posterior(x), self.prior()
-        z, log_q = draw(q, self._noise(x) if noise is None else noise)
+        return self.latents(self.posterior(x), self.noise(x) if noise is None else noise)
+
+    def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
+        """What a q(z|x) says, of whatever origin, at the draws of z that the noise decides."""
+        p = self.prior()
+        z, log_q = draw(q, noise)
         units = kl_per_unit(q, p)
         return Latents(q, z, log_q - p.log_prob(z) if units is None else units.sum(-1))
 
@@ -135,7 +142,8 @@ class VAE(nn.Module):
         z, log_q = draw(self.posterior(x), noise)
         return z, self.prior().log_prob(z) - log_q
 
-    def _noise(self, x: Tensor) -> Tensor:
+    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
+        """Standard normal draws from the global generator, as many as training takes for each example."""
         return torch.randn(len(x), self.latent_dim, device=x.device, dtype=x.dtype)
 
 

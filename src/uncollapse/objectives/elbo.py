@@ -8,7 +8,7 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor
 
-from uncollapse.models import VAE
+from uncollapse.models import VAE, Terms
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.parameters import Count, Natural, PositiveFloat, Share
 
@@ -25,11 +25,7 @@ class ScheduledElbo(Objective):
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss, of which the terms are whole."""
-        terms = model(x)
-        bound = terms.log_px_z - self.weight(step) * terms.latents.kl
-        if terms.latents.log_q is not None:
-            bound = bound + score_term(bound, terms.latents.log_q)
-        return Loss(-bound.mean(), terms)
+        return negative_elbo(model(x), self.weight(step))
 
 
 class Elbo(ScheduledElbo):
@@ -102,7 +98,16 @@ class CyclicalElbo(ScheduledElbo):
 
 def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
     """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at draws of z."""
-    return _ELBO(model, x, step)  # type: ignore[no-any-return]
+    del step
+    return negative_elbo(model(x))
+
+
+def negative_elbo(terms: Terms, weight: float = 1.0) -> Loss:
+    """The mean over examples of -log p(x|z) + weight KL, where draws do not follow the parameters of q with a `score_term`."""
+    bound = terms.log_px_z - weight * terms.latents.kl
+    if terms.latents.log_q is not None:
+        bound = bound + score_term(bound, terms.latents.log_q)
+    return Loss(-bound.mean(), terms)
 
 
 def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]) -> Float[Tensor, "samples batch"]:
@@ -113,6 +118,3 @@ def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samp
     n_samples = len(bound)
     gain = (bound - bound.mean(0)).detach() * n_samples / (n_samples - 1)
     return gain * (log_q - log_q.detach())
-
-
-_ELBO = Elbo()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
-from uncollapse.objectives.elbo import elbo
+from uncollapse.objectives.elbo import negative_elbo
 from uncollapse.parameters import PositiveFloat, Widths
 
 
@@ -44,8 +44,10 @@ class LatentReconstruction(Objective):
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss."""
+        del step
+        latents = model.infer(x)  # which may ask the decoder as well
         with recorded(model.decoder) as calls:
-            value, terms = elbo(model, x, step)
+            value, terms = negative_elbo(model.terms(x, latents))
         # What else the decoder is given, such as a history, comes after z.
         errors = [self.recover(output) - given[..., : model.latent_dim] for given, output in calls]
         distance = torch.stack([error.square().sum(-1).mean() for error in errors]).mean()

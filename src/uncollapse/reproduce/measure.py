@@ -100,7 +100,8 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")  # as intended
-        estimator.fit(train.X, **({} if validation is None else {"validation": validation.X}))
+        held_out: dict[str, Any] = {} if validation is None else {"validation": validation.X}
+        estimator.fit(train.X, **held_out)
     seconds = time.perf_counter() - start
     report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, verbose=verbose)
     found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}

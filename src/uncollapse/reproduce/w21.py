@@ -11,7 +11,7 @@ from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
-from uncollapse.reproduce.k23 import AS_PUBLISHED, OUR_DEFAULTS
+from uncollapse.reproduce.k23 import AS_PUBLISHED, OUR_DEFAULTS, posterior_for, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
@@ -108,20 +108,22 @@ N_TRAIN = 20_000  # W21's subsample
 def image_run(model: str, data: str, depth: int, scale: str) -> Run:
     """64 latent units and hidden layers of 512 (W21 appendix C), binarised anew at each step."""
     width = 32 if scale == "smoke" else 512
+    is_mixture = model in MODELS
     arguments: dict[str, Any] = {
-        **IMAGE_SETTINGS[data],
+        **(IMAGE_SETTINGS[data] if is_mixture else {}),
         "latent_dim": 64,
         "hidden": [width] * depth,
         "encoder_hidden": [width] * ENCODER_DEPTH,
         "family": "bernoulli",
         "max_epochs": IMAGE_EPOCHS[scale],
-        **MODELS[model],
+        **(MODELS[model] if is_mixture else rivals(scale)[model]),
     }
     if scale == "paper":
-        arguments["posterior"] = "realnvp"
-    else:  # ten components enumerated take ten decoders, of nine layers
+        arguments["posterior"] = posterior_for(arguments)
+    elif is_mixture:  # ten components enumerated take ten decoders, of nine layers
         arguments["inference"] = "marginal"
-    return Run(model, "MixtureVAE", arguments, {"name": data, **_image_rows(data, scale)}, {"data": data, "layers": depth})
+    estimator = "MixtureVAE" if is_mixture else "VAE"
+    return Run(model, estimator, arguments, {"name": data, **_image_rows(data, scale)}, {"data": data, "layers": depth})
 
 
 def _image_rows(data: str, scale: str) -> dict[str, int]:
@@ -131,8 +133,9 @@ def _image_rows(data: str, scale: str) -> dict[str, int]:
 
 
 def image_runs(scale: str) -> list[Run]:
-    """Every model on three data sets, with nine layers."""
-    return [image_run(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in MODELS]
+    """Every model on three data sets, with nine layers, and the rivals that have no components."""
+    models = (*MODELS, *rivals(scale))
+    return [image_run(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in models]
 
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:

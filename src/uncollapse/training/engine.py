@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
@@ -21,7 +22,9 @@ from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Loss, elbo
 from uncollapse.progress import progress_bar
+from uncollapse.strategies import Joint, Strategy
 from uncollapse.training.annealing import AfterStep
+from uncollapse.training.budget import Budget, Meter
 
 SECONDS = 4  # their place in a row of a history
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
@@ -38,9 +41,13 @@ def train(
     learning_rate: float,
     seed: int,
     history: list[tuple[float, ...]],
+    strategy: Strategy | None = None,
+    budget: Budget | None = None,
+    steps_before: int = 0,
     after_step: AfterStep | None = None,
     lengths: Tensor | None = None,
     validation: Tensor | None = None,
+    watched: np.ndarray | None = None,
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -48,22 +55,27 @@ def train(
 
     Args:
         model: what to train.
-        objective: what to minimise; a function of the model, a batch, and the number of the step, epochs in the history included.
-            Where it has parameters, they are trained as well.
+        objective: what to minimise; a function of the model, a batch, and the number of the step, `steps_before` included. Where it
+            has parameters, they are trained as well.
         data: all rows, shape (n, data_dim).
-        max_epochs: passes over the data.
+        max_epochs: passes over the data; with a budget, what schedules are made for.
         batch_size: rows in a step.
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first; and, with
             `validation`, the negative ELBO on those rows.
+        strategy: what is done about the posterior beside the steps; nothing if not given.
+        budget: goes over `max_epochs`: training ends once it is used up, and all that follows the number of the step follows the
+            share that is used.
+        steps_before: those of a training that this one goes on with.
         after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
             have moved.
         lengths: of the rows, where they are sequences: batches are of rows of similar length, so that filling up costs little.
         validation: rows by whose ELBO the best epoch is found, whatever the objective is. The model ends as it was after that
             epoch, whatever ended the training. Where constants are adjusted to a wanted KL, epochs that have not got it are none
             of the best.
+        watched: rows that the strategy may look at, as the family observes them.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -74,15 +86,20 @@ def train(
     """
     loader = row_loader(data, batch_size, seed, lengths)
     held_out = None if validation is None else torch.split(validation, batch_size)
-    training = Training(model, objective, learning_rate, seed, history, max_epochs, len(loader), after_step, held_out)
+    strategy = strategy or Joint()
+    training = Training(
+        model, objective, loader, learning_rate, seed, history, max_epochs, steps_before, budget, strategy, after_step, held_out
+    )
+    strategy.begin(training, watched)
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupted,
         seeded(seed),
-        progress_bar("training", max_epochs * len(loader), verbose) as advance,
+        progress_bar("training", training.n_steps, verbose) as advance,
+        training.meter.counting(model),
     ):
         trainer = pl.Trainer(
-            max_epochs=max_epochs,
+            max_epochs=max_epochs if budget is None else -1,
             accelerator={"cuda": "gpu"}.get(device, device),
             devices=1,
             callbacks=[_Watch(advance, interrupted)],
@@ -113,33 +130,41 @@ class Training(pl.LightningModule):
         self,
         model: VAE,
         objective: Callable[[VAE, Tensor, int], Loss],
+        loader: DataLoader[Tensor],
         learning_rate: float,
         seed: int,
         history: list[tuple[float, ...]],
         max_epochs: int,
-        steps_per_epoch: int,
+        steps_before: int,
+        budget: Budget | None,
+        strategy: Strategy,
         after_step: AfterStep | None,
         held_out: Sequence[Tensor] | None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.loader = loader
         self.learning_rate = learning_rate
         self.seed = seed
         self.history = history
-        self.n_steps = max_epochs * steps_per_epoch
+        self.n_steps = max_epochs * len(loader)
+        self.steps_before = steps_before
+        self.budget = budget
+        self.meter = Meter()
+        self.strategy = strategy
+        self.batches: list[list[int]] | None = None  # of the epoch, where the strategy asks for some
         self.after_step = after_step
         self.held_out = held_out
         self.best = _Snapshot(math.inf, {}, ())  # by the bound on what was held out
         self.epochs_before = len(history)
-        self.steps_before = len(history) * steps_per_epoch
         self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
         self.good_epochs = 0
         self.good = _Snapshot(math.nan, {}, ())
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, self.n_steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
@@ -149,19 +174,42 @@ class Training(pl.LightningModule):
 
     @property
     def step(self) -> int:
-        """The number of the step, counted on as well."""
-        return self.steps_before + self.global_step
+        """The number of the step that schedules go by, counted on as well."""
+        return self.steps_before + int(self.place)
+
+    @property
+    def place(self) -> float:
+        """How far training has come, in steps of `max_epochs`, whether it is steps that are counted or what they use up."""
+        return self.global_step if self.budget is None else self.meter.share(self.budget) * self.n_steps
+
+    @property
+    def rate_share(self) -> float:
+        """The share of the learning rate in force."""
+        return learning_rate_share(self.place, self.n_steps)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """The loss on rows, as `Stage` has it."""
+        return self._evaluate(batch).value
+
+    def random_batch(self) -> Tensor:
+        """One of the batches of the epoch, as `Stage` has it."""
+        if self.batches is None:
+            assert isinstance(self.loader.sampler, EpochBatches)
+            self.batches = list(self.loader.sampler)
+        rows: Tensor = self.loader.dataset[self.batches[int(torch.randint(len(self.batches), ()))]]
+        return rows.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
         torch.manual_seed(derived_seed(self.seed, "draws", self.current_epoch))
         self.sums = torch.zeros(3, device=self.device)
         self.rows_seen = 0
+        self.batches = None
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        loss, terms = self.objective(self.model, self.model.family.observe(batch), self.step)
-        if not loss.isfinite():
-            self._fail(f"the loss became {loss.item()} at step {self.global_step}, batch {batch_index} of epoch {self.epoch}")
+        self.batch_index = batch_index
+        self.strategy.before_step(self, batch)
+        loss, terms = self._evaluate(batch)
         if self.rows_seen == 0:
             self._keep_state()
         self.last_batch, self.last_terms = batch, terms
@@ -169,13 +217,24 @@ class Training(pl.LightningModule):
         self.rows_seen += len(batch)
         return loss
 
+    def _evaluate(self, batch: Tensor) -> Loss:
+        found = self.objective(self.model, self.model.family.observe(batch), self.step)
+        if not found.value.isfinite():
+            where = f"at step {self.global_step}, batch {self.batch_index} of epoch {self.epoch}"
+            self._fail(f"the loss became {found.value.item()} {where}")
+        return found
+
+    def on_after_backward(self) -> None:
+        self.strategy.after_backward(self)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.after_step is not None:
-            self.after_step(self.global_step, learning_rate_share(self.global_step, self.n_steps), self.last_terms)
+            self.after_step(self.global_step, self.rate_share, self.last_terms)
 
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
+        self.strategy.after_epoch(self)
         means = (self.sums / self.rows_seen).tolist()
         row = (self.epoch, *means, time.perf_counter() - self.start)
         if self.held_out is None:
@@ -236,7 +295,7 @@ class Training(pl.LightningModule):
         )
 
 
-def learning_rate_share(step: int, n_steps: int) -> float:
+def learning_rate_share(step: float, n_steps: int) -> float:
     """The share of the learning rate at a step: up to 1 along a line, then down to 0 along half a cosine.
 
     >>> [round(learning_rate_share(step, 100), 3) for step in (0, 1, 2, 51, 99)]
@@ -248,7 +307,7 @@ def learning_rate_share(step: int, n_steps: int) -> float:
 class _Watch(pl.Callback):
     """Between steps: move the progress bar, and stop where Ctrl-C was pressed."""
 
-    def __init__(self, advance: Callable[[str], None], interrupted: Callable[[], bool]) -> None:
+    def __init__(self, advance: Callable[[str, float], None], interrupted: Callable[[], bool]) -> None:
         self.advance = advance
         self.interrupted = interrupted
 
@@ -257,9 +316,10 @@ class _Watch(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, Training)
         last = pl_module.history[-1] if pl_module.history else None
+        is_done = pl_module.budget is not None and pl_module.place >= pl_module.n_steps
         so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
-        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}")
-        if self.interrupted():
+        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}", pl_module.place)
+        if is_done or self.interrupted():
             trainer.should_stop = True
 
 

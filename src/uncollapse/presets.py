@@ -1,0 +1,83 @@
+"""The models of the papers, and their rivals, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from uncollapse.errors import InputError
+from uncollapse.estimators import Estimator
+from uncollapse.parameters import check_parameters
+
+# What rivals change of an ordinary VAE, whatever the data.
+RIVALS: dict[str, dict[str, Any]] = {
+    "VAE": {},
+    "beta-VAE": {"objective": {"elbo": {"beta": 0.2}}},  # W21's
+    "annealed-VAE": {"objective": {"elbo": {"warmup_steps": 1000}}},
+    "cyclical-VAE": {"objective": "cyclical"},
+    "free-bits-VAE": {"objective": "free_bits"},
+    "IWAE": {"objective": "importance_weighted"},
+    "LR-VAE": {"objective": "latent_reconstruction"},
+    "SA-VAE": {"strategy": "semi_amortized"},
+    "Lagging-VAE": {"strategy": "lagging"},
+}
+ORDINARY: dict[str, Any] = {"inverse_lipschitz": None}
+ANNEALED: dict[str, Any] = {"annealing": True}
+PUBLISHED: dict[str, Any] = {"prior": "learned", "inference": "enumerate", "warmup_epochs": 0}  # of mixtures, as in W21's code
+
+# By name: the estimator, and its arguments.
+Models = Mapping[str, tuple[str, dict[str, Any]]]
+OF_ROWS: Models = {
+    **{name: ("VAE", {**ORDINARY, **changes}) for name, changes in RIVALS.items()},
+    "LIDVAE": ("VAE", {"inverse_lipschitz": 0.0}),
+    "IL-LIDVAE": ("VAE", {}),
+    "IL-LIDVAE-annealed": ("VAE", ANNEALED),
+    "GMVAE": ("MixtureVAE", {**ORDINARY, **PUBLISHED}),
+    "LIDMVAE": ("MixtureVAE", {"inverse_lipschitz": 0.0, **PUBLISHED}),
+    "LIDGMVAE": ("MixtureVAE", {"inverse_lipschitz": 0.0, **PUBLISHED}),
+    "IL-LIDMVAE": ("MixtureVAE", {}),
+    "IL-LIDMVAE-annealed": ("MixtureVAE", ANNEALED),
+}
+OF_TEXT: Models = {
+    **{name: ("SequenceVAE", {**ORDINARY, **changes}) for name, changes in RIVALS.items()},
+    "SA-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"semi_amortized": {"learning_rate": 1 / 32}}}),
+    "Lagging-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"lagging": {"every": 15}}}),
+    "LIDSVAE": ("SequenceVAE", {"inverse_lipschitz": 0.0}),
+    "IL-LIDSVAE": ("SequenceVAE", {}),
+    "IL-LIDSVAE-annealed": ("SequenceVAE", ANNEALED),
+}
+PRESETS: dict[str, Models] = {
+    "image": {name: (kind, {"family": "bernoulli", **arguments}) for name, (kind, arguments) in OF_ROWS.items()},
+    "table": OF_ROWS,
+    "text": OF_TEXT,
+}
+
+
+def preset(name: str, data: str = "table", **overrides: Any) -> Estimator:
+    """An estimator by the name that the papers give it.
+
+    Args:
+        name: "VAE", "beta-VAE" (0.2), "annealed-VAE" (over 1,000 steps), "cyclical-VAE", "free-bits-VAE", "IWAE", "LR-VAE" (latent
+            reconstruction), "SA-VAE", "Lagging-VAE"; of rows, also "LIDVAE", "IL-LIDVAE", "GMVAE", "LIDMVAE" (or "LIDGMVAE"),
+            "IL-LIDMVAE"; of text, also "LIDSVAE" and "IL-LIDSVAE". Names that begin with "IL-" have an "-annealed" beside them.
+        data: "image" (grey levels or bits from 0 to 1), "table" (real numbers) or "text".
+        overrides: arguments of the estimator, which go over those of the preset.
+
+    Raises:
+        InputError: if there is no such preset for such data, or the estimator does not take an argument.
+
+    >>> preset("SA-VAE", data="image", latent_dim=16).strategy
+    'semi_amortized'
+    """
+    if data not in PRESETS:
+        raise InputError(f"data expects one of {', '.join(map(repr, PRESETS))}, got {data!r}.")
+    known = {key.lower(): key for key in PRESETS[data]}
+    if str(name).lower() not in known:
+        close = difflib.get_close_matches(str(name).lower(), known, n=1)
+        hint = f"did you mean {known[close[0]]!r}?" if close else f"expected one of {', '.join(known.values())}."
+        raise InputError(f"there is no preset {name!r} for data {data!r}: {hint}")
+    kind, arguments = PRESETS[data][known[str(name).lower()]]
+    given = {**arguments, **overrides}
+    check_parameters(Estimator.kinds[kind], given)
+    return Estimator.kinds[kind](**given)

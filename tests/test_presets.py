@@ -1,0 +1,40 @@
+"""Presets: the models of the papers by name."""
+
+import pytest
+
+import uncollapse as uc
+from uncollapse.errors import InputError
+from uncollapse.models import EnumeratedMixtureVAE
+from uncollapse.presets import PRESETS
+from uncollapse.strategies import RefinedPosterior
+
+
+@pytest.mark.parametrize(("data", "name"), [(data, name) for data in PRESETS for name in PRESETS[data]])
+def test_every_preset_builds(data, name):
+    estimator = uc.preset(name, data, latent_dim=2)
+    parameters = {**estimator.get_params(), "hidden": (8,)}
+    model = type(estimator).build(parameters, 12)
+    assert model.latent_dim == 2
+    assert (model.decoder.constants == ()) == (not name.startswith(("IL-", "LID")))
+    assert isinstance(model.posterior, RefinedPosterior) == (name == "SA-VAE")
+    assert isinstance(model, EnumeratedMixtureVAE) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))
+    assert model.family.name == {"image": "bernoulli", "table": "gaussian", "text": "categorical"}[data]
+
+
+def test_settings_of_the_papers():
+    assert uc.preset("beta-VAE").objective == {"elbo": {"beta": 0.2}}
+    assert uc.preset("lagging-vae", data="text").strategy == {"lagging": {"every": 15}}
+    assert uc.preset("LIDVAE").inverse_lipschitz == 0
+    assert uc.preset("IL-LIDMVAE-annealed", data="image", n_components=10).annealing is True
+    assert uc.preset("SA-VAE", data="image", strategy={"semi_amortized": {"n_steps": 5}}).strategy["semi_amortized"] == {"n_steps": 5}
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(InputError, match="there is no preset 'SAVAE' for data 'table': did you mean 'SA-VAE'?"):
+        uc.preset("SAVAE")
+    with pytest.raises(InputError, match="data expects one of 'image', 'table', 'text', got 'sound'"):
+        uc.preset("VAE", data="sound")
+    with pytest.raises(InputError, match="there is no parameter 'latents'"):
+        uc.preset("VAE", latents=3)
+    with pytest.raises(InputError, match="did you mean 'LIDSVAE'"):
+        uc.preset("LIDVAE", data="text")
