@@ -12,7 +12,7 @@ import torch
 
 import uncollapse as uc
 from uncollapse.errors import NonFiniteLossError
-from uncollapse.objectives import elbo
+from uncollapse.objectives import Loss, elbo
 from uncollapse.training import engine
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0}
@@ -133,7 +133,7 @@ def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blo
         if step == 4:
             expected.update({name: value.clone() for name, value in model.state_dict().items()})
         loss, terms = elbo(model, x, step)
-        return (loss * float("nan") if step == 6 else loss), terms
+        return Loss(loss * float("nan") if step == 6 else loss, terms)
 
     minimise(failing)
     estimator = uc.VAE(**SMALL)  # 180 rows in batches of 50: four steps in an epoch
