@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -152,13 +154,19 @@ def image_models(data: str, scale: str) -> dict[str, tuple[str, dict[str, Any]]]
     return plain | {name: ("MixtureVAE", given) for name, given in mixtures.items()}
 
 
-def rivals(scale: str) -> dict[str, dict[str, Any]]:
-    """The VAE and its rivals of W21 table 1, on images. At smaller scales than the paper's, refinement takes 5 steps, not 20."""
+def rivals(scale: str, refinement: Mapping[str, Any] = MappingProxyType({}), lagging: Any = "lagging") -> dict[str, dict[str, Any]]:
+    """The VAE and its rivals of W21 table 1. At smaller scales than the paper's, refinement takes 5 steps, not 20.
+
+    Args:
+        scale: of the experiment.
+        refinement: settings of the SA-VAE's, where they are not those for images.
+        lagging: the strategy of the Lagging VAE.
+    """
     few: dict[str, Any] = {} if scale == "paper" else {"n_steps": 5}
     return {
         PLAIN: {"inverse_lipschitz": None},
-        "SA-VAE": {"inverse_lipschitz": None, "strategy": {"semi_amortized": few}},
-        "Lagging VAE": {"inverse_lipschitz": None, "strategy": "lagging"},
+        "SA-VAE": {"inverse_lipschitz": None, "strategy": {"semi_amortized": {**few, **refinement}}},
+        "Lagging VAE": {"inverse_lipschitz": None, "strategy": lagging},
         "beta-VAE (0.2)": {"inverse_lipschitz": None, "objective": {"elbo": {"beta": 0.2}}},
     }
 
