@@ -146,7 +146,9 @@ class Fitted:
 
     def __init__(self, model):
         self.model_ = model
-        self.history_ = pd.DataFrame({"epoch": [0], "loss": [1.0], "reconstruction": [1.0], "kl": [0.0], "seconds": [0.1]})
+        self.history_ = pd.DataFrame(
+            {"epoch": [0], "loss": [1.0], "reconstruction": [1.0], "kl": [0.0], "seconds": [0.1], "evaluations": [1]}
+        )
 
     def check_rows(self, rows):
         return np.asarray(rows)

@@ -62,6 +62,44 @@ def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
     assert "above their bounds on every example" in out
 
 
+def test_compare(run, tmp_path):
+    pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50).to_csv("x.csv", index=False)
+    words = ("compare", "x.csv", "--models", "VAE, IL-LIDVAE", *SMALL, "--labels", "kind", "--n-importance", "8")
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "80 rows of 4 features to train on; 20 others, 20% of them, held out at random" in out
+    assert "VAE takes 2 epochs" in out
+    assert "written: compare-x.html, compare-x.csv" in out
+    table = pd.read_csv("compare-x.csv")
+    assert table["model"].tolist() == ["VAE", "IL-LIDVAE"] * 2
+    assert table["evaluations"][:2].tolist() == [160, 160]
+    assert table["probe_accuracy"].between(0, 1).all()
+    assert "80 rows of 4 features" in (tmp_path / "compare-x.html").read_text(encoding="utf-8")
+    code, _, err = run(*words)
+    assert (code, "compare-x.html already exists" in err) == (2, True)
+    (tmp_path / "compare-x.html").unlink()
+    code, _, err = run(*words)
+    assert (code, "compare-x.csv already exists" in err) == (2, True)
+    assert run(*words, "--overwrite")[0] == 0
+
+
+def test_an_interrupted_comparison_is_written(run, monkeypatch):
+    import uncollapse.contest
+
+    whole = uncollapse.contest.contest
+
+    def interrupted(*args, **kwargs):
+        entries = whole(*args, **kwargs)
+        yield next(entries)
+        yield next(entries)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uncollapse.contest.contest", interrupted)
+    code, _, err = run("compare", "x.npy", "--models", "VAE,LIDVAE,IL-LIDVAE", *SMALL, "--output", "page.html")
+    assert (code, err) == (130, "error: interrupted; what was found by then is written\n")
+    assert pd.read_csv("page.csv")["model"].tolist() == ["VAE", "LIDVAE"]
+
+
 def test_certify(run, tmp_path):
     run("fit", "x.npy", *SMALL, "latent_dim=2", "min_information=2")
     code, out, _ = run("certify", "runs/x", "x.npy", "--n-samples", "8", "--n-importance", "64", "--seed", "3")
@@ -195,6 +233,14 @@ BAD_INPUT = {
         lambda: ["fit", "x.npy", "-m", "MixtureVAE", "n_components=1"],
         "n_components expects an integer >= 2, got 1",
     ),
+    "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two models or more"),
+    "unknown model of a comparison": (lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"], "did you mean 'IL-LIDVAE'?"),
+    "a setting of use to none": (
+        lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "n_components=3"],
+        "of use to none of VAE, LIDVAE",
+    ),
+    "a comparison over another file": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "x.npy"], "already exists"),
+    "few rows to compare on": (lambda: ["compare", bad("few.npy", np.eye(3)), "-m", "VAE,LIDVAE"], "at least 10"),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }
 

@@ -44,8 +44,19 @@ def page_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def comparison_file(tmp_path_factory):
+    """A comparison of two models, and of one that fails."""
+    X = np.random.default_rng(0).uniform(size=(60, 12))
+    settings = {"hidden": (8, 8), "max_epochs": 2, "posterior": "realnvp", "latent_dim": 2, "verbose": False}
+    found = uc.compare(X, X, ["a", "b", "c"] * 20, models=["VAE", "IL-LIDVAE", "SA-VAE"], image_shape=(3, 4), **settings)
+    return found.to_html(tmp_path_factory.mktemp("page") / "comparison.html")
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_page_opens_alone_and_fits(browser, page_file, width, scheme):
+@pytest.mark.parametrize(("file", "n_rows"), [("page_file", 11), ("comparison_file", 2 * 3)])
+def test_page_opens_alone_and_fits(browser, request, file, n_rows, width, scheme):
+    page_file = request.getfixturevalue(file)
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     requests, complaints = [], []
@@ -63,7 +74,7 @@ def test_page_opens_alone_and_fits(browser, page_file, width, scheme):
             [...panel.querySelectorAll('.main-svg')].every(svg => svg.getBoundingClientRect().width <= panel.clientWidth + 1))""",
         timeout=5000,
     )
-    assert page.locator("table tbody tr").count() == 10
+    assert page.locator("table tbody tr").count() == n_rows
     assert page.locator(".panel .bars").count() == 2
     assert page.locator(".strip img").count() == 5
     context.close()

@@ -302,7 +302,9 @@ def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
 
 
 def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):
-    common = [run for run in EXPERIMENTS["w21-images"].runs("small") if run.labels["data"] == "fashion-mnist" and run.model in MODELS]
+    common = [
+        run for run in EXPERIMENTS["w21-images"].runs("small") if run.labels["data"] == "fashion-mnist" and run.model in MODELS
+    ]
     depths = EXPERIMENTS["w21-depth"].runs("small")
     assert {run.key(0) for run in common} == {run.key(0) for run in depths if run.labels["layers"] == 9}
     rows = [

@@ -14,6 +14,7 @@ from uncollapse._version import __version__
 
 if TYPE_CHECKING:
     from uncollapse import data, diagnostics, families, latent, maps, models, objectives, strategies
+    from uncollapse.contest import compare
     from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
     from uncollapse.errors import InputError, NonFiniteLossError
     from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
@@ -31,6 +32,7 @@ __all__ = [
     "SequenceVAE",
     "__version__",
     "certify",
+    "compare",
     "data",
     "diagnose",
     "diagnostics",
@@ -53,6 +55,7 @@ _HOMES = {
     "load": "uncollapse.estimators",
     "Budget": "uncollapse.training.budget",
     "preset": "uncollapse.presets",
+    "compare": "uncollapse.contest",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",
     "certify": "uncollapse.diagnostics",

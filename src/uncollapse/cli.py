@@ -201,6 +201,85 @@ def _save(estimator: Estimator, run: Path, overwrite: bool) -> Path:
 
 
 @app.command()
+def compare(
+    data: DataArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Arguments of the models, as for `uncollapse fit`, each for those that know it and do not fix it themselves. "
+            "For example: latent_dim=8 max_epochs=50",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            "-m",
+            help="Names with commas between. VAE, beta-VAE, annealed-VAE, cyclical-VAE, free-bits-VAE, IWAE, LR-VAE, SA-VAE, "
+            "Lagging-VAE; of rows also LIDVAE, IL-LIDVAE, GMVAE, LIDMVAE, IL-LIDMVAE; of documents also LIDSVAE, IL-LIDSVAE; IL- "
+            "ones with -annealed as well. The first one sets the budget.",
+            show_default="eight of rows, seven of documents",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where the page goes; the table goes beside it, as .csv.", show_default="compare- and the data"
+        ),
+    ] = None,
+    labels: LabelsOption = None,
+    n_importance: Annotated[int, typer.Option(min=1, help="Importance samples for each example.")] = 64,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Train models on one budget, and compare them on data that none has seen.
+
+    Those are the test part of a named data set, or a fifth of a file. The first model takes its epochs. Every other one is trained
+    twice: until it has evaluated the decoder as often, and until it has taken as many seconds. Ctrl-C writes what there is so far.
+    """
+    given = _read_settings(config, settings or [])
+    from uncollapse.contest import contest, contestants, describe, split
+    from uncollapse.diagnostics.comparison import Comparison, Entry
+    from uncollapse.files import check_writable
+    from uncollapse.progress import spinner
+
+    with spinner(f"reading {data}"):
+        train, test = split(data, labels, given.get("random_state", 0))
+    names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    estimators = contestants(names, train.is_text, given, train.defaults)
+    page = output or Path(f"compare-{train.name}.html")
+    table = page.with_suffix(".csv")
+    for path in (page, table):
+        check_writable(path, overwrite)
+    notes = describe(data, train, test, estimators, given)
+    typer.echo("\n".join(notes))
+    entries: list[Entry] = []
+    interrupted = False
+    try:
+        for entry in contest(
+            estimators, train.table(), test.table(), test.labels, image_shape=test.image_shape, n_importance=n_importance
+        ):
+            entries.append(entry)
+            typer.echo(repr(entry))
+    except KeyboardInterrupt:
+        interrupted = True
+        if not entries:
+            raise
+    found = Comparison(tuple(entries), notes)
+    typer.echo(f"\n{found}")
+    found.to_html(page, overwrite)
+    found.to_csv(table, overwrite)
+    typer.echo(f"\nwritten: {page}, {table}")
+    if interrupted:
+        _fail("interrupted; what was found by then is written", EXIT_INTERRUPTED)
+
+
+@app.command()
 def diagnose(
     run: RunArgument,
     data: DataArgument,

@@ -70,6 +70,18 @@ def preset(name: str, data: str = "table", **overrides: Any) -> Estimator:
     >>> preset("SA-VAE", data="image", latent_dim=16).strategy
     'semi_amortized'
     """
+    _, kind, arguments = named(name, data)
+    given = {**arguments, **overrides}
+    check_parameters(Estimator.kinds[kind], given)
+    return Estimator.kinds[kind](**given)
+
+
+def named(name: str, data: str) -> tuple[str, str, dict[str, Any]]:
+    """A preset's name as it is written, that of its estimator, and the arguments by which it is what its name says.
+
+    Raises:
+        InputError: if there is no such preset for such data.
+    """
     if data not in PRESETS:
         raise InputError(f"data expects one of {', '.join(map(repr, PRESETS))}, got {data!r}.")
     known = {key.lower(): key for key in PRESETS[data]}
@@ -77,7 +89,5 @@ def preset(name: str, data: str = "table", **overrides: Any) -> Estimator:
         close = difflib.get_close_matches(str(name).lower(), known, n=1)
         hint = f"did you mean {known[close[0]]!r}?" if close else f"expected one of {', '.join(known.values())}."
         raise InputError(f"there is no preset {name!r} for data {data!r}: {hint}")
-    kind, arguments = PRESETS[data][known[str(name).lower()]]
-    given = {**arguments, **overrides}
-    check_parameters(Estimator.kinds[kind], given)
-    return Estimator.kinds[kind](**given)
+    preset_name = known[str(name).lower()]
+    return preset_name, *PRESETS[data][preset_name]

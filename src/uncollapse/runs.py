@@ -18,7 +18,7 @@ from uncollapse._version import __version__
 from uncollapse.errors import InputError
 from uncollapse.files import new_folder
 
-FORMAT = 3  # rises with the meaning of what is written
+FORMAT = 4  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
 KINDS = {torch.float32: "F32", torch.bool: "BOOL"}  # as safetensors call them
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))

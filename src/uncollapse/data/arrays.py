@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Data:
     def is_text(self) -> bool:
         """Whether the examples are documents."""
         return self.X.dtype == object
+
+    def take(self, rows: np.ndarray) -> Data:
+        """Some of the examples."""
+        return replace(self, X=self.X[rows], labels=None if self.labels is None else self.labels[rows])
 
     def table(self) -> np.ndarray | pd.DataFrame:
         """The examples, with the names of their features where there are any."""

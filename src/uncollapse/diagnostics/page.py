@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Readable on light and on dark ground, and apart from each other for colour-blind eyes (Okabe & Ito's, slightly muted).
 COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
 
+# A section: its heading, a note, and its parts as HTML.
+Figures = tuple[str, str, Sequence[str]]
+
 # Of the scatter, by the number of units (3 stands for more).
 AXES = {1: ("unit 0", ""), 2: ("unit 0", "unit 1"), 3: ("principal component 1", "principal component 2")}
 
@@ -42,6 +45,7 @@ ROWS = {
     "live_components": "Live components",
     "majority_accuracy": "Accuracy, majority label of each component",
     "matched_accuracy": "Accuracy, components matched with labels",
+    "probe_accuracy": "Accuracy of a linear probe on posterior means",
 }
 
 
@@ -53,6 +57,20 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
         title: of the page.
         introduction: paragraphs that open it.
     """
+    figures = [(heading, note, draw(reports)) for heading, note, draw in SECTIONS]
+    return render("page.html.j2", title, introduction, figures, reports=reports, colours=COLOURS, table=comparison(reports))
+
+
+def render(template: str, title: str, introduction: Sequence[str], figures: Sequence[Figures], **content: Any) -> str:
+    """A page by one of the templates, as text.
+
+    Args:
+        template: its name.
+        title: of the page.
+        introduction: paragraphs that open it.
+        figures: its sections after the numbers.
+        content: what else the template takes.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -60,15 +78,13 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
     environment = Environment(
         loader=PackageLoader("uncollapse.diagnostics", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(
         title=title,
         introduction=introduction,
-        reports=reports,
-        colours=COLOURS,
-        table=comparison(reports),
-        figures=[(heading, note, [Markup(part) for part in draw(reports)]) for heading, note, draw in SECTIONS],
+        figures=[(heading, note, [Markup(part) for part in parts]) for heading, note, parts in figures],
         plotly=Markup(get_plotlyjs()),
         footer=f"uncollapse {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        **content,
     )
 
 
@@ -114,7 +130,7 @@ def _kl_bars(reports: Sequence[Report]) -> list[str]:
         )
         figure.update_xaxes(title="latent units, largest first")
         figure.update_yaxes(title="nats" if column == "kl_nats" else "share explained", range=[0, max(1.05 * top, 0.1)])
-        parts.append(_panel(figure, report.name))
+        parts.append(panel(figure, report.name))
     return parts
 
 
@@ -134,7 +150,7 @@ def _latent_scatter(reports: Sequence[Report]) -> list[str]:
         figure.update_xaxes(title=first, range=[-reach, reach])
         figure.update_yaxes(title=second, range=[-reach, reach])
         figure.update_layout(legend={"itemsizing": "constant"})
-        parts.append(_panel(figure, report.name, height=380))
+        parts.append(panel(figure, report.name, height=380))
     return parts
 
 
@@ -212,7 +228,7 @@ def _profiles(rows: np.ndarray, limits: tuple[float, float], caption: str) -> st
     figure.update_xaxes(title="feature")
     figure.update_yaxes(range=[limits[0] - margin, limits[1] + margin])
     figure.update_layout(showlegend=False)
-    return _panel(figure, caption)
+    return panel(figure, caption)
 
 
 def _training_curves(reports: Sequence[Report]) -> list[str]:
@@ -228,11 +244,12 @@ def _training_curves(reports: Sequence[Report]) -> list[str]:
             )
         figure.update_xaxes(title="epoch")
         figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
-        parts.append(_panel(figure, caption))
+        parts.append(panel(figure, caption))
     return parts
 
 
-def _panel(figure: go.Figure, caption: str, height: int = 300) -> str:
+def panel(figure: go.Figure, caption: str, height: int = 300) -> str:
+    """A plot with its caption, as HTML."""
     from markupsafe import escape
 
     figure.update_layout(

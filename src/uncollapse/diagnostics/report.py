@@ -32,6 +32,7 @@ from uncollapse.diagnostics.collapse import (
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.diagnostics.probe import linear_probe
 from uncollapse.diagnostics.summary import Findings, Fitted, FittedToSequences, as_fitted, summary_text
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
@@ -66,6 +67,7 @@ MEANINGS = {
     "live_components": "components most probable for a tenth of an equal share of the data at least; none if I(x; y) is 0",
     "majority_accuracy": "agreement with the labels, each component taking its most frequent one",
     "matched_accuracy": "agreement with the labels, each component taking another one (Hungarian)",
+    "probe_accuracy": "of a logistic regression from posterior means to the labels, on rows that it was not fitted to",
 }
 
 
@@ -96,7 +98,8 @@ class Report(Findings):
         n_examples: rows that were looked at.
         verdict: "healthy", "partly collapsed" or "collapsed".
         advice: the verdict in a sentence, with its evidence and what to do.
-        estimates: by the names of `MEANINGS`, those of the component for mixtures only; None where nothing is known.
+        estimates: by the names of `MEANINGS`, those of the component for mixtures only, and accuracies where there are labels that
+            are classes; None where nothing is known.
         units: a row for each latent unit.
         history: the training, a row for each epoch.
         points: posterior means in two dimensions (their principal ones, if there are more), at most 2,000.
@@ -157,7 +160,7 @@ def diagnose(
     Args:
         model: a fitted estimator of this package.
         X: data, preferably not those of the training, shape (n, n_features) with n >= 2.
-        labels: for colours in the picture of the latents, shape (n,).
+        labels: for colours in the picture of the latents, and, if they are classes, for accuracies, shape (n,).
         name: what to call the model.
         image_shape: (height, width) if the rows are images.
         n_importance: importance samples for each example.
@@ -188,6 +191,8 @@ def diagnose(
     log_likelihood = importance_log_likelihood(vae, rows, n_importance, verbose)
     with spinner("estimating information and divergences", verbose):
         estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled) | _estimate_components(vae, posteriors, classes)
+        if classes is not None and classes.dtype.kind == "U":
+            estimates["probe_accuracy"] = linear_probe(posteriors.means, posteriors.variances, classes, shuffled)
         units = _unit_table(posteriors)
         verdict, advice = _judge(units, estimates, vae.family.fills_space)
         points, pictures = shuffled[:N_POINTS], shuffled[:N_PICTURES]

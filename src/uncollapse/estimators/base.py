@@ -45,7 +45,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     Attributes:
         model_: the trained model.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, seconds.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, and, since
+            the start, seconds and evaluations of the decoder.
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: their names, where X had some.
         seed_: the seed that was used.
@@ -53,7 +54,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     """
 
     kinds: ClassVar[dict[str, type[Estimator]]] = {}  # by name, those that can be saved
-    history_columns: ClassVar[tuple[str, ...]] = ("epoch", "loss", "reconstruction", "kl", "seconds")
+    history_columns: ClassVar[tuple[str, ...]] = ("epoch", "loss", "reconstruction", "kl", "seconds", "evaluations")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,7 +138,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self.seed_ = plan.seed
             self.parameters_ = plan.parameters
             self.model_ = model.eval().requires_grad_(False)
-            self.history_ = pd.DataFrame(plan.history, columns=list(self.history_columns)).astype({"epoch": int})
+            self.history_ = pd.DataFrame(plan.history, columns=list(self.history_columns)).astype(
+                {"epoch": int, "evaluations": int}
+            )
 
     def _learn(self, model: models.VAE, data: Any, plan: Plan) -> None:
         """Train the model in place, and write down its history. The data are what `fit` has made of them: rows."""

@@ -88,7 +88,8 @@ class MixtureVAE(Estimator):
 
     Attributes:
         model_: the trained `uncollapse.models.MixtureVAE`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, seconds.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, and, since
+            the start, seconds and evaluations of the decoder.
         means_: of the components, shape (c, latent_dim).
         scales_: of the components, shape (c, latent_dim).
         n_features_in_: number of features seen in `fit`.

@@ -101,8 +101,9 @@ class SequenceVAE(Estimator):
     Attributes:
         model_: the trained `uncollapse.models.SequenceVAE`.
         vocabulary_: the symbols, a `uncollapse.vocabulary.Vocabulary`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, seconds, and the
-            negative ELBO on documents that training does not see (`validation`).
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, since the start
+            seconds and evaluations of the decoder (one for each symbol), and the negative ELBO on documents that training does
+            not see (`validation`).
         seed_: the seed that was used.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 

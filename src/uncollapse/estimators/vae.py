@@ -78,7 +78,8 @@ class VAE(Estimator):
 
     Attributes:
         model_: the trained `uncollapse.models.VAE`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, seconds.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, and, since
+            the start, seconds and evaluations of the decoder.
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: their names, where X had some.
         seed_: the seed that was used.

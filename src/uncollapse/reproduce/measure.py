@@ -65,7 +65,7 @@ def load_parts(data: dict[str, Any], seed: int) -> Parts:
         whole = load(data["name"], "test")
         order = np.random.default_rng(derived_seed(seed, "rows")).permutation(len(whole.X))
         n = arguments["n_held_out"]
-        return Parts(_take(whole, order[n:][: arguments.get("n_train")]), _take(whole, order[:n]))
+        return Parts(whole.take(order[n:][: arguments.get("n_train")]), whole.take(order[:n]))
     parts = [_short(load(data["name"], part), data) for part in (arguments.get("part", "train"), "test")]
     train, test = (_some(part, arguments.get(n), seed) for part, n in zip(parts, ("n_train", "n_test"), strict=True))
     validated = train.is_text and arguments.get("part", "train") == "train"  # upstream has a part for it
@@ -76,17 +76,13 @@ def _short(data: Data, wanted: dict[str, Any]) -> Data:
     """Documents of at most `max_words` words, if that is asked for."""
     if "max_words" not in wanted:
         return data
-    return _take(data, np.flatnonzero([len(document.split()) <= wanted["max_words"] for document in data.X]))
+    return data.take(np.flatnonzero([len(document.split()) <= wanted["max_words"] for document in data.X]))
 
 
 def _some(data: Data, n: int | None, seed: int) -> Data:
     if n is None or n >= len(data.X):
         return data
-    return _take(data, np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n])
-
-
-def _take(data: Data, rows: np.ndarray) -> Data:
-    return Data(data.X[rows], None if data.labels is None else data.labels[rows], data.name, image_shape=data.image_shape)
+    return data.take(np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n])
 
 
 def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[str, Any]]:

@@ -26,7 +26,7 @@ from uncollapse.strategies import Joint, Strategy
 from uncollapse.training.annealing import AfterStep
 from uncollapse.training.budget import Budget, Meter
 
-SECONDS = 4  # their place in a row of a history
+SECONDS, EVALUATIONS = 4, 5  # their places in a row of a history
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
 POOLED_BATCHES = 50  # batches whose rows are sorted by length together
 
@@ -63,8 +63,8 @@ def train(
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         seed: decides the order of the rows and all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
-            of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first; and, with
-            `validation`, the negative ELBO on those rows.
+            of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first, and the
+            evaluations of the decoder; and, with `validation`, the negative ELBO on those rows.
         strategy: what is done about the posterior beside the steps; nothing if not given.
         budget: goes over `max_epochs`: training ends once it is used up, and all that follows the number of the step follows the
             share that is used.
@@ -159,6 +159,7 @@ class Training(pl.LightningModule):
         self.best = _Snapshot(math.inf, {}, ())  # by the bound on what was held out
         self.epochs_before = len(history)
         self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
+        self.evaluations_before = int(history[-1][EVALUATIONS]) if history else 0
         self.good_epochs = 0
         self.good = _Snapshot(math.nan, {}, ())
 
@@ -236,7 +237,7 @@ class Training(pl.LightningModule):
             self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
         self.strategy.after_epoch(self)
         means = (self.sums / self.rows_seen).tolist()
-        row = (self.epoch, *means, time.perf_counter() - self.start)
+        row = (self.epoch, *means, time.perf_counter() - self.start, self.evaluations_before + self.meter.evaluations)
         if self.held_out is None:
             self.history.append(row)
             return

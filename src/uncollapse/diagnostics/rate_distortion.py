@@ -1,0 +1,74 @@
+"""What a model's latents cost, against what is lost without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from uncollapse.diagnostics.likelihood import row_batches
+from uncollapse.latent import GaussianMixture, Prior
+from uncollapse.models import VAE
+
+MAX_ROWS = 1000
+# Steps on the way from the prior to the posterior, denser where distortion falls fastest.
+SHARES = (0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.75, 1.0)
+
+
+@torch.inference_mode()
+def rate_distortion(model: VAE, rows: np.ndarray, order: np.ndarray) -> pd.DataFrame:
+    """The curve of rates and distortions that a model can be set to after training (Alemi et al. 2018).
+
+    Each q(z|x) is drawn towards the prior as q(z|x)^t p(z)^(1-t), in closed form for Gaussians; a prior with components stands
+    there as the Gaussian of its mean and its variances, and q(y|x) is tempered as well where it is enumerated. The rate
+    KL(q_t(z|x) || p(z)) and the distortion -E log p(x|z) are measured, so that every point can be reached. Their sum is the
+    negative ELBO.
+
+    Args:
+        model: in evaluation.
+        rows: shape (n, data_dim), as the family observes them.
+        order: of the rows, at random; the first 1,000 are looked at.
+
+    Returns:
+        A row for each t: ``share``, ``rate`` and ``distortion`` in nats per example. The last, at t = 1, is the model as it is, and
+        the only one of a model whose posteriors are no Gaussians.
+    """
+    found = []
+    for x, noise in row_batches(model, rows[order[:MAX_ROWS]], 1, "rates and distortions", verbose=False):
+        q = model.posterior(x)
+        each = {share: _tempered(q, model.prior, share) for share in SHARES}
+        found.append([_point(model, x, noise[0], between) for between in each.values() if between is not None])
+    shares = SHARES if len(found[0]) == len(SHARES) else (1.0,)
+    points = torch.cat([torch.stack(batch) for batch in found], -1).double().mean(-1).cpu().numpy()
+    return pd.DataFrame({"share": shares, "rate": points[:, 0], "distortion": points[:, 1]})
+
+
+def _point(model: VAE, x: Tensor, noise: Tensor, q: Distribution) -> Tensor:
+    """Rate and distortion of each row, shape (2, batch)."""
+    latents = model.latents(q, noise)
+    return torch.stack([latents.kl, -model.terms(x, latents).log_px_z])
+
+
+def _tempered(q: Distribution, prior: Prior, share: float) -> Distribution | None:
+    """q^share p^(1 - share); None where it is not known."""
+    if share == 1:
+        return q
+    if _is_gaussian(q):
+        return _between(q, prior(), share)
+    if isinstance(q, MixtureSameFamily) and _is_gaussian(q.component_distribution) and isinstance(prior, GaussianMixture):
+        which = Categorical(logits=share * q.mixture_distribution.logits, validate_args=False)
+        return MixtureSameFamily(which, _between(q.component_distribution, prior.components(), share), validate_args=False)
+    return None
+
+
+def _between(q: Distribution, p: Distribution, share: float) -> Independent[Normal]:
+    """q^share p^(1 - share), with p as if it were a Gaussian whose units are independent."""
+    own, other = share / q.variance, (1 - share) / p.variance
+    mean = (own * q.mean + other * p.mean) / (own + other)
+    return Independent(Normal(mean, (own + other).rsqrt(), validate_args=False), 1, validate_args=False)
+
+
+def _is_gaussian(q: Distribution) -> bool:
+    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)
