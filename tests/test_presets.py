@@ -14,7 +14,7 @@ def test_every_preset_builds(data, name):
     estimator = uc.preset(name, data, latent_dim=2)
     parameters = {**estimator.get_params(), "hidden": (8,)}
     model = type(estimator).build(parameters, 12)
-    assert model.latent_dim == 2
+    assert model.latent_dim == 2 * getattr(model.prior, "n_places", 1)  # a delta-VAE has a z for every symbol
     assert (model.decoder.constants == ()) == (not name.startswith(("IL-", "LID")))
     assert isinstance(model.posterior, RefinedPosterior) == (name == "SA-VAE")
     assert isinstance(model, EnumeratedMixtureVAE) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))

@@ -87,7 +87,7 @@ def test_the_likelihood_is_that_of_one_symbol_after_the_other(kind):
     for row, code, value in zip(ROWS, z, found, strict=True):
         total, before, state = 0.0, V, None
         for symbol in row[row >= 0].long():
-            context, state = model.history(torch.tensor([[before]]), code[None], state)
+            context, state = model.history(torch.tensor([[before]]), code[None, None], state)
             logits = logits_of(model, code, context[0, 0])
             total += float(logits.log_softmax(0)[symbol])
             before = int(symbol)
@@ -322,7 +322,7 @@ def test_greedy_generation_takes_the_most_probable_symbol_each_time(kind):
     for row, code in zip(rows, z, strict=True):
         before, state = V, None
         for place, symbol in enumerate(row[row >= 0].long().tolist()):
-            context, state = model.history(torch.tensor([[before]]), code[None], state)
+            context, state = model.history(torch.tensor([[before]]), code[None, None], state)
             logits = logits_of(model, code, context[0, 0])
             assert symbol == (int(logits.argmax()) if place < 6 else model.end)
             before = symbol
@@ -334,7 +334,7 @@ def test_generated_symbols_follow_the_model(temperature):
     model, z = sequence_model(), codes(1).expand(20_000, -1)
     torch.manual_seed(0)
     first = model.generate(z, max_length=3, temperature=temperature)[:, 0].long()
-    context, _ = model.history(torch.tensor([[V]]), z[:1])
+    context, _ = model.history(torch.tensor([[V]]), z[:1, None])
     logits = logits_of(model, z[0], context[0, 0]) / temperature
     expected = logits.softmax(0).detach().numpy()
     found = np.bincount(first.numpy(), minlength=V) / 20_000

@@ -43,6 +43,7 @@ OF_TEXT: Models = {
     **{name: ("SequenceVAE", {**ORDINARY, **changes}) for name, changes in RIVALS.items()},
     "SA-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"semi_amortized": {"learning_rate": 1 / 32}}}),
     "Lagging-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"lagging": {"every": 15}}}),
+    "delta-VAE": ("SequenceVAE", {**ORDINARY, "committed_rate": 0.1}),
     "LIDSVAE": ("SequenceVAE", {"inverse_lipschitz": 0.0}),
     "IL-LIDSVAE": ("SequenceVAE", {}),
     "IL-LIDSVAE-annealed": ("SequenceVAE", ANNEALED),
@@ -60,7 +61,8 @@ def preset(name: str, data: str = "table", **overrides: Any) -> Estimator:
     Args:
         name: "VAE", "beta-VAE" (0.2), "annealed-VAE" (over 1,000 steps), "cyclical-VAE", "free-bits-VAE", "IWAE", "LR-VAE" (latent
             reconstruction), "SA-VAE", "Lagging-VAE"; of rows, also "LIDVAE", "IL-LIDVAE", "GMVAE", "LIDMVAE" (or "LIDGMVAE"),
-            "IL-LIDMVAE"; of text, also "LIDSVAE" and "IL-LIDSVAE". Names that begin with "IL-" have an "-annealed" beside them.
+            "IL-LIDMVAE"; of text, also "delta-VAE" (0.1 nats a symbol), "LIDSVAE" and "IL-LIDSVAE". Names that begin with "IL-"
+            have an "-annealed" beside them.
         data: "image" (grey levels or bits from 0 to 1), "table" (real numbers) or "text".
         overrides: arguments of the estimator, which go over those of the preset.
 

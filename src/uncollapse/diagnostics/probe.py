@@ -16,7 +16,8 @@ def linear_probe(means: np.ndarray, variances: np.ndarray, labels: np.ndarray, o
     """The accuracy of a logistic regression from posterior means to labels, on rows that it was not fitted to.
 
     Each unit is measured in its total deviation, of the means and of the posteriors around them, so that a penalty is fair to units
-    of any scale, while a collapsed unit stays as small as it is.
+    of any scale, and a collapsed unit stays as small as it is. The means come without the noise around them: what little they
+    tell may be read all the same, and the mutual information says how much it is.
 
     Args:
         means: posterior means, shape (n, latent_dim).

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from uncollapse.diagnostics.likelihood import row_batches
-from uncollapse.latent import GaussianMixture, Prior
+from uncollapse.latent import GaussianChain, GaussianMixture, Prior
 from uncollapse.models import VAE
 
 MAX_ROWS = 1000
@@ -55,6 +55,8 @@ def _tempered(q: Distribution, prior: Prior, share: float) -> Distribution | Non
     """q^share p^(1 - share); None where it is not known."""
     if share == 1:
         return q
+    if isinstance(q, GaussianChain):
+        return q.towards(prior(), share)
     if _is_gaussian(q):
         return _between(q, prior(), share)
     if isinstance(q, MixtureSameFamily) and _is_gaussian(q.component_distribution) and isinstance(prior, GaussianMixture):

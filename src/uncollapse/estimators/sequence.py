@@ -31,7 +31,7 @@ from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
 from uncollapse.interrupts import deferred_interrupt
-from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.latent import ChainPosterior, CommittedPrior, LSTMPosterior, Posterior, Prior, StandardNormal
 from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.noise import derived_seed
@@ -81,6 +81,9 @@ class SequenceVAE(Estimator):
         max_length: symbols of a document at most.
         posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or "pooled-lstm", by the mean of its
             states (pooling, a remedy for collapse: Long et al. 2019).
+        committed_rate: if given, every symbol has a z of its own, of latent_dim units, and their prior is a chain that commits each
+            further symbol to so many nats of KL: the delta-VAE (Razavi et al. 2019). What `transform` gives, and
+            `inverse_transform` takes, are then the z of all symbols, one after the other, max_length + 1 times latent_dim numbers.
         embedding_dim: of the vectors that stand for the symbols before.
         hidden_dim: of the LSTM that reads them.
         encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
@@ -128,6 +131,7 @@ class SequenceVAE(Estimator):
         max_vocabulary: Count = 20_000,
         max_length: Count = 200,
         posterior: SequencePosteriorName = "lstm",
+        committed_rate: Nats = None,
         embedding_dim: Count = 128,
         hidden_dim: Count = 256,
         encoder_embedding_dim: EncoderDimension = None,
@@ -154,6 +158,7 @@ class SequenceVAE(Estimator):
         self.max_vocabulary = max_vocabulary
         self.max_length = max_length
         self.posterior = posterior
+        self.committed_rate = committed_rate
         self.embedding_dim = embedding_dim
         self.hidden_dim = hidden_dim
         self.encoder_embedding_dim = encoder_embedding_dim
@@ -183,11 +188,20 @@ class SequenceVAE(Estimator):
         seen = 0 if decoder.constants else latent_dim
         encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
         pooled = parameters["posterior"] == "pooled-lstm"
-        posterior = LSTMPosterior(n_features, latent_dim, **{**sizes, **encoder_sizes}, pooled=pooled)
+        encoder_sizes = {**sizes, **encoder_sizes}
+        prior: Prior
+        posterior: Posterior
+        if parameters["committed_rate"] is None:
+            prior, posterior = StandardNormal(latent_dim), LSTMPosterior(n_features, latent_dim, **encoder_sizes, pooled=pooled)
+        elif pooled:
+            raise InputError("committed_rate expects posterior 'lstm', by its state at every symbol, got 'pooled-lstm'.")
+        else:
+            prior = CommittedPrior(parameters["max_length"] + 1, latent_dim, parameters["committed_rate"])
+            posterior = ChainPosterior(n_features, prior, **encoder_sizes)
         history = models.History(n_features, **sizes, latent_dim=seen)
         additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
         head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
-        return models.SequenceVAE(StandardNormal(latent_dim), posterior, history, decoder, family, head, parameters["word_dropout"])
+        return models.SequenceVAE(prior, posterior, history, decoder, family, head, parameters["word_dropout"])
 
     def fit(self, X: Any, y: Any = None, *, validation: Any = None, budget: Budget | None = None) -> Self:
         """Train on documents.

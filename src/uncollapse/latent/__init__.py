@@ -1,5 +1,6 @@
 """Distributions of the latents: priors p(z) and posteriors q(z|x)."""
 
+from uncollapse.latent.chains import ChainPosterior, CommittedPrior, GaussianChain
 from uncollapse.latent.components import (
     DEFAULT_SEPARATION,
     PRIORS,
@@ -9,7 +10,7 @@ from uncollapse.latent.components import (
     SeparatedComponents,
     UnitComponents,
 )
-from uncollapse.latent.encoders import Encoder, SequenceEncoder
+from uncollapse.latent.encoders import BackwardEncoder, Encoder, SequenceEncoder
 from uncollapse.latent.enumerated import ComponentPosterior, WithoutComponents
 from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
 from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, LSTMPosterior, Posterior, RealNVP, draw
@@ -19,12 +20,16 @@ __all__ = [
     "DEFAULT_SEPARATION",
     "POSTERIORS",
     "PRIORS",
+    "BackwardEncoder",
     "CategoricalLayer",
+    "ChainPosterior",
+    "CommittedPrior",
     "ComponentPosterior",
     "DiagonalGaussian",
     "Encoder",
     "FamilyPosterior",
     "FullComponents",
+    "GaussianChain",
     "GaussianMixture",
     "LSTMPosterior",
     "Layer",

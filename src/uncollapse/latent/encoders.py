@@ -86,6 +86,35 @@ class SequenceEncoder(nn.Module):
         return out
 
 
+class BackwardEncoder(nn.Module):
+    """An LSTM that reads sequences from their ends, and a linear map of its state at every symbol.
+
+    Args:
+        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
+        out_dim: dimension of the output.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of the LSTM.
+        n_layers: of the LSTM.
+    """
+
+    def __init__(self, n_symbols: int, out_dim: int, embedding_dim: int, hidden_dim: int, n_layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_symbols, embedding_dim)
+        self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
+        self.head = nn.Linear(hidden_dim, out_dim)
+
+    def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch longest out"]:
+        """What is read off at each symbol from it and those after it; 0 where a row has ended."""
+        lengths = (x >= 0).sum(1)
+        there = x[:, : int(lengths.max())] >= 0
+        last = lengths.unsqueeze(1) - 1
+        mirrored = torch.where(there, last - torch.arange(there.shape[1], device=x.device), 0)  # is its own inverse
+        symbols = x.gather(1, mirrored).clamp(min=0).long()
+        states, _ = self.lstm(self.embedding(symbols))  # what fills a row up comes last, and changes nothing
+        found: Tensor = self.head(states.gather(1, mirrored.unsqueeze(-1).expand_as(states)))
+        return found * there.unsqueeze(-1)
+
+
 def gaussian(raw: Float[Tensor, "*batch two_l"]) -> Independent[Normal]:
     """A diagonal Gaussian from its means and its scales before softplus, which raw holds one after the other."""
     mean, raw_scale = raw.chunk(2, dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from uncollapse.families import Family
-from uncollapse.latent.encoders import Encoder, Features, SequenceEncoder, gaussian, shifted
+from uncollapse.latent.encoders import BackwardEncoder, Encoder, Features, SequenceEncoder, gaussian, shifted
 from uncollapse.latent.flows import Couplings, Pushforward
+
+
+@runtime_checkable
+class WithLogDensity(Protocol):
+    """A distribution that draws by its own way."""
+
+    def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The draw that standard normal noise decides, and its log density in nats."""
 
 
 class Posterior(nn.Module, ABC):
@@ -22,7 +31,7 @@ class Posterior(nn.Module, ABC):
         encoder: what looks at the data.
     """
 
-    encoder: Encoder | SequenceEncoder
+    encoder: Encoder | SequenceEncoder | BackwardEncoder
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
@@ -138,7 +147,7 @@ class LSTMPosterior(Posterior):
 
 def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:
     """A draw from q that standard normal noise decides, and log q there, in nats; differentiable in q where it has an rsample."""
-    if isinstance(q, Pushforward):
+    if isinstance(q, WithLogDensity):
         return q.rsample_with_log_prob(noise)
     assert isinstance(q, Independent)
     z = shifted(q.base_dist, noise) if isinstance(q.base_dist, Normal) else q.base_dist.icdf(torch.special.ndtr(noise))

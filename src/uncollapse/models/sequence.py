@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from uncollapse.errors import InputError
 from uncollapse.families import Categorical
-from uncollapse.latent import LSTMPosterior, Prior
+from uncollapse.latent import CommittedPrior, Posterior, Prior
 from uncollapse.maps import Decoder
 from uncollapse.models.vae import VAE
 from uncollapse.vocabulary import PAD
@@ -47,12 +47,15 @@ class History(nn.Module):
         return self.latent_dim > 0
 
     def forward(
-        self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch latent"], state: State | None = None
+        self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch places latent"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch length hidden"], State]:
-        """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now."""
+        """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now.
+
+        z is one for all places, or one for each.
+        """
         inputs = self.embedding(before)
         if self.sees_latent:
-            inputs = torch.cat([inputs, z.unsqueeze(1).expand(-1, before.shape[1], -1)], -1)
+            inputs = torch.cat([inputs, z.expand(-1, before.shape[1], -1)], -1)
         found: tuple[Tensor, State] = self.lstm(inputs, state)
         return found
 
@@ -65,7 +68,7 @@ class SequenceVAE(VAE):
     information floor do not carry over to sequences, of which only some coordinates are z, and nothing here claims them.
 
     Args:
-        prior: of z.
+        prior: of z. Under a `CommittedPrior`, z holds one vector for each symbol, by which that symbol goes (delta-VAE).
         posterior: maps rows to q(z|x).
         history: maps the symbols before to h.
         decoder: maps [z; h] to V - 1 natural parameters; z alone where there is a `head`.
@@ -82,7 +85,7 @@ class SequenceVAE(VAE):
     def __init__(
         self,
         prior: Prior,
-        posterior: LSTMPosterior,
+        posterior: Posterior,
         history: History,
         decoder: Decoder,
         family: Categorical,
@@ -122,25 +125,41 @@ class SequenceVAE(VAE):
         sentences = _Sentences(x, self.history.start)
         before = self._with_gaps(sentences.before) if self.training and self.word_dropout else sentences.before
         draws = z.reshape(-1, *z.shape[-2:])
-        shared = None if self.history.sees_latent else self._from_history(self.history(before, draws[0])[0][sentences.there])
+        shared = None if self.history.sees_latent else self._read(sentences, before, draws[0])
         each = [self._score(sentences, before, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
     def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
-        """As many as a row has symbols: draws come one after the other."""
-        del n_samples
+        """As many as a row has symbols: draws come one after the other. Where each symbol has a z, all draws of it are held."""
+        if self.n_places > 1:
+            return np.full(len(rows), n_samples * self.n_places)
         found: np.ndarray = (rows >= 0).sum(1)
         return found
 
+    @property
+    def n_places(self) -> int:
+        """How many vectors z holds: one, or one for each symbol."""
+        return self.prior.n_places if isinstance(self.prior, CommittedPrior) else 1
+
+    def _by_place(self, z: Float[Tensor, "batch latent"], length: int) -> Float[Tensor, "batch places unit"]:
+        """z taken apart: the one vector of every place, or those of the first ones."""
+        return z.reshape(len(z), self.n_places, -1)[:, :length]
+
     def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, from_history: Tensor | None) -> Tensor:
         if from_history is None:
-            from_history = self._from_history(self.history(before, z)[0][sentences.there])
-        eta = self._natural(self._from_latent(z), from_history, sentences.owner)
+            from_history = self._read(sentences, before, z)
+        from_latent = sentences.own(self._from_latent(self._by_place(z, before.shape[1])))
+        eta = self._natural(from_latent, from_history)
         log_p = self.family(eta).log_prob(sentences.symbols.unsqueeze(-1))
         return z.new_zeros(len(z)).index_add(0, sentences.owner, log_p)
 
+    def _read(self, sentences: _Sentences, before: Tensor, z: Tensor) -> Tensor:
+        """What each symbol's history adds to its natural parameters."""
+        h, _ = self.history(before, self._by_place(z, before.shape[1]))
+        return self._from_history(h[sentences.there])
+
     def _from_latent(self, z: Tensor) -> Tensor:
-        """What each sequence adds to its natural parameters; z itself where the decoder sees it beside h."""
+        """What z adds to natural parameters; z itself where the decoder sees it beside h."""
         found: Tensor = z if self.head is None else self.decoder(z)
         return found
 
@@ -149,12 +168,11 @@ class SequenceVAE(VAE):
         found: Tensor = h if self.head is None else self.head(h)
         return found
 
-    def _natural(self, from_latent: Tensor, from_history: Tensor, owner: Tensor) -> Tensor:
-        """Natural parameters of symbols, each of the sequence that owns it."""
-        own = from_latent.index_select(0, owner)
+    def _natural(self, from_latent: Tensor, from_history: Tensor) -> Tensor:
+        """Natural parameters of symbols. What is given may be overwritten."""
         if self.head is None:
-            return self.family.link(self.decoder(torch.cat([own, from_history], -1)))
-        return self.family.link(own.add_(from_history))  # in place, as it is as large as a batch gets
+            return self.family.link(self.decoder(torch.cat([from_latent, from_history], -1)))
+        return self.family.link(from_latent.add_(from_history))  # in place, as it is as large as a batch gets
 
     def _with_gaps(self, before: Tensor) -> Tensor:
         """Symbols, some of them unknown; that there is none before the first stays known."""
@@ -176,10 +194,12 @@ class SequenceVAE(VAE):
         rows = z.new_full((len(z), max_length + 1), PAD)
         symbols = torch.full((len(z), 1), self.history.start, device=z.device)
         state, going = None, torch.ones(len(z), dtype=torch.bool, device=z.device)
-        from_latent, everyone = self._from_latent(z), torch.arange(len(z), device=z.device)
+        codes = self._by_place(z, max_length + 1)
+        from_latent = self._from_latent(codes)
         for place in range(max_length + 1):
-            h, state = self.history(symbols, z, state)
-            eta = self._natural(from_latent, self._from_history(h[:, 0]), everyone)
+            own = min(place, codes.shape[1] - 1)
+            h, state = self.history(symbols, codes[:, own : own + 1], state)
+            eta = self._natural(from_latent[:, own].clone(), self._from_history(h[:, 0]))
             p = self.family(eta / max(temperature, MIN_TEMPERATURE))
             symbols = (p.mean if greedy else p.sample()).long()
             if place == max_length:
@@ -209,3 +229,7 @@ class _Sentences:
         self.symbols = x[self.there]
         first = torch.full((len(x), 1), start, device=x.device)
         self.before = torch.cat([first, x[:, :-1].clamp(min=0).long()], 1)
+
+    def own(self, values: Float[Tensor, "batch places k"]) -> Float[Tensor, "symbols k"]:
+        """The value of each symbol, of one for its whole sequence, or of one for each place."""
+        return values[:, 0].index_select(0, self.owner) if values.shape[1] == 1 else values[self.there]

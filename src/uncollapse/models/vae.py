@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, constraints, kl_diver
 
 from uncollapse.errors import InputError
 from uncollapse.families import FAMILIES, Family
-from uncollapse.latent import Posterior, Prior, draw
+from uncollapse.latent import GaussianChain, Posterior, Prior, draw
 from uncollapse.maps import Decoder
 
 
@@ -158,7 +158,9 @@ def _check_constant(decoder: Decoder, family: Family) -> None:
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
-    """KL(q || p) in nats for each unit, for Gaussians that factorise over units; None for other distributions."""
+    """KL(q || p) in nats for each unit, for Gaussians that factorise over units, and chains; None for other distributions."""
+    if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
+        return q.kl_per_unit(p)
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
     return kl_divergence(q.base_dist, p.base_dist)

@@ -10,6 +10,7 @@ import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uncollapse.errors import InputError
 from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import negative_elbo
@@ -35,11 +36,20 @@ class LatentReconstruction(Objective):
 
     @torch.no_grad()
     def prepare(self, model: VAE, x: Tensor, n_steps: int) -> None:
-        """Build r, for what the decoder puts out."""
+        """Build r, for what the decoder puts out.
+
+        Raises:
+            InputError: if the decoder sees z in parts, as that of a delta-VAE does.
+        """
         del n_steps
         with recorded(model.decoder) as calls:
             model(x)
-        _, output = calls[0]
+        given, output = calls[0]
+        if given.shape[-1] < model.latent_dim:
+            raise InputError(
+                "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: leave "
+                "committed_rate out, or use another objective."
+            )
         self.recover = zuko.nn.MLP(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:

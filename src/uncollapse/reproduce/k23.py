@@ -12,6 +12,7 @@ import pandas as pd
 
 from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
+from uncollapse.presets import named
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
@@ -150,7 +151,7 @@ def image_models(data: str, scale: str) -> dict[str, tuple[str, dict[str, Any]]]
         TARGETED: {"target_kl": TARGET_KL[data]},
     }
     mixtures = {name: {"prior": "full", **given} for name, given in mixtures.items()}
-    plain = {name: ("VAE", given) for name, given in rivals(scale).items()}
+    plain = {name: ("VAE", given) for name, given in (rivals(scale) | other_rivals("image")).items()}
     return plain | {name: ("MixtureVAE", given) for name, given in mixtures.items()}
 
 
@@ -169,6 +170,11 @@ def rivals(scale: str, refinement: Mapping[str, Any] = MappingProxyType({}), lag
         "Lagging VAE": {"inverse_lipschitz": None, "strategy": lagging},
         "beta-VAE (0.2)": {"inverse_lipschitz": None, "objective": {"elbo": {"beta": 0.2}}},
     }
+
+
+def other_rivals(data: str) -> dict[str, dict[str, Any]]:
+    """Those that neither paper computes, as presets have them, for a kind of data."""
+    return {name: named(name, data)[2] for name in ("annealed-VAE", "cyclical-VAE", "free-bits-VAE", "IWAE", "LR-VAE")}
 
 
 def _grid_name(constant: float) -> str:

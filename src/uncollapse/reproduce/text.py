@@ -9,7 +9,7 @@ import pandas as pd
 from uncollapse.data.synthetic_text import TEST_TRUTH
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves
-from uncollapse.reproduce.k23 import rivals
+from uncollapse.reproduce.k23 import other_rivals, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 LIPSCHITZ = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0, 1.5, 5.0)
@@ -26,8 +26,11 @@ def _rivals(scale: str) -> dict[str, dict[str, Any]]:
     return rivals(scale, {"learning_rate": 1 / 32}, {"lagging": {"every": 15}})
 
 
+DELTA = "delta-VAE (0.3 nats a symbol)"
 MODELS: dict[str, dict[str, Any]] = {
     **_rivals("small"),
+    **other_rivals("text"),
+    DELTA: {"inverse_lipschitz": None, "committed_rate": 0.3},
     **{_grid_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
     ANNEALED: {"annealing": True},
     TARGETED: {"target_kl": None},  # which depends on the data
@@ -112,7 +115,9 @@ def k23_runs(scale: str) -> list[Run]:
 
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of K23 table 5, beside the truth."""
-    results = with_shares(results, COMMON["synthetic-text"]["latent_dim"]).assign(
+    n_units = COMMON["synthetic-text"]["latent_dim"]
+    of_symbols = n_units * (COMMON["synthetic-text"]["max_length"] + 1)
+    results = with_shares(results, results["model"].map(lambda model: of_symbols if model == DELTA else n_units)).assign(
         excess=100 * (results["nll_nats"] / TEST_TRUTH.nll_nats - 1),
         share=results["kl_nats"] / TEST_TRUTH.kl_nats,
     )

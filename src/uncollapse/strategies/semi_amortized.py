@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from uncollapse.errors import InputError
-from uncollapse.latent import DiagonalGaussian, Encoder, LSTMPosterior, Posterior, SequenceEncoder
+from uncollapse.latent import BackwardEncoder, DiagonalGaussian, Encoder, LSTMPosterior, Posterior, SequenceEncoder
 from uncollapse.models import VAE, differentiable_twice
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.parameters import Count, PositiveFloat, ProperShare
@@ -75,7 +75,7 @@ class RefinedPosterior(Posterior):
         self._model = (model,)  # hidden from torch, which would take it for a part
 
     @property
-    def encoder(self) -> Encoder | SequenceEncoder:  # type: ignore[override]
+    def encoder(self) -> Encoder | SequenceEncoder | BackwardEncoder:  # type: ignore[override]
         """What looks at the data."""
         return self.start.encoder
 

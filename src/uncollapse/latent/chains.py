@@ -1,0 +1,184 @@
+"""A z for every symbol of a sequence: chains of Gaussians, and the prior and posterior of the delta-VAE (Razavi et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from uncollapse.errors import InputError
+from uncollapse.latent.encoders import MIN_SCALE, BackwardEncoder
+from uncollapse.latent.posteriors import Posterior
+from uncollapse.latent.priors import Prior
+
+
+class GaussianChain(Distribution):
+    """z_t = a_t z_(t-1) + b_t + c_t e_t for t = 1 ... n, with z_0 = 0 and standard normal e, as one vector of all z_t.
+
+    Args:
+        gains: a, shape (*batch, n, l), or as it broadcasts.
+        offsets: b, shape (*batch, n, l).
+        scales: c, the same shape.
+    """
+
+    has_rsample = True
+
+    def __init__(self, gains: Tensor, offsets: Tensor, scales: Tensor) -> None:
+        self.gains, self.offsets, self.scales = gains, offsets, scales
+        batch, places = offsets.shape[:-2], offsets.shape[-2:]
+        super().__init__(batch, torch.Size([places.numel()]), validate_args=False)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws, differentiable in the parameters."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return self.rsample_with_log_prob(torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device))[0]
+
+    def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The draw that standard normal noise decides, and its log density in nats."""
+        z = _follow(self.gains, self.offsets + self.scales * self._by_place(noise)).flatten(-2)
+        return z, self.log_prob(z)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log density in nats, for z that broadcast with the batch."""
+        z = self._by_place(value)
+        error = (z - self.gains * _before(z) - self.offsets) / self.scales
+        log_density: Tensor = -(0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+        return log_density
+
+    @property
+    def mean(self) -> Tensor:
+        """E[z]."""
+        return self._means().flatten(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[z]."""
+        return self._variances().flatten(-2)
+
+    def entropy(self) -> Tensor:
+        """h(z), in nats."""
+        found: Tensor = (self.scales.log() + 0.5 * math.log(2 * math.pi * math.e)).sum((-2, -1))
+        return found
+
+    def kl_per_unit(self, other: GaussianChain) -> Float[Tensor, "*batch n_l"]:
+        """What each unit of each z_t adds to KL(self || other), in nats, in expectation over those before."""
+        gap = self.gains - other.gains
+        moved = gap * _before(self._means()) + self.offsets - other.offsets
+        square = moved.square() + gap.square() * _before(self._variances())
+        ratio = (self.scales / other.scales).square()
+        return 0.5 * (square / other.scales.square() + ratio - 1 - ratio.log()).flatten(-2)
+
+    def towards(self, other: GaussianChain, share: float) -> GaussianChain:
+        """The chain whose steps are self(z_t|z_(t-1))^share other(z_t|z_(t-1))^(1 - share)."""
+        own, others = share / self.scales.square(), (1 - share) / other.scales.square()
+        weight = own / (own + others)
+        gains, offsets = (
+            weight * mine + (1 - weight) * its for mine, its in ((self.gains, other.gains), (self.offsets, other.offsets))
+        )
+        return GaussianChain(gains, offsets, (own + others).rsqrt())
+
+    def _by_place(self, flat: Tensor) -> Tensor:
+        return flat.reshape(*flat.shape[:-1], *self.offsets.shape[-2:])
+
+    def _means(self) -> Tensor:
+        return _follow(self.gains, self.offsets)
+
+    def _variances(self) -> Tensor:
+        return _follow(self.gains.square(), self.scales.square())
+
+
+def _follow(gains: Tensor, steps: Tensor) -> Tensor:
+    """z_t = a_t z_(t-1) + s_t for all t, from z_0 = 0."""
+    gains, found = gains.expand(steps.shape), [steps[..., 0, :]]
+    for place in range(1, steps.shape[-2]):
+        found.append(gains[..., place, :] * found[-1] + steps[..., place, :])
+    return torch.stack(found, -2)
+
+
+def _before(z: Tensor) -> Tensor:
+    """z_(t-1) for all t."""
+    return F.pad(z[..., :-1, :], (0, 0, 1, 0))
+
+
+class CommittedPrior(Prior):
+    """z_1 ~ N(0, I), z_t ~ N(a z_(t-1), (1 - a^2) I): every z_t is standard normal, and they hang together.
+
+    No posterior whose z_t are independent can be like that. Of n symbols its KL is at least
+
+        committed(n) = (l/2) ((n - 2) log(1 + a^2) - log(1 - a^2)) for n >= 2,
+
+    that is (l/2) log(1 + a^2) nats for each further symbol, the committed rate (Razavi et al. 2019, section 3.1).
+
+    Args:
+        n_places: symbols at most.
+        unit_dim: l, the dimension of each z_t.
+        rate: nats to which each further symbol is committed.
+
+    Raises:
+        InputError: if the rate is not between 0 and (l/2) log 2.
+    """
+
+    gain: Tensor
+
+    def __init__(self, n_places: int, unit_dim: int, rate: float) -> None:
+        super().__init__()
+        limit = unit_dim / 2 * math.log(2)
+        if not 0 < rate < limit:
+            raise InputError(
+                f"committed_rate expects a number of nats between 0 and (latent_dim / 2) log 2 = {limit:.3g}, got {rate:g}: "
+                "use less, or more latent units."
+            )
+        self.n_places, self.unit_dim = n_places, unit_dim
+        self.latent_dim = n_places * unit_dim
+        self.register_buffer("gain", torch.tensor(math.sqrt(math.expm1(2 * rate / unit_dim))))
+
+    def forward(self) -> GaussianChain:
+        """p(z)."""
+        scales = self.gain.new_ones(self.n_places, self.unit_dim)
+        scales[1:] = (1 - self.gain.square()).sqrt()
+        return GaussianChain(self.gain.expand(self.n_places, 1), torch.zeros_like(scales), scales)
+
+    def committed(self, n: int) -> float:
+        """The least KL of a posterior of n symbols whose z_t are independent, in nats."""
+        square = float(self.gain) ** 2
+        return 0.0 if n < 2 else self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
+
+    def entropy_bound(self) -> float:
+        """h(z), in nats."""
+        return float(self().entropy())
+
+    def is_sound(self) -> bool:
+        """Whether the gain is one."""
+        return bool((self.gain > 0) & (self.gain < 1))
+
+
+class ChainPosterior(Posterior):
+    """q(z|x) of a sequence: independent Gaussians at its symbols, by an LSTM that reads it backwards, and the prior from there on.
+
+    Args:
+        n_symbols: V, of the vocabulary.
+        prior: of z.
+        embedding_dim: of the vectors that stand for symbols.
+        hidden_dim: of the LSTM.
+        n_layers: of the LSTM.
+    """
+
+    def __init__(self, n_symbols: int, prior: CommittedPrior, embedding_dim: int, hidden_dim: int, n_layers: int) -> None:
+        super().__init__()
+        self.prior = prior.forward  # the prior itself would become a part of the posterior
+        self.encoder = BackwardEncoder(n_symbols, 2 * prior.unit_dim, embedding_dim, hidden_dim, n_layers)
+
+    def forward(self, x: Float[Tensor, "batch length"]) -> GaussianChain:
+        """q(z|x)."""
+        p = self.prior()
+        mean, raw_scale = self.encoder(x).chunk(2, -1)
+        n_places, length = p.offsets.shape[-2], mean.shape[1]
+        there = (x[:, :n_places] >= 0).unsqueeze(-1)
+        rest = (0, 0, 0, n_places - length)
+        offsets, scales = F.pad(mean, rest), F.pad(F.softplus(raw_scale) + MIN_SCALE, rest, value=1.0)
+        return GaussianChain(torch.where(there, 0, p.gains), torch.where(there, offsets, 0), torch.where(there, scales, p.scales))
