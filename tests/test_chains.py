@@ -156,9 +156,9 @@ def test_a_symbol_goes_by_its_own_z_and_by_those_before_it():
         code = z[:1].detach().unflatten(-1, (PLACES, UNITS))[:, place : place + 1]
         h, state = model.history(torch.tensor([[before]]), code, state)
         eta = model.decoder(torch.cat([code[:, 0], h[:, 0]], -1))
-        total += float(model.family(eta).log_prob(torch.tensor([[symbol]], dtype=torch.double)))
+        total += model.family(eta).log_prob(torch.tensor([[symbol]], dtype=torch.double)).item()
         before = symbol
-    assert float(model.log_likelihood(x, z.detach())[0]) == pytest.approx(total)
+    assert model.log_likelihood(x, z.detach())[0].item() == pytest.approx(total)
 
 
 def test_generation_draws_what_the_likelihood_says():

@@ -109,7 +109,7 @@ def test_the_history_sees_z_only_in_the_plain_model():
     before, (first, second) = torch.tensor([[V, 0, 1]]), codes(2)
     for kind in KINDS:
         history = sequence_model(kind).history
-        same = torch.equal(history(before, first[None])[0], history(before, second[None])[0])
+        same = torch.equal(history(before, first[None, None])[0], history(before, second[None, None])[0])
         assert same is (kind != "plain")
 
 

@@ -47,8 +47,8 @@ class LatentReconstruction(Objective):
         given, output = calls[0]
         if given.shape[-1] < model.latent_dim:
             raise InputError(
-                "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: leave "
-                "committed_rate out, or use another objective."
+                "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: "
+                "leave committed_rate out, or use another objective."
             )
         self.recover = zuko.nn.MLP(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
 
