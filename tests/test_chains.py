@@ -171,7 +171,7 @@ def test_generation_draws_what_the_likelihood_says():
         for symbol in range(V):
             guess = torch.full((1, PLACES), -1.0, dtype=torch.double)
             guess[0, : place + 1] = torch.tensor([*sequence[:place], symbol], dtype=torch.double)
-            scores.append(float(model.log_likelihood(guess, z)))
+            scores.append(model.log_likelihood(guess, z).item())
         assert int(np.argmax(scores)) == sequence[place]
 
 

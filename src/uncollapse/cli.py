@@ -113,8 +113,8 @@ def fit(
             "posterior, objective, strategy, embedding, potential, lipschitz, between, hidden, encoder_hidden, max_epochs, "
             "batch_size, learning_rate, random_state, device, verbose. MixtureVAE: also n_components, prior, separation, "
             "inference, warmup_epochs. SequenceVAE: without min_information, family, embedding, potential, lipschitz, between, "
-            "encoder_hidden, but with context, level, min_count, max_vocabulary, max_length, embedding_dim, hidden_dim, "
-            "encoder_embedding_dim, encoder_hidden_dim, n_layers, word_dropout. "
+            "encoder_hidden, but with context, level, min_count, max_vocabulary, max_length, committed_rate, embedding_dim, "
+            "hidden_dim, encoder_embedding_dim, encoder_hidden_dim, n_layers, word_dropout. "
             "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
         ),
