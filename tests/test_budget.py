@@ -56,6 +56,12 @@ def test_every_evaluation_counts(blobs, arguments, each):
     assert vae.history_["evaluations"].iloc[-1] == 3 * 45 * each
 
 
+def test_an_encoder_ahead_does_not_run_beyond_the_budget(blobs):
+    arguments = {**SMALL, "strategy": "lagging", "inverse_lipschitz": None, "batch_size": 20}
+    vae = uc.VAE(**arguments).fit(blobs[0], budget=uc.Budget(evaluations=300))
+    assert 300 <= vae.history_["evaluations"].iloc[-1] < 300 + 2 * 20  # its last step, and that of the decoder
+
+
 def test_seconds_end_a_training(blobs):
     start = time.perf_counter()
     vae = uc.VAE(**SMALL).fit(blobs[0], budget=uc.Budget(seconds=1.5))

@@ -230,7 +230,7 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
     given = iter([5, 4, 4, 3, 4, 4, 1, 1])
 
     class Stage:
-        model, learning_rate, rate_share = nonlinear()[0], 1e-3, 0.5
+        model, learning_rate, rate_share, is_over = nonlinear()[0], 1e-3, 0.5, False
 
         def loss(self, batch):
             seen.append(batch)

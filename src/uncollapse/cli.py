@@ -43,6 +43,10 @@ LabelsOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder that `uncollapse fit` wrote.", show_default=False)]
 SplitOption = Annotated[str, typer.Option(help="Part of a named data set: train or test, or validation where it is text.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what is already there to be replaced.")]
 
 
@@ -123,10 +127,7 @@ def fit(
         str | None,
         typer.Option("--model", "-m", help="VAE, MixtureVAE or SequenceVAE.", show_default="SequenceVAE for documents, else VAE"),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
-    ] = None,
+    config: ConfigOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run.", show_default="runs/ and the name of the data")
     ] = None,
@@ -218,15 +219,12 @@ def compare(
             "--models",
             "-m",
             help="Names with commas between. VAE, beta-VAE, annealed-VAE, cyclical-VAE, free-bits-VAE, IWAE, LR-VAE, SA-VAE, "
-            "Lagging-VAE; of rows also LIDVAE, IL-LIDVAE, GMVAE, LIDMVAE, IL-LIDMVAE; of documents also LIDSVAE, IL-LIDSVAE; IL- "
-            "ones with -annealed as well. The first one sets the budget.",
+            "Lagging-VAE; of rows also LIDVAE, IL-LIDVAE, GMVAE, LIDMVAE, IL-LIDMVAE; of documents also delta-VAE, LIDSVAE, "
+            "IL-LIDSVAE; IL- ones with -annealed as well. The first one sets the budget.",
             show_default="eight of rows, seven of documents",
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
-    ] = None,
+    config: ConfigOption = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -21,6 +21,10 @@ class Stage(Protocol):
     def rate_share(self) -> float:
         """The share of the learning rate in force."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is used up, so that the running step is the last."""
+
     def loss(self, batch: Float[Tensor, "batch data"]) -> Float[Tensor, ""]:
         """The loss on rows, which is finite: else the training ends."""
 

@@ -52,6 +52,8 @@ class Lagging(Strategy):
         for block in range(0, self.max_steps, self.every):
             total = 0.0
             for _ in range(min(self.every, self.max_steps - block)):
+                if stage.is_over:
+                    return
                 total += self._step(stage, batch)
                 batch = stage.random_batch()
             if total >= before:

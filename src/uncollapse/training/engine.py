@@ -188,6 +188,11 @@ class Training(pl.LightningModule):
         """The share of the learning rate in force."""
         return learning_rate_share(self.place, self.n_steps)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is used up."""
+        return self.budget is not None and self.place >= self.n_steps
+
     def loss(self, batch: Tensor) -> Tensor:
         """The loss on rows, as `Stage` has it."""
         return self._evaluate(batch).value
@@ -317,10 +322,9 @@ class _Watch(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, Training)
         last = pl_module.history[-1] if pl_module.history else None
-        is_done = pl_module.budget is not None and pl_module.place >= pl_module.n_steps
         so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
         self.advance(f"epoch {trainer.current_epoch + 1}{so_far}", pl_module.place)
-        if is_done or self.interrupted():
+        if pl_module.is_over or self.interrupted():
             trainer.should_stop = True
 
 
