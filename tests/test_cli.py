@@ -240,6 +240,7 @@ BAD_INPUT = {
         "of use to none of VAE, LIDVAE",
     ),
     "a comparison over another file": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "x.npy"], "already exists"),
+    "a seed that is none": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "random_state=abc"], "random_state expects"),
     "few rows to compare on": (lambda: ["compare", bad("few.npy", np.eye(3)), "-m", "VAE,LIDVAE"], "at least 10"),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }

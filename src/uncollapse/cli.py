@@ -247,7 +247,7 @@ def compare(
     from uncollapse.progress import spinner
 
     with spinner(f"reading {data}"):
-        train, test = split(data, labels, given.get("random_state", 0))
+        train, test = split(data, labels)
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     estimators = contestants(names, train.is_text, given, train.defaults)
     page = output or Path(f"compare-{train.name}.html")
