@@ -86,6 +86,11 @@ def test_symbols_are_counted_and_the_best_epoch_is_kept():
     assert vae.history_["validation"].notna().all()
 
 
+def test_a_number_is_no_budget(blobs):
+    with pytest.raises(uc.InputError, match=r"budget expects a uc\.Budget, got 60"):
+        uc.VAE(**SMALL).fit(blobs[0], budget=60)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, "much"])
 @pytest.mark.parametrize("name", ["evaluations", "seconds"])
 def test_wrong_budgets(name, wrong):

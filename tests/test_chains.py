@@ -197,9 +197,10 @@ def test_a_delta_vae_is_fitted_used_and_saved(tmp_path):
     [
         ({"committed_rate": 1.04}, r"\(latent_dim / 2\) log 2 = 1.04"),
         ({"committed_rate": 0}, "committed_rate expects"),
-        ({"posterior": "pooled-lstm"}, "got 'pooled-lstm'"),
-        ({"objective": "latent_reconstruction", "latent_dim": 9}, "the z of a symbol"),
-        ({"strategy": "semi_amortized"}, "refines the mean and the variance"),
+        ({"posterior": "pooled-lstm"}, "posterior = 'pooled-lstm'"),
+        ({"objective": "latent_reconstruction", "hidden_dim": 32}, "the z of a symbol"),
+        ({"strategy": "semi_amortized"}, "leave committed_rate out"),
+        ({"annealing": True, "inverse_lipschitz": 5.0}, "annealing"),
     ],
 )
 def test_what_a_delta_vae_cannot_be(arguments, message):

@@ -239,8 +239,16 @@ BAD_INPUT = {
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "n_components=3"],
         "of use to none of VAE, LIDVAE",
     ),
-    "a comparison over another file": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "x.npy"], "already exists"),
+    "a comparison over another file": (
+        lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", bad("a.html", b"")],
+        "already exists",
+    ),
     "a seed that is none": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "random_state=abc"], "random_state expects"),
+    "a comparison over its data": (
+        lambda: ["compare", bad("a.csv", b"a,b\n" + b"1,2\n" * 20), "-m", "VAE,LIDVAE", "-o", "a.html", "--overwrite"],
+        "is what the comparison reads",
+    ),
+    "a table for a page": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "a.csv"], "such as a.html"),
     "few rows to compare on": (lambda: ["compare", bad("few.npy", np.eye(3)), "-m", "VAE,LIDVAE"], "at least 10"),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }

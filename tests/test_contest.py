@@ -9,7 +9,7 @@ import torch
 
 import uncollapse as uc
 from uncollapse.contest import contestants
-from uncollapse.diagnostics.comparison import Comparison, excess_distortion
+from uncollapse.diagnostics.comparison import Comparison, excess_distortion, lower_edge
 from uncollapse.diagnostics.probe import linear_probe
 from uncollapse.diagnostics.rate_distortion import SHARES, rate_distortion
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
@@ -97,6 +97,12 @@ def test_excess_is_what_the_lowest_curve_saves_at_the_same_rate():
     assert excess_distortion(beyond, [low, beyond]) == 0.5
     assert excess_distortion(high, [high, late]) == 0  # late begins at a rate above
     assert excess_distortion(low, [low, late]) == pytest.approx(2 - (-1 - 1 / 3))
+    # Of a curve whose rates fall before they rise, the lower edge counts.
+    falls = pd.DataFrame({"rate": [6.0, 2.0, 1.0, 1.5], "distortion": [9.0, 8.0, 7.5, 7.0]})
+    assert lower_edge(falls)[["rate", "distortion"]].to_numpy().tolist() == [[1.0, 7.5], [1.5, 7.0]]
+    rival = pd.DataFrame({"rate": [0.0, 1.25], "distortion": [12.0, 9.0]})
+    assert excess_distortion(rival, [falls, rival]) == 9.0 - 7.25
+    assert excess_distortion(falls, [falls, rival]) == 0
 
 
 def test_all_have_the_same_budget(found):
@@ -119,10 +125,12 @@ def test_all_have_the_same_budget(found):
 
 
 def test_a_preset_keeps_what_its_name_stands_for():
-    made = contestants(["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"], False, {"inverse_lipschitz": 0.7, "n_components": 3})
+    made = contestants(["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"], "table", {"inverse_lipschitz": 0.7, "n_components": 3})
     assert [estimator.inverse_lipschitz for estimator in made.values()] == [None, 0.0, 0.7, None]
     assert made["GMVAE"].n_components == 3
     assert {estimator.random_state for estimator in made.values()} == {0}
+    made = contestants(["VAE", "LIDVAE", "IL-LIDVAE"], "table", {"target_kl": 2.0, "min_information": None})
+    assert [estimator.target_kl for estimator in made.values()] == [None, None, 2.0]
 
 
 def test_the_page_and_the_table_are_written(found, tmp_path):
@@ -170,6 +178,28 @@ def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
 def test_what_cannot_be_compared(blobs, models, settings, message):
     with pytest.raises(uc.InputError, match=message):
         uc.compare(blobs[0], blobs[0], models=models, **{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize("wrong", ["labels", "image", "rows", "columns", "values"])
+def test_what_cannot_be_measured_is_found_before_the_training(blobs, wrong, monkeypatch):
+    X = blobs[0]
+    test = {"rows": X[:1], "columns": X[:, :1], "values": np.full_like(X, np.nan)}.get(wrong, X)
+    given = {"labels": {"labels": ["a"]}, "image": {"image_shape": (7, 7)}}.get(wrong, {})
+    lasted = []
+    fit = uc.VAE.fit
+    monkeypatch.setattr(
+        uc.VAE, "fit", lambda self, *args, **kwargs: lasted.append(len(fit(self, *args, **kwargs).history_)) or self
+    )
+    with pytest.raises(uc.InputError):
+        uc.compare(X, test, models=["VAE", "IL-LIDVAE"], **given, **SETTINGS)
+    assert lasted == [1]
+
+
+def test_sequences_of_one_length_are_text_where_they_are_said_to_be():
+    tokens = [[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10
+    settings = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "max_epochs": 1, "verbose": False}
+    found = uc.compare(tokens, tokens, models=["VAE", "LIDSVAE"], data="text", **settings)
+    assert found.table()["nll_nats"].between(0, 20).all()
 
 
 def test_documents_are_compared():

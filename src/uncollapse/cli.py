@@ -243,38 +243,54 @@ def compare(
     given = _read_settings(config, settings or [])
     from uncollapse.contest import contest, contestants, describe, split
     from uncollapse.diagnostics.comparison import Comparison, Entry
-    from uncollapse.files import check_writable
+    from uncollapse.interrupts import deferred_interrupt
     from uncollapse.progress import spinner
 
     with spinner(f"reading {data}"):
         train, test = split(data, labels)
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
-    estimators = contestants(names, train.is_text, given, train.defaults)
+    estimators = contestants(names, "text" if train.is_text else "table", given, train.defaults)
     page = output or Path(f"compare-{train.name}.html")
     table = page.with_suffix(".csv")
-    for path in (page, table):
-        check_writable(path, overwrite)
+    _check_pages(page, table, [Path(data), *([config] if config else [])], overwrite)
     notes = describe(data, train, test, estimators, given)
     typer.echo("\n".join(notes))
     entries: list[Entry] = []
-    interrupted = False
+    stop: BaseException | None = None
     try:
         for entry in contest(
             estimators, train.table(), test.table(), test.labels, image_shape=test.image_shape, n_importance=n_importance
         ):
             entries.append(entry)
             typer.echo(repr(entry))
-    except KeyboardInterrupt:
-        interrupted = True
+    except (KeyboardInterrupt, Exception) as error:
         if not entries:
             raise
+        stop = error
     found = Comparison(tuple(entries), notes)
     typer.echo(f"\n{found}")
-    found.to_html(page, overwrite)
-    found.to_csv(table, overwrite)
+    with deferred_interrupt():  # a second Ctrl-C must not cost what was found
+        found.to_csv(table, overwrite)
+        found.to_html(page, overwrite)
     typer.echo(f"\nwritten: {page}, {table}")
-    if interrupted:
+    if isinstance(stop, KeyboardInterrupt):
         _fail("interrupted; what was found by then is written", EXIT_INTERRUPTED)
+    if stop is not None:
+        raise stop
+
+
+def _check_pages(page: Path, table: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Raise `InputError` for a page or a table that may not be written, before there is work to lose."""
+    from uncollapse.files import check_writable
+
+    if page.suffix == ".csv":
+        raise InputError(
+            f"--output expects the path of a page, such as {page.with_suffix('.html')}, got {page}: the table is its own."
+        )
+    for path in (page, table):
+        if path.resolve() in {source.resolve() for source in sources}:
+            raise InputError(f"{path} is what the comparison reads, and is not replaced: choose another --output.")
+        check_writable(path, overwrite)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from uncollapse.data import NAMED, Data, load
 from uncollapse.diagnostics import diagnose
@@ -32,6 +33,7 @@ def compare(
     labels: Any = None,
     *,
     models: Sequence[str] | None = None,
+    data: str | None = None,
     image_shape: tuple[int, int] | None = None,
     n_importance: int = 64,
     verbose: bool = True,
@@ -47,6 +49,8 @@ def compare(
         test: what the models are measured on, at least 2 rows or documents.
         labels: of the test data; if they are classes, a linear probe looks for them.
         models: names of presets (`uc.preset`); some of all kinds if not given.
+        data: "image", "table" or "text", as for `uc.preset`. If not given, strings and sequences of different lengths are text, all
+            else a table.
         image_shape: (height, width) if the rows are images.
         n_importance: importance samples for each example.
         verbose: show progress bars where there is a terminal.
@@ -54,8 +58,9 @@ def compare(
             stands for. `random_state` is 0 if not given.
 
     Raises:
-        InputError: if there is no such preset, a setting is of use to none of the models, or the first of them cannot be trained.
-        NonFiniteLossError: if the training of the first fails.
+        InputError: if there is no such preset, a setting is of use to none of the models, or the first of them cannot be trained or
+            measured on these data, which a step of training finds out before all else.
+        NonFiniteLossError: if the training of the first fails. What fails later is an entry with its error.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(300, 3)) @ np.diag([3.0, 2.0, 0.1])
@@ -63,7 +68,7 @@ def compare(
     >>> found.table()[["budget", "model"]].to_numpy().tolist()
     [['evaluations', 'VAE'], ['evaluations', 'IL-LIDVAE'], ['seconds', 'VAE'], ['seconds', 'IL-LIDVAE']]
     """
-    estimators = contestants(models, _is_text(X), {**settings, "verbose": verbose})
+    estimators = contestants(models, data or ("text" if _is_text(X) else "table"), {**settings, "verbose": verbose})
     entries = contest(estimators, X, test, labels, image_shape=image_shape, n_importance=n_importance, verbose=verbose)
     return Comparison(tuple(entries))
 
@@ -91,7 +96,7 @@ def describe(
     first, leader = next(iter(estimators.items()))
     what = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
     part = "its test part" if source in NAMED else f"{TEST_SHARE:.0%} of them, held out at random"
-    told = ", ".join(f"{key} = {value}" for key, value in settings.items()) or "none"
+    told = ", ".join(f"{key} = {value}" for key, value in {**train.defaults, **settings}.items()) or "none beyond the defaults"
     return (
         f"{source}: {len(train.X):,} {what} to train on; {len(test.X):,} others, {part}, for all that is measured.",
         f"Seed {leader.random_state}. Settings: {told}.",
@@ -101,20 +106,20 @@ def describe(
 
 
 def contestants(
-    models: Sequence[str] | None, is_text: bool, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    models: Sequence[str] | None, data: str, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Estimator]:
     """Estimators by the names of their presets.
 
     Args:
         models: the names.
-        is_text: whether they are for documents.
+        data: the kind, as for `uc.preset`.
         settings: as for `compare`.
         defaults: settings that the data suggest; they need not be of use.
 
     Raises:
         InputError: if there is no such preset, one is named twice, a setting is of use to none, or an argument cannot be used.
     """
-    presets = [named(name, "text" if is_text else "table") for name in models or (OF_TEXT if is_text else OF_ROWS)]
+    presets = [named(name, data) for name in models or (OF_TEXT if data == "text" else OF_ROWS)]
     if len({name for name, _, _ in presets}) < max(len(presets), 2):
         raise InputError(f"a comparison expects two models or more, each once, got {', '.join(name for name, _, _ in presets)}.")
     wanted = {"random_state": 0, **(defaults or {}), **settings}
@@ -145,16 +150,18 @@ def contest(
     """The entries of a comparison, one after the other as they are trained. The arguments are those of `compare`."""
     (first, leader), *others = estimators.items()
     measured = {"image_shape": image_shape, "n_importance": n_importance, "verbose": verbose}
+    rehearsal = clone(leader).set_params(verbose=False).fit(X, budget=Budget(evaluations=1))
+    _measure(first, None, rehearsal, test, labels, **{**measured, "n_importance": 1, "verbose": False})  # or raise, before the work
     yield _measure(first, None, leader.fit(X), test, labels, **measured)
     used = leader.history_.iloc[-1]
     for budget in BUDGETS:
         for name, estimator in others:
             try:
                 fitted = estimator.fit(X, budget=Budget(**{budget: used[budget]}))
+                entry = _measure(name, budget, fitted, test, labels, **measured)
             except (InputError, NonFiniteLossError) as error:
-                yield Entry(name, budget, error=str(error))
-            else:
-                yield _measure(name, budget, fitted, test, labels, **measured)
+                entry = Entry(name, budget, error=str(error))
+            yield entry
 
 
 def _measure(name: str, budget: str | None, estimator: Estimator, test: Any, labels: Any, **settings: Any) -> Entry:

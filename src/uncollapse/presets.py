@@ -22,20 +22,26 @@ RIVALS: dict[str, dict[str, Any]] = {
     "SA-VAE": {"strategy": "semi_amortized"},
     "Lagging-VAE": {"strategy": "lagging"},
 }
-ORDINARY: dict[str, Any] = {"inverse_lipschitz": None}
+# What is for other decoders than an ordinary one, or than one with a constant of 0, is fixed with them, so that no setting of a
+# comparison reaches those that cannot take it.
+FREE: dict[str, Any] = {"annealing": False, "target_kl": None}
+ORDINARY: dict[str, Any] = {"inverse_lipschitz": None, **FREE}
+ORDINARY_OF_ROWS: dict[str, Any] = {**ORDINARY, "min_information": None, "lipschitz": None, "between": ()}
+INJECTIVE: dict[str, Any] = {"inverse_lipschitz": 0.0, **FREE}
+INJECTIVE_OF_ROWS: dict[str, Any] = {**INJECTIVE, "min_information": None}
 ANNEALED: dict[str, Any] = {"annealing": True}
 PUBLISHED: dict[str, Any] = {"prior": "learned", "inference": "enumerate", "warmup_epochs": 0}  # of mixtures, as in W21's code
 
 # By name: the estimator, and its arguments.
 Models = Mapping[str, tuple[str, dict[str, Any]]]
 OF_ROWS: Models = {
-    **{name: ("VAE", {**ORDINARY, **changes}) for name, changes in RIVALS.items()},
-    "LIDVAE": ("VAE", {"inverse_lipschitz": 0.0}),
+    **{name: ("VAE", {**ORDINARY_OF_ROWS, **changes}) for name, changes in RIVALS.items()},
+    "LIDVAE": ("VAE", INJECTIVE_OF_ROWS),
     "IL-LIDVAE": ("VAE", {}),
     "IL-LIDVAE-annealed": ("VAE", ANNEALED),
-    "GMVAE": ("MixtureVAE", {**ORDINARY, **PUBLISHED}),
-    "LIDMVAE": ("MixtureVAE", {"inverse_lipschitz": 0.0, **PUBLISHED}),
-    "LIDGMVAE": ("MixtureVAE", {"inverse_lipschitz": 0.0, **PUBLISHED}),
+    "GMVAE": ("MixtureVAE", {**ORDINARY_OF_ROWS, **PUBLISHED}),
+    "LIDMVAE": ("MixtureVAE", {**INJECTIVE_OF_ROWS, **PUBLISHED}),
+    "LIDGMVAE": ("MixtureVAE", {**INJECTIVE_OF_ROWS, **PUBLISHED}),
     "IL-LIDMVAE": ("MixtureVAE", {}),
     "IL-LIDMVAE-annealed": ("MixtureVAE", ANNEALED),
 }
@@ -44,7 +50,7 @@ OF_TEXT: Models = {
     "SA-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"semi_amortized": {"learning_rate": 1 / 32}}}),
     "Lagging-VAE": ("SequenceVAE", {**ORDINARY, "strategy": {"lagging": {"every": 15}}}),
     "delta-VAE": ("SequenceVAE", {**ORDINARY, "committed_rate": 0.1}),
-    "LIDSVAE": ("SequenceVAE", {"inverse_lipschitz": 0.0}),
+    "LIDSVAE": ("SequenceVAE", INJECTIVE),
     "IL-LIDSVAE": ("SequenceVAE", {}),
     "IL-LIDSVAE-annealed": ("SequenceVAE", ANNEALED),
 }

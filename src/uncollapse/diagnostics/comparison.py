@@ -198,12 +198,22 @@ def excess_distortion(curve: pd.DataFrame, others: Sequence[pd.DataFrame]) -> fl
 
     Args:
         curve: the model's, whose last point is the model as it is.
-        others: all curves, itself among them. One that ends at a lower rate counts with its last point, one that begins at a
-            higher rate does not count.
+        others: all curves, itself among them, by their `lower_edge`. One that ends at a lower rate counts with its last point,
+            one that begins at a higher rate does not count.
     """
     rate, distortion = curve[["rate", "distortion"]].iloc[-1]
-    reached = [np.interp(rate, other["rate"], other["distortion"]) for other in others if other["rate"].iloc[0] <= rate]
+    edges = [edge for edge in map(lower_edge, others) if edge["rate"].iloc[0] <= rate]
+    reached = [np.interp(rate, edge["rate"], edge["distortion"]) for edge in edges]
     return max(0.0, float(distortion - min([distortion, *reached])))
+
+
+def lower_edge(curve: pd.DataFrame) -> pd.DataFrame:
+    """The points of a curve of which no other has a lower rate and a lower distortion, by rising rates.
+
+    A prior with components, towards which posteriors are drawn as if it were one Gaussian, can make rates fall before they rise.
+    """
+    points = curve.sort_values(["rate", "distortion"])
+    return points[points["distortion"] < points["distortion"].cummin().shift(fill_value=np.inf)]
 
 
 def _cell(key: str, estimate: Estimate | None) -> str:
@@ -231,18 +241,20 @@ def _curves_panel(view: Sequence[Entry], caption: str) -> str:
     low, high = ends["distortion"].min(), ends["distortion"].max()
     reach = max(high - low, 1.0)
     for (name, curve), colour in zip(curves, cycle(COLOURS), strict=False):
-        sizes = [0] * (len(curve) - 1) + [9]
-        figure.add_trace(
-            go.Scatter(
-                x=curve["rate"],
-                y=curve["distortion"],
-                mode="lines+markers",
-                name=name,
-                line={"color": colour, "width": 1.5},
-                marker={"size": sizes, "color": colour, "line": {"width": 0}},
-                hovertemplate=f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>",
+        drawn = {"line": {"color": colour, "width": 1.5}, "marker": {"size": 9, "color": colour}, "legendgroup": name}
+        hover = f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>"
+        for points, mode in ((lower_edge(curve), "lines"), (curve.tail(1), "markers")):
+            figure.add_trace(
+                go.Scatter(
+                    x=points["rate"],
+                    y=points["distortion"],
+                    mode=mode,
+                    name=name,
+                    showlegend=mode == "markers",
+                    hovertemplate=hover,
+                    **drawn,
+                )
             )
-        )
     top = float(ends["rate"].max())
     for sum_ in np.linspace(low, high + top, 6):
         figure.add_shape(type="line", x0=0, y0=sum_, x1=1.1 * top + 0.1, y1=sum_ - 1.1 * top - 0.1, line=_FAINT, layer="below")

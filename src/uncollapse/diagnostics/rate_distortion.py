@@ -19,10 +19,11 @@ SHARES = (0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.75, 1.0)
 
 @torch.inference_mode()
 def rate_distortion(model: VAE, rows: np.ndarray, order: np.ndarray) -> pd.DataFrame:
-    """The curve of rates and distortions that a model can be set to after training (Alemi et al. 2018).
+    """The curve of rates and distortions (Alemi et al. 2018) that a model can be set to after training.
 
-    Each q(z|x) is drawn towards the prior as q(z|x)^t p(z)^(1-t), in closed form for Gaussians; a prior with components stands
-    there as the Gaussian of its mean and its variances, and q(y|x) is tempered as well where it is enumerated. The rate
+    Each q(z|x) is drawn towards the prior as q(z|x)^t p(z)^(1-t), in closed form for Gaussians, and step by step for chains; a
+    prior with components stands there as the Gaussian of its mean and its variances, so that its rate can fall before it rises,
+    and q(y|x) is tempered as well where it is enumerated. The rate
     KL(q_t(z|x) || p(z)) and the distortion -E log p(x|z) are measured, so that every point can be reached. Their sum is the
     negative ELBO.
 

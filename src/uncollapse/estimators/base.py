@@ -368,8 +368,10 @@ class Plan:
         """The plan that the parameters ask for, for a model and the rows that it will learn from.
 
         Raises:
-            InputError: if the objective does not suit the model.
+            InputError: if the objective does not suit the model, or the budget is none.
         """
+        if not isinstance(budget, Budget | None):
+            raise InputError(f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for example.")
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
         n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
         with seeded(derived_seed(seed, "objective")):
@@ -383,6 +385,10 @@ def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and some that are not, a tenth at most."""
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
     n_held_out = max(2, min(MAX_WATCHED_ROWS, len(rows) // 10))
+    if len(rows) < n_held_out + 2:
+        raise InputError(
+            f"strategy 'lagging' expects at least 4 rows, of which it holds out some, got {len(rows)}: give more data."
+        )
     return rows[order[n_held_out:]], rows[order[:n_held_out]]
 
 

@@ -193,8 +193,11 @@ class SequenceVAE(Estimator):
         posterior: Posterior
         if parameters["committed_rate"] is None:
             prior, posterior = StandardNormal(latent_dim), LSTMPosterior(n_features, latent_dim, **encoder_sizes, pooled=pooled)
-        elif pooled:
-            raise InputError("committed_rate expects posterior 'lstm', by its state at every symbol, got 'pooled-lstm'.")
+        elif pooled or parameters["annealing"]:
+            name, value = ("posterior", "'pooled-lstm'") if pooled else ("annealing", "True")
+            raise InputError(
+                f"committed_rate gives every symbol a z, and does not go with {name} = {value}: leave one of them out."
+            )
         else:
             prior = CommittedPrior(parameters["max_length"] + 1, latent_dim, parameters["committed_rate"])
             posterior = ChainPosterior(n_features, prior, **encoder_sizes)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
-from uncollapse.models import VAE
+from uncollapse.models import VAE, SequenceVAE
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import negative_elbo
 from uncollapse.parameters import PositiveFloat, Widths
@@ -34,22 +34,22 @@ class LatentReconstruction(Objective):
         self.weight = weight
         self.hidden = hidden
 
-    @torch.no_grad()
-    def prepare(self, model: VAE, x: Tensor, n_steps: int) -> None:
-        """Build r, for what the decoder puts out.
-
-        Raises:
-            InputError: if the decoder sees z in parts, as that of a delta-VAE does.
-        """
-        del n_steps
-        with recorded(model.decoder) as calls:
-            model(x)
-        given, output = calls[0]
-        if given.shape[-1] < model.latent_dim:
+    def check(self, model: VAE, x: Tensor) -> None:
+        """Raise `InputError` if the decoder sees z in parts, as that of a delta-VAE does."""
+        del x
+        if isinstance(model, SequenceVAE) and model.n_places > 1:
             raise InputError(
                 "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: "
                 "leave committed_rate out, or use another objective."
             )
+
+    @torch.no_grad()
+    def prepare(self, model: VAE, x: Tensor, n_steps: int) -> None:
+        """Build r, for what the decoder puts out."""
+        del n_steps
+        with recorded(model.decoder) as calls:
+            model(x)
+        _, output = calls[0]
         self.recover = zuko.nn.MLP(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:

@@ -196,8 +196,9 @@ def image_run(model: str, data: str, scale: str) -> Run:
 
 
 def posterior_for(arguments: dict[str, Any]) -> str:
-    """The papers' posterior: RealNVP, but where a Gaussian is refined."""
-    return "gaussian" if "semi_amortized" in (arguments.get("strategy") or ()) else "realnvp"
+    """The papers' posterior: RealNVP, but where it takes a Gaussian, to refine it or to know its units."""
+    takes_gaussian = "semi_amortized" in (arguments.get("strategy") or ()) or "free_bits" in (arguments.get("objective") or ())
+    return "gaussian" if takes_gaussian else "realnvp"
 
 
 def image_runs(scale: str) -> list[Run]:

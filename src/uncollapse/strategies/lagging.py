@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from uncollapse.diagnostics.collapse import mutual_information
+from uncollapse.models import VAE, SequenceVAE
 from uncollapse.parameters import Count
 from uncollapse.strategies.base import Stage, Strategy
 
-LEAST_GAIN = 0.01  # nats by which the mutual information must rise: at the same rows and draws, less is but rounding at its cap
+LEAST_GAIN = 0.01  # nats by which the mutual information must rise from an epoch to the next
 
 
 class Lagging(Strategy):
     """Steps of the encoder alone before each step of the decoder alone (He et al. 2019, algorithm 1).
 
-    The encoder learns on the batch, then on random ones, and stops when the loss over a block of steps is no longer below that of
-    the block before. Then the decoder takes its step. Once the mutual information I(x; z) under q, on rows that training
-    does not see, no longer rises from an epoch to the next, all parameters move together.
+    The encoder learns on the batch, then on random ones, and stops when the loss over a block of steps, by the row or, of
+    sequences, by the symbol, is no longer below that of the block before. Then the decoder takes its step. Once the mutual
+    information I(x; z) under q, on rows that training does not see, no longer rises from an epoch to the next, all parameters move
+    together. Those rows are a tenth of the data, 1,000 at most, or the validation documents.
 
     Args:
         max_steps: of the encoder for each of the decoder.
@@ -50,15 +52,16 @@ class Lagging(Strategy):
         self.optimizer.param_groups[0]["lr"] = stage.learning_rate * stage.rate_share
         before = math.inf
         for block in range(0, self.max_steps, self.every):
-            total = 0.0
+            total, size = 0.0, 0
             for _ in range(min(self.every, self.max_steps - block)):
                 if stage.is_over:
                     return
-                total += self._step(stage, batch)
+                total += len(batch) * self._step(stage, batch)
+                size += _size(stage.model, batch)
                 batch = stage.random_batch()
-            if total >= before:
+            if total / size >= before:
                 break
-            before = total
+            before = total / size
 
     def _step(self, stage: Stage, batch: Tensor) -> float:
         loss = stage.loss(batch)
@@ -80,3 +83,8 @@ class Lagging(Strategy):
         found = mutual_information(stage.model, self.watched).value
         self.is_aggressive = found - self.information >= LEAST_GAIN
         self.information = found
+
+
+def _size(model: VAE, batch: Tensor) -> int:
+    """Symbols of sequences, whose losses grow with their lengths, and rows of all else."""
+    return int((batch >= 0).sum()) if isinstance(model, SequenceVAE) else len(batch)

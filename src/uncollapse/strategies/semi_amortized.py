@@ -29,7 +29,8 @@ class SemiAmortized(Strategy):
         n_steps: of gradient descent with momentum on the negative ELBO of an example, in the means and log variances of its q(z|x).
         learning_rate: of a step, for each example. The authors' is 1 on means over batches of 50 images or 32 sentences.
         momentum: of the steps.
-        clip: the largest norm of an example's gradient; the rest is scaled down to it.
+        clip: the largest norm of an example's gradient; the rest is scaled down to it. The authors' 5 is for the norm of the
+            gradient of the mean over a batch, which lets single examples have more.
     """
 
     name = "semi_amortized"
@@ -51,7 +52,8 @@ class SemiAmortized(Strategy):
         if not isinstance(model.posterior, DiagonalGaussian | LSTMPosterior):
             raise InputError(
                 "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), got a "
-                f"{type(model.posterior).__name__}: use posterior='gaussian', and inference='marginal' with a mixture."
+                f"{type(model.posterior).__name__}: use posterior='gaussian', and inference='marginal' with a mixture, and leave "
+                "committed_rate out."
             )
         model.posterior = RefinedPosterior(model.posterior, self).of(model)
 
