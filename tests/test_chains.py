@@ -8,6 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import uncollapse as uc
+from uncollapse.diagnostics.collapse import by_unit, infer
 from uncollapse.families import Categorical
 from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
 from uncollapse.maps import MLPDecoder
@@ -189,7 +190,19 @@ def test_a_delta_vae_is_fitted_used_and_saved(tmp_path):
     assert np.array_equal(again.transform(DOCUMENTS[:4]), vae.transform(DOCUMENTS[:4]))
     report = uc.diagnose(vae, DOCUMENTS, verbose=False)
     assert report.estimates["kl_nats"].value > least
-    assert len(report.units) == 21
+    assert len(report.units) == 3
+    assert report.units["kl_nats"].sum() == pytest.approx(report.estimates["kl_nats"].value, rel=1e-4)
+
+
+def test_units_are_judged_at_the_symbols_that_there_are():
+    model, rows = delta_vae().float(), np.array([[0, 3, 1, 6, -1], [2, 6, -1, -1, -1], [4, 1, 1, 0, 6.0]], np.float32)
+    wide = infer(model, rows)
+    means = wide.means.reshape(3, PLACES, UNITS)
+    found = by_unit(model, rows, wide)
+    assert found.means.shape == (4 + 2 + 5, UNITS)
+    assert np.allclose(found.means[0], means[0, 0] - means[:, 0].mean(0))
+    assert np.allclose(found.means[-1], 0)  # the only one at its place
+    assert np.allclose(found.kl_units.sum(1), wide.kl, atol=1e-5)
 
 
 @pytest.mark.parametrize(

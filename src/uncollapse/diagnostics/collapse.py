@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.distributions import Independent, Normal
 
 from uncollapse.diagnostics.likelihood import row_batches
 from uncollapse.errors import InputError
-from uncollapse.models import VAE, component_kl, to_device
+from uncollapse.models import VAE, SequenceVAE, component_kl, to_device
 from uncollapse.noise import seeded
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
@@ -90,6 +90,23 @@ def infer(model: VAE, rows: np.ndarray) -> Posteriors:
             "the posteriors of these data are not finite: expected data like those of the training; check their scale."
         )
     return posteriors
+
+
+def by_unit(model: VAE, rows: np.ndarray, posteriors: Posteriors) -> Posteriors:
+    """The same, with one entry for each z of a unit, where a sequence has a z for every symbol.
+
+    Means and variances are then those at the symbols of all rows, without what the mean at a place owes to the place; a unit's KL
+    is its sum over the symbols of a row.
+    """
+    if not isinstance(model, SequenceVAE) or model.n_places == 1:
+        return posteriors
+    assert posteriors.kl_units is not None
+    there = rows >= 0
+    means, variances, kl = (
+        part.reshape(*there.shape, -1) for part in (posteriors.means, posteriors.variances, posteriors.kl_units)
+    )
+    of_place = (means * there[..., None]).sum(0) / np.maximum(there.sum(0), 1)[:, None]
+    return replace(posteriors, means=(means - of_place)[there], variances=variances[there], kl_units=kl.sum(1))
 
 
 def _component_kl(model: VAE, x: torch.Tensor, noise: torch.Tensor, components: torch.Tensor) -> torch.Tensor:

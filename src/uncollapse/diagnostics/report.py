@@ -24,6 +24,7 @@ from uncollapse.diagnostics.collapse import (
     Estimate,
     Posteriors,
     active_units,
+    by_unit,
     explained_share,
     infer,
     informative_units,
@@ -100,7 +101,7 @@ class Report(Findings):
         advice: the verdict in a sentence, with its evidence and what to do.
         estimates: by the names of `MEANINGS`, those of the component for mixtures only, and accuracies where there are labels that
             are classes; None where nothing is known.
-        units: a row for each latent unit.
+        units: a row for each latent unit; one for all symbols, where each of them has a z.
         history: the training, a row for each epoch.
         points: posterior means in two dimensions (their principal ones, if there are more), at most 2,000.
         labels: of the points, or None.
@@ -190,10 +191,11 @@ def diagnose(
         posteriors = infer(vae, rows)
     log_likelihood = importance_log_likelihood(vae, rows, n_importance, verbose)
     with spinner("estimating information and divergences", verbose):
+        units = _unit_table(by_unit(vae, rows, posteriors))
         estimates = _estimate(vae, rows, posteriors, log_likelihood, shuffled) | _estimate_components(vae, posteriors, classes)
+        estimates |= {f"{rule}_units": Estimate(float(units[rule].sum()), math.nan) for rule in ("active", "informative")}
         if classes is not None and classes.dtype.kind == "U":
             estimates["probe_accuracy"] = linear_probe(posteriors.means, posteriors.variances, classes, shuffled)
-        units = _unit_table(posteriors)
         verdict, advice = _judge(units, estimates, vae.family.fills_space)
         points, pictures = shuffled[:N_POINTS], shuffled[:N_PICTURES]
         return Report(
@@ -241,8 +243,6 @@ def _estimate(
         # An enumerated KL is that of z and y together.
         "aggregate_kl_nats": None if enumerated or information.value > cap - CAP_MARGIN else Estimate.mean_of(kl[some] - density),
         "fisher_divergence": relative_fisher_divergence(model, rows) if model.prior.has_density else None,
-        "active_units": Estimate(float(active_units(posteriors.means).sum()), math.nan),
-        "informative_units": Estimate(float(informative_units(posteriors.means, posteriors.variances).sum()), math.nan),
         "information_floor_nats": None if floor is None else Estimate(floor, math.nan),
     }
 

@@ -116,9 +116,7 @@ def k23_runs(scale: str) -> list[Run]:
 
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
     """The columns of K23 table 5, beside the truth."""
-    n_units = COMMON["synthetic-text"]["latent_dim"]
-    of_symbols = n_units * (COMMON["synthetic-text"]["max_length"] + 1)
-    results = with_shares(results, results["model"].map(lambda model: of_symbols if model == DELTA else n_units)).assign(
+    results = with_shares(results, COMMON["synthetic-text"]["latent_dim"]).assign(
         excess=100 * (results["nll_nats"] / TEST_TRUTH.nll_nats - 1),
         share=results["kl_nats"] / TEST_TRUTH.kl_nats,
     )
