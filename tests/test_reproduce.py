@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.image import imread
 
 import uncollapse as uc
@@ -18,6 +19,9 @@ from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 from uncollapse.errors import InputError
+from uncollapse.estimators import Estimator
+from uncollapse.objectives import get_objective
+from uncollapse.parameters import check_parameters
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
 from uncollapse.reproduce.experiment import PAPERS, SCALES, Run, paper_notes, paper_numbers
 from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
@@ -390,3 +394,14 @@ def test_other_experiments_on_drawn_data(name, models, tmp_path):
     assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
         assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_run_of_the_papers_scale_has_a_model_and_an_objective_that_suits_it(name):
+    for run in EXPERIMENTS[name].runs("paper"):
+        kind = Estimator.kinds[run.estimator]
+        few = {key: [8] * len(value) for key, value in run.arguments.items() if key in ("hidden", "encoder_hidden")}
+        few |= {key: 8 for key in ("hidden_dim", "embedding_dim") if key in run.arguments}
+        parameters = check_parameters(kind, {**kind().get_params(), **run.arguments, **few})
+        model = kind.build(parameters, 80)
+        get_objective(parameters["objective"]).check(model, torch.zeros(2, 80))

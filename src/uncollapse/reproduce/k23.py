@@ -12,13 +12,10 @@ import pandas as pd
 
 from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
-from uncollapse.presets import named
+from uncollapse.presets import AS_PUBLISHED, named
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
-
-# As both papers' code has it: a learned prior from a random start, and a bound that enumerates the components.
-AS_PUBLISHED = {"prior": "learned", "inference": "enumerate", "warmup_epochs": 0}
 
 # Ours without a constant, and without an injective decoder, so that each can be told from the other.
 OUR_DEFAULTS: dict[str, dict[str, Any]] = {

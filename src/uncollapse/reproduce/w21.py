@@ -9,9 +9,10 @@ import pandas as pd
 
 from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
+from uncollapse.presets import AS_PUBLISHED
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
-from uncollapse.reproduce.k23 import AS_PUBLISHED, OUR_DEFAULTS, posterior_for, rivals
+from uncollapse.reproduce.k23 import OUR_DEFAULTS, posterior_for, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
