@@ -1,5 +1,7 @@
 """Presets: the models of the papers by name."""
 
+import re
+
 import pytest
 
 import uncollapse as uc
@@ -29,6 +31,12 @@ def test_settings_of_the_papers():
     assert uc.preset("SA-VAE", data="image", strategy={"semi_amortized": {"n_steps": 5}}).strategy["semi_amortized"] == {
         "n_steps": 5
     }
+
+
+def test_help_names_every_preset(command_line):
+    _, told, _ = command_line("compare", "--help")
+    words = set(re.findall(r"[\w-]+", told))
+    assert {name.removesuffix("-annealed") for names in PRESETS.values() for name in names} <= words
 
 
 def test_unknown_presets_are_refused():

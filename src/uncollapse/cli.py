@@ -219,8 +219,8 @@ def compare(
             "--models",
             "-m",
             help="Names with commas between. VAE, beta-VAE, annealed-VAE, cyclical-VAE, free-bits-VAE, IWAE, LR-VAE, SA-VAE, "
-            "Lagging-VAE; of rows also LIDVAE, IL-LIDVAE, GMVAE, LIDMVAE, IL-LIDMVAE; of documents also delta-VAE, LIDSVAE, "
-            "IL-LIDSVAE; IL- ones with -annealed as well. The first one sets the budget.",
+            "Lagging-VAE; of rows also LIDVAE, IL-LIDVAE, GMVAE, LIDMVAE (or LIDGMVAE), IL-LIDMVAE; of documents also delta-VAE, "
+            "LIDSVAE, IL-LIDSVAE; IL- ones with -annealed as well. The first one sets the budget.",
             show_default="eight of rows, seven of documents",
         ),
     ] = None,

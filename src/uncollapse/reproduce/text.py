@@ -9,7 +9,7 @@ import pandas as pd
 from uncollapse.data.synthetic_text import TEST_TRUTH
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves
-from uncollapse.reproduce.k23 import other_rivals, rivals
+from uncollapse.reproduce.k23 import OTHERS, RIVALS, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 LIPSCHITZ = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0, 1.5, 5.0)
@@ -22,22 +22,16 @@ def _grid_name(constant: float) -> str:
     return f"IL-LIDSVAE, L = {constant:g}" if constant else "LIDSVAE, L = 0"
 
 
-def _rivals(scale: str) -> dict[str, dict[str, Any]]:
-    """With the settings that their authors take for text: steps of 1 on means over 32 documents, and blocks of 15."""
-    return rivals(scale, {"learning_rate": 1 / 32}, {"lagging": {"every": 15}})
-
-
 DELTA = "delta-VAE (0.3 nats a symbol)"
 MODELS: dict[str, dict[str, Any]] = {
-    **_rivals("small"),
-    **other_rivals("text"),
+    **rivals("text", "small", RIVALS | OTHERS),
     DELTA: {"inverse_lipschitz": None, "committed_rate": 0.3},
     **{_grid_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
     ANNEALED: {"annealing": True},
     TARGETED: {"target_kl": OF_THE_DATA},
     f"{TARGETED}, additive": {"target_kl": OF_THE_DATA, **ADDITIVE},
 }
-OF_TABLE_1 = (*_rivals("small"), *map(_grid_name, (0.0, 0.5, 1.5)), ANNEALED, TARGETED)  # of W21, on synthetic sentences
+OF_TABLE_1 = (*RIVALS, *map(_grid_name, (0.0, 0.5, 1.5)), ANNEALED, TARGETED)  # of W21, on synthetic sentences
 # At the small scale the LSTM that reads the words before has few units. Some models are run with as many as the encoder's as well,
 # which are enough to leave the latents out.
 LARGER_HISTORY = {
@@ -48,7 +42,7 @@ LARGER_HISTORY = {
 # added, which small collections of documents need.
 POOLED = {"posterior": "pooled-lstm", "word_dropout": 0.3}
 OF_DOCUMENTS = {
-    **{model: MODELS[model] for model in (*_rivals("small"), _grid_name(0.0))},
+    **{model: MODELS[model] for model in (*RIVALS, _grid_name(0.0))},
     **{f"{model}, pooled": {**MODELS[model], **POOLED} for model in ("VAE", *map(_grid_name, (0.5, 1.5)), ANNEALED, TARGETED)},
     f"{_grid_name(0.0)}, additive": {**MODELS[_grid_name(0.0)], **ADDITIVE},
     **{f"{model}, pooled, additive": {**MODELS[model], **POOLED, **ADDITIVE} for model in (_grid_name(1.5), TARGETED)},
@@ -90,7 +84,7 @@ SMOKE = {"hidden_dim": 8, "embedding_dim": 4, "hidden": [8], "max_epochs": 2}
 
 def text_run(model: str, data: str, scale: str) -> Run:
     """A model of documents, one z for each."""
-    given = {**EVERY_MODEL, **_rivals(scale)}[model]
+    given = {**EVERY_MODEL, **rivals("text", scale, RIVALS | OTHERS)}[model]
     arguments = {**COMMON[data], **(SMOKE if scale == "smoke" else SETTINGS[data][scale]), **given}
     if arguments.get("target_kl") == OF_THE_DATA:
         arguments["target_kl"] = TARGET_KL[data]

@@ -12,7 +12,7 @@ from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.presets import AS_PUBLISHED
 from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
-from uncollapse.reproduce.k23 import OUR_DEFAULTS, posterior_for, rivals
+from uncollapse.reproduce.k23 import OUR_DEFAULTS, RIVALS, posterior_for, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
@@ -117,7 +117,7 @@ def image_run(model: str, data: str, depth: int, scale: str) -> Run:
         "encoder_hidden": [width] * ENCODER_DEPTH,
         "family": "bernoulli",
         "max_epochs": IMAGE_EPOCHS[scale],
-        **(MODELS[model] if is_mixture else rivals(scale)[model]),
+        **(MODELS[model] if is_mixture else rivals("image", scale)[model]),
     }
     if scale == "paper":
         arguments["posterior"] = posterior_for(arguments)
@@ -135,7 +135,7 @@ def _image_rows(data: str, scale: str) -> dict[str, int]:
 
 def image_runs(scale: str) -> list[Run]:
     """Every model on three data sets, with nine layers, and the rivals that have no components."""
-    models = (*MODELS, *rivals(scale))
+    models = (*MODELS, *RIVALS)
     return [image_run(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in models]
 
 
