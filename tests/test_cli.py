@@ -83,6 +83,12 @@ def test_compare(run, tmp_path):
     assert run(*words, "--overwrite")[0] == 0
 
 
+def test_a_warning_is_said_once(run):
+    np.save("grey.npy", np.random.default_rng(0).uniform(size=(50, 4)).astype(np.float32))
+    _, _, err = run("compare", "grey.npy", "-m", "VAE,LIDVAE", *SMALL, "family=bernoulli", "--n-importance", "8")
+    assert err.count("dynamic binarisation") == 1
+
+
 def test_an_interrupted_comparison_is_written(run, monkeypatch):
     import uncollapse.contest
 

@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -52,7 +53,7 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what i
 
 def main() -> None:
     """Run the command line. Whatever goes wrong ends in one sentence, never in a traceback; bad input in exit code 2."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_each_once()
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
     try:
@@ -464,8 +465,14 @@ def _print_comparison(reports: Sequence[Report]) -> None:
     Console().print("\n", table)
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"note: {message}", err=True)
+def _show_each_once() -> Callable[..., None]:
+    """What shows warnings, each once, however often a command trains."""
+
+    @cache
+    def show(sentence: str) -> None:
+        typer.echo(f"note: {sentence}", err=True)
+
+    return lambda message, *_, **__: show(str(message))
 
 
 def _fail(message: str, code: int) -> NoReturn:
