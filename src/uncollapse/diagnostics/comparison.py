@@ -32,7 +32,7 @@ COLUMNS = {
     "informative_units": ("informative", "units of whose variance at least 1% comes from the data"),
     "probe_accuracy": ("probe", "accuracy of a linear probe from posterior means to the labels, cross-validated"),
     "excess_nats": ("excess", "distortion, in nats, that another model's curve saves at the same rate; 0 on the frontier of all"),
-    "epochs": ("epochs", "passes over the training data"),
+    "epochs": ("epochs", "passes over the training data, the last of which may be cut short"),
     "evaluations": ("evaluations", "of the decoder in training, one for each z (and symbol) that it is given"),
     "seconds": ("seconds", "of training"),
 }
@@ -226,9 +226,9 @@ def _cell(key: str, estimate: Estimate | None) -> str:
 
 CURVES_NOTE = (
     "Each model's posteriors, drawn step by step towards its prior: what their latents cost, against what is lost without "
-    "them, both in nats and measured on the same data. A dot is the model as it was trained; lower and further to the left is "
-    "better, and the frontier is the lower edge of all curves. Dashed lines join points of one negative ELBO. A model whose "
-    "posterior is a flow has a dot alone."
+    "them, both in nats and measured on the same data. A dot or a diamond is the model as it was trained; lower and further to the "
+    "left is better, and the frontier is the lower edge of all curves. Dashed lines join points of one negative ELBO. A model "
+    "whose posterior is a flow has a dot alone."
 )
 
 
@@ -240,8 +240,10 @@ def _curves_panel(view: Sequence[Entry], caption: str) -> str:
     ends = pd.DataFrame([curve.iloc[-1] for _, curve in curves])
     low, high = ends["distortion"].min(), ends["distortion"].max()
     reach = max(high - low, 1.0)
-    for (name, curve), colour in zip(curves, cycle(COLOURS), strict=False):
-        drawn = {"line": {"color": colour, "width": 1.5}, "marker": {"size": 9, "color": colour}, "legendgroup": name}
+    for number, ((name, curve), colour) in enumerate(zip(curves, cycle(COLOURS), strict=False)):
+        dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")  # for colours that come again
+        line, marker = {"color": colour, "width": 1.5, "dash": dash}, {"size": 9, "color": colour, "symbol": symbol}
+        drawn = {"line": line, "marker": marker, "legendgroup": name}
         hover = f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>"
         for points, mode in ((lower_edge(curve), "lines"), (curve.tail(1), "markers")):
             figure.add_trace(

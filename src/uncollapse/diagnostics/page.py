@@ -93,13 +93,15 @@ def format_estimate(estimate: Estimate | None) -> str:
 
     >>> format_estimate(Estimate(44.6123, 0.0412)), format_estimate(Estimate(8.0, math.nan)), format_estimate(None)
     ('44.612 ± 0.041', '8', 'unknown')
+    >>> format_estimate(Estimate(8.517193, 1e-9))
+    '8.517 ± 0.000'
     """
     if estimate is None or math.isnan(estimate.value):
         return "unknown"
     value, error = estimate.value, estimate.standard_error
     if math.isnan(error):
         return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
-    digits = min(6, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 3
+    digits = min(6, max(0, 1 - math.floor(math.log10(error)))) if error >= 1e-6 else 3
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
