@@ -228,7 +228,7 @@ CURVES_NOTE = (
     "Each model's posteriors, drawn step by step towards its prior: what their latents cost, against what is lost without "
     "them, both in nats and measured on the same data. A dot or a diamond is the model as it was trained; lower and further to the "
     "left is better, and the frontier is the lower edge of all curves. Dashed lines join points of one negative ELBO. A model "
-    "whose posterior is a flow has a dot alone."
+    "whose posterior is a flow has a dot alone. One that is far above the others is off the picture until you click it twice."
 )
 
 
@@ -238,7 +238,8 @@ def _curves_panel(view: Sequence[Entry], caption: str) -> str:
     figure = go.Figure()
     curves = [(entry.model, entry.curve) for entry in view if entry.curve is not None]
     ends = pd.DataFrame([curve.iloc[-1] for _, curve in curves])
-    low, high = ends["distortion"].min(), ends["distortion"].max()
+    low, most, high = ends["distortion"].quantile([0.0, 0.75, 1.0])
+    high = min(high, low + 3 * (most - low))  # one that has failed must not press the others into a line
     reach = max(high - low, 1.0)
     for number, ((name, curve), colour) in enumerate(zip(curves, cycle(COLOURS), strict=False)):
         dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")  # for colours that come again
