@@ -8,6 +8,7 @@ from torch import nn
 import uncollapse as uc
 from uncollapse.diagnostics.collapse import Estimate, infer, mutual_information
 from uncollapse.errors import InputError
+from uncollapse.estimators.base import Plan
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import InverseLipschitzDecoder, MLPDecoder
@@ -300,3 +301,18 @@ def test_latent_reconstruction_does_not_learn_from_the_refinement(linear_gaussia
     objective.recover.register_forward_hook(lambda module, given, output: asked.append(len(output)))
     objective(model, x, 0)
     assert asked == [6]
+
+
+def test_schedules_are_made_for_the_rows_that_are_not_held_out():
+    rows = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    vae = uc.VAE(strategy="lagging", objective="cyclical", **{**SMALL, "max_epochs": 10, "batch_size": 10})
+    plan = Plan.of(vae.build(vae.get_params(), 4), rows, vae.get_params(), seed=0, budget=None)
+    assert (len(plan.rows), len(plan.watched), plan.objective.n_steps) == (90, 10, 90)
+    assert len(np.unique(np.concatenate([plan.rows, plan.watched]), axis=0)) == 100
+
+
+def test_a_single_document_can_be_watched():
+    documents = ["a b c", "b c d", "c d a a", "d a b"] * 10
+    sizes = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "min_count": 1, "max_epochs": 2}
+    fitted = uc.SequenceVAE(strategy="lagging", inverse_lipschitz=None, random_state=0, **sizes)
+    assert len(fitted.fit(documents, validation=["a b c"]).history_) == 2

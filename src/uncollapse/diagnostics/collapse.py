@@ -40,8 +40,9 @@ class Estimate:
 
     @classmethod
     def mean_of(cls, values: np.ndarray) -> Estimate:
-        """The mean of independent values, with the error of the mean."""
-        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+        """The mean of independent values, with the error of the mean, which a single value does not tell."""
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), float(error))
 
     @classmethod
     def share(cls, share: float, n: int) -> Estimate:

@@ -101,7 +101,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
-            self._train(model, rows, plan)
+            self._train(model, plan)
         return self
 
     def _new_model(self, parameters: dict[str, Any], size: int, seed: int) -> Any:
@@ -131,9 +131,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             )
         return rows
 
-    def _train(self, model: models.VAE, data: Any, plan: Plan) -> None:
+    def _train(self, model: models.VAE, plan: Plan) -> None:
         try:
-            self._learn(model, data, plan)
+            self._learn(model, plan)
         finally:  # what has been learned is kept, whatever ended the training
             self.seed_ = plan.seed
             self.parameters_ = plan.parameters
@@ -142,27 +142,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 {"epoch": int, "evaluations": int}
             )
 
-    def _learn(self, model: models.VAE, data: Any, plan: Plan) -> None:
-        """Train the model in place, and write down its history. The data are what `fit` has made of them: rows."""
-        self._minimise(model, data, plan, range(plan.parameters["max_epochs"]), plan.seed)
+    def _learn(self, model: models.VAE, plan: Plan) -> None:
+        """Train the model in place, and write down its history."""
+        self._minimise(model, plan, range(plan.parameters["max_epochs"]), plan.seed)
 
-    def _minimise(
-        self,
-        model: models.VAE,
-        rows: np.ndarray,
-        plan: Plan,
-        epochs: range,
-        seed: int,
-        lengths: torch.Tensor | None = None,
-        validation: np.ndarray | None = None,
-    ) -> None:
+    def _minimise(self, model: models.VAE, plan: Plan, epochs: range, seed: int, lengths: torch.Tensor | None = None) -> None:
         """Train for some of the epochs of a plan."""
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
-        parameters, watched = plan.parameters, validation
-        if plan.strategy.watches and validation is None:
-            rows, watched = _hold_out(rows, plan.seed)
+        parameters, rows, watched = plan.parameters, plan.rows, plan.watched
         share = len(epochs) / parameters["max_epochs"]
         train(
             model,
@@ -181,7 +170,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             device=parameters["device"],
             verbose=parameters["verbose"],
             lengths=lengths,
-            validation=None if validation is None else torch.as_tensor(validation),
+            validation=None if plan.validation is None else torch.as_tensor(plan.validation),
         )
 
     def transform(self, X: Any) -> np.ndarray:
@@ -348,6 +337,9 @@ class Plan:
     """How one model is trained.
 
     Attributes:
+        rows: to learn from.
+        validation: rows by which the best epoch is found, if one is to be.
+        watched: rows that the strategy may look at.
         parameters: of the estimator, checked.
         seed: of all that is random.
         budget: what may be used up, in place of a number of epochs.
@@ -356,6 +348,9 @@ class Plan:
         history: gains a row with each epoch.
     """
 
+    rows: np.ndarray
+    validation: np.ndarray | None
+    watched: np.ndarray | None
     parameters: dict[str, Any]
     seed: int
     budget: Budget | None
@@ -364,21 +359,32 @@ class Plan:
     history: list[tuple[float, ...]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: models.VAE, rows: np.ndarray, parameters: dict[str, Any], seed: int, budget: Budget | None) -> Plan:
-        """The plan that the parameters ask for, for a model and the rows that it will learn from.
+    def of(
+        cls,
+        model: models.VAE,
+        rows: np.ndarray,
+        parameters: dict[str, Any],
+        seed: int,
+        budget: Budget | None,
+        validation: np.ndarray | None = None,
+    ) -> Plan:
+        """The plan that the parameters ask for, for a model and its data, of which a strategy that watches has some held out.
 
         Raises:
-            InputError: if the objective does not suit the model, or the budget is none.
+            InputError: if the objective does not suit the model, the budget is none, or the data are too few.
         """
         if not isinstance(budget, Budget | None):
             raise InputError(f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for example.")
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
+        watched = validation
+        if strategy.watches and validation is None:
+            rows, watched = _hold_out(rows, seed)
         n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
         with seeded(derived_seed(seed, "objective")):
             some = _first_rows(model, rows)
             objective.check(model, some)
             objective.prepare(model, some, n_steps)
-        return cls(parameters, seed, budget, objective, strategy)
+        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy)
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -231,18 +231,18 @@ class MixtureVAE(Estimator):
         assert isinstance(self.model_, models.MixtureVAE)
         return self.model_
 
-    def _learn(self, model: models.VAE, data: np.ndarray, plan: Plan) -> None:
+    def _learn(self, model: models.VAE, plan: Plan) -> None:
         assert isinstance(model, models.MixtureVAE)
         n_warmup, n_epochs = _warmup_epochs(plan.parameters), plan.parameters["max_epochs"]
         if n_warmup:
             plain = model.without_components()
             try:
-                self._minimise(plain, data, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"))
+                self._minimise(plain, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"))
             finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
                 model.to(next(plain.parameters()).device)
             with spinner("looking for clusters", plan.parameters["verbose"]):
-                _start_components(model, plain, data, plan.seed)
-        self._minimise(model, data, plan, range(n_warmup, n_epochs), plan.seed)
+                _start_components(model, plain, plan.rows, plan.seed)
+        self._minimise(model, plan, range(n_warmup, n_epochs), plan.seed)
 
 
 def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:

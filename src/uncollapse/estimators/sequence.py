@@ -228,15 +228,15 @@ class SequenceVAE(Estimator):
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
-            plan = Plan.of(model, rows.train, parameters, seed, budget)
+            plan = Plan.of(model, rows.train, parameters, seed, budget, rows.validation)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
-            self._train(model, rows, plan)
+            self._train(model, plan)
         return self
 
-    def _learn(self, model: models.VAE, data: _Rows, plan: Plan) -> None:
-        lengths = torch.as_tensor((data.train >= 0).sum(1))
-        self._minimise(model, data.train, plan, range(plan.parameters["max_epochs"]), plan.seed, lengths, data.validation)
+    def _learn(self, model: models.VAE, plan: Plan) -> None:
+        lengths = torch.as_tensor((plan.rows >= 0).sum(1))
+        self._minimise(model, plan, range(plan.parameters["max_epochs"]), plan.seed, lengths)
 
     def check_rows(self, X: Any) -> np.ndarray:
         """Documents as rows of the numbers of their symbols, shape (n, max_length + 1), float32.
