@@ -192,7 +192,7 @@ class LineModel(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.double))
+        self.placement = torch.nn.Parameter(torch.zeros(1, dtype=torch.double))
 
     def prior(self):
         return Independent(Normal(torch.zeros(1, dtype=torch.double), 1.0), 1)
@@ -315,7 +315,7 @@ def test_what_cannot_be_certified_is_refused(exact):
         uc.certify(exact.fitted(), exact.data.numpy()[:5], n_importance=9)
     with pytest.raises(InputError, match="seed expects an integer from 0"):
         uc.certify(exact.fitted(), exact.data.numpy()[:5], seed=2**64)
-    with pytest.raises(InputError, match="call fit first"):
+    with pytest.raises(InputError, match="a fitted estimator"):
         uc.certify(exact.model(), exact.data.numpy()[:5])
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import uncollapse as uc
-from uncollapse.diagnostics.collapse import by_unit, infer
+from uncollapse.diagnostics.collapse import infer
+from uncollapse.diagnostics.units import Units
 from uncollapse.families import Categorical
 from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
 from uncollapse.maps import MLPDecoder
@@ -188,7 +189,7 @@ def test_a_delta_vae_is_fitted_used_and_saved(tmp_path):
     assert len(vae.reconstruct(DOCUMENTS[:2])) == 2
     again = uc.load(vae.save(tmp_path / "run"))
     assert np.array_equal(again.transform(DOCUMENTS[:4]), vae.transform(DOCUMENTS[:4]))
-    report = uc.diagnose(vae, DOCUMENTS, verbose=False)
+    report = uc.diagnose(vae, DOCUMENTS, n_importance=16, verbose=False)
     assert report.estimates["kl_nats"].value > least
     assert len(report.units) == 3
     assert report.units["kl_nats"].sum() == pytest.approx(report.estimates["kl_nats"].value, rel=1e-4)
@@ -197,12 +198,16 @@ def test_a_delta_vae_is_fitted_used_and_saved(tmp_path):
 def test_units_are_judged_at_the_symbols_that_there_are():
     model, rows = delta_vae().float(), np.array([[0, 3, 1, 6, -1], [2, 6, -1, -1, -1], [4, 1, 1, 0, 6.0]], np.float32)
     wide = infer(model, rows)
-    means = wide.means.reshape(3, PLACES, UNITS)
-    found = by_unit(model, rows, wide)
-    assert found.means.shape == (4 + 2 + 5, UNITS)
-    assert np.allclose(found.means[0], means[0, 0] - means[:, 0].mean(0))
-    assert np.allclose(found.means[-1], 0)  # the only one at its place
-    assert np.allclose(found.kl_units.sum(1), wide.kl, atol=1e-5)
+    means, there = wide.means.reshape(3, PLACES, UNITS).astype(np.float64), (rows >= 0)[..., None]
+    of_place = (means * there).sum(0) / np.maximum(there.sum(0), 1)
+    between = (np.square(means - of_place) * there).sum((0, 1)) / (4 + 2 + 5)
+    for batches in ([slice(3)], [slice(1), slice(1, 3)]):
+        units = Units(model)
+        for batch in batches:
+            units.add(infer(model, rows[batch]), rows[batch])
+        table = units.table()
+        assert np.allclose(table["mean_variance"], between)
+        assert table["kl_nats"].sum() == pytest.approx(wide.kl.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_named_data_bring_their_settings_and_their_split(run):
     _, out, _ = run("diagnose", "runs/digits", "digits")
     assert "450 examples" in out
     _, out, _ = run("diagnose", "runs/digits", "digits", "--split", "train", "--overwrite")
-    assert "1347 examples" in out
+    assert "1,347 examples" in out
 
 
 def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):

@@ -14,7 +14,8 @@ from scipy.stats import norm
 
 import uncollapse as uc
 from uncollapse.diagnostics import render_page
-from uncollapse.diagnostics.collapse import Estimate, active_units, explained_share, information_density, informative_units
+from uncollapse.diagnostics.collapse import active_units, explained_share, information_density, informative_units
+from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.errors import InputError
@@ -161,7 +162,8 @@ def test_scale_free_rule_sees_units_that_the_absolute_rule_calls_dead():
 def test_a_model_that_ignores_its_latents_is_called_collapsed(linear_gaussian):
     linear_gaussian.weight, linear_gaussian.gains = 0 * linear_gaussian.weight, 0 * linear_gaussian.gains
     report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
-    assert report.verdict == "collapsed"
+    assert report.verdict == "collapsed in the model"
+    assert abs(report.estimates["recovered_nats"].value) < 1e-3
     assert report.estimates["kl_nats"].value == pytest.approx(0, abs=1e-12)
     assert report.estimates["fisher_divergence"].value == 0
     assert report.estimates["informative_units"].value == 0
@@ -230,14 +232,34 @@ def test_labels_of_every_kind_can_be_drawn(linear_gaussian, tmp_path, kind):
     uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), kind).to_html(tmp_path / "report.html")
 
 
-def test_a_posterior_below_the_guarantee_is_told_to_train_longer(linear_gaussian):
+def with_a_dead_encoder(linear_gaussian):
+    """The linear Gaussian whose q(z|x) is the prior."""
     estimator = linear_gaussian.fitted()
     for parameter in estimator.model_.posterior.parameters():
         parameter.zero_()
     estimator.model_.posterior.scale.fill_(1.0)
-    report = uc.diagnose(estimator, linear_gaussian.data.numpy())
-    assert report.verdict == "collapsed"
+    return estimator
+
+
+def test_a_dead_encoder_of_a_live_decoder_is_collapsed_in_inference(linear_gaussian):
+    """Refined posteriors must then recover KL(q || p(z|x)), of which the diagonal Gaussians that are fitted leave little."""
+    report = uc.diagnose(with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy())
+    assert report.verdict == "collapsed in inference"
     assert "train longer" in report.advice
+    assert "lagging" in report.advice
+    recovered, log_p = report.estimates["recovered_nats"], linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
+    with torch.no_grad():
+        z = torch.randn(4000, 1, 3, dtype=torch.double)
+        elbo = linear_gaussian.model().log_likelihood(linear_gaussian.data, z.expand(-1, 400, -1)).mean().item()
+    assert recovered.value < log_p - elbo + 4 * recovered.standard_error
+    assert recovered.value > 0.9 * (log_p - elbo) - 4 * recovered.standard_error
+
+
+def test_without_refinement_nobody_is_blamed(linear_gaussian):
+    report = uc.diagnose(with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy(), thorough=False)
+    assert report.verdict == "collapsed"
+    assert "recover" not in report.advice
+    assert report.certificate is None
 
 
 def test_the_page_holds_every_report(linear_gaussian):

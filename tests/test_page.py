@@ -31,7 +31,7 @@ def page_file(tmp_path_factory):
     labels = np.array(["</script>", "b", "c"])[generator.integers(0, 3, size=60)]
     reports = [
         uc.diagnose(
-            uc.VAE(inverse_lipschitz=constant, hidden=(8, 8), max_epochs=2, random_state=0).fit(X),
+            uc.VAE(latent_dim=4, inverse_lipschitz=constant, hidden=(8, 8), max_epochs=2, random_state=0).fit(X),
             X,
             labels,
             name=f"L = {constant}",
@@ -54,8 +54,8 @@ def comparison_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-@pytest.mark.parametrize(("file", "n_rows"), [("page_file", 11), ("comparison_file", 2 * 3)])
-def test_page_opens_alone_and_fits(browser, request, file, n_rows, width, scheme):
+@pytest.mark.parametrize(("file", "n_rows", "n_strips"), [("page_file", 17, 13), ("comparison_file", 2 * 3, 5)])
+def test_page_opens_alone_and_fits(browser, request, file, n_rows, n_strips, width, scheme):
     page_file = request.getfixturevalue(file)
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
@@ -74,7 +74,31 @@ def test_page_opens_alone_and_fits(browser, request, file, n_rows, width, scheme
             [...panel.querySelectorAll('.main-svg')].every(svg => svg.getBoundingClientRect().width <= panel.clientWidth + 1))""",
         timeout=5000,
     )
-    assert page.locator("table tbody tr").count() == n_rows
+    assert page.locator("main > .table tbody tr").count() == n_rows
     assert page.locator(".panel .bars").count() == 2
-    assert page.locator(".strip img").count() == 5
+    assert page.locator(".strip img").count() == n_strips
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(part) for part in ground[4:-1].split(",")) < 3 * 128) == (scheme == "dark")
     context.close()
+
+
+def test_the_table_of_units_sorts(browser, page_file):
+    page = browser.new_page()
+    page.goto(page_file.as_uri(), wait_until="load")
+    tables = page.locator("table.sortable")
+    assert tables.count() == 2
+    table = tables.first
+
+    def column(number):
+        return [float(cell.get_attribute("data-value")) for cell in table.locator(f"tbody td:nth-child({number})").all()]
+
+    shares, kl = column(4), column(2)
+    assert shares == sorted(shares, reverse=True)
+    assert len(set(kl)) > 2
+    heading = table.get_by_role("button", name="KL, nats")
+    for order in ("descending", "ascending"):
+        heading.click()
+        assert table.locator("th").nth(1).get_attribute("aria-sort") == order
+        assert column(2) == sorted(kl, reverse=order == "descending")
+    assert [cell.inner_text() for cell in table.locator("tbody td:nth-child(1)").all()] != ["0", "1", "2", "3"]
+    page.close()

@@ -668,7 +668,7 @@ def test_documents_on_the_command_line(tmp_path, command_line):
 
 
 def test_a_report_on_documents(fitted, tmp_path):
-    report = uc.diagnose(fitted, DOCUMENTS[:40], verbose=False)
+    report = uc.diagnose(fitted, DOCUMENTS[:40], n_importance=64, verbose=False)
     assert report.estimates["nll_nats"].value == pytest.approx(-fitted.score(DOCUMENTS[:40]), rel=1e-5)
     assert report.gallery.originals[0] in DOCUMENTS
     assert report.estimates["fisher_divergence"].value > 0

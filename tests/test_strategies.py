@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import uncollapse as uc
-from uncollapse.diagnostics.collapse import Estimate, infer, mutual_information
+from uncollapse.diagnostics.collapse import infer, mutual_information
+from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.errors import InputError
 from uncollapse.estimators.base import Plan
 from uncollapse.families import Gaussian

@@ -13,32 +13,50 @@ from typing import TYPE_CHECKING, Any
 from uncollapse._version import __version__
 
 if TYPE_CHECKING:
-    from uncollapse import data, diagnostics, families, latent, maps, models, objectives, strategies
+    from uncollapse import adapters, classical, data, diagnostics, families, latent, maps, models, objectives, strategies
+    from uncollapse.adapters import from_functions
     from uncollapse.contest import compare
-    from uncollapse.diagnostics import Certificate, Report, certify, diagnose, information_floor, inverse_lipschitz_for
-    from uncollapse.errors import InputError, NonFiniteLossError
+    from uncollapse.diagnostics import (
+        Certificate,
+        Report,
+        certify,
+        compare_reports,
+        diagnose,
+        information_floor,
+        inverse_lipschitz_for,
+        is_identifiable,
+    )
+    from uncollapse.errors import CollapseWarning, InputError, NonFiniteLossError
     from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
     from uncollapse.presets import preset
     from uncollapse.training.budget import Budget
+    from uncollapse.training.monitor import CollapseMonitor
 
 __all__ = [
     "VAE",
     "Budget",
     "Certificate",
+    "CollapseMonitor",
+    "CollapseWarning",
     "InputError",
     "MixtureVAE",
     "NonFiniteLossError",
     "Report",
     "SequenceVAE",
     "__version__",
+    "adapters",
     "certify",
+    "classical",
     "compare",
+    "compare_reports",
     "data",
     "diagnose",
     "diagnostics",
     "families",
+    "from_functions",
     "information_floor",
     "inverse_lipschitz_for",
+    "is_identifiable",
     "latent",
     "load",
     "maps",
@@ -54,14 +72,19 @@ _HOMES = {
     "SequenceVAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
     "Budget": "uncollapse.training.budget",
+    "CollapseMonitor": "uncollapse.training.monitor",
     "preset": "uncollapse.presets",
     "compare": "uncollapse.contest",
+    "from_functions": "uncollapse.adapters",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",
     "certify": "uncollapse.diagnostics",
+    "compare_reports": "uncollapse.diagnostics",
     "diagnose": "uncollapse.diagnostics",
     "information_floor": "uncollapse.diagnostics",
     "inverse_lipschitz_for": "uncollapse.diagnostics",
+    "is_identifiable": "uncollapse.diagnostics",
+    "CollapseWarning": "uncollapse.errors",
     "InputError": "uncollapse.errors",
     "NonFiniteLossError": "uncollapse.errors",
 }

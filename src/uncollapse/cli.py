@@ -302,10 +302,15 @@ def diagnose(
     labels: LabelsOption = None,
     html: Annotated[Path | None, typer.Option(help="Where the page goes.", show_default="report.html in the run")] = None,
     json: Annotated[Path | None, typer.Option(help="Where the numbers go.", show_default="report.json in the run")] = None,
-    n_importance: Annotated[int, typer.Option(min=1, help="Importance samples for each example.")] = 64,
+    n_importance: Annotated[
+        int | None, typer.Option(min=1, help="Importance samples for each example.", show_default="doubled until the NLL settles")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out what takes long: refined posteriors, annealing, the certificate.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Report how much a model's latents say about data."""
+    """Report how much a model's latents say about data, and whether the model or the inference is to blame."""
     import uncollapse as uc
     from uncollapse.data import load
     from uncollapse.progress import spinner
@@ -318,7 +323,13 @@ def diagnose(
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
     report = uc.diagnose(
-        estimator, part.table(), part.labels, name=run.name, image_shape=part.image_shape, n_importance=n_importance
+        estimator,
+        part.table(),
+        part.labels,
+        name=run.name,
+        image_shape=part.image_shape,
+        n_importance=n_importance,
+        thorough=not quick,
     )
     typer.echo(repr(report))
     report.to_html(pages[0], overwrite)
@@ -457,10 +468,10 @@ def _print_comparison(reports: Sequence[Report]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from uncollapse.diagnostics.page import comparison
+    from uncollapse.diagnostics.page import side_by_side
 
     table = Table("", *(report.name for report in reports), box=None)
-    for label, cells in [("", [report.verdict for report in reports]), *comparison(reports)]:
+    for label, cells in [("", [report.verdict for report in reports]), *side_by_side(reports)]:
         table.add_row(label, *cells)
     Console().print("\n", table)
 

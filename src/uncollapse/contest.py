@@ -15,7 +15,6 @@ from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.diagnostics.rate_distortion import rate_distortion
 from uncollapse.errors import InputError, NonFiniteLossError
 from uncollapse.estimators import Estimator
-from uncollapse.models import observe_rows
 from uncollapse.noise import derived_seed
 from uncollapse.parameters import check_parameters
 from uncollapse.presets import named
@@ -165,9 +164,9 @@ def contest(
 
 
 def _measure(name: str, budget: str | None, estimator: Estimator, test: Any, labels: Any, **settings: Any) -> Entry:
-    report = diagnose(estimator, test, labels, name=name, **settings)
+    report = diagnose(estimator, test, labels, name=name, thorough=False, **settings)
     model = estimator.model_
-    rows = observe_rows(model.family, estimator.check_rows(test))
+    rows = model.observe(estimator.check_rows(test))
     return Entry(name, budget, report, rate_distortion(model, rows, np.random.default_rng(0).permutation(len(rows))))
 
 

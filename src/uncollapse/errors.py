@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class NonFiniteLossError(ArithmeticError):
     """Training met a loss or gradient that is not finite; the estimator keeps the last good state."""
+
+
+class CollapseWarning(UserWarning):
+    """A posterior collapses while a model is trained."""

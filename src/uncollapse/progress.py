@@ -17,8 +17,8 @@ def spinner(label: str, shown: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """A bar of `total` steps on standard error, if that is a terminal or a notebook.
+def progress_bar(label: str, total: int | None, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """A bar of `total` steps, or of an unknown number, on standard error, if that is a terminal or a notebook.
 
     Yields:
         A function that advances the bar by one step, or to a place that is given, and puts a note behind it.

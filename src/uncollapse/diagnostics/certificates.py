@@ -12,18 +12,19 @@ import pandas as pd
 import torch
 from numpy.polynomial.hermite_e import hermegauss
 
-from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.adapters import as_subject
+from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import PosteriorScores, PriorScores, posterior_scores, prior_draws, prior_scores
 from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_bound
-from uncollapse.diagnostics.summary import Findings, Fitted, as_fitted, summary_text
+from uncollapse.diagnostics.summary import Findings, summary_text
 from uncollapse.errors import InputError
 from uncollapse.families import Family
 from uncollapse.inputs import check_count, check_seed
 from uncollapse.latent import StandardNormal
 from uncollapse.maps.jacobian import singular_extremes
 from uncollapse.maps.precision import in_float64
-from uncollapse.models import VAE, SequenceVAE, observe_rows
+from uncollapse.models import VAE, LatentModel, SequenceVAE
 from uncollapse.progress import progress_bar, spinner
 
 # A bound may exceed what it bounds by this share, which is what rounding in float64 leaves.
@@ -106,17 +107,20 @@ class Certificate(Findings):
         head = f"Certificate of {self.name}: {len(self.examples)} examples, {self.n_samples} draws of z, seed {self.seed}"
         return "\n".join([head, *self._remarks(), summary_text(self.summary())])
 
-    def _remarks(self) -> list[str]:
+    @property
+    def verdict(self) -> str:
+        """Whether the bounds hold, in a sentence."""
         if not self.holds:
-            verdict = "A BOUND IS VIOLATED: this is a bug, please report it."
-        elif not self.examples["fisher_bound"].any():
-            verdict = "No inverse Lipschitz constant is promised for the decoder's first map: the bounds are 0."
-        else:
-            verdict = "The divergences are above their bounds on every example."
+            return "A BOUND IS VIOLATED: this is a bug, please report it."
+        if not self.examples["fisher_bound"].any():
+            return "No inverse Lipschitz constant is promised for the decoder's first map: the bounds are 0."
+        return "The divergences are above their bounds on every example."
+
+    def _remarks(self) -> list[str]:
         few = int((self.examples["effective_sample_size"] < MIN_EFFECTIVE_DRAWS).sum())
         beyond = int(self.examples["reverse_divergence"].isna().sum()) - few
         remarks = [
-            verdict,
+            self.verdict,
             f"{few} of {len(self.examples)} posteriors were met by fewer than {MIN_EFFECTIVE_DRAWS} effective draws and are left "
             f"out of what rests on importance weights: raise n_importance (now {self.n_importance}).",
             f"{beyond} of {len(self.examples)} examples are left out of it as their scores overflow.",
@@ -125,7 +129,7 @@ class Certificate(Findings):
 
 
 def certify(
-    model: Fitted,
+    model: Any,
     X: Any,
     *,
     name: str | None = None,
@@ -160,42 +164,70 @@ def certify(
     check_count("n_samples", n_samples, at_least=2)
     check_count("n_importance", n_importance, at_least=MIN_EFFECTIVE_DRAWS)
     check_seed("seed", seed)
-    raw = as_fitted(model).check_rows(X)
+    subject = as_subject(model)
+    if not subject.is_ours:
+        raise InputError(
+            f"certificates expect a fitted estimator of this package, got {subject.name}: use diagnose, which measures any model "
+            "without theorems."
+        )
+    raw = subject.read(X)
     if len(raw) < 2:
         raise InputError(f"a certificate expects at least 2 rows, got {len(raw)}: give more data.")
-    vae = model.model_
-    if not vae.family.fills_space:
-        raise InputError(
-            f"certificates expect a family whose natural parameters fill R^t, got {vae.family.name!r}, whose link would undo any "
-            "constant: use diagnose, which measures without theorems."
-        )
-    if not vae.prior.has_density:
-        raise InputError(
-            "certificates expect latents with a density, for which the theorems are stated, got a prior over discrete ones: use "
-            "diagnose, which measures without theorems."
-        )
-    if isinstance(vae, SequenceVAE):
-        raise InputError(
-            "certificates expect rows whose columns are independent given z, for which the theorems are stated, got sequences: use "
-            "diagnose, which measures without theorems."
-        )
-    rows = observe_rows(vae.family, raw)
-    precise = in_float64(vae).cpu().eval()
+    assert isinstance(subject.model, VAE)
+    if (reason := _why_not(subject.model)) is not None:
+        raise InputError(f"certificates expect {reason}: use diagnose, which measures without theorems.")
+    rows = subject.model.observe(raw)
+    return certificate(subject.model, rows, name or subject.name, n_samples, n_importance, seed, verbose)
+
+
+def can_be_certified(model: LatentModel) -> bool:
+    """Whether theorems are stated for the model, and promise something."""
+    return isinstance(model, VAE) and model.decoder.first_constant > 0 and _why_not(model) is None
+
+
+def certificate(
+    model: VAE,
+    rows: np.ndarray,
+    name: str,
+    n_samples: int = 64,
+    n_importance: int = 256,
+    seed: int = 0,
+    verbose: bool = True,
+    n_smoothed: int = MAX_SMOOTHED,
+) -> Certificate:
+    """What `certify` finds for a model and rows as it observes them; `n_smoothed` of their posteriors are smoothed, a second each.
+
+    Raises:
+        InputError: if scores overflow.
+    """
+    precise = in_float64(model).cpu().eval()
     with spinner("scores under the prior", verbose), np.errstate(over="ignore", invalid="ignore"):
         z = prior_draws(precise, n_samples, seed)
         scores = prior_scores(precise, rows, z)
     if not np.isfinite(scores.squared_scores).all():
         raise InputError(
-            f"the scores of this model overflow float64, as the means of family {vae.family.name!r} have no bound: use smaller "
+            f"the scores of this model overflow float64, as the means of family {model.family.name!r} have no bound: use smaller "
             "constants, or data on a smaller scale."
         )
     posterior = posterior_scores(precise, rows, n_importance, verbose)
-    examples = _examples(precise, rows, scores, posterior, verbose)
-    estimates = _estimates(precise, scores, examples, z)
-    return Certificate(name or type(model).__name__, estimates, examples, n_samples, n_importance, seed)
+    examples = _examples(precise, rows, scores, posterior, n_smoothed, verbose)
+    return Certificate(name, _estimates(precise, scores, examples, z), examples, n_samples, n_importance, seed)
 
 
-def _examples(model: VAE, rows: np.ndarray, scores: PriorScores, posterior: PosteriorScores, verbose: bool) -> pd.DataFrame:
+def _why_not(model: VAE) -> str | None:
+    """What a model lacks for the theorems to be stated for it, and what it has instead."""
+    if not model.family.fills_space:
+        return f"a family whose natural parameters fill R^t, got {model.family.name!r}, whose link would undo any constant"
+    if not model.has_density:
+        return "latents with a density, for which the theorems are stated, got a prior over discrete ones"
+    if isinstance(model, SequenceVAE):
+        return "rows whose columns are independent given z, for which the theorems are stated, got sequences"
+    return None
+
+
+def _examples(
+    model: VAE, rows: np.ndarray, scores: PriorScores, posterior: PosteriorScores, n_smoothed: int, verbose: bool
+) -> pd.DataFrame:
     divergence, bound = scores.squared_scores.mean(0), scores.squared_bounds.mean(0)
     trusted = np.isfinite(posterior.divergence) & (posterior.effective_sample_size >= MIN_EFFECTIVE_DRAWS)
     weighted = {
@@ -215,7 +247,7 @@ def _examples(model: VAE, rows: np.ndarray, scores: PriorScores, posterior: Post
             "bound_ratio": np.divide(bound, divergence, out=np.zeros_like(bound), where=divergence > 0),
             "corollary_bound": corollary_bound(model, rows),
             **{name: np.where(trusted, values, np.nan) for name, values in weighted.items()},
-            "kl_lower_nats": _smoothed_bounds(model, rows, verbose),
+            "kl_lower_nats": _smoothed_bounds(model, rows, n_smoothed, verbose),
             "effective_sample_size": posterior.effective_sample_size,
         }
     )
@@ -300,10 +332,10 @@ def _is_normal(model: VAE) -> bool:
     return isinstance(model.prior, StandardNormal)
 
 
-def _smoothed_bounds(model: VAE, rows: np.ndarray, verbose: bool) -> np.ndarray:
+def _smoothed_bounds(model: VAE, rows: np.ndarray, n_smoothed: int, verbose: bool) -> np.ndarray:
     bounds = np.full(len(rows), np.nan)
     if model.latent_dim <= MAX_SMOOTHED_DIM and _is_normal(model):
-        some = np.random.default_rng(0).permutation(len(rows))[:MAX_SMOOTHED]  # files are often sorted
+        some = np.random.default_rng(0).permutation(len(rows))[:n_smoothed]  # files are often sorted
         with progress_bar("smoothed posteriors", len(some), verbose) as advance:
             for index in some:
                 bounds[index] = smoothed_kl_bound(model, rows[index])

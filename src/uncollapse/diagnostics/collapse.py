@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from scipy.special import logsumexp
 from torch.distributions import Independent, Normal
 
-from uncollapse.diagnostics.likelihood import row_batches
+from uncollapse.diagnostics.estimate import Estimate
+from uncollapse.diagnostics.likelihood import noisy_batches
 from uncollapse.errors import InputError
-from uncollapse.models import VAE, SequenceVAE, component_kl, to_device
+from uncollapse.models import LatentModel, component_kl, to_device
 from uncollapse.noise import seeded
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
@@ -29,25 +30,6 @@ MAX_PAIRED_ROWS, PAIRS_AT_ONCE = 1000, 8  # where posteriors are not Gaussian
 N_POSTERIOR_DRAWS = 64
 # An estimate of the mutual information this close to its cap, in nats, says only that the information is large.
 CAP_MARGIN = 0.5
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its standard error."""
-
-    value: float
-    standard_error: float
-
-    @classmethod
-    def mean_of(cls, values: np.ndarray) -> Estimate:
-        """The mean of independent values, with the error of the mean, which a single value does not tell."""
-        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), float(error))
-
-    @classmethod
-    def share(cls, share: float, n: int) -> Estimate:
-        """A share of n independent examples, with its binomial error."""
-        return cls(share, math.sqrt(share * (1 - share) / n))
 
 
 @dataclass(frozen=True)
@@ -73,14 +55,14 @@ class Posteriors:
 
 
 @torch.inference_mode()
-def infer(model: VAE, rows: np.ndarray) -> Posteriors:
-    """The posteriors of rows, shape (n, data_dim), as the family observes them.
+def infer(model: LatentModel, rows: np.ndarray) -> Posteriors:
+    """The posteriors of rows, shape (n, *features), as the model observes them.
 
     Raises:
         InputError: if they are not finite.
     """
     pieces = []
-    for x, noise in row_batches(model, rows, _draws_needed(model, rows), "posteriors", verbose=False):
+    for x, noise in noisy_batches(model, rows, _draws_needed(model, rows), "posteriors", verbose=False):
         latents = model.infer(x, noise)
         kl = latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0)
         kl_y = None if latents.components is None else _component_kl(model, x, noise, latents.components)
@@ -93,24 +75,7 @@ def infer(model: VAE, rows: np.ndarray) -> Posteriors:
     return posteriors
 
 
-def by_unit(model: VAE, rows: np.ndarray, posteriors: Posteriors) -> Posteriors:
-    """The same, with one entry for each z of a unit, where a sequence has a z for every symbol.
-
-    Means and variances are then those at the symbols of all rows, without what the mean at a place owes to the place; a unit's KL
-    is its sum over the symbols of a row.
-    """
-    if not isinstance(model, SequenceVAE) or model.n_places == 1:
-        return posteriors
-    assert posteriors.kl_units is not None
-    there = rows >= 0
-    means, variances, kl = (
-        part.reshape(*there.shape, -1) for part in (posteriors.means, posteriors.variances, posteriors.kl_units)
-    )
-    of_place = (means * there[..., None]).sum(0) / np.maximum(there.sum(0), 1)[:, None]
-    return replace(posteriors, means=(means - of_place)[there], variances=variances[there], kl_units=kl.sum(1))
-
-
-def _component_kl(model: VAE, x: torch.Tensor, noise: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
+def _component_kl(model: LatentModel, x: torch.Tensor, noise: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
     """KL(q(y|x) || 1/c), less the bias of a q(y|x) that is a mean over draws, as the two halves of the draws show it."""
     if len(noise) == 1:
         return component_kl(components)
@@ -118,9 +83,9 @@ def _component_kl(model: VAE, x: torch.Tensor, noise: torch.Tensor, components: 
     return 2 * component_kl(components) - sum(component_kl(half) for half in halves if half is not None) / 2
 
 
-def _draws_needed(model: VAE, rows: np.ndarray) -> int:
+def _draws_needed(model: LatentModel, rows: np.ndarray) -> int:
     """Draws of z for each row: one where the KL has a closed form, and does not use it."""
-    x, noise = next(row_batches(model, rows[:1], 2, "posteriors", verbose=False))
+    x, noise = next(noisy_batches(model, rows[:1], 2, "posteriors", verbose=False))
     return 1 if model.infer(x, noise).kl.dim() == 1 else N_POSTERIOR_DRAWS
 
 
@@ -158,19 +123,19 @@ def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     return explained_share(means, variances) >= ACTIVE_SHARE
 
 
-def mutual_information(model: VAE, rows: np.ndarray) -> Estimate:
+def mutual_information(model: LatentModel, rows: np.ndarray) -> Estimate:
     """I(x; z) under q, in nats; it cannot exceed the logarithm of the number of rows.
 
     Args:
         model: in training or evaluation.
-        rows: shape (n, data_dim), in any order, as the family observes them.
+        rows: shape (n, *features), in any order, as the model observes them.
     """
     _, density = some_information_density(model, rows, infer(model, rows), np.arange(len(rows)))
     return Estimate.mean_of(density)
 
 
 def some_information_density(
-    model: VAE, rows: np.ndarray, posteriors: Posteriors, order: np.ndarray
+    model: LatentModel, rows: np.ndarray, posteriors: Posteriors, order: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The density of I(x; z) at the first rows of an order, as many as can be compared with each other.
 
@@ -187,12 +152,12 @@ def some_information_density(
     return some, information_density(posteriors.means[some], posteriors.variances[some], noise)
 
 
-def pairwise_information_density(model: VAE, rows: np.ndarray) -> np.ndarray:
+def pairwise_information_density(model: LatentModel, rows: np.ndarray) -> np.ndarray:
     """`information_density` for posteriors of any kind, which takes n^2 evaluations of their density.
 
     Args:
         model: in evaluation.
-        rows: shape (n, data_dim), as the family observes them.
+        rows: shape (n, *features), as the model observes them.
 
     Returns:
         Shape (n,).
@@ -200,7 +165,7 @@ def pairwise_information_density(model: VAE, rows: np.ndarray) -> np.ndarray:
     with torch.inference_mode(), seeded(0):
         q = model.posterior(to_device(model, rows))
         z = q.sample()
-        log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in z.split(PAIRS_AT_ONCE)]).cpu().double()
+        log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in torch.split(z, PAIRS_AT_ONCE)]).cpu().double()
     return np.asarray((log_q.diagonal() - log_q.logsumexp(1)).numpy() + math.log(len(rows)))
 
 

@@ -12,8 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.diagnostics.page import COLOURS, SECTIONS, Figures, format_estimate, panel, render
+from uncollapse.diagnostics.estimate import Estimate
+from uncollapse.diagnostics.page import (
+    COLOURS,
+    LATENTS,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    SPECTRA,
+    TRAINING,
+    Figures,
+    figures_of,
+    format_estimate,
+    panel,
+    render,
+)
+from uncollapse.diagnostics.quantities import QUANTITIES
 from uncollapse.diagnostics.report import Report
 from uncollapse.files import write_text
 
@@ -22,21 +35,16 @@ BUDGETS = {
     "evaluations": "the same evaluations of the decoder",
     "seconds": "the same seconds",
 }
-# Columns: what a table calls them, and what they mean. Estimates go by the names of reports.
-COLUMNS = {
-    "nll_nats": ("NLL", "-log p(x) by importance sampling, in nats"),
-    "kl_nats": ("KL", "KL(q(z|x) ‖ p(z)), the rate, in nats"),
-    "mutual_information_nats": ("MI", "I(x; z) under q, in nats, which cannot exceed its cap"),
-    "information_cap_nats": ("cap", "of the MI's estimate: the logarithm of the number of examples, in nats"),
-    "active_units": ("AU", "active units: Var E[z|x] ≥ 0.01"),
-    "informative_units": ("informative", "units of whose variance at least 1% comes from the data"),
-    "probe_accuracy": ("probe", "accuracy of a linear probe from posterior means to the labels, cross-validated"),
+# Sections of a report's page that a comparison shows as well.
+SHARED = (SPECTRA, LATENTS, RECONSTRUCTIONS, SAMPLES, TRAINING)
+# A comparison's own columns, after those of reports that have a short name: what a table calls them, and what they mean.
+OWN_COLUMNS = {
     "excess_nats": ("excess", "distortion, in nats, that another model's curve saves at the same rate; 0 on the frontier of all"),
     "epochs": ("epochs", "passes over the training data, the last of which may be cut short"),
     "evaluations": ("evaluations", "of the decoder in training, one for each z (and symbol) that it is given"),
     "seconds": ("seconds", "of training"),
 }
-OWN_COLUMNS = ("excess_nats", "epochs", "evaluations", "seconds")
+COLUMNS = {key: (quantity.short, quantity.meaning) for key, quantity in QUANTITIES.items() if quantity.short} | OWN_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -162,9 +170,10 @@ class Comparison:
             note = f"{first.model} sets the budget; every other model was trained until it had used up as much."
             views.append({"heading": f"With {BUDGETS[budget]}", "note": note, "rows": rows})
         reports = [entry.report for entry in self.view(self._budgets()[0]) if entry.report]
+        of_budget = f" With {BUDGETS[self._budgets()[0]]}."
         figures: list[Figures] = [
             ("Rate and distortion", CURVES_NOTE, [_curves_panel(self.view(budget), BUDGETS[budget]) for budget in self._budgets()]),
-            *((heading, f"{note} With {BUDGETS[self._budgets()[0]]}.", draw(reports)) for heading, note, draw in SECTIONS),
+            *((heading, f"{note}{of_budget}", parts) for heading, note, parts in figures_of(reports, SHARED)),
         ]
         return render(
             "comparison.html.j2",

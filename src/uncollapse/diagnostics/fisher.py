@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.diagnostics.likelihood import row_batches
+from uncollapse.diagnostics.estimate import Estimate
+from uncollapse.diagnostics.likelihood import noisy_batches
 from uncollapse.maps.jacobian import jacobian
-from uncollapse.models import VAE, SequenceVAE, to_device
+from uncollapse.models import VAE, LatentModel, SequenceVAE, differentiable_twice, to_device
 from uncollapse.noise import seeded
 
 # Residuals held at once.
 MAX_NUMBERS = 2**24
-MAX_SEQUENCES, SEQUENCES_AT_ONCE = 64, 8
+MAX_SCORED_ROWS, SCORED_AT_ONCE = 64, 8
 
 
 @dataclass(frozen=True)
@@ -40,47 +40,48 @@ class PriorScores:
     mean_residuals: np.ndarray
 
 
-def relative_fisher_divergence(model: VAE, rows: np.ndarray, n_samples: int = 64, seed: int = 0) -> Estimate:
+def relative_fisher_divergence(model: LatentModel, rows: np.ndarray, n_samples: int = 64, seed: int = 0) -> Estimate:
     """F(p(z) || p(z|x)) = E_p(z) |grad_z log p(x|z)|^2, averaged over the rows. Inverse squared units of z.
 
     The true posterior's, not q's: with z drawn from the prior, p(z) and the unknown p(x) drop out (K23 remark 3.5).
 
     Args:
-        model: its family gives T and E[T|z].
-        rows: shape (n, data_dim), float32, as the family observes them. Of sequences, 64 random ones are looked at.
+        model: log p(x|z) has a gradient in z.
+        rows: shape (n, *features), as the model observes them. Of sequences, and of models of other libraries, 64 random ones are
+            looked at.
         n_samples: draws of z, shared by all rows; a quarter of them for sequences.
         seed: of these draws.
 
     Returns:
         The divergence and its Monte Carlo error over the draws of z, and over the rows where they are only some.
     """
-    if isinstance(model, SequenceVAE):
-        draws = prior_draws(model, max(2, n_samples // 4), seed)
-        some = np.random.default_rng(0).permutation(len(rows))[:MAX_SEQUENCES]
-        squares = _sequence_scores(model, rows[some], draws)
-        over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
-        return Estimate(over_draws.value, math.hypot(over_draws.standard_error, over_rows.standard_error))
-    return Estimate.mean_of(prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1))
+    if isinstance(model, VAE) and not isinstance(model, SequenceVAE):
+        return Estimate.mean_of(prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1))
+    draws = prior_draws(model, max(2, n_samples // 4) if isinstance(model, SequenceVAE) else n_samples, seed)
+    some = np.random.default_rng(0).permutation(len(rows))[:MAX_SCORED_ROWS]
+    squares = _squared_scores(model, rows[some], draws)
+    over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
+    return Estimate(over_draws.value, math.hypot(over_draws.standard_error, over_rows.standard_error))
 
 
-def _sequence_scores(model: SequenceVAE, rows: np.ndarray, draws: Tensor) -> np.ndarray:
-    """|grad_z log p(x|z)|^2 of sequences, draw by draw, shape (draws, n): their histories leave no Jacobian to share."""
-    pieces = [to_device(model, rows[start : start + SEQUENCES_AT_ONCE]) for start in range(0, len(rows), SEQUENCES_AT_ONCE)]
+def _squared_scores(model: LatentModel, rows: np.ndarray, draws: Tensor) -> np.ndarray:
+    """|grad_z log p(x|z)|^2, shape (draws, n), without a Jacobian to share, as the histories of sequences leave none."""
+    pieces = [to_device(model, rows[start : start + SCORED_AT_ONCE]) for start in range(0, len(rows), SCORED_AT_ONCE)]
     return np.stack([np.concatenate([_squared_score(model, x, draw) for x in pieces]) for draw in draws])
 
 
-def _squared_score(model: SequenceVAE, x: Tensor, draw: Tensor) -> np.ndarray:
+def _squared_score(model: LatentModel, x: Tensor, draw: Tensor) -> np.ndarray:
     z = draw.expand(len(x), -1).clone().requires_grad_()
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose LSTM has gradients in training mode only
+    with torch.enable_grad(), differentiable_twice():  # kernels of recurrent networks have gradients in training mode only
         (score,) = torch.autograd.grad(model.log_likelihood(x, z).sum(), z)
     squares: np.ndarray = score.square().sum(1).cpu().double().numpy()
     return squares
 
 
-def prior_draws(model: VAE, n_samples: int, seed: int) -> Tensor:
+def prior_draws(model: LatentModel, n_samples: int, seed: int) -> Tensor:
     """Draws of z from the prior, shape (n_samples, l)."""
     with seeded(seed):
-        z: Tensor = model.prior().sample((n_samples,))
+        z: Tensor = model.prior().sample(torch.Size([n_samples]))
     return z
 
 
@@ -153,7 +154,7 @@ def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool
         n_samples: draws from q(z|x) for each row.
         verbose: show a progress bar where there is a terminal.
     """
-    pieces = [_scores_of_rows(model, x, noise) for x, noise in row_batches(model, rows, n_samples, "posterior scores", verbose)]
+    pieces = [_scores_of_rows(model, x, noise) for x, noise in noisy_batches(model, rows, n_samples, "posterior scores", verbose)]
     return PosteriorScores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
 
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from uncollapse._version import __version__
-from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.diagnostics.report import MAX_CLASSES, Gallery, Report
+from uncollapse.diagnostics.estimate import Estimate
+from uncollapse.diagnostics.pictures import STRIDES, Gallery, Rows
+from uncollapse.diagnostics.quantities import QUANTITIES
+from uncollapse.diagnostics.report import Report
+from uncollapse.errors import InputError
+from uncollapse.files import write_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,31 +30,14 @@ if TYPE_CHECKING:
 # Readable on light and on dark ground, and apart from each other for colour-blind eyes (Okabe & Ito's, slightly muted).
 COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
 
+# Classes that the picture of the latents tells apart.
+MAX_CLASSES = 20
+
 # A section: its heading, a note, and its parts as HTML.
 Figures = tuple[str, str, Sequence[str]]
 
 # Of the scatter, by the number of units (3 stands for more).
 AXES = {1: ("unit 0", ""), 2: ("unit 0", "unit 1"), 3: ("principal component 1", "principal component 2")}
-
-ROWS = {
-    "nll_nats": "Negative log-likelihood, nats",
-    "kl_nats": "KL(q(z|x) ‖ p(z)) on the data, nats",
-    "kl_y_nats": "of this, of the component y",
-    "kl_z_nats": "of this, of z given y",
-    "mutual_information_nats": "Mutual information I(x; z), nats",
-    "information_cap_nats": "Cap of its estimate, log n",
-    "aggregate_kl_nats": "KL(q(z) ‖ p(z)), nats",
-    "fisher_divergence": "Relative Fisher divergence",
-    "active_units": "Active units (Burda's rule)",
-    "informative_units": "Informative units (scale-free)",
-    "information_floor_nats": "Information floor of the model, nats",
-    "component_information_nats": "Mutual information I(x; y) of the component, nats",
-    "component_floor_nats": "Floor of I(y; z) under the prior, nats",
-    "live_components": "Live components",
-    "majority_accuracy": "Accuracy, majority label of each component",
-    "matched_accuracy": "Accuracy, components matched with labels",
-    "probe_accuracy": "Accuracy of a linear probe on posterior means",
-}
 
 
 def render_page(reports: Sequence[Report], title: str, introduction: Sequence[str] = ()) -> str:
@@ -57,8 +48,66 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
         title: of the page.
         introduction: paragraphs that open it.
     """
-    figures = [(heading, note, draw(reports)) for heading, note, draw in SECTIONS]
-    return render("page.html.j2", title, introduction, figures, reports=reports, colours=COLOURS, table=comparison(reports))
+    return render(
+        "page.html.j2",
+        title,
+        introduction,
+        figures_of(reports, SECTIONS),
+        reports=reports,
+        colours=COLOURS,
+        table=side_by_side(reports),
+    )
+
+
+def compare_reports(
+    reports: Sequence[Report], path: str | Path | None = None, *, title: str | None = None, overwrite: bool = False
+) -> pd.DataFrame:
+    """Several models side by side, in numbers, and as one page that needs nothing else.
+
+    Args:
+        reports: of `diagnose`, on the same data; a name that several of them have gets a number.
+        path: where the page goes; there is none if not given.
+        title: of the page.
+        overwrite: whether a page that is already there may be replaced.
+
+    Returns:
+        A row for each report: ``verdict``, and each number by its name in `Report.estimates` with its ``_error``, NaN where it is
+        unknown. The index holds the names.
+
+    Raises:
+        InputError: if there are no reports, or the page cannot be written.
+    """
+    if not reports or not all(isinstance(report, Report) for report in reports):
+        raise InputError("compare_reports expects a sequence of reports, as diagnose returns them: give at least one.")
+    named = _told_apart(reports)
+    if path is not None:
+        write_text(path, render_page(named, title or f"{len(named)} models side by side"), overwrite)
+    known = [key for key in QUANTITIES if any(key in report.estimates for report in named)]
+    rows: list[dict[str, Any]] = []
+    for report in named:
+        row: dict[str, Any] = {"verdict": report.verdict}
+        for key in known:
+            estimate = report.estimates.get(key) or Estimate(math.nan)
+            row |= {key: estimate.value, f"{key}_error": estimate.standard_error}
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index([report.name for report in named], name="model")).dropna(axis=1, how="all")
+
+
+def _told_apart(reports: Sequence[Report]) -> list[Report]:
+    names = [report.name for report in reports]
+    seen: Counter[str] = Counter()
+    found = []
+    for report in reports:
+        seen[report.name] += 1
+        again = names.count(report.name) > 1
+        found.append(replace(report, name=f"{report.name} ({seen[report.name]})") if again else report)
+    return found
+
+
+def figures_of(reports: Sequence[Report], sections: Sequence[Section]) -> list[Figures]:
+    """The sections that have something to show."""
+    figures = [(section.heading, section.note, section.draw(reports)) for section in sections]
+    return [(heading, note, parts) for heading, note, parts in figures if parts]
 
 
 def render(template: str, title: str, introduction: Sequence[str], figures: Sequence[Figures], **content: Any) -> str:
@@ -105,10 +154,12 @@ def format_estimate(estimate: Estimate | None) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def comparison(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
+def side_by_side(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
     """The rows of a table with a column for each report: a label, and the numbers as text."""
-    some = [(key, label) for key, label in ROWS.items() if any(key in report.estimates for report in reports)]
+    some = [(key, quantity.label) for key, quantity in QUANTITIES.items() if any(key in report.estimates for report in reports)]
     rows = [(label, [format_estimate(report.estimates.get(key)) for report in reports]) for key, label in some]
+    if not any(len(report.history) for report in reports):
+        return rows
     seconds = [f"{report.history['seconds'].max():.1f}" if len(report.history) else "unknown" for report in reports]
     return [*rows, ("Training, seconds", seconds)]
 
@@ -116,23 +167,102 @@ def comparison(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
 def _kl_bars(reports: Sequence[Report]) -> list[str]:
     import plotly.graph_objects as go
 
-    column = "explained_share" if any(report.units["kl_nats"].isna().any() for report in reports) else "kl_nats"
-    top = max(report.units[column].max() for report in reports)
+    top = max(float(report.units[report.unit_kl].max()) for report in reports)
     parts = []
     for report, colour in zip(reports, cycle(COLOURS), strict=False):
-        units = report.units.sort_values(column, ascending=False)
+        kl = report.unit_kl
+        units = report.units.sort_values(kl, ascending=False)
         figure = go.Figure(
             go.Bar(
                 x=np.arange(1, len(units) + 1),
-                y=units[column],
+                y=units[kl],
                 marker_color=[colour if alive else "#999999" for alive in units["informative"]],
-                customdata=units[["unit", "kl_nats", "explained_share"]],
+                customdata=units[["unit", kl, "explained_share"]],
                 hovertemplate="unit %{customdata[0]}<br>%{customdata[1]:.3f} nats<br>%{customdata[2]:.1%} explained<extra></extra>",
             )
         )
         figure.update_xaxes(title="latent units, largest first")
-        figure.update_yaxes(title="nats" if column == "kl_nats" else "share explained", range=[0, max(1.05 * top, 0.1)])
+        figure.update_yaxes(title="nats" if kl == "kl_nats" else "nats, moment-matched", range=[0, max(1.05 * top, 0.1)])
         parts.append(panel(figure, report.name))
+    return parts
+
+
+def _unit_tables(reports: Sequence[Report]) -> list[str]:
+    return [_unit_table(report) for report in reports]
+
+
+def _unit_table(report: Report) -> str:
+    """The units of a model as a table that a click on a heading sorts."""
+    from markupsafe import escape
+
+    kl = report.unit_kl
+    columns = {
+        "unit": ("unit", "{:.0f}"),
+        kl: ("KL, nats" if kl == "kl_nats" else "KL, moment-matched, nats", "{:.3f}"),
+        "mean_variance": ("Var E[z|x]", "{:.3g}"),
+        "explained_share": ("explained", "{:.1%}"),
+        "active": ("active", "{}"),
+        "informative": ("informative", "{}"),
+    }
+    heads = "".join(f'<th scope="col"><button type="button">{escape(label)}</button></th>' for label, _ in columns.values())
+    rows = []
+    for unit in report.units.sort_values("explained_share", ascending=False, kind="stable").to_dict(orient="records"):
+        cells = [(float(unit[key]), _as_cell(unit[key], form)) for key, (_, form) in columns.items()]
+        rows.append("".join(f'<td data-value="{value}">{text}</td>' for value, text in cells))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<figure class="units"><figcaption>{escape(report.name)}</figcaption><div class="table"><table class="sortable"><thead>'
+        f"<tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></figure>"
+    )
+
+
+def _as_cell(value: Any, form: str) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else form.format(value)
+
+
+def _collapse_curves(reports: Sequence[Report]) -> list[str]:
+    import plotly.graph_objects as go
+
+    parts = []
+    for report, colour in zip(reports, cycle(COLOURS), strict=False):
+        figure, curves = go.Figure(), report.collapse_curves
+        for unit in report.units.sort_values("explained_share", kind="stable").itertuples():
+            figure.add_trace(
+                go.Scatter(
+                    x=curves.index,
+                    y=curves[unit.unit],
+                    mode="lines",
+                    line={"width": 1.2, "color": colour if unit.informative else "#999999"},
+                    opacity=0.7,
+                    hovertemplate=f"unit {unit.unit}<br>KL ≥ %{{x:.3g}} nats<br>on %{{y:.1%}} of the data<extra></extra>",
+                )
+            )
+        figure.update_xaxes(title="ε, nats", type="log")
+        figure.update_yaxes(title="δ, share of the data", range=[-0.03, 1.03])
+        figure.update_layout(showlegend=False)
+        parts.append(panel(figure, report.name))
+    return parts
+
+
+def _certificates(reports: Sequence[Report]) -> list[str]:
+    """What is guaranteed for each model that has a certificate, and what was measured."""
+    from markupsafe import escape
+
+    parts = []
+    for report in reports:
+        if report.certificate is None:
+            continue
+        proof = report.certificate
+        rows = "".join(
+            f'<tr><th scope="row">{escape(proof.meanings[key])}</th><td>{format_estimate(estimate)}</td></tr>'
+            for key, estimate in proof.estimates.items()
+            if estimate is not None
+        )
+        head = f"{report.name}: {proof.verdict}"
+        parts.append(
+            f'<figure class="units"><figcaption>{escape(head)}</figcaption><div class="table wrapped"><table><tbody>{rows}</tbody>'
+            "</table></div></figure>"
+        )
     return parts
 
 
@@ -191,7 +321,17 @@ def _samples(reports: Sequence[Report]) -> list[str]:
     return [_pictures(report.gallery, report.gallery.samples, report.name) for report in reports]
 
 
-def _pictures(gallery: Gallery, rows: np.ndarray | list[str], caption: str) -> str:
+def _traversals(reports: Sequence[Report]) -> list[str]:
+    parts = []
+    for report in reports:
+        units = report.units.set_index("unit")
+        for unit, rows in report.gallery.traversals.items():
+            share = units["explained_share"][unit]
+            parts.append(_pictures(report.gallery, rows, f"{report.name}: unit {unit}, {share:.1%} explained"))
+    return parts
+
+
+def _pictures(gallery: Gallery, rows: Rows, caption: str) -> str:
     """Rows as images where they are images, documents as a list, and all else as profiles over the features."""
     if isinstance(rows, list):
         return _texts(rows, caption)
@@ -236,11 +376,15 @@ def _profiles(rows: np.ndarray, limits: tuple[float, float], caption: str) -> st
 def _training_curves(reports: Sequence[Report]) -> list[str]:
     import plotly.graph_objects as go
 
+    if all(report.history.empty for report in reports):
+        return []
     parts = []
     for column, caption in (("loss", "loss, nats per example"), ("kl", "KL(q(z|x) ‖ p(z)), nats per example")):
         figure = go.Figure()
         for report, colour in zip(reports, cycle(COLOURS), strict=False):
             history = report.history
+            if history.empty:
+                continue
             figure.add_trace(
                 go.Scatter(x=history["epoch"] + 1, y=history[column], mode="lines", name=report.name, line={"color": colour})
             )
@@ -268,25 +412,56 @@ def panel(figure: go.Figure, caption: str, height: int = 300) -> str:
     return f'<figure class="panel"><figcaption>{escape(caption)}</figcaption>{plot}</figure>'
 
 
-Section = tuple[str, str, Callable[[Sequence["Report"]], list[str]]]
-SECTIONS: tuple[Section, ...] = (
-    (
-        "What each unit carries",
-        "KL(q(z|x) ‖ p(z)) of each latent unit, mean over the data, given the component where there are several; for flows, which "
-        "have none by unit, the share of the unit's variance that comes from the data. Grey units do not respond to the data.",
-        _kl_bars,
-    ),
-    (
-        "Where the data lie",
-        "Posterior means, on one scale for all models; a standard normal prior has a deviation of 1. With more than two units, "
-        "the two leading principal components.",
-        _latent_scatter,
-    ),
-    (
-        "Reconstructions",
-        "Data, and the means of p(x|z) at their posterior means; of documents, the most probable symbols one after the other.",
-        _reconstructions,
-    ),
-    ("Samples", "The same at z drawn from the prior, the same z for every model with as many units.", _samples),
-    ("Training", "Means over each epoch.", _training_curves),
+class Section(NamedTuple):
+    """A part of a page: its heading, a note under it, and what draws its figures as HTML; none where there is nothing to show."""
+
+    heading: str
+    note: str
+    draw: Callable[[Sequence[Report]], list[str]]
+
+
+SPECTRA = Section(
+    "What each unit carries",
+    "KL(q(z|x) ‖ p(z)) of each latent unit, mean over the data, given the component where there are several; for flows and under "
+    "mixtures that are summed out, which have none by unit, that between Gaussians with the same moments. Grey units do not "
+    "respond to the data.",
+    _kl_bars,
 )
+UNIT_TABLES = Section(
+    "Unit by unit",
+    "The strongest first; a click on a heading sorts. Active: Var E[z|x] ≥ 0.01. Informative: at least 1% of the unit's variance "
+    "is explained by the data, whatever its scale.",
+    _unit_tables,
+)
+COLLAPSE_CURVES = Section(
+    "How collapsed each unit is",
+    "A unit is (ε, δ)-collapsed if its KL is below ε nats on all but a share δ of the data (Lucas et al. 2019): a line for each "
+    "unit, whose height at ε is the least such δ. Lines that keep low are those of collapsed units; grey ones do not respond to "
+    "the data.",
+    _collapse_curves,
+)
+LATENTS = Section(
+    "Where the data lie",
+    "Posterior means, on one scale for all models; a standard normal prior has a deviation of 1. With more than two units, "
+    "the two leading principal components.",
+    _latent_scatter,
+)
+RECONSTRUCTIONS = Section(
+    "Reconstructions",
+    "Data, and the means of p(x|z) at their posterior means; of documents, the most probable symbols one after the other.",
+    _reconstructions,
+)
+SAMPLES = Section("Samples", "The same at z drawn from the prior, the same z for every model with as many units.", _samples)
+TRAVERSALS = Section(
+    "Along single units",
+    f"The strongest units and the weakest, from the first datum's posterior mean: the unit goes from {STRIDES[0]:.0f} to "
+    f"{STRIDES[-1]:.0f} deviations of q(z) around its mean, all others stay. What a dead unit does to x is nothing.",
+    _traversals,
+)
+CERTIFICATES = Section(
+    "Guarantees", "What the decoder's inverse Lipschitz constant implies (K23), and what was measured.", _certificates
+)
+TRAINING = Section("Training", "Means over each epoch.", _training_curves)
+SECTIONS = (
+    SPECTRA, UNIT_TABLES, COLLAPSE_CURVES, LATENTS, RECONSTRUCTIONS, SAMPLES, TRAVERSALS, CERTIFICATES, TRAINING,
+)  # fmt: skip

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from uncollapse.diagnostics.collapse import Estimate
+from uncollapse.diagnostics.estimate import Estimate
 
 MAX_PROBED_ROWS = 5000
 N_FOLDS = 5

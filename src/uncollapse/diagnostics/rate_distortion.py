@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from uncollapse.diagnostics.likelihood import row_batches
+from uncollapse.diagnostics.likelihood import noisy_batches
 from uncollapse.latent import GaussianChain, GaussianMixture, Prior
 from uncollapse.models import VAE
 
@@ -37,7 +37,7 @@ def rate_distortion(model: VAE, rows: np.ndarray, order: np.ndarray) -> pd.DataF
         the only one of a model whose posteriors are no Gaussians.
     """
     found = []
-    for x, noise in row_batches(model, rows[order[:MAX_ROWS]], 1, "rates and distortions", verbose=False):
+    for x, noise in noisy_batches(model, rows[order[:MAX_ROWS]], 1, "rates and distortions", verbose=False):
         q = model.posterior(x)
         each = {share: _tempered(q, model.prior, share) for share in SHARES}
         found.append([_point(model, x, noise[0], between) for between in each.values() if between is not None])

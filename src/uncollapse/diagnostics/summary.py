@@ -1,4 +1,4 @@
-"""What reports and certificates share: whom they look at, and how they print and write numbers."""
+"""What reports and certificates share: how they print and write numbers."""
 
 from __future__ import annotations
 
@@ -7,44 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
-from uncollapse.diagnostics.collapse import Estimate
-from uncollapse.errors import InputError
+from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.files import write_text
-from uncollapse.models import VAE, SequenceVAE
-from uncollapse.vocabulary import Vocabulary
-
-
-class Fitted(Protocol):
-    """A fitted estimator, as far as a diagnosis needs it."""
-
-    model_: VAE
-    history_: pd.DataFrame
-
-    def check_rows(self, X: Any) -> np.ndarray:
-        """Rows as float32, or an `InputError`."""
-
-
-class FittedToSequences(Fitted, Protocol):
-    """A fitted estimator of sequences."""
-
-    model_: SequenceVAE
-    vocabulary_: Vocabulary
-
-    def inverse_transform(self, Z: Any) -> list[Any]:
-        """The documents that z stands for."""
-
-
-def as_fitted(model: Any) -> Fitted:
-    """The model itself, or an `InputError` if it is not a fitted estimator."""
-    if not (hasattr(model, "check_rows") and hasattr(model, "model_")):
-        raise InputError(f"expected a fitted estimator of this package, got {type(model).__name__}: call fit first.")
-    fitted: Fitted = model
-    return fitted
 
 
 class Findings(ABC):
@@ -55,7 +23,7 @@ class Findings(ABC):
 
     def summary(self) -> pd.DataFrame:
         """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and ``meaning``."""
-        known = {name: estimate or Estimate(math.nan, math.nan) for name, estimate in self.estimates.items()}
+        known = {name: estimate or Estimate(math.nan) for name, estimate in self.estimates.items()}
         rows = [(estimate.value, estimate.standard_error, self.meanings[name]) for name, estimate in known.items()]
         return pd.DataFrame(rows, index=list(known), columns=["value", "standard_error", "meaning"])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -24,7 +24,7 @@ from uncollapse.estimators.building import adapt, check_memory, resolve_device
 from uncollapse.families import FAMILIES, Family, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.interrupts import deferred_interrupt
-from uncollapse.models import observe_rows, to_device
+from uncollapse.models import to_device
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.parameters import check_parameters
@@ -77,13 +77,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         """The same, without what the strategy changes."""
 
-    def fit(self, X: Any, y: Any = None, *, budget: Budget | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, budget: Budget | None = None, callbacks: Sequence[Any] = ()) -> Self:
         """Train on rows.
 
         Args:
             X: shape (n, n_features) with n >= 2, and a row for each component of a mixture.
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
+            callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
 
         Raises:
             InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
@@ -97,7 +98,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             seed = choose_seed(parameters["random_state"])
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            plan = Plan.of(model, rows, parameters, seed, budget)
+            plan = replace(Plan.of(model, rows, parameters, seed, budget), callbacks=callbacks)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
@@ -165,8 +166,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             strategy=plan.strategy,
             budget=None if plan.budget is None else plan.budget.part(share),
             steps_before=epochs.start * math.ceil(len(rows) / parameters["batch_size"]),
-            watched=None if watched is None else observe_rows(model.family, watched[:MAX_WATCHED_ROWS]),
+            watched=None if watched is None else model.observe(watched[:MAX_WATCHED_ROWS]),
             after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
+            callbacks=plan.callbacks,
             device=parameters["device"],
             verbose=parameters["verbose"],
             lengths=lengths,
@@ -241,8 +243,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         check_count("n_importance", n_importance)
         given = self.check_rows(X)
-        rows = observe_rows(self.model_.family, given)
-        return importance_log_likelihood(self.model_, rows, n_importance, self.verbose)
+        rows = self.model_.observe(given)
+        return importance_log_likelihood(self.model_, rows, n_importance, self.verbose).astype(np.float32)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, in nats per example. y is ignored."""
@@ -346,6 +348,7 @@ class Plan:
         objective: what is minimised.
         strategy: what is done about the posterior.
         history: gains a row with each epoch.
+        callbacks: of Lightning.
     """
 
     rows: np.ndarray
@@ -357,6 +360,7 @@ class Plan:
     objective: Objective
     strategy: Strategy
     history: list[tuple[float, ...]] = field(default_factory=list)
+    callbacks: Sequence[Any] = ()
 
     @classmethod
     def of(

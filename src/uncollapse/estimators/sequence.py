@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -206,7 +206,9 @@ class SequenceVAE(Estimator):
         head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
         return models.SequenceVAE(prior, posterior, history, decoder, family, head, parameters["word_dropout"])
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None, budget: Budget | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, validation: Any = None, budget: Budget | None = None, callbacks: Sequence[Any] = ()
+    ) -> Self:
         """Train on documents.
 
         Args:
@@ -214,6 +216,7 @@ class SequenceVAE(Estimator):
             y: ignored.
             validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from training, if not given.
             budget: what training may use up, in place of `max_epochs`.
+            callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
 
         Raises:
             InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.
@@ -228,7 +231,7 @@ class SequenceVAE(Estimator):
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
-            plan = Plan.of(model, rows.train, parameters, seed, budget, rows.validation)
+            plan = replace(Plan.of(model, rows.train, parameters, seed, budget, rows.validation), callbacks=callbacks)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
             self._train(model, plan)

@@ -1,15 +1,16 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
+from uncollapse.models.base import LatentModel, Latents, Terms, kl_per_unit, to_device
 from uncollapse.models.layered import LayeredVAE
 from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
-from uncollapse.models.rows import observe_rows, to_device
 from uncollapse.models.sequence import History, SequenceVAE
-from uncollapse.models.vae import VAE, Latents, Terms, differentiable_twice, kl_per_unit
+from uncollapse.models.vae import VAE, differentiable_twice
 
 __all__ = [
     "VAE",
     "EnumeratedMixtureVAE",
     "History",
+    "LatentModel",
     "Latents",
     "LayeredVAE",
     "MixtureVAE",
@@ -18,6 +19,5 @@ __all__ = [
     "component_kl",
     "differentiable_twice",
     "kl_per_unit",
-    "observe_rows",
     "to_device",
 ]

@@ -12,7 +12,8 @@ from uncollapse.families import Family
 from uncollapse.inputs import check_count
 from uncollapse.latent import CategoricalLayer, FamilyPosterior, Layer, Posterior, draw
 from uncollapse.maps import Decoder
-from uncollapse.models.vae import VAE, Latents
+from uncollapse.models.base import Latents
+from uncollapse.models.vae import VAE
 
 
 class LayeredVAE(VAE):

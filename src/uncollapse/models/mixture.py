@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
 
 from uncollapse.latent import ComponentPosterior, GaussianMixture, StandardNormal, WithoutComponents, draw
-from uncollapse.models.vae import VAE, Latents, Terms, kl_per_unit
+from uncollapse.models.base import Latents, Terms, kl_per_unit
+from uncollapse.models.vae import VAE
 
 
 class MixtureVAE(VAE):

@@ -99,7 +99,7 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
         held_out: dict[str, Any] = {} if validation is None else {"validation": validation.X}
         estimator.fit(train.X, **held_out)
     seconds = time.perf_counter() - start
-    report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, verbose=verbose)
+    report = diagnose(estimator, test.X, test.labels, n_importance=N_IMPORTANCE, thorough=False, verbose=verbose)
     found = {name: vars(estimate) for name, estimate in report.estimates.items() if estimate is not None}
     if run.data["name"] == "synthetic-text":
         found["correlation_share"] = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}

@@ -48,6 +48,7 @@ def train(
     lengths: Tensor | None = None,
     validation: Tensor | None = None,
     watched: np.ndarray | None = None,
+    callbacks: Sequence[pl.Callback] = (),
     device: str = "cpu",
     verbose: bool = True,
 ) -> None:
@@ -76,6 +77,7 @@ def train(
             epoch, whatever ended the training. Where constants are adjusted to a wanted KL, epochs that have not got it are none
             of the best.
         watched: rows that the strategy may look at, as the family observes them.
+        callbacks: of Lightning, which must leave the model alone.
         device: torch's name of the kind of device.
         verbose: show a progress bar where there is a terminal.
 
@@ -102,7 +104,7 @@ def train(
             max_epochs=max_epochs if budget is None else -1,
             accelerator={"cuda": "gpu"}.get(device, device),
             devices=1,
-            callbacks=[_Watch(advance, interrupted)],
+            callbacks=[_Watch(advance, interrupted), *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -204,6 +206,12 @@ class Training(pl.LightningModule):
             self.batches = list(self.loader.sampler)
         rows: Tensor = self.loader.dataset[self.batches[int(torch.randint(len(self.batches), ()))]]
         return rows.to(self.device)
+
+    def sample_rows(self, n: int) -> np.ndarray:
+        """At most so many rows, of those that are held out if there are some."""
+        rows = self.loader.dataset.data if self.held_out is None else torch.cat(list(self.held_out))  # type: ignore[attr-defined]
+        order = np.random.default_rng(0).permutation(len(rows))[:n]
+        return np.asarray(rows[order].cpu().numpy())
 
     def on_train_epoch_start(self) -> None:
         # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
@@ -323,7 +331,8 @@ class _Watch(pl.Callback):
         assert isinstance(pl_module, Training)
         last = pl_module.history[-1] if pl_module.history else None
         so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
-        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}", pl_module.place)
+        shown = "".join(f", {name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
+        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}{shown}", pl_module.place)
         if pl_module.is_over or self.interrupted():
             trainer.should_stop = True
 

@@ -1,0 +1,27 @@
+"""Fitted estimators of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uncollapse.adapters.base import Subject
+from uncollapse.models import SequenceVAE
+
+
+def is_ours(model: Any) -> bool:
+    """Whether it is an estimator that has been fitted."""
+    return hasattr(model, "check_rows") and hasattr(model, "model_")
+
+
+def as_subject(model: Any) -> Subject:
+    """The estimator, ready to be diagnosed."""
+    of_documents = isinstance(model.model_, SequenceVAE)
+    return Subject(
+        name=type(model).__name__,
+        model=model.model_,
+        read=model.check_rows,
+        history=model.history_,
+        vocabulary=model.vocabulary_ if of_documents else None,
+        decode=model.inverse_transform if of_documents else None,
+        is_ours=True,
+    )
