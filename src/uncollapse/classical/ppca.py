@@ -1,0 +1,97 @@
+"""Probabilistic principal component analysis, whose latents collapse at large noise and where it has too many of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
+
+from uncollapse.classical.nuts import Draws, sample
+from uncollapse.errors import InputError
+from uncollapse.inputs import check_count, check_positive
+
+
+@dataclass(frozen=True)
+class PPCA:
+    """z ~ N(0, I_l), x ~ N(W z, sigma^2 I_d) (Tipping & Bishop 1999; W21 section 4.2 and appendix A.1).
+
+    `diagnose` and `is_identifiable` take it as it is.
+
+    Attributes:
+        weight: W, shape (d, l).
+        sigma: the deviation of the noise.
+    """
+
+    weight: np.ndarray
+    sigma: float
+
+    @classmethod
+    def fit(cls, X: np.ndarray, latent_dim: int, sigma: float | None = None) -> PPCA:
+        """The W of maximum likelihood, in closed form: a principal direction for each unit, as long as the root of what its
+        eigenvalue is above sigma^2; of length 0 where it is not above, so that the unit collapses.
+
+        Args:
+            X: centred data, shape (n, d).
+            latent_dim: l, below d.
+            sigma: known; that of maximum likelihood if not given.
+
+        Raises:
+            InputError: if an argument cannot be used.
+        """
+        check_count("latent_dim", latent_dim)
+        if X.ndim != 2 or latent_dim >= X.shape[1]:
+            raise InputError(f"PPCA expects rows of more than latent_dim={latent_dim} columns, got shape {X.shape}.")
+        if sigma is not None:
+            check_positive("sigma", sigma)
+        eigenvalues, directions = np.linalg.eigh(X.T @ X / len(X))
+        eigenvalues, directions = eigenvalues[::-1], directions[:, ::-1]
+        found = math.sqrt(eigenvalues[latent_dim:].mean()) if sigma is None else sigma
+        lengths = np.sqrt(np.maximum(eigenvalues[:latent_dim] - found**2, 0.0))
+        return cls(directions[:, :latent_dim] * lengths, found)
+
+    @property
+    def latent_dim(self) -> int:
+        """l."""
+        return int(self.weight.shape[1])
+
+    def sample(self, n: int, seed: int) -> np.ndarray:
+        """Draws of x, shape (n, d)."""
+        generator = np.random.default_rng(seed)
+        z, noise = generator.normal(size=(n, self.latent_dim)), generator.normal(size=(n, len(self.weight)))
+        return np.asarray(z @ self.weight.T + self.sigma * noise)
+
+    def prior(self) -> Normal:
+        """p(z)."""
+        return Normal(torch.zeros(self.latent_dim, dtype=torch.double), 1.0)
+
+    def likelihood(self, z: Tensor) -> Normal:
+        """p(x|z)."""
+        return Normal(z.double() @ torch.as_tensor(self.weight).T, self.sigma)
+
+    def posterior(self, x: Tensor) -> MultivariateNormal:
+        """p(z|x), in closed form."""
+        weight = torch.as_tensor(self.weight)
+        precision = torch.eye(self.latent_dim, dtype=torch.double) + weight.T @ weight / self.sigma**2
+        covariance = torch.linalg.inv(precision)
+        return MultivariateNormal(x.double() @ weight @ covariance / self.sigma**2, covariance)
+
+    def marginal(self) -> MultivariateNormal:
+        """p(x), in closed form."""
+        weight = torch.as_tensor(self.weight)
+        noise = self.sigma**2 * torch.eye(len(weight), dtype=torch.double)
+        return MultivariateNormal(torch.zeros(len(weight), dtype=torch.double), weight @ weight.T + noise)
+
+    def draw_posterior(self, X: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
+        """Draws of z by NUTS; latents are in the order of the rows, the units of a row side by side."""
+        import numpyro
+        import numpyro.distributions as dist
+
+        def model(rows: np.ndarray) -> None:
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim]).to_event(2))
+            numpyro.sample("x", dist.Normal(z @ self.weight.T, self.sigma).to_event(2), obs=rows)
+
+        return sample(model, "z", X, seed=seed, n_draws=n_draws)
