@@ -22,8 +22,8 @@ from uncollapse.errors import InputError
 from uncollapse.estimators import Estimator
 from uncollapse.objectives import get_objective
 from uncollapse.parameters import check_parameters
-from uncollapse.reproduce import EXPERIMENTS, measure, reproduce, runner
-from uncollapse.reproduce.experiment import PAPERS, SCALES, Run, paper_notes, paper_numbers
+from uncollapse.reproduce import EXPERIMENTS, measure, reproduce
+from uncollapse.reproduce.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
 from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
 from uncollapse.reproduce.results import ResultsFile
 from uncollapse.reproduce.tables import beside, over_seeds, spread, to_markdown
@@ -91,12 +91,12 @@ def test_what_decides_over_a_result_is_part_of_its_key():
         toy_run("GMVAE", 7.5, "smoke").key(0),
         toy_run("GMVAE", 0.5, "small").key(0),
         toy_run("LIDMVAE", 0.5, "smoke").key(0),
-        Run(run.model, run.estimator, {**run.arguments, "max_epochs": 3}, run.data).key(0),
-        Run(run.model, "VAE", {}, run.data).key(0),
+        Fit(run.model, run.estimator, {**run.arguments, "max_epochs": 3}, run.data).key(0),
+        Fit(run.model, "VAE", {}, run.data).key(0),
     }
     assert len(keys) == 7
     assert None not in run.config()["arguments"].values()  # which arguments that are yet to come will be in it
-    assert Run("another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True).key(0) == run.key(0)
+    assert Fit("another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True).key(0) == run.key(0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -253,7 +253,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     assert err.count("\n") == 1
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
-    monkeypatch.setattr(runner, "execute", lambda *args: pytest.fail("computed again"))
+    monkeypatch.setattr(Fit, "execute", lambda *args: pytest.fail("computed again"))
     code, out, err = command_line("reproduce", *command, "--resume")
     assert (code, err) == (0, "")
     assert "run 1" not in out
@@ -332,7 +332,7 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
         done.append((run.labels["data"], run.model))
         return None, {**rows[0], "key": run.key(seed), "model": run.model, "labels": run.labels}
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(Fit, "execute", execute)
     monkeypatch.setitem(EXPERIMENTS, "w21-images", dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results))
     table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
     assert said[0] == f"2 runs taken from {tmp_path / 'w21-depth-small.jsonl'}"
@@ -398,7 +398,7 @@ def test_other_experiments_on_drawn_data(name, models, tmp_path):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_the_papers_scale_has_a_model_and_an_objective_that_suits_it(name):
-    for run in EXPERIMENTS[name].runs("paper"):
+    for run in (run for run in EXPERIMENTS[name].runs("paper") if isinstance(run, Fit)):
         kind = Estimator.kinds[run.estimator]
         few = {key: [8] * len(value) for key, value in run.arguments.items() if key in ("hidden", "encoder_hidden")}
         few |= {key: 8 for key in ("hidden_dim", "embedding_dim") if key in run.arguments}

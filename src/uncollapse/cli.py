@@ -372,7 +372,8 @@ def reproduce(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="k23-toy, k23-images, k23-text, w21-pinwheel, w21-images, w21-depth, w21-one-cluster or w21-text.",
+            help="k23-toy, k23-images, k23-text, w21-pinwheel, w21-images, w21-depth, w21-one-cluster, w21-text, w21-ppca "
+            "or w21-gmm.",
             show_default=False,
         ),
     ],

@@ -169,7 +169,7 @@ class SelfDrawn(Distribution):
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The draw that standard normal noise decides, and its log density in nats."""
         if isinstance(self.q, MultivariateNormal):
-            z = self.q.loc + (self.q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+            z = self.q.loc + (self.q.scale_tril @ noise.to(self.q.loc).unsqueeze(-1)).squeeze(-1)
         else:
             with seeded(int.from_bytes(hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little")):
                 z = self.q.sample(noise.shape[:-2])

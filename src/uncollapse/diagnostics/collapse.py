@@ -165,18 +165,19 @@ def pairwise_information_density(model: LatentModel, rows: np.ndarray) -> np.nda
     with torch.inference_mode(), seeded(0):
         q = model.posterior(to_device(model, rows))
         z = q.sample()
-        log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in torch.split(z, PAIRS_AT_ONCE)]).cpu().double()
-    return np.asarray((log_q.diagonal() - log_q.logsumexp(1)).numpy() + math.log(len(rows)))
+        log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in torch.split(z, PAIRS_AT_ONCE)]).cpu().double().numpy()
+    return _density(log_q.diagonal(), _log_means(log_q, 0))
 
 
 def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """log q(z|x) - log q(z) at one z for each x, in nats; its mean estimates I(x; z) under q (Hoffman & Johnson 2016).
 
-    q(z) is the mixture of the n posteriors that are given, hence the mean cannot exceed log n; near that cap it says only that the
-    information is at least about as large.
+    q(z) is the mixture of the n posteriors that are given, hence the plain mean cannot exceed log n, and near that cap it says only
+    that the information is at least about as large. The mixture knows too few posteriors, so that the mean is too low by a bias
+    that goes with 1 / n; two halves of the rows, in which it is twice as large, tell how large it is, and it is taken out.
 
     Args:
-        means: means of diagonal Gaussian posteriors, shape (n, latent_dim).
+        means: means of diagonal Gaussian posteriors, shape (n, latent_dim), in random order.
         variances: their variances, the same shape.
         noise: standard normal draws, the same shape; they decide one z for each x.
 
@@ -188,10 +189,25 @@ def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndar
     precision = 1 / variances
     # log q(z_i|x_j) = c_j - |z_i - m_j|^2 / 2 in units of the precision, expanded so that matrix products do the work.
     offset = -0.5 * ((means**2 * precision).sum(1) + np.log(2 * np.pi * variances).sum(1))
-    log_ratio = np.empty(len(z))
+    own, log_means = np.empty(len(z)), np.empty((2, len(z)))
     for start in range(0, len(z), CHUNK):
         rows = slice(start, start + CHUNK)
         log_q = offset - 0.5 * z[rows] ** 2 @ precision.T + z[rows] @ (means * precision).T
-        own = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
-        log_ratio[rows] = own - (logsumexp(log_q, axis=1) - math.log(len(z)))
-    return log_ratio
+        own[rows] = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
+        log_means[:, rows] = _log_means(log_q, start)
+    return _density(own, log_means)
+
+
+def _log_means(log_q: np.ndarray, start: int) -> np.ndarray:
+    """The logarithm of q(z) at some z, the first of which is of row `start`: by all rows, and by those of its own half."""
+    n, middle = log_q.shape[1], (log_q.shape[1] + 1) // 2
+    rows = np.arange(start, start + len(log_q))
+    is_own = (rows < middle)[:, None] == (np.arange(n) < middle)
+    by_half = logsumexp(log_q, axis=1, b=is_own) - np.log(is_own.sum(1))
+    return np.stack([logsumexp(log_q, axis=1) - math.log(n), by_half])
+
+
+def _density(own: np.ndarray, log_means: np.ndarray) -> np.ndarray:
+    """The density of the information without its bias, if it is not near its cap, where no halves tell the bias."""
+    by_all, by_half = own - log_means
+    return np.asarray(2 * by_all - by_half if by_all.mean() <= math.log(len(own)) - CAP_MARGIN else by_all)

@@ -115,8 +115,6 @@ def _survey(subject: Subject, X: Any, labels: Any, verbose: bool) -> _Survey:
     units, sample, n = Units(subject.model), Reservoir(), 0
     with progress_bar("inferring posteriors", total, verbose) as advance:
         for rows, own in row_batches(subject, X):
-            if not len(rows):
-                continue
             observed = subject.model.observe(rows)
             units.add(infer(subject.model, observed), observed)
             sample.add(rows, own if given is None else given[n : n + len(rows)])

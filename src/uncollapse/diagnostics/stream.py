@@ -37,16 +37,18 @@ def row_batches(subject: Subject, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
         InputError: if a batch cannot be used.
     """
     if subject.batches is not None:
-        yield from ((rows, None) for rows in subject.batches(X))
+        yield from ((rows, None) for rows in subject.batches(X) if len(rows))
         return
     start = 0
     for piece in _pieces(X):
         rows, labels = _taken_apart(piece) if isinstance(X, DataLoader | Dataset) else (piece, None)
         try:
-            yield subject.read(rows), labels
+            read = subject.read(rows)
         except InputError as error:
             where = f" (Rows are counted from {start} on.)" if start else ""
             raise InputError(f"{error}{where}") from None
+        if len(read):
+            yield read, labels
         start += len(rows)
 
 

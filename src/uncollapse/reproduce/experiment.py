@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
-from uncollapse.estimators import Estimator
+from uncollapse.estimators import Estimator, load
+from uncollapse.estimators.building import resolve_device
 
 PAPERS = Path(__file__).parent / "papers"
 # Arguments that are not a matter of the model.
@@ -19,9 +21,53 @@ INDIFFERENT = ("random_state", "device", "verbose")
 SCALES = ("smoke", "small", "paper")
 
 
-@dataclass(frozen=True)
-class Run:
+class Kept(Protocol):
+    """What a run makes that figures may need."""
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Any:
+        """Write it into a folder."""
+
+
+class Run(ABC):
     """One model on one data set.
+
+    Attributes:
+        model: what tables call it.
+        labels: what tables group by beside the model, such as the data set or the noise.
+        keep: whether figures need what the first seed has made.
+    """
+
+    model: str
+    labels: dict[str, Any]
+    keep: bool
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """All that decides over the result, but the seed, as JSON has it."""
+
+    @abstractmethod
+    def execute(self, seed: int, verbose: bool) -> tuple[Kept, dict[str, Any]]:
+        """Compute it: what figures may need, and the row of results."""
+
+    @staticmethod
+    @abstractmethod
+    def load(path: Path) -> Any:
+        """What `execute` has kept, and `Kept.save` has written."""
+
+    @property
+    def device(self) -> str:
+        """The kind of device that it computes on."""
+        return "cpu"
+
+    def key(self, seed: int) -> str:
+        """What tells this run apart from all others."""
+        content = json.dumps({**self.config(), "seed": seed}, sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fit(Run):
+    """An estimator that is fitted to data.
 
     Attributes:
         model: what tables call it.
@@ -50,10 +96,21 @@ class Run:
         config: dict[str, Any] = json.loads(json.dumps(given))
         return config
 
-    def key(self, seed: int) -> str:
-        """What tells this run apart from all others."""
-        content = json.dumps({**self.config(), "seed": seed}, sort_keys=True)
-        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    def execute(self, seed: int, verbose: bool) -> tuple[Kept, dict[str, Any]]:
+        """Fit and measure."""
+        from uncollapse.reproduce.measure import fit_and_measure
+
+        return fit_and_measure(self, seed, verbose)
+
+    @staticmethod
+    def load(path: Path) -> Any:
+        """The fitted estimator."""
+        return load(path)
+
+    @property
+    def device(self) -> str:
+        """The kind of device that it computes on."""
+        return resolve_device(Estimator.kinds[self.estimator](**self.arguments).device)
 
 
 # The fitted model of a run's first seed, or None where it is not at hand.

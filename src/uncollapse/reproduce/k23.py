@@ -12,7 +12,7 @@ import pandas as pd
 from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
 from uncollapse.presets import AS_PUBLISHED, named
-from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
 
@@ -40,7 +40,7 @@ SHOWN_SIGMAS, SHOWN_MODELS = (0.5, 7.5), ("GMVAE", "LIDMVAE", "IL-LIDMVAE, L = 5
 def toy_run(model: str, sigma: float, scale: str) -> Run:
     """A mixture of two components in two dimensions, with one map of width 10 (K23 section 5.1, table 3)."""
     smoke = scale == "smoke"
-    return Run(
+    return Fit(
         model,
         "MixtureVAE",
         {
@@ -193,7 +193,7 @@ def image_run(model: str, data: str, scale: str) -> Run:
     rows = {"n_train": 500, "n_test": 200} if scale == "smoke" else {}
     keep = data == "fashion-mnist" and model in map(_grid_name, SHOWN_LIPSCHITZ)
     labels = {"data": data, "L": given.get("inverse_lipschitz")}
-    return Run(model, estimator, arguments, {"name": data, **rows}, labels, keep)
+    return Fit(model, estimator, arguments, {"name": data, **rows}, labels, keep)
 
 
 def posterior_for(arguments: dict[str, Any]) -> str:

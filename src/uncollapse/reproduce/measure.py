@@ -28,7 +28,7 @@ from uncollapse.diagnostics import diagnose
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.building import resolve_device
 from uncollapse.noise import derived_seed
-from uncollapse.reproduce.experiment import Run
+from uncollapse.reproduce.experiment import Fit, Run
 
 SYNTHETIC: dict[str, Callable[..., Data]] = {
     "two-gaussians": two_gaussians,
@@ -85,7 +85,7 @@ def _some(data: Data, n: int | None, seed: int) -> Data:
     return data.take(np.random.default_rng(derived_seed(seed, "rows")).permutation(len(data.X))[:n])
 
 
-def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[str, Any]]:
+def fit_and_measure(run: Fit, seed: int, verbose: bool = True) -> tuple[Estimator, dict[str, Any]]:
     """Fit and measure.
 
     Returns:
@@ -105,7 +105,7 @@ def execute(run: Run, seed: int, verbose: bool = True) -> tuple[Estimator, dict[
         found["correlation_share"] = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}
     last = estimator.history_.iloc[-1]
     row = {
-        **_identity(run, seed),
+        **identity(run, seed),
         "n_train": len(train.X),
         "n_test": len(test.X),
         "seconds": round(seconds, 2),
@@ -127,11 +127,11 @@ def correlation_share(estimator: Estimator, sentences: np.ndarray) -> float:
 
 def failure(run: Run, seed: int, error: Exception) -> dict[str, Any]:
     """The row of a run that gave no result."""
-    device = resolve_device(Estimator.kinds[run.estimator](**run.arguments).device)
-    return {**_identity(run, seed), "error": str(error), "environment": environment(device)}
+    return {**identity(run, seed), "error": str(error), "environment": environment(run.device)}
 
 
-def _identity(run: Run, seed: int) -> dict[str, Any]:
+def identity(run: Run, seed: int) -> dict[str, Any]:
+    """What the row of a run begins with."""
     return {"key": run.key(seed), "model": run.model, "labels": run.labels, "config": run.config(), "seed": seed}
 
 

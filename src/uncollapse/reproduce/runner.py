@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from uncollapse.errors import InputError, NonFiniteLossError
-from uncollapse.estimators import Estimator, load
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
+from uncollapse.reproduce.classical import CLASSICAL_GMM, CLASSICAL_PPCA
 from uncollapse.reproduce.experiment import SCALES, Experiment, Run, paper_notes
 from uncollapse.reproduce.k23 import IMAGES as K23_IMAGES
 from uncollapse.reproduce.k23 import TOY
-from uncollapse.reproduce.measure import execute, failure
+from uncollapse.reproduce.measure import failure
 from uncollapse.reproduce.results import ResultsFile
 from uncollapse.reproduce.tables import flat, provenance, to_markdown
 from uncollapse.reproduce.text import K23_TEXT, W21_TEXT
@@ -31,6 +31,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "w21-one-cluster": ONE_CLUSTER,
     "k23-text": K23_TEXT,
     "w21-text": W21_TEXT,
+    "w21-ppca": CLASSICAL_PPCA,
+    "w21-gmm": CLASSICAL_GMM,
 }
 
 
@@ -106,13 +108,13 @@ def _compute(due: Sequence[tuple[Run, int]], file: ResultsFile, folder: Path, ve
         what = ", ".join([run.model, *(f"{key} {value}" for key, value in run.labels.items())])
         tell(f"run {number} of {len(due)}: {what}, seed {seed}")
         try:
-            estimator, row = execute(run, seed, verbose)
+            kept, row = run.execute(seed, verbose)
         except NonFiniteLossError as error:  # a result as well, which another try would only repeat
             tell(f"note: {error}")
             file.append(failure(run, seed, error))
             continue
         if run.keep and seed == 0:
-            estimator.save(folder / "models" / run.key(seed), overwrite=True)
+            kept.save(folder / "models" / run.key(seed), overwrite=True)
         file.append(row)
 
 
@@ -149,15 +151,15 @@ def _publish(
 
 
 class _Models:
-    """The fitted models of the first seed, as far as they are in a folder."""
+    """What the runs of the first seed have kept, as far as it is in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.missing: list[Run] = []
 
-    def __call__(self, run: Run) -> Estimator | None:
+    def __call__(self, run: Run) -> Any:
         path = self.folder / run.key(0)
         if not path.is_dir():
             self.missing.append(run)
             return None
-        return load(path)
+        return run.load(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from uncollapse.data.synthetic_text import TEST_TRUTH
-from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves
 from uncollapse.reproduce.k23 import OTHERS, RIVALS, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
@@ -89,7 +89,7 @@ def text_run(model: str, data: str, scale: str) -> Run:
     if arguments.get("target_kl") == OF_THE_DATA:
         arguments["target_kl"] = TARGET_KL[data]
     labels = {"data": data, "L": given.get("inverse_lipschitz")}
-    return Run(model, "SequenceVAE", arguments, {"name": data, **_documents(data, scale)}, labels)
+    return Fit(model, "SequenceVAE", arguments, {"name": data, **_documents(data, scale)}, labels)
 
 
 def _documents(data: str, scale: str) -> dict[str, Any]:

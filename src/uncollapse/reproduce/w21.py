@@ -10,7 +10,7 @@ import pandas as pd
 from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.presets import AS_PUBLISHED
-from uncollapse.reproduce.experiment import Experiment, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
 from uncollapse.reproduce.k23 import OUR_DEFAULTS, RIVALS, posterior_for, rivals
 from uncollapse.reproduce.tables import beside, over_seeds, with_shares
@@ -38,7 +38,7 @@ def _flat_run(model: str, data: dict[str, Any], labels: dict[str, Any], n_compon
         "learning_rate": 3e-3,
         **FLAT_MODELS[model],
     }
-    return Run(model, "MixtureVAE", arguments, data, labels, keep=True)
+    return Fit(model, "MixtureVAE", arguments, data, labels, keep=True)
 
 
 PINWHEEL_DEPTHS = (2, DEPTH_OF_TABLES)
@@ -124,7 +124,7 @@ def image_run(model: str, data: str, depth: int, scale: str) -> Run:
     elif is_mixture:  # ten components enumerated take ten decoders, of nine layers
         arguments["inference"] = "marginal"
     estimator = "MixtureVAE" if is_mixture else "VAE"
-    return Run(model, estimator, arguments, {"name": data, **_image_rows(data, scale)}, {"data": data, "layers": depth})
+    return Fit(model, estimator, arguments, {"name": data, **_image_rows(data, scale)}, {"data": data, "layers": depth})
 
 
 def _image_rows(data: str, scale: str) -> dict[str, int]:
