@@ -23,13 +23,14 @@ from benchmarks.timing import print_row
 from uncollapse.adapters import as_subject
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
+from uncollapse.diagnostics.refinement import refine
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-N_ROWS = 500
+N_ROWS, N_REFINED, N_POSTERIOR_DRAWS = 500, 64, 20
 # A 95% interval of a normal error.
 WIDTH = 1.96
 
@@ -317,6 +318,30 @@ def errors_of(case: Case, seed: int, thorough: bool) -> Iterator[tuple[str, floa
             yield name, exact, error, abs(error) <= WIDTH * np.nan_to_num(estimate.standard_error) + 1e-6
 
 
+def posterior_error(weight: Tensor, model: Any, seed: int) -> float:
+    """KL between posteriors of x = W z + noise that were refined, and the exact ones, mean over rows, in nats."""
+    rows = draw_linear(weight, N_REFINED, torch.Generator().manual_seed(seed))
+    found = refine(as_subject(model).model, rows)
+    precision = torch.eye(weight.shape[1], dtype=torch.double) + weight.T @ weight
+    gaps = torch.as_tensor(found.means) - torch.as_tensor(rows) @ torch.linalg.solve(precision, weight.T).T
+    variances = torch.as_tensor(found.variances)
+    kl = (
+        (variances * precision.diagonal() - 1 - variances.log()).sum(1)
+        + torch.einsum("nk,kl,nl->n", gaps, precision, gaps)
+        - torch.logdet(precision)
+    )
+    return 0.5 * float(kl.mean())
+
+
+def posterior_cases() -> Iterator[tuple[str, Tensor, Any, float]]:
+    """Name, W, model, and the KL from the exact posterior that the nearest diagonal Gaussian has."""
+    model, weight = linear_vae(torch.linspace(0.2, 0.9, 16, dtype=torch.double), 32, 0, awake=0.0)
+    yield "linear Gaussian VAE, 16 units, dead encoder, refined", weight, model, 0.0
+    ppca = PPCA(randn(5, 2, seed=1), 1.0)
+    precision = torch.eye(2, dtype=torch.double) + ppca.weight.T @ ppca.weight
+    yield "probabilistic PCA, refined", ppca.weight, ppca, 0.5 * float(precision.diagonal().log().sum() - torch.logdet(precision))
+
+
 STATES = ("healthy", "partly collapsed", "collapsed in the model", "collapsed in inference", "prior mismatch")
 
 
@@ -377,6 +402,20 @@ def run(
                 n_draws=len(values),
                 n_rows=N_ROWS,
             )
+    for name, weight, model, exact_kl in posterior_cases():
+        if name not in done:
+            errors = np.array([posterior_error(weight, model, seed) - exact_kl for seed in range(N_POSTERIOR_DRAWS)])
+            _write(
+                output,
+                case=name,
+                estimate="posterior",
+                exact=exact_kl,
+                mean_error=float(errors.mean()),
+                rms_error=float(np.sqrt(np.square(errors).mean())),
+                coverage=None,
+                n_draws=len(errors),
+                n_rows=N_REFINED,
+            )
     if "verdicts" not in done:
         judged = [_judged(state, seed) for seed in range(n_models // len(STATES)) for state in STATES]
         for state in STATES:
@@ -401,7 +440,7 @@ def table(results: Annotated[Path, typer.Argument(help="What `run` has written."
     for row in numbers.itertuples():
         typer.echo(
             f"| {row.case} | `{row.estimate}` | {row.exact:.4g} | {row.mean_error:+.4f} | {row.rms_error:.4f} | "
-            f"{row.coverage:.1%} | {row.n_draws:,} |"
+            f"{'' if pd.isna(row.coverage) else f'{row.coverage:.1%}'} | {row.n_draws:,} |"
         )
     typer.echo("\n| State of the model | Models | Wrong verdicts |\n|---|---:|---:|")
     for row in verdicts.itertuples():

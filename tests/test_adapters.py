@@ -300,8 +300,11 @@ def test_what_is_no_plain_vae_of_pythae_is_refused():
 
 
 @pytest.mark.extra
-@pytest.mark.parametrize("likelihood", ["zinb", "poisson"])
-def test_a_model_of_scvi_tools(likelihood, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [("SCVI", {}), ("SCVI", {"gene_likelihood": "poisson"}), ("LinearSCVI", {"use_observed_lib_size": True})],
+)
+def test_a_model_of_scvi_tools(kind, arguments, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scvi = pytest.importorskip("scvi", reason="needs the extra 'scvi'")
@@ -310,8 +313,8 @@ def test_a_model_of_scvi_tools(likelihood, tmp_path):
         data = anndata.AnnData(counts())
         data.obs["batch"] = ["a", "b"] * 100
         scvi.settings.seed = 0
-        scvi.model.SCVI.setup_anndata(data, batch_key="batch")
-        model = scvi.model.SCVI(data, n_latent=3, n_hidden=8, gene_likelihood=likelihood)
+        getattr(scvi.model, kind).setup_anndata(data, batch_key="batch")
+        model = getattr(scvi.model, kind)(data, n_latent=3, n_hidden=8, **arguments)
         model.train(max_epochs=5, accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False)
         report = uc.diagnose(model, data, data.obs["batch"], verbose=False)
         subject = as_subject(model)
@@ -327,3 +330,17 @@ def test_a_model_of_scvi_tools(likelihood, tmp_path):
     assert report.to_html(tmp_path / "report.html").stat().st_size > 10_000
     with pytest.raises(InputError, match="AnnData like those of its training"):
         uc.diagnose(model, np.zeros((5, 12)))
+
+
+@pytest.mark.extra
+def test_a_model_of_scvi_tools_with_further_latents_is_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scvi = pytest.importorskip("scvi", reason="needs the extra 'scvi'")
+        import anndata
+
+        data = anndata.AnnData(counts())
+        scvi.model.LinearSCVI.setup_anndata(data)
+        model = scvi.model.LinearSCVI(data, n_latent=3)
+        with pytest.raises(InputError, match="use_observed_lib_size=True"):
+            uc.diagnose(model, data)

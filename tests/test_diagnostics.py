@@ -14,10 +14,22 @@ from scipy.stats import norm
 
 import uncollapse as uc
 from uncollapse.diagnostics import render_page
-from uncollapse.diagnostics.collapse import active_units, explained_share, information_density, informative_units
+from uncollapse.diagnostics.collapse import (
+    Posteriors,
+    active_units,
+    explained_share,
+    infer,
+    information_density,
+    informative_units,
+)
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
+from uncollapse.diagnostics.likelihood import importance_log_likelihood, marginal_likelihood
+from uncollapse.diagnostics.referee import annealed_log_likelihood
+from uncollapse.diagnostics.refinement import refine
+from uncollapse.diagnostics.support import supported_units
+from uncollapse.diagnostics.units import Units
 from uncollapse.errors import InputError
 from uncollapse.families import Bernoulli, Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
@@ -260,6 +272,85 @@ def test_without_refinement_nobody_is_blamed(linear_gaussian):
     assert report.verdict == "collapsed"
     assert "recover" not in report.advice
     assert report.certificate is None
+
+
+def test_draws_are_doubled_until_the_likelihood_settles(linear_gaussian):
+    """Of posteriors that are too wide, 64 draws say too little; what more draws gain on some rows goes to the mean of all."""
+    model, rows = linear_gaussian.model(widened=4.0), linear_gaussian.data.numpy()
+    exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
+    at_64 = importance_log_likelihood(model, rows, 64).mean()
+    found = marginal_likelihood(model, rows)
+    assert found.n_samples > 64
+    assert found.has_settled
+    assert abs(found.mean.value - exact) < 0.3 * abs(at_64 - exact)
+    assert 1 < found.effective_sample_size < found.n_samples
+    assert marginal_likelihood(model, rows, 64).mean.value == pytest.approx(at_64)
+    exactly = marginal_likelihood(linear_gaussian.model(), rows)
+    assert exactly.mean.value == pytest.approx(exact, abs=1e-9)
+    assert exactly.effective_sample_size == pytest.approx(exactly.n_samples)
+
+
+def test_annealing_goes_where_weights_do_not(linear_gaussian):
+    """From q(z|x) = p(z), sixteen weights miss much of log p(x), and sixteen annealed chains hardly any."""
+    model, rows = with_a_dead_encoder(linear_gaussian).model_, linear_gaussian.data[:64].numpy()
+    exact = linear_gaussian.marginal.log_prob(linear_gaussian.data[:64]).numpy()
+    weights, annealed = importance_log_likelihood(model, rows, 16), annealed_log_likelihood(model, rows)
+    assert (exact - weights).mean() > 0.2
+    assert abs((exact - annealed).mean()) < 0.05
+    plain = annealed_log_likelihood(linear_gaussian.model(), rows, n_chains=2, n_temperatures=1)
+    assert np.allclose(plain, exact)  # of the exact posterior, weights are constant
+
+
+def test_refined_posteriors_are_the_exact_ones(linear_gaussian):
+    rows = linear_gaussian.data[:20]
+    found = refine(with_a_dead_encoder(linear_gaussian).model_, rows.numpy())
+    exact = linear_gaussian.posterior()(rows)
+    assert np.abs((found.means - exact.mean.detach().numpy()) / exact.stddev.detach().numpy()).max() < 0.25
+    assert np.allclose(found.variances / exact.variance.detach().numpy(), 1, atol=0.4)
+    assert np.abs(refine(linear_gaussian.model(), rows.numpy()).recovered.mean()) < 2e-3  # nothing is to be had
+
+
+def test_units_that_data_support_are_counted_above_the_noise(linear_gaussian):
+    """Eigenvalues of the covariance are s^2 (1 + gain^2): all three are above the noise, and of noise alone none is."""
+    rows = linear_gaussian.marginal.sample((5000,)).numpy()
+    assert supported_units(linear_gaussian.model(), rows) == 3
+    noise = linear_gaussian.scale * np.random.default_rng(0).normal(size=(5000, 5))
+    assert supported_units(linear_gaussian.model(), noise) == 0
+
+
+def test_curves_of_collapse_are_shares_of_the_data(linear_gaussian):
+    rows = linear_gaussian.data.numpy()
+    report = uc.diagnose(linear_gaussian.fitted(), rows, verbose=False, thorough=False)
+    kl = infer(linear_gaussian.model(), rows).kl_units
+    for epsilon, deltas in report.collapse_curves.iterrows():
+        assert np.allclose(deltas, (kl >= epsilon).mean(0))
+
+
+def test_the_gaussian_part_of_the_aggregate_has_a_closed_form(linear_gaussian):
+    """Of posteriors N(b, 1 - g^2) around means of variance g^2, shifted by b: q(z) is N(b, I), and the KL b^2 / 2 for each unit."""
+    units = Units(linear_gaussian.model())
+    generator = np.random.default_rng(0)
+    means = 0.6 * generator.normal(size=(20_000, 3)) + [0.0, 1.0, 2.0]
+    for part in np.array_split(means, 7):
+        units.add(Posteriors(part, np.full_like(part, 0.64), np.zeros(len(part)), np.zeros_like(part), None, None), part)
+    assert units.aggregate_gaussian_kl(linear_gaussian.model()).value == pytest.approx(2.5, abs=0.05)
+    assert np.allclose(units.table()["mean"], [0, 1, 2], atol=0.02)
+    assert np.allclose(units.table()["explained_share"], 0.36, atol=0.01)
+
+
+def test_reports_stand_side_by_side(linear_gaussian, tmp_path):
+    rows = linear_gaussian.data.numpy()
+    reports = [uc.diagnose(linear_gaussian.fitted(), rows, verbose=False, thorough=thorough) for thorough in (True, False)]
+    table = uc.compare_reports(reports, tmp_path / "both.html")
+    assert table.index.tolist() == ["Fitted (1)", "Fitted (2)"]
+    assert table.loc["Fitted (1)", "kl_nats"] == reports[0].estimates["kl_nats"].value
+    assert np.isnan(table.loc["Fitted (2)", "recovered_nats"])
+    page = (tmp_path / "both.html").read_text()
+    assert page.count('<table class="sortable">') == 2
+    with pytest.raises(InputError, match="already exists"):
+        uc.compare_reports(reports, tmp_path / "both.html")
+    with pytest.raises(InputError, match="at least one"):
+        uc.compare_reports([])
 
 
 def test_the_page_holds_every_report(linear_gaussian):

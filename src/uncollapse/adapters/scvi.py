@@ -19,6 +19,7 @@ from uncollapse.models import LatentModel
 COVARIATES = ("batch", "extra_continuous_covs", "extra_categorical_covs", "size_factor")
 CATEGORICAL = ("batch", "extra_categorical_covs")
 ROWS_AT_ONCE = 1024
+MODELS = ("SCVI", "LinearSCVI")
 
 
 class SCVIModel(LatentModel):
@@ -82,13 +83,16 @@ def as_subject(model: Any) -> Subject:
     """The model, ready to be diagnosed on an AnnData.
 
     Raises:
-        InputError: if it is not an SCVI, or the library size is another latent.
+        InputError: if its latents are not z alone, as where the library size is another.
     """
     name = type(model).__name__
-    if name != "SCVI":
-        raise InputError(f"diagnoses of scvi-tools models expect an SCVI, got {name}: wrap its module in the three methods.")
+    if name not in MODELS:
+        raise InputError(
+            f"diagnoses of scvi-tools models expect one of {', '.join(MODELS)}, got {name}: give an object with prior(), "
+            "posterior(x) and likelihood(z) instead."
+        )
     if not model.module.use_observed_lib_size:
-        raise InputError("diagnoses expect an SCVI with use_observed_lib_size=True, the default, got a latent library size.")
+        raise InputError(f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size: z is not all there.")
 
     def batches(X: Any) -> Iterator[np.ndarray]:
         return (_row(tensors)[0] for tensors in _load(model, X))

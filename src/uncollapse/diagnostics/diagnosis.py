@@ -124,9 +124,14 @@ def _survey(subject: Subject, X: Any, labels: Any, verbose: bool) -> _Survey:
         raise InputError(f"a diagnosis expects at least 2 rows, got {n}.")
     if given is not None and len(given) != n:
         raise InputError(f"labels expect one value for each of the {n} rows, got {len(given)}.")
-    found = sample.labels
-    known = given is not None or not any(label is None for label in found)
-    return _Survey(units, sample.rows, None if not known else np.array(found) if given is not None else check_labels(found, None))
+    return _Survey(units, sample.rows, _sampled_labels(sample.labels, given))
+
+
+def _sampled_labels(found: list[Any], given: np.ndarray | None) -> np.ndarray | None:
+    """Labels of the sample, of those that were given, or else of those that came with the data, if they all have one."""
+    if given is not None:
+        return np.array(found, given.dtype)
+    return None if any(label is None for label in found) else check_labels(found, None)
 
 
 def check_labels(labels: Any, n_rows: int | None) -> np.ndarray:
@@ -169,11 +174,8 @@ class _Diagnosis:
         proof = self._certificate() if self.is_thorough else None
         with spinner("estimating information and divergences", self.verbose):
             units = self.survey.units.table()
-            estimates |= self._latents(units) | self._components()
+            estimates |= self._latents(units) | self._components() | self._probed()
             estimates["recovered_nats"] = None if refinement is None else refinement.recovered_nats
-            if (labels := self._classes()) is not None:
-                posteriors = self.posteriors
-                estimates["probe_accuracy"] = linear_probe(posteriors.means, posteriors.variances, labels, self.shuffled)
             evidence = Evidence(
                 units=units,
                 estimates=estimates,
@@ -262,6 +264,11 @@ class _Diagnosis:
         if components is None or not isinstance(self.model, VAE):
             return {}
         return _component_estimates(self.model, self.posteriors, components, self._classes())
+
+    def _probed(self) -> dict[str, Estimate | None]:
+        if (classes := self._classes()) is None:
+            return {}
+        return {"probe_accuracy": linear_probe(self.posteriors.means, self.posteriors.variances, classes, self.shuffled)}
 
     def _classes(self) -> np.ndarray | None:
         """The labels of the sample, if they are classes."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, MixtureSameFamily, Normal
 
 from uncollapse.diagnostics.collapse import explained_share
 from uncollapse.diagnostics.estimate import Estimate
@@ -19,7 +20,7 @@ from uncollapse.progress import progress_bar
 
 N_STEPS, N_DRAWS, FIRST_RATE = 200, 8, 0.1
 Gaussians = Independent[Normal]
-N_CANDIDATES, N_FINAL_DRAWS = 64, 64
+N_CANDIDATES, N_CHOOSING_DRAWS, N_MEASURING_DRAWS = 64, 64, 256
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Refinement:
 def refine(model: LatentModel, rows: np.ndarray, verbose: bool = False) -> Refinement:
     """Fit a diagonal Gaussian to each row's posterior, by the ELBO, from the encoder's and from the best of 64 draws of the prior.
 
-    Which of the two fits a row keeps, or whether it keeps its q(z|x), is decided by other draws than those that measure it, so that
-    what is recovered is not overstated.
+    A row keeps its q(z|x) unless a fit is better by more than two errors, which other draws decide than those that measure it, so
+    that what is recovered is not overstated.
 
     Args:
         model: in evaluation; its z has a density.
@@ -65,55 +66,73 @@ def refine(model: LatentModel, rows: np.ndarray, verbose: bool = False) -> Refin
     x = to_device(model, rows)
     with seeded(0), torch.no_grad(), progress_bar("refining posteriors", 2 * N_STEPS, verbose) as advance:
         q = model.posterior(x)
-        starts = [(q.mean, q.variance.sqrt()), _best_of_prior(model, x)]
-        fits = [_fit(model, x, mean, scale, advance) for mean, scale in starts]
-        elbos, shown = (_elbos(model, x, q, fits) for _ in range(2))  # by which they are chosen, and measured
-        chosen = elbos.nan_to_num(-torch.inf).argmax(0, keepdim=True)
+        scale = q.variance.sqrt()
+        best, spread = _best_of_prior(model, x)
+        starts = [(q.mean, scale, scale), (best, spread / 10, spread)]
+        fits = [_fit(model, x, *start, advance) for start in starts]
+        chosen = _choice(_elbos(model, x, q, fits, N_CHOOSING_DRAWS))
+        elbos = _elbos(model, x, q, fits, N_MEASURING_DRAWS).mean(1)
         moments = torch.stack([torch.stack([each.mean, each.variance]) for each in (q, *fits)])  # (3, 2, n, latent_dim)
         kept = moments.gather(0, chosen[:, None, :, None].expand(1, *moments.shape[1:]))[0]
-        recovered = (shown.gather(0, chosen) - shown[:1])[0]
+        recovered = (elbos.gather(0, chosen) - elbos[:1])[0]
     return Refinement(*(part.double().cpu().numpy() for part in (recovered, *kept, *moments[0])))
 
 
-def _elbos(model: LatentModel, x: Tensor, q: Distribution, fits: Sequence[Gaussians]) -> Tensor:
-    """The ELBO of each row with the encoder's posterior, and with those fitted, at the same draws, shape (1 + fits, n)."""
-    half = torch.randn(N_FINAL_DRAWS // 2, len(x), model.latent_dim).to(x)
+def _choice(elbos: Tensor) -> Tensor:
+    """For each row, the number of the fit that is better than its q(z|x) for sure, or 0, shape (1, n)."""
+    first, second = (elbos[1:] - elbos[0]).chunk(2, 1)  # of draws, the second half mirrors the first
+    gains = (first + second) / 2
+    surely = gains.mean(1) - 2 * gains.std(1) / math.sqrt(gains.shape[1])
+    return torch.cat([torch.zeros_like(surely[:1]), surely.nan_to_num(-torch.inf)]).argmax(0, keepdim=True)
+
+
+def _elbos(model: LatentModel, x: Tensor, q: Distribution, fits: Sequence[Gaussians], n_draws: int) -> Tensor:
+    """The ELBO of each row with the encoder's posterior, and with those fitted, at the same draws, shape (1 + fits, draws, n)."""
+    half = torch.randn(n_draws // 2, len(x), model.latent_dim).to(x)
     noise = torch.cat([half, -half])
-    of_encoder = model.terms(x, model.latents(q, noise)).elbo
-    return torch.stack([of_encoder.mean(0), *(_elbo_at(model, x, fit, noise).mean(0) for fit in fits)])
+    # An enumerated posterior has the component beside z, and a bound of its own.
+    of_encoder = model.terms(x, model.latents(q, noise)).elbo if isinstance(q, MixtureSameFamily) else _elbo(model, x, q, noise)
+    return torch.stack([of_encoder, *(_elbo(model, x, fit, noise) for fit in fits)])
+
+
+def _elbo(model: LatentModel, x: Tensor, q: Distribution, noise: Tensor) -> Tensor:
+    """The ELBO at draws of z, shape (draws, n): log p(x) at each of them, if q is the exact posterior."""
+    z, log_q = draw(q, noise)
+    return model.log_likelihood(x, z) + model.prior().log_prob(z) - log_q
 
 
 def _best_of_prior(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row, the draw from the prior that explains it best, with a tenth of the prior's scale."""
+    """For each row, the draw from the prior that explains it best, and the deviations of the prior."""
     z = model.prior().sample(torch.Size([N_CANDIDATES]))
     log_p = model.log_likelihood(x, z.unsqueeze(1).expand(-1, len(x), -1))
     best = z[log_p.argmax(0)]
-    return best, (z.std(0) / 10).clamp(min=1e-6).expand_as(best)
+    return best, z.std(0).clamp(min=1e-6).expand_as(best)
 
 
-def _fit(model: LatentModel, x: Tensor, mean: Tensor, scale: Tensor, advance: Callable[[str], None]) -> Gaussians:
-    """The diagonal Gaussian that maximises the ELBO of each row, by Adam, in units of the prior's spread."""
-    shift, log_scale = mean.clone().requires_grad_(), scale.log().requires_grad_()
+def _fit(model: LatentModel, x: Tensor, mean: Tensor, scale: Tensor, unit: Tensor, advance: Callable[[str], None]) -> Gaussians:
+    """The diagonal Gaussian that maximises the ELBO of each row, by Adam, whose steps in z are measured in a unit."""
+    shift, log_scale = torch.zeros_like(mean, requires_grad=True), scale.log().requires_grad_()
     optimiser = torch.optim.Adam([shift, log_scale], lr=FIRST_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
     for _ in range(N_STEPS):
         with torch.enable_grad(), differentiable_twice():
-            half = torch.randn(N_DRAWS // 2, len(x), model.latent_dim).to(x)
-            loss = -_elbo_at(model, x, _gaussian(shift, log_scale.exp()), torch.cat([half, -half])).mean(0).sum()
+            loss = _loss(model, x, _gaussian(mean + unit * shift, log_scale.exp()))
             shift.grad, log_scale.grad = torch.autograd.grad(loss, [shift, log_scale])
         optimiser.step()
         schedule.step()
         advance("")
-    return _gaussian(shift.detach(), log_scale.detach().exp())
+    return _gaussian((mean + unit * shift).detach(), log_scale.detach().exp())
+
+
+def _loss(model: LatentModel, x: Tensor, q: Gaussians) -> Tensor:
+    """The negative ELBO of all rows, with the KL in closed form where there is one, under the prior of z alone."""
+    half = torch.randn(N_DRAWS // 2, len(x), model.latent_dim).to(x)
+    z, log_q = draw(q, torch.cat([half, -half]))
+    p = model.prior()
+    units = kl_per_unit(q, p)
+    kl = log_q - p.log_prob(z) if units is None else units.sum(-1)
+    return (kl - model.log_likelihood(x, z)).mean(0).sum()
 
 
 def _gaussian(mean: Tensor, scale: Tensor) -> Gaussians:
     return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)
-
-
-def _elbo_at(model: LatentModel, x: Tensor, q: Gaussians, noise: Tensor) -> Tensor:
-    """The ELBO at draws of z, shape (draws, n), under the prior of z alone where it has components."""
-    z, log_q = draw(q, noise)
-    p = model.prior()
-    units = kl_per_unit(q, p)
-    return model.log_likelihood(x, z) - (log_q - p.log_prob(z) if units is None else units.sum(-1))
