@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Bernoulli, Independent, LogNormal, MultivariateNormal, Normal, TransformedDistribution
+from torch.distributions import (
+    Bernoulli,
+    Independent,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+)
 from torch.distributions.transforms import SigmoidTransform
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -263,6 +272,110 @@ def test_what_is_no_model_is_refused():
     model = uc.from_functions(lambda x: (x, x), lambda z: z, latent_dim=2)
     with pytest.raises(InputError, match="give likelihood="):
         uc.diagnose(model, np.zeros((5, 2)), **QUICK)
+
+
+def triple(prior=None, posterior=None, likelihood=None, **held):
+    """An object that is no module."""
+    given = {"prior": prior, "posterior": posterior, "likelihood": likelihood, **held}
+    return type("Plain", (), {"__init__": lambda self: vars(self).update(given)})()
+
+
+def standard_normal():
+    return Normal(torch.zeros(2), 1.0)
+
+
+ROWS = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+
+
+def test_a_decoder_that_does_not_use_what_its_encoder_tells_is_collapsed_in_the_model():
+    """The posterior moves with x, q(z) is the prior, and p(x|z) is the same for every z: W21's own case."""
+    alive = {"posterior": lambda x: Normal(0.9**0.5 * x, 0.1**0.5)}
+    ignoring = triple(standard_normal, likelihood=lambda z: Normal(0 * z, 1.0), **alive)
+    report = uc.diagnose(ignoring, ROWS, verbose=False)
+    assert report.verdict == "collapsed in the model"
+    assert "all 2 latent units move with the data, but the decoder does not use them" in report.advice
+    assert report.estimates["fisher_divergence"].value == 0
+    half = triple(standard_normal, likelihood=lambda z: Normal(z * torch.tensor([2.0, 0.0]), 1.0), **alive)
+    report = uc.diagnose(half, ROWS * [3.0, 1.0], verbose=False)
+    assert report.verdict == "partly collapsed"
+    assert "1 of 2 latent units move with the data, but the decoder does not use them (1)" in report.advice
+
+
+def test_a_decoder_that_is_not_connected_to_z_is_no_traceback():
+    bias = nn.Parameter(torch.zeros(2))
+    model = triple(standard_normal, lambda x: Normal(0 * x, 1.0), lambda z: Normal(bias.expand(len(z), 2), 1.0))
+    report = uc.diagnose(model, ROWS, verbose=False)
+    assert report.verdict == "collapsed in the model"
+    assert report.estimates["fisher_divergence"].value == 0
+    assert not uc.is_identifiable(model, ROWS)
+
+
+def test_modules_of_a_plain_object_are_looked_at_in_evaluation():
+    encoder = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
+    model = triple(standard_normal, lambda x: Normal(encoder(x), 1.0), lambda z: Normal(z, 1.0), encoder=encoder)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    first, second = (uc.diagnose(model, ROWS, **QUICK).estimates["kl_nats"] for _ in range(2))
+    assert first == second
+    assert encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "prior", [torch.distributions.StudentT(torch.full((2,), 5.0)), torch.distributions.Laplace(torch.zeros(2), 1.0)]
+)
+def test_a_kl_that_has_no_closed_form_is_drawn(prior):
+    model = triple(lambda: prior, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0))
+    report = uc.diagnose(model, ROWS, **QUICK)
+    z = torch.as_tensor(ROWS) + 0.5 * torch.randn(4000, *ROWS.shape, generator=torch.Generator().manual_seed(0))
+    exact = (Normal(torch.as_tensor(ROWS), 0.5).log_prob(z) - prior.log_prob(z)).sum(-1).mean()
+    assert report.estimates["kl_nats"].value == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_units_that_are_no_gaussians_have_their_own_kl():
+    prior = Laplace(torch.zeros(2), 1.0)
+    report = uc.diagnose(triple(lambda: prior, lambda x: Laplace(x, 0.5), lambda z: Normal(z, 1.0)), ROWS, **QUICK)
+    exact = kl_divergence(Laplace(torch.as_tensor(ROWS), 0.5), prior).mean(0)
+    assert np.allclose(report.units["kl_nats"], exact, rtol=1e-5)
+
+
+def test_models_of_double_precision_and_priors_of_single_go_together():
+    decoder = nn.Linear(2, 2).double()
+    model = triple(standard_normal, lambda x: Normal(x.double(), 0.5), lambda z: Normal(decoder(z), 1.0), decoder=decoder)
+    assert uc.diagnose(model, ROWS, verbose=False).estimates["recovered_nats"] is not None
+    assert uc.is_identifiable(model, ROWS)
+
+
+def test_densities_that_are_not_finite_are_said_to_be():
+    report = uc.diagnose(triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z.log(), 1.0)), ROWS, verbose=False)
+    assert report.estimates["nll_nats"] is None
+    assert "not finite on some rows, and so nll_nats" in " ".join(report.notes)
+    within = triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: torch.distributions.Uniform(z - 1, z + 1))
+    found = uc.is_identifiable(within, ROWS)
+    assert found
+    assert found.units["identifiable"].all()
+
+
+def test_sparse_rows_are_read_and_targets_that_are_no_labels_left():
+    from scipy.sparse import csr_matrix
+
+    model = triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0))
+    dense = uc.diagnose(model, ROWS, **QUICK)
+    X = torch.as_tensor(ROWS)
+    for given in (csr_matrix(ROWS), DataLoader(TensorDataset(X, X), batch_size=50)):
+        assert numbers(uc.diagnose(model, given, **QUICK)) == pytest.approx(numbers(dense), rel=1e-6)
+    loader = DataLoader(TensorDataset(X), batch_size=50, shuffle=True)
+    with pytest.raises(InputError, match="got a loader that shuffles"):
+        uc.diagnose(model, loader, np.arange(300) % 2, **QUICK)
+    assert uc.diagnose(model, ROWS, torch.arange(300) % 2, **QUICK).labels[0] in ("0", "1")
+
+
+def test_rows_that_do_not_fit_are_named():
+    encoder = nn.Linear(3, 2)
+    model = triple(standard_normal, lambda x: Normal(encoder(x), 0.5), lambda z: Normal(z, 1.0))
+    with pytest.raises(InputError, match=r"posterior\(x\) cannot take an input of shape"):
+        uc.diagnose(model, ROWS, **QUICK)
+    with pytest.raises(InputError, match="image_shape expects a height and a width"):
+        uc.diagnose(triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0)), ROWS, image_shape=5, **QUICK)
 
 
 def counts(n=200, n_genes=12):

@@ -98,7 +98,7 @@ def test_an_injective_decoder_is_identifiable_and_a_dead_column_is_found(linear_
     linear_gaussian.weight = linear_gaussian.weight * torch.tensor([1.0, 0.0, 1.0])
     found = uc.is_identifiable(linear_gaussian.fitted(), linear_gaussian.data.numpy())
     assert found.units["identifiable"].tolist() == [True, False, True]
-    assert "but not with units 1" in repr(found)
+    assert "but not with unit 1" in repr(found)
 
 
 def test_identifiability_needs_rows():

@@ -43,9 +43,9 @@ class Module(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.02)
 
 
-def fit(weights, *callbacks, logger=False, dead=False):
+def fit(weights, *callbacks, logger=False, dead=False, kind=Module):
     pl.seed_everything(0, verbose=False)
-    module = Module(weights)
+    module = kind(weights)
     if dead:
         torch.nn.init.zeros_(module.encoder.weight)
         module.encoder.requires_grad_(False)
@@ -132,6 +132,36 @@ def test_its_numbers_are_on_the_board(tmp_path, own):
     found.Reload()
     values = [event.value for event in found.Scalars("kl_nats")]
     assert values == pytest.approx(monitor.history["kl_nats"].tolist())
+
+
+def test_another_training_begins_anew():
+    monitor = uc.CollapseMonitor(X)
+    fit([1.0] * 3, monitor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", uc.CollapseWarning)
+        fit([1.0] * 3, monitor, dead=True)
+    assert monitor.history["epoch"].tolist() == [0, 1, 2]
+
+
+def test_a_look_that_fails_does_not_end_the_training():
+    monitor = uc.CollapseMonitor(X)
+
+    class Overflowing(Module):
+        def posterior(self, x):
+            q = super().posterior(x)
+            return q if self.training or self.current_epoch != 1 else Normal(q.mean / 0, q.stddev)
+
+    with pytest.warns(UserWarning, match="could not look"):
+        fit([1.0] * 3, monitor, kind=Overflowing)
+    assert monitor.history["kl_nats"].isna().tolist() == [False, True, False]
+
+
+def test_it_takes_loaders_too():
+    rows = torch.as_tensor(X, dtype=torch.float32)
+    monitor, of_array = uc.CollapseMonitor(DataLoader(TensorDataset(rows), 50)), uc.CollapseMonitor(X)
+    fit([1.0] * 2, monitor)
+    fit([1.0] * 2, of_array)
+    assert monitor.history["kl_nats"].tolist() == pytest.approx(of_array.history["kl_nats"].tolist())
 
 
 def test_what_it_cannot_look_at_is_refused():

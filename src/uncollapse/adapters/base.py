@@ -89,9 +89,12 @@ class ForeignModel(LatentModel):
     def __init__(self, source: Triple) -> None:
         super().__init__()
         self.source = source
-        self._placement = _placement(source)
-        with torch.no_grad():
-            shape = joint(source.prior(), 0, "prior()").event_shape
+        held = vars(source).values() if hasattr(source, "__dict__") else ()
+        self.parts = nn.ModuleList(part for part in held if isinstance(part, nn.Module))
+        with torch.no_grad(), seeded(0):
+            p = joint(source.prior(), 0, "prior()")
+            shape, z = p.event_shape, p.sample()
+        self._placement = next(self.parameters(), z)
         if len(shape) != 1:
             raise InputError(f"prior() expects one distribution over R^latent_dim, got one over shape {tuple(shape)}.")
         self._latent_dim = shape[0]
@@ -109,7 +112,7 @@ class ForeignModel(LatentModel):
     @property
     def is_unbounded(self) -> bool:
         """Whether the prior's density is positive everywhere."""
-        support = self.prior().support
+        support = _support(self.prior())
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         return support in (constraints.real, constraints.real_vector)
@@ -120,12 +123,16 @@ class ForeignModel(LatentModel):
         return self._placement
 
     def prior(self) -> Distribution:
-        """p(z)."""
-        return joint(self.source.prior(), 0, "prior()")
+        """p(z), on the device of the model where it is a Normal."""
+        p = joint(self.source.prior(), 0, "prior()")
+        if isinstance(p, Independent) and isinstance(p.base_dist, Normal):
+            loc, scale = (part.to(self.placement.device) for part in (p.base_dist.loc, p.base_dist.scale))
+            return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+        return p
 
     def posterior(self, x: Tensor) -> Distribution:
         """q(z|x)."""
-        q = joint(self.source.posterior(x), 1, "posterior(x)")
+        q = joint(_called(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
         if q.batch_shape != (len(x),) or q.event_shape != (self.latent_dim,):
             raise InputError(
                 f"posterior(x) expects a distribution over R^{self.latent_dim}, as prior() is, for each of {len(x)} rows, got "
@@ -135,7 +142,10 @@ class ForeignModel(LatentModel):
 
     def likelihood(self, z: Float[Tensor, "batch latent"]) -> Distribution:
         """p(x|z)."""
-        return joint(self.source.likelihood(z), 1, "likelihood(z)")
+        return joint(_called(self.source.likelihood, z, "likelihood(z)"), 1, "likelihood(z)")
+
+    def _kl_per_unit(self, q: Distribution) -> Float[Tensor, "batch latent"] | None:
+        return super()._kl_per_unit(q.q if isinstance(q, SelfDrawn) else q)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
@@ -220,11 +230,14 @@ def joint(distribution: Any, n_batch: int, what: str) -> Distribution:
 def moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """Mean and variance, of 256 draws from a fixed seed where there is no closed form."""
     try:
-        return distribution.mean, distribution.variance
+        mean, variance = distribution.mean, distribution.variance
+        if not mean.isnan().any():  # as torch has it for categories
+            return mean, variance
     except NotImplementedError:
-        with seeded(0):
-            z = distribution.sample((N_MOMENT_DRAWS,))
-        return z.mean(0), z.var(0)
+        pass
+    with seeded(0):
+        z = distribution.sample((N_MOMENT_DRAWS,))
+    return z.mean(0), z.var(0)
 
 
 @contextmanager
@@ -240,13 +253,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def read_array(batch: Any) -> np.ndarray:
-    """A batch of numbers as float32, shape (n, *features).
+    """A batch of numbers, sparse ones too, as float32, shape (n, *features).
 
     Raises:
         InputError: if it is none, or not finite.
     """
     try:
-        rows = batch.detach().cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)
+        dense = batch.toarray() if hasattr(batch, "toarray") else batch
+        rows = dense.detach().cpu().numpy() if isinstance(dense, Tensor) else np.asarray(dense)
         with np.errstate(over="ignore"):
             rows = rows.astype(np.float32)
     except (TypeError, ValueError):
@@ -261,21 +275,28 @@ def read_array(batch: Any) -> np.ndarray:
 
 def _check_support(p: Distribution, x: Tensor) -> None:
     """Raise `InputError` for data that p(x|z) cannot have made, whatever its parameters."""
-    support = p.base_dist.support if isinstance(p, Independent) else p.support
-    if support is not None and support in ANYBODYS and not support.check(x).all():
+    support = _support(p.base_dist if isinstance(p, Independent) else p)
+    if support is not None and support in ANYBODYS and not support.check(x).all():  # type: ignore[no-untyped-call]
         kind = type(p.base_dist if isinstance(p, Independent) else p).__name__
         raise InputError(f"p(x|z) has no density at these data: {kind} expects values that are {support}, got others.")
 
 
 def _is_discrete(distribution: Distribution) -> bool:
-    support = distribution.support
+    support = _support(distribution)
     return support is not None and support.is_discrete
 
 
-def _placement(source: Any) -> Tensor:
-    """The first parameter of the modules that the source is or holds."""
-    held = [source, *vars(source).values()] if hasattr(source, "__dict__") else [source]
-    for module in held:
-        if isinstance(module, nn.Module) and (parameter := next(module.parameters(), None)) is not None:
-            return parameter
-    return torch.zeros(())
+def _support(distribution: Distribution) -> constraints.Constraint | None:
+    """Where it can be; None where it does not say."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return None
+
+
+def _called(function: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
+    try:
+        return function(value)
+    except RuntimeError as error:  # shapes, types and devices that do not fit, as torch says it
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: {first}") from error

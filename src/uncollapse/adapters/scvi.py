@@ -16,8 +16,8 @@ from uncollapse.errors import InputError
 from uncollapse.models import LatentModel
 
 # What stands beside the counts in a row, in this order, where the model uses it.
-COVARIATES = ("batch", "extra_continuous_covs", "extra_categorical_covs", "size_factor")
-CATEGORICAL = ("batch", "extra_categorical_covs")
+COVARIATES = ("batch", "labels", "extra_continuous_covs", "extra_categorical_covs", "size_factor")
+CATEGORICAL = ("batch", "labels", "extra_categorical_covs")
 ROWS_AT_ONCE = 1024
 MODELS = ("SCVI", "LinearSCVI")
 
@@ -71,7 +71,7 @@ class SCVIModel(LatentModel):
     def _tensors(self, x: Tensor) -> dict[str, Tensor]:
         parts = dict(zip(self.widths, torch.split(x, list(self.widths.values()), -1), strict=True))
         categories = {key: part.long() for key, part in parts.items() if key in CATEGORICAL}
-        return {"labels": torch.zeros_like(categories["batch"]), **parts, **categories}
+        return {**parts, **categories}
 
 
 def is_ours(model: Any) -> bool:

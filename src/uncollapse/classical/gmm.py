@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from scipy.stats import beta, norm
 
+from uncollapse.classical import nuts
 from uncollapse.classical.nuts import Draws, sample
 
 # Places of alpha at which the exact posterior is computed, twice: everywhere, and where it has been found.
@@ -58,9 +59,10 @@ class MixtureWeight:
 
     def draw_posterior(self, x: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
         """Draws of alpha by NUTS."""
+        numpyro = nuts.numpyro()
         import jax.numpy as jnp
-        import numpyro
-        import numpyro.distributions as dist
+
+        dist = numpyro.distributions
 
         def model(log_densities: np.ndarray) -> None:
             alpha = numpyro.sample("alpha", dist.Beta(self.concentration, self.concentration))

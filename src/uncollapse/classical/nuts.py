@@ -60,6 +60,21 @@ class Draws:
         )
 
 
+def numpyro() -> Any:
+    """NumPyro, with what judges its draws.
+
+    Raises:
+        InputError: if one of them is not installed.
+    """
+    try:
+        import arviz  # noqa: F401
+        import numpyro
+        import numpyro.infer
+    except ImportError:
+        raise InputError("Markov chain Monte Carlo expects NumPyro and ArviZ: pip install 'uncollapse[mcmc]'.") from None
+    return numpyro
+
+
 def sample(
     model: Callable[..., None],
     latent: str,
@@ -68,7 +83,6 @@ def sample(
     n_warmup: int = 500,
     n_chains: int = 4,
     seed: int = 0,
-    verbose: bool = True,
 ) -> Draws:
     """Draw from the posterior of a model's latent variable.
 
@@ -80,17 +94,15 @@ def sample(
         n_warmup: draws in which the sampler adapts.
         n_chains: one after the other.
         seed: of all chains.
-        verbose: show a progress bar where there is a terminal.
 
     Raises:
         InputError: if NumPyro or ArviZ are not installed.
     """
-    try:
-        import arviz
-        import jax
-        from numpyro.infer import MCMC, NUTS
-    except ImportError:
-        raise InputError("Markov chain Monte Carlo expects NumPyro and ArviZ: pip install 'uncollapse[mcmc]'.") from None
+    numpyro()
+    import arviz
+    import jax
+    from numpyro.infer import MCMC, NUTS
+
     with jax.enable_x64(True):
         sampler = MCMC(
             NUTS(model, target_accept_prob=0.9),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
+from uncollapse.classical import nuts
 from uncollapse.classical.nuts import Draws, sample
 from uncollapse.errors import InputError
 from uncollapse.inputs import check_count, check_positive
@@ -87,8 +88,8 @@ class PPCA:
 
     def draw_posterior(self, X: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
         """Draws of z by NUTS; latents are in the order of the rows, the units of a row side by side."""
-        import numpyro
-        import numpyro.distributions as dist
+        numpyro = nuts.numpyro()
+        dist = numpyro.distributions
 
         def model(rows: np.ndarray) -> None:
             z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim]).to_event(2))

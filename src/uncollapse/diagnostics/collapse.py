@@ -28,8 +28,9 @@ CHUNK = 500
 MAX_PAIRED_ROWS, PAIRS_AT_ONCE = 1000, 8  # where posteriors are not Gaussian
 # Draws of z for each row where its KL or its component has no closed form.
 N_POSTERIOR_DRAWS = 64
-# An estimate of the mutual information this close to its cap, in nats, says only that the information is large.
-CAP_MARGIN = 0.5
+# An estimate of the mutual information this close to its cap, in nats, or with this much of a bias taken out, says only that the
+# information is large; and what a bias falls by at the least when the rows double.
+CAP_MARGIN, MAX_CORRECTION, LEAST_RATIO = 0.5, 0.5, 1.3
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,14 @@ def infer(model: LatentModel, rows: np.ndarray) -> Posteriors:
         kl_y = None if latents.components is None else _component_kl(model, x, noise, latents.components)
         pieces.append((latents.q.mean, latents.q.variance, kl, model.kl_by_unit(latents), latents.components, kl_y))
     posteriors = Posteriors(*(_joined(part) for part in zip(*pieces, strict=True)))
-    if not (np.isfinite(posteriors.means).all() and np.isfinite(posteriors.kl).all()):
+    if not np.isfinite(posteriors.means).all():
         raise InputError(
             "the posteriors of these data are not finite: expected data like those of the training; check their scale."
+        )
+    if not np.isfinite(posteriors.kl).all():
+        raise InputError(
+            "KL(q(z|x) || p(z)) is not finite on these data: expected a posterior that is only where the prior can be, and data "
+            "like those of the training."
         )
     return posteriors
 
@@ -90,7 +96,10 @@ def _draws_needed(model: LatentModel, rows: np.ndarray) -> int:
 
 
 def _joined(pieces: Sequence[torch.Tensor | None]) -> Any:
-    return None if pieces[0] is None else torch.cat([piece for piece in pieces if piece is not None]).cpu().numpy()
+    if pieces[0] is None:
+        return None
+    whole = torch.cat([piece for piece in pieces if piece is not None]).cpu()
+    return (whole.float() if whole.dtype in (torch.bfloat16, torch.float16) else whole).numpy()
 
 
 def active_units(means: np.ndarray) -> np.ndarray:
@@ -123,58 +132,91 @@ def informative_units(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     return explained_share(means, variances) >= ACTIVE_SHARE
 
 
+@dataclass(frozen=True)
+class Information:
+    """What is known of I(x; z) under q, by some rows.
+
+    Attributes:
+        rows: their indices.
+        density: log q(z|x) - log q(z) at a z of each, less the bias of q(z), in nats.
+        correction: what was taken out, in nats; 0 near the cap, where nothing tells the bias.
+        doubt: by how much two ways of taking it out differ.
+    """
+
+    rows: np.ndarray
+    density: np.ndarray
+    correction: float
+    doubt: float
+
+    @property
+    def cap(self) -> float:
+        """The logarithm of the number of rows, which a mixture of their posteriors cannot exceed, in nats."""
+        return math.log(len(self.rows))
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether the information is at least about as large as it seems, and nothing more is known."""
+        return self.density.mean() > self.cap - CAP_MARGIN or self.correction > MAX_CORRECTION
+
+    @property
+    def estimate(self) -> Estimate:
+        """I(x; z), in nats."""
+        plain = Estimate.mean_of(self.density)
+        return Estimate(min(plain.value, self.cap), math.hypot(plain.standard_error, self.doubt))
+
+
 def mutual_information(model: LatentModel, rows: np.ndarray) -> Estimate:
-    """I(x; z) under q, in nats; it cannot exceed the logarithm of the number of rows.
+    """I(x; z) under q, in nats; its estimate does not exceed the logarithm of the number of rows.
 
     Args:
         model: in training or evaluation.
-        rows: shape (n, *features), in any order, as the model observes them.
+        rows: shape (n, *features), in random order, as the model observes them.
     """
-    _, density = some_information_density(model, rows, infer(model, rows), np.arange(len(rows)))
-    return Estimate.mean_of(density)
+    return information(model, rows, infer(model, rows), np.arange(len(rows))).estimate
 
 
-def some_information_density(
-    model: LatentModel, rows: np.ndarray, posteriors: Posteriors, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The density of I(x; z) at the first rows of an order, as many as can be compared with each other.
+def information(model: LatentModel, rows: np.ndarray, posteriors: Posteriors, order: np.ndarray) -> Information:
+    """I(x; z) by the first rows of a random order, as many as can be compared with each other (Hoffman & Johnson 2016).
 
-    Returns:
-        Their indices, and the density in nats.
+    q(z) is estimated by the mixture of the posteriors of n rows, which knows too few of them, so that the information comes out
+    too low, by a bias that falls with n and leaves log n as a cap. Halves and quarters of the rows tell how it falls, and it is
+    taken out.
     """
     with torch.inference_mode():
         q = model.posterior(to_device(model, rows[:1]))
-    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        some = order[:MAX_INFORMATION_ROWS]
+        noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
+        densities = information_densities(posteriors.means[some], posteriors.variances[some], noise)
+    else:
         some = order[:MAX_PAIRED_ROWS]
-        return some, pairwise_information_density(model, rows[some])
-    some = order[:MAX_INFORMATION_ROWS]
-    noise = np.random.default_rng(0).standard_normal((len(some), posteriors.means.shape[1]))
-    return some, information_density(posteriors.means[some], posteriors.variances[some], noise)
+        densities = _pairwise_densities(model, rows[some])
+    return _without_bias(some, densities)
 
 
-def pairwise_information_density(model: LatentModel, rows: np.ndarray) -> np.ndarray:
-    """`information_density` for posteriors of any kind, which takes n^2 evaluations of their density.
+def _without_bias(rows: np.ndarray, densities: np.ndarray) -> Information:
+    """The density at n -> infinity, from those by all rows, by halves and by quarters, shape (3, n)."""
+    whole, halves, quarters = densities.mean(1)
+    if len(rows) < 8 or whole > math.log(len(rows)) - CAP_MARGIN or halves >= whole:
+        return Information(rows, densities[0], 0.0, 0.0)
+    # A bias that goes with n^-g falls by 2^g from halves to all: 2 for small informations, less for large ones.
+    ratio = float(np.clip((halves - quarters) / (whole - halves), LEAST_RATIO, 2.0))
+    first_order, correction = whole - halves, (whole - halves) / (ratio - 1)
+    density = densities[0] + (densities[0] - densities[1]) / (ratio - 1)
+    return Information(rows, density, correction, correction - first_order)
 
-    Args:
-        model: in evaluation.
-        rows: shape (n, *features), as the model observes them.
 
-    Returns:
-        Shape (n,).
-    """
+def _pairwise_densities(model: LatentModel, rows: np.ndarray) -> np.ndarray:
+    """`information_densities` for posteriors of any kind, which takes n^2 evaluations of their density."""
     with torch.inference_mode(), seeded(0):
         q = model.posterior(to_device(model, rows))
         z = q.sample()
         log_q = torch.cat([q.log_prob(piece.unsqueeze(1)) for piece in torch.split(z, PAIRS_AT_ONCE)]).cpu().double().numpy()
-    return _density(log_q.diagonal(), _log_means(log_q, 0))
+    return np.asarray(log_q.diagonal() - _log_means(log_q, 0))
 
 
-def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """log q(z|x) - log q(z) at one z for each x, in nats; its mean estimates I(x; z) under q (Hoffman & Johnson 2016).
-
-    q(z) is the mixture of the n posteriors that are given, hence the plain mean cannot exceed log n, and near that cap it says only
-    that the information is at least about as large. The mixture knows too few posteriors, so that the mean is too low by a bias
-    that goes with 1 / n; two halves of the rows, in which it is twice as large, tell how large it is, and it is taken out.
+def information_densities(means: np.ndarray, variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """log q(z|x) - log q(z) at one z for each x, in nats, with q(z) by the rows that are given.
 
     Args:
         means: means of diagonal Gaussian posteriors, shape (n, latent_dim), in random order.
@@ -182,32 +224,28 @@ def information_density(means: np.ndarray, variances: np.ndarray, noise: np.ndar
         noise: standard normal draws, the same shape; they decide one z for each x.
 
     Returns:
-        Shape (n,).
+        Shape (3, n), with q(z) as the mixture of the posteriors of all rows, of the half of them that x is in, and of the quarter.
     """
     means, variances = means.astype(np.float64), variances.astype(np.float64)
     z = means + np.sqrt(variances) * noise
     precision = 1 / variances
     # log q(z_i|x_j) = c_j - |z_i - m_j|^2 / 2 in units of the precision, expanded so that matrix products do the work.
     offset = -0.5 * ((means**2 * precision).sum(1) + np.log(2 * np.pi * variances).sum(1))
-    own, log_means = np.empty(len(z)), np.empty((2, len(z)))
+    densities = np.empty((3, len(z)))
     for start in range(0, len(z), CHUNK):
         rows = slice(start, start + CHUNK)
         log_q = offset - 0.5 * z[rows] ** 2 @ precision.T + z[rows] @ (means * precision).T
-        own[rows] = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
-        log_means[:, rows] = _log_means(log_q, start)
-    return _density(own, log_means)
+        own = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
+        densities[:, rows] = own - _log_means(log_q, start)
+    return densities
 
 
 def _log_means(log_q: np.ndarray, start: int) -> np.ndarray:
-    """The logarithm of q(z) at some z, the first of which is of row `start`: by all rows, and by those of its own half."""
-    n, middle = log_q.shape[1], (log_q.shape[1] + 1) // 2
-    rows = np.arange(start, start + len(log_q))
-    is_own = (rows < middle)[:, None] == (np.arange(n) < middle)
-    by_half = logsumexp(log_q, axis=1, b=is_own) - np.log(is_own.sum(1))
-    return np.stack([logsumexp(log_q, axis=1) - math.log(n), by_half])
-
-
-def _density(own: np.ndarray, log_means: np.ndarray) -> np.ndarray:
-    """The density of the information without its bias, if it is not near its cap, where no halves tell the bias."""
-    by_all, by_half = own - log_means
-    return np.asarray(2 * by_all - by_half if by_all.mean() <= math.log(len(own)) - CAP_MARGIN else by_all)
+    """log q(z) at some z, the first of which is of row `start`, by all rows, by those of its half, and by those of its quarter."""
+    places = np.arange(log_q.shape[1])
+    found = []
+    for n_parts in (1, 2, 4):
+        part = places * n_parts // len(places)
+        is_own = part[start : start + len(log_q), None] == part
+        found.append(logsumexp(np.where(is_own, log_q, -np.inf), axis=1) - np.log(is_own.sum(1)))
+    return np.stack(found)

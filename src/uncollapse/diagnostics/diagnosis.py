@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import DataLoader, SequentialSampler
 
 from uncollapse.adapters import Subject, as_subject, evaluating
 from uncollapse.diagnostics.certificates import Certificate, can_be_certified, certificate
@@ -18,7 +19,7 @@ from uncollapse.diagnostics.clustering import (
     majority_accuracy,
     matched_accuracy,
 )
-from uncollapse.diagnostics.collapse import CAP_MARGIN, Posteriors, infer, some_information_density
+from uncollapse.diagnostics.collapse import Posteriors, infer, information
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
@@ -45,6 +46,8 @@ N_POINTS = 2000
 MAX_CLASSES = 20
 # Rows that are looked at one by one, fewer where a row takes many evaluations of the decoder, as a document does.
 N_REFINED, N_REFEREED, N_CERTIFIED, MIN_ROWS = 64, 16, 100, 4
+# Draws of z that tell whether the likelihood moves with it.
+N_PROBES = 8
 MAX_REFINED_AT_ONCE, MAX_REFEREED_AT_ONCE = 4096, 1024
 
 
@@ -90,7 +93,7 @@ def diagnose(
     if n_importance is not None:
         check_count("n_importance", n_importance)
     subject = as_subject(model)
-    with evaluating(subject.model):
+    with evaluating(subject.model), seeded(0):
         return _Diagnosis(subject, _survey(subject, X, labels, verbose), thorough, verbose).report(name, image_shape, n_importance)
 
 
@@ -111,6 +114,8 @@ class _Survey:
 
 def _survey(subject: Subject, X: Any, labels: Any, verbose: bool) -> _Survey:
     total = n_rows(X)
+    if labels is not None and isinstance(X, DataLoader) and not isinstance(X.sampler, SequentialSampler):
+        raise InputError("labels expect rows in their order, got a loader that shuffles: let it give them beside the data.")
     given = None if labels is None else check_labels(labels, total)
     units, sample, n = Units(subject.model), Reservoir(), 0
     with progress_bar("inferring posteriors", total, verbose) as advance:
@@ -138,6 +143,7 @@ def check_labels(labels: Any, n_rows: int | None) -> np.ndarray:
     """Numbers as they are where they are a scale, and anything else as text."""
     what = "the rows" if n_rows is None else f"the {n_rows} rows"
     try:
+        labels = labels.tolist() if isinstance(labels, torch.Tensor) else labels
         series = pd.Series(list(labels)).infer_objects()
     except (TypeError, ValueError):
         raise InputError(f"labels expect one value for each of {what}, got {type(labels).__name__}.") from None
@@ -176,10 +182,11 @@ class _Diagnosis:
             units = self.survey.units.table()
             estimates |= self._latents(units) | self._components() | self._probed()
             estimates["recovered_nats"] = None if refinement is None else refinement.recovered_nats
+            estimates = self._finite(estimates)
             evidence = Evidence(
                 units=units,
                 estimates=estimates,
-                refined_share=None if refinement is None else refinement.explained_share,
+                refined_share=None if estimates["recovered_nats"] is None or refinement is None else refinement.explained_share,
                 is_ours=self.subject.is_ours,
                 keeps_constant=isinstance(self.model, VAE) and self.model.family.fills_space,
             )
@@ -215,7 +222,7 @@ class _Diagnosis:
             rows = self._affordable(N_REFEREED, N_CHAINS, MAX_REFEREED_AT_ONCE)
             annealed = annealed_log_likelihood(self.model, rows, verbose=self.verbose)
             gain = annealed - importance_log_likelihood(self.model, rows, found.n_samples)
-            estimates["annealing_gain_nats"] = Estimate.mean_of(gain) if np.isfinite(gain).all() else None
+            estimates["annealing_gain_nats"] = Estimate.mean_of(gain)
         return estimates
 
     def _refined(self) -> Refinement:
@@ -239,18 +246,23 @@ class _Diagnosis:
         return rows[: max(MIN_ROWS, within)]
 
     def _latents(self, units: pd.DataFrame) -> dict[str, Estimate | None]:
-        some, density = some_information_density(self.model, self.rows, self.posteriors, self.shuffled)
-        information, cap = Estimate.mean_of(density), math.log(len(some))
+        told = information(self.model, self.rows, self.posteriors, self.shuffled)
+        if told.is_uncertain:
+            self.notes.append(
+                f"I(x; z) is near what {len(told.rows):,} rows can tell, {told.cap:.2f} nats: it is at least about as large as it "
+                "seems, and nothing more is known."
+            )
         enumerated = isinstance(self.model, VAE) and isinstance(self.model.posterior, ComponentPosterior)
         floor = model_information_floor(self.model) if isinstance(self.model, VAE) else None
         supported = supported_units(self.model, self.rows)
         kl = self.posteriors.kl.astype(np.float64)
-        is_unknown = enumerated or information.value > cap - CAP_MARGIN  # an enumerated KL is that of z and y together
+        rest = Estimate.mean_of(kl[told.rows] - told.density)
+        is_unknown = enumerated or told.is_uncertain  # an enumerated KL is that of z and y together
         return {
             "kl_nats": self.survey.units.kl.estimate(),
-            "mutual_information_nats": information,
-            "information_cap_nats": Estimate(cap),
-            "aggregate_kl_nats": None if is_unknown else Estimate.mean_of(kl[some] - density),
+            "mutual_information_nats": told.estimate,
+            "information_cap_nats": Estimate(told.cap),
+            "aggregate_kl_nats": None if is_unknown else Estimate(rest.value, math.hypot(rest.standard_error, told.doubt)),
             "aggregate_gaussian_kl_nats": self.survey.units.aggregate_gaussian_kl(self.model),
             "fisher_divergence": relative_fisher_divergence(self.model, self.rows) if self.has_gradient else None,
             "active_units": Estimate(float(units["active"].sum())),
@@ -264,6 +276,13 @@ class _Diagnosis:
         if components is None or not isinstance(self.model, VAE):
             return {}
         return _component_estimates(self.model, self.posteriors, components, self._classes())
+
+    def _finite(self, estimates: dict[str, Estimate | None]) -> dict[str, Estimate | None]:
+        """The estimates, with None for those that densities which are not finite have spoilt."""
+        spoilt = [name for name, estimate in estimates.items() if estimate is not None and not math.isfinite(estimate.value)]
+        if spoilt:
+            self.notes.append(f"Densities of this model are not finite on some rows, and so {', '.join(spoilt)} are unknown.")
+        return {name: None if name in spoilt else estimate for name, estimate in estimates.items()}
 
     def _probed(self) -> dict[str, Estimate | None]:
         if (classes := self._classes()) is None:
@@ -302,16 +321,19 @@ def _has_gradient(model: LatentModel, row: np.ndarray) -> bool:
     """Whether log p(x|z) can be differentiated in z, wherever z is."""
     if not model.is_unbounded:
         return False
+    x = to_device(model, row)
     with seeded(0), torch.enable_grad(), differentiable_twice():
-        z = model.prior().sample(torch.Size([1])).requires_grad_()
-        log_p = model.log_likelihood(to_device(model, row), z)
-    return bool(log_p.requires_grad)
+        z = model.draw_prior(N_PROBES).requires_grad_()
+        log_p = model.log_likelihood(x, z.unsqueeze(1))
+    if log_p.requires_grad and torch.autograd.grad(log_p.sum(), z, allow_unused=True)[0] is not None:
+        return True
+    return bool((log_p == log_p[0]).all())  # which has a gradient, of 0
 
 
 def _image_shape(rows: np.ndarray, given: tuple[int, int] | None) -> tuple[int, int] | None:
     """Height and width, as given, or of rows that have them."""
     n_numbers = math.prod(rows.shape[1:])
-    if given is not None and (len(given) != 2 or min(given) < 1 or math.prod(given) != n_numbers):
+    if given is not None and (np.ndim(given) != 1 or len(given) != 2 or min(given) < 1 or math.prod(given) != n_numbers):
         raise InputError(f"image_shape expects a height and a width with {n_numbers} pixels in all, got {given}.")
     is_grey = rows.ndim == 3 or (rows.ndim == 4 and rows.shape[1] == 1)
     return (rows.shape[-2], rows.shape[-1]) if given is None and is_grey else given
@@ -321,20 +343,14 @@ def _cautions(estimates: dict[str, Estimate | None], units: pd.DataFrame) -> lis
     """What readers of the numbers must know."""
     known = {key: estimate for key, estimate in estimates.items() if estimate is not None}
     cautions = []
-    cap = known["information_cap_nats"].value
-    if known["mutual_information_nats"].value > cap - CAP_MARGIN:
-        cautions.append(
-            f"I(x; z) is near the cap of its estimate, {cap:.2f} nats, the logarithm of the number of rows that are compared: it "
-            "says only that the information is large."
-        )
     gain = known.get("annealing_gain_nats")
-    if gain is not None and gain.exceeds(max(0.1, 0.001 * abs(known["nll_nats"].value))):
+    if gain is not None and "nll_nats" in known and gain.exceeds(max(0.1, 0.001 * abs(known["nll_nats"].value))):
         cautions.append(
             f"Importance weights miss {gain.value:.2g} nats of log p(x) that annealing finds: the NLL is too high by as much."
         )
     if units["kl_nats"].isna().all():
         cautions.append(
-            "The KL does not fall into units, as the posterior or the prior does not factorise: that of a unit is between the "
+            "The KL does not fall into units in closed form, of this posterior and this prior: that of a unit is between the "
             "Gaussians with the moments of q(z_d|x) and p(z_d)."
         )
     return cautions

@@ -12,7 +12,7 @@ from torch import Tensor
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.likelihood import noisy_batches
 from uncollapse.maps.jacobian import jacobian
-from uncollapse.models import VAE, LatentModel, SequenceVAE, differentiable_twice, to_device
+from uncollapse.models import VAE, LatentModel, SequenceVAE, differentiable_twice, gradient, to_device
 from uncollapse.noise import seeded
 
 # Residuals held at once.
@@ -73,7 +73,7 @@ def _squared_scores(model: LatentModel, rows: np.ndarray, draws: Tensor) -> np.n
 def _squared_score(model: LatentModel, x: Tensor, draw: Tensor) -> np.ndarray:
     z = draw.expand(len(x), -1).clone().requires_grad_()
     with torch.enable_grad(), differentiable_twice():  # kernels of recurrent networks have gradients in training mode only
-        (score,) = torch.autograd.grad(model.log_likelihood(x, z).sum(), z)
+        score = gradient(model.log_likelihood(x, z), z)
     squares: np.ndarray = score.square().sum(1).cpu().double().numpy()
     return squares
 
@@ -81,8 +81,7 @@ def _squared_score(model: LatentModel, x: Tensor, draw: Tensor) -> np.ndarray:
 def prior_draws(model: LatentModel, n_samples: int, seed: int) -> Tensor:
     """Draws of z from the prior, shape (n_samples, l)."""
     with seeded(seed):
-        z: Tensor = model.prior().sample(torch.Size([n_samples]))
-    return z
+        return model.draw_prior(n_samples)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class Identifiability:
         if not self:
             return f"Not identifiable: the likelihood of the data is constant in z, and so p(z|x) = p(z) (it {moves})"
         fixed = self.units.loc[~self.units["identifiable"], "unit"].tolist() if len(self.units) else []
-        but = f", but not with units {', '.join(map(str, fixed))}, of which the data say nothing" if fixed else ""
+        but = f", but not with unit{'s' * (len(fixed) > 1)} {', '.join(map(str, fixed))}" if fixed else ""
         return f"Identifiable: the likelihood of the data {moves}{but}"
 
 
@@ -83,12 +83,14 @@ def is_identifiable(model: Any, X: Any) -> Identifiability:
     order = np.random.default_rng(0).permutation(len(sample.rows))[:N_ROWS]
     with evaluating(subject.model), torch.no_grad(), seeded(0):
         x = to_device(subject.model, subject.model.observe(sample.rows[order]))
-        z, other = (subject.model.prior().sample(torch.Size([N_DRAWS])) for _ in range(2))
+        z, other = (subject.model.draw_prior(N_DRAWS) for _ in range(2))
         log_p = _log_likelihood(subject.model, x, z)
         units = _by_unit(subject.model, x, z, other, log_p) if subject.model.is_unbounded else np.empty(0)
-    resolution = N_ROUNDINGS * float(torch.finfo(log_p.dtype).eps) * max(1.0, float(log_p.abs().mean()))
+    finite = log_p[log_p.isfinite()].abs()
+    resolution = N_ROUNDINGS * float(torch.finfo(log_p.dtype).eps) * max(1.0, float(finite.mean()) if len(finite) else 1.0)
     table = pd.DataFrame({"unit": np.arange(len(units)), "spread_nats": units, "identifiable": units > resolution})
-    return Identifiability(Estimate.mean_of(log_p.double().std(0).cpu().numpy()), resolution, table)
+    spread = log_p.double().std(0).nan_to_num(math.inf).cpu().numpy()  # densities that are 0 for some z tell it from others
+    return Identifiability(Estimate.mean_of(spread) if np.isfinite(spread).all() else Estimate(math.inf), resolution, table)
 
 
 def _log_likelihood(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
@@ -103,5 +105,6 @@ def _by_unit(model: LatentModel, x: Tensor, z: Tensor, other: Tensor, log_p: Ten
     for unit in range(model.latent_dim):
         moved = z.clone()
         moved[:, unit] = other[:, unit]
-        spreads[unit] = math.sqrt(float((_log_likelihood(model, x, moved) - log_p).double().square().mean()) / 2)
+        moves = (_log_likelihood(model, x, moved) - log_p).double().square()
+        spreads[unit] = math.sqrt(float(torch.where(log_p == -math.inf, 0.0, moves).nan_to_num(math.inf).mean()) / 2)
     return spreads

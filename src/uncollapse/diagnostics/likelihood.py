@@ -100,8 +100,9 @@ class _Weights:
             n_weights = len(log_weights)
             sums.append(log_weights.logsumexp(0).cpu().numpy())
             squares.append((2 * log_weights).logsumexp(0).cpu().numpy())
-        self.sums = np.logaddexp(self.sums, np.concatenate(sums))
-        self.squares = np.logaddexp(self.squares, np.concatenate(squares))
+        with np.errstate(invalid="ignore"):  # what is no number stays none
+            self.sums = np.logaddexp(self.sums, np.concatenate(sums))
+            self.squares = np.logaddexp(self.squares, np.concatenate(squares))
         self.n_samples, self.n_weights = self.n_samples + n_samples, self.n_weights + n_weights
 
     def of(self, rows: slice) -> _Weights:
@@ -131,7 +132,7 @@ def importance_log_likelihood(model: LatentModel, rows: np.ndarray, n_samples: i
     """log p(x) of each row, estimated by log (1/K) sum_k p(x, z_k) / q(z_k|x) at K draws from the posterior.
 
     A lower bound in expectation, which rises to log p(x) with K. The draws belong to the row, so that its value does not depend on
-    the other rows.
+    the other rows, but where a posterior of another library draws by itself.
 
     Args:
         model: in evaluation, on any device.

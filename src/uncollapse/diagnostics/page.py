@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import cycle
@@ -60,7 +60,7 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
 
 
 def compare_reports(
-    reports: Sequence[Report], path: str | Path | None = None, *, title: str | None = None, overwrite: bool = False
+    reports: Iterable[Report], path: str | Path | None = None, *, title: str | None = None, overwrite: bool = False
 ) -> pd.DataFrame:
     """Several models side by side, in numbers, and as one page that needs nothing else.
 
@@ -71,12 +71,13 @@ def compare_reports(
         overwrite: whether a page that is already there may be replaced.
 
     Returns:
-        A row for each report: ``verdict``, and each number by its name in `Report.estimates` with its ``_error``, NaN where it is
-        unknown. The index holds the names.
+        A row for each report: ``verdict``, and each number by its name in `Report.estimates` with its ``_standard_error``, NaN
+        where it is unknown. The index holds the names.
 
     Raises:
         InputError: if there are no reports, or the page cannot be written.
     """
+    reports = list(reports) if isinstance(reports, Iterable) else []
     if not reports or not all(isinstance(report, Report) for report in reports):
         raise InputError("compare_reports expects a sequence of reports, as diagnose returns them: give at least one.")
     named = _told_apart(reports)
@@ -88,7 +89,7 @@ def compare_reports(
         row: dict[str, Any] = {"verdict": report.verdict}
         for key in known:
             estimate = report.estimates.get(key) or Estimate(math.nan)
-            row |= {key: estimate.value, f"{key}_error": estimate.standard_error}
+            row |= {key: estimate.value, f"{key}_standard_error": estimate.standard_error}
         rows.append(row)
     return pd.DataFrame(rows, index=pd.Index([report.name for report in named], name="model")).dropna(axis=1, how="all")
 

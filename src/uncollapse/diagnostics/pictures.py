@@ -58,7 +58,7 @@ def gallery(
         image_shape: of the rows.
     """
     with seeded(0):
-        z = subject.model.prior().sample(torch.Size([len(rows)]))
+        z = subject.model.draw_prior(len(rows))
     reconstructions, samples = _made_of(subject, rows, torch.as_tensor(means).to(z)), _made_of(subject, rows, z)
     traversals = {
         unit: _made_of(subject, rows[:1], torch.as_tensor(codes).to(z)) for unit, codes in _traversed(subject, means[0], units)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse.models import LatentModel, differentiable_twice, to_device
+from uncollapse.models import LatentModel, differentiable_twice, gradient, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import progress_bar
 
@@ -28,8 +28,9 @@ def annealed_log_likelihood(
 ) -> np.ndarray:
     """log p(x) of each row by annealed importance sampling, from q(z|x) to the true posterior, by Hamiltonian Monte Carlo.
 
-    Like the mean of plain importance weights a lower bound in expectation; as the chains move to where the posterior is, it does
-    not need a q(z|x) that covers it. With one temperature it is the estimate by plain weights.
+    Like the mean of plain importance weights, it is too low rather than too high; as the chains move to where the posterior is, it
+    does not need a q(z|x) that covers it. With one temperature it is the estimate by plain weights. Steps follow the share of
+    proposals that the chains accept, so that it is a bound in expectation but for that.
 
     Args:
         model: in evaluation; its z has a density.
@@ -39,7 +40,7 @@ def annealed_log_likelihood(
         verbose: show a progress bar where there is a terminal.
 
     Returns:
-        Shape (n,), in nats; minus infinity where a chain has met densities that are not finite.
+        Shape (n,), in nats. A chain that has met densities that are no numbers weighs nothing.
     """
     x = to_device(model, rows)
     with seeded(0), torch.no_grad(), progress_bar("annealed importance sampling", n_temperatures, verbose) as advance:
@@ -54,8 +55,8 @@ def annealed_log_likelihood(
             z, accepted = _move(path, z, beta, step)
             step = step * torch.where(accepted > ACCEPTED, STEP_GROWTH, 1 / STEP_GROWTH)[None, :, None]
             advance("")
-    found = log_weight.logsumexp(0) - math.log(n_chains)
-    return np.asarray(torch.where(found.isnan(), -math.inf, found).cpu().numpy())
+    found = log_weight.nan_to_num(-math.inf, math.inf, -math.inf).logsumexp(0) - math.log(n_chains)
+    return np.asarray(found.cpu().numpy())
 
 
 class _Path:
@@ -77,20 +78,20 @@ class _Path:
             z = z.detach().requires_grad_()
             log_q, log_p = self.ends(z)
             log_density = (1 - beta) * log_q + beta * log_p
-            (gradient,) = torch.autograd.grad(log_density.sum(), z)
-        return log_density.detach(), gradient
+            score = gradient(log_density, z)
+        return log_density.detach(), score
 
 
 def _move(path: _Path, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
     """One step of Hamiltonian Monte Carlo, in units of the scales of q(z|x), and the share that each row has accepted."""
     momentum = torch.randn_like(z)
     stride = step * path.scale
-    log_density, gradient = path.at(z, beta)
-    moved, speed = z, momentum + stride / 2 * gradient
+    log_density, score = path.at(z, beta)
+    moved, speed = z, momentum + stride / 2 * score
     for place in range(N_LEAPFROG):
         moved = moved + stride * speed
-        proposed, gradient = path.at(moved, beta)
-        speed = speed + stride / (2 if place == N_LEAPFROG - 1 else 1) * gradient
+        proposed, score = path.at(moved, beta)
+        speed = speed + stride / (2 if place == N_LEAPFROG - 1 else 1) * score
     change = proposed - log_density + (momentum.square() - speed.square()).sum(-1) / 2
     accepted = torch.rand_like(change).log() < change  # never where it is NaN
     return torch.where(accepted[..., None], moved, z), accepted.to(z).mean(0)

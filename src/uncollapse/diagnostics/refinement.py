@@ -19,6 +19,7 @@ from uncollapse.noise import seeded
 from uncollapse.progress import progress_bar
 
 N_STEPS, N_DRAWS, FIRST_RATE = 200, 8, 0.1
+DRAWS_AT_ONCE = 8
 Gaussians = Independent[Normal]
 N_CANDIDATES, N_CHOOSING_DRAWS, N_MEASURING_DRAWS = 64, 64, 256
 
@@ -89,22 +90,23 @@ def _choice(elbos: Tensor) -> Tensor:
 def _elbos(model: LatentModel, x: Tensor, q: Distribution, fits: Sequence[Gaussians], n_draws: int) -> Tensor:
     """The ELBO of each row with the encoder's posterior, and with those fitted, at the same draws, shape (1 + fits, draws, n)."""
     half = torch.randn(n_draws // 2, len(x), model.latent_dim).to(x)
-    noise = torch.cat([half, -half])
-    # An enumerated posterior has the component beside z, and a bound of its own.
-    of_encoder = model.terms(x, model.latents(q, noise)).elbo if isinstance(q, MixtureSameFamily) else _elbo(model, x, q, noise)
-    return torch.stack([of_encoder, *(_elbo(model, x, fit, noise) for fit in fits)])
+    pieces = torch.split(torch.cat([half, -half]), DRAWS_AT_ONCE)
+    return torch.stack([torch.cat([_elbo(model, x, each, noise) for noise in pieces]) for each in (q, *fits)])
 
 
 def _elbo(model: LatentModel, x: Tensor, q: Distribution, noise: Tensor) -> Tensor:
     """The ELBO at draws of z, shape (draws, n): log p(x) at each of them, if q is the exact posterior."""
+    if isinstance(q, MixtureSameFamily):  # an enumerated posterior has the component beside z, and a bound of its own
+        return model.terms(x, model.latents(q, noise)).elbo
     z, log_q = draw(q, noise)
     return model.log_likelihood(x, z) + model.prior().log_prob(z) - log_q
 
 
 def _best_of_prior(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
     """For each row, the draw from the prior that explains it best, and the deviations of the prior."""
-    z = model.prior().sample(torch.Size([N_CANDIDATES]))
-    log_p = model.log_likelihood(x, z.unsqueeze(1).expand(-1, len(x), -1))
+    z = model.draw_prior(N_CANDIDATES)
+    pieces = (piece.unsqueeze(1).expand(-1, len(x), -1) for piece in torch.split(z, DRAWS_AT_ONCE))
+    log_p = torch.cat([model.log_likelihood(x, piece) for piece in pieces]).nan_to_num(-math.inf)
     best = z[log_p.argmax(0)]
     return best, z.std(0).clamp(min=1e-6).expand_as(best)
 

@@ -22,7 +22,12 @@ def n_rows(X: Any) -> int | None:
     """How many rows there are; None where only going through them tells."""
     if isinstance(X, DataLoader):
         X = X.dataset
-    return len(X) if hasattr(X, "__len__") and not isinstance(X, str) else None
+    if isinstance(X, str):
+        return None
+    shape = getattr(X, "shape", None)  # which sparse matrices have, and no length
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    return len(X) if hasattr(X, "__len__") else None
 
 
 def row_batches(subject: Subject, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
@@ -49,7 +54,7 @@ def row_batches(subject: Subject, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
             raise InputError(f"{error}{where}") from None
         if len(read):
             yield read, labels
-        start += len(rows)
+        start += len(read)
 
 
 def _pieces(X: Any) -> Iterator[Any]:
@@ -72,7 +77,8 @@ def _taken_apart(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, dict):
         raise InputError("a loader expects to give tensors, or tuples with the data first, got dictionaries: give an array of X.")
     if isinstance(batch, tuple | list):
-        return batch[0], batch[1] if len(batch) > 1 else None
+        labels = batch[1] if len(batch) > 1 and np.ndim(batch[1]) == 1 else None  # other targets are no labels
+        return batch[0], labels
     return batch, None
 
 

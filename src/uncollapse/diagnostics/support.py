@@ -12,7 +12,8 @@ from uncollapse.adapters import ForeignModel
 from uncollapse.models import VAE, LatentModel, SequenceVAE
 from uncollapse.noise import seeded
 
-MAX_FEATURES = 4096
+MAX_FEATURES = 2048
+ROWS_AT_ONCE = 1024
 N_NOISE_DRAWS = 64
 
 
@@ -28,15 +29,18 @@ def supported_units(model: LatentModel, rows: np.ndarray) -> int | None:
         rows: shape (n, *features).
 
     Returns:
-        The number, which may exceed the number of latent units; None for other likelihoods, or for more than 4,096 features.
+        The number, which may exceed the number of latent units; None for other likelihoods, or for more than 2,048 features.
     """
-    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    flat = rows.reshape(len(rows), -1)
     n, n_features = flat.shape
     scale = noise_scale(model) if n_features <= MAX_FEATURES else None
     if scale is None:
         return None
-    eigenvalues = np.linalg.svd((flat - flat.mean(0)) / scale.reshape(-1), compute_uv=False) ** 2 / (n - 1)
-    return int((eigenvalues > (1 + math.sqrt(n_features / n)) ** 2).sum())
+    mean, covariance = flat.mean(0, dtype=np.float64), np.zeros((n_features, n_features))
+    for start in range(0, n, ROWS_AT_ONCE):
+        centred = (flat[start : start + ROWS_AT_ONCE] - mean) / scale.reshape(-1)
+        covariance += centred.T @ centred / (n - 1)
+    return int((np.linalg.eigvalsh(covariance) > (1 + math.sqrt(n_features / n)) ** 2).sum())
 
 
 @torch.no_grad()
@@ -45,7 +49,7 @@ def noise_scale(model: LatentModel) -> np.ndarray | None:
     if isinstance(model, SequenceVAE) or not isinstance(model, VAE | ForeignModel):
         return None
     with seeded(0):
-        z = model.prior().sample(torch.Size([N_NOISE_DRAWS]))
+        z = model.draw_prior(N_NOISE_DRAWS)
     p = model.likelihood(z)
     if not (isinstance(p, Independent) and isinstance(p.base_dist, Normal)):
         return None

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from uncollapse.adapters import moments
 from uncollapse.diagnostics.collapse import ACTIVE_SHARE, ACTIVE_VARIANCE, Posteriors
@@ -121,12 +121,12 @@ class Units:
         return pd.DataFrame(self.above / self.n, index=pd.Index(EPSILONS, name="epsilon"))
 
     def aggregate_gaussian_kl(self, model: LatentModel) -> Estimate | None:
-        """KL(N(E z, Cov z) || p(z)) of the aggregate q(z), in nats, less its bias; None where the prior is no standard normal.
+        """KL(N(E z, Cov z) || p(z)) of the aggregate q(z), in nats, less its bias; None where the prior is no normal.
 
         KL(q(z)||p(z)) = KL(q(z) || N) + KL(N || p(z)) for a Gaussian p and the Gaussian N of q(z)'s moments, so that it is not
         below this; and this has no cap.
         """
-        return None if self._whole is None else self._whole.kl_to_standard_normal(model)
+        return None if self._whole is None else self._whole.kl_to_normal(model.prior())
 
 
 class Sums:
@@ -156,7 +156,7 @@ class Covariance:
 
     def __init__(self, latent_dim: int) -> None:
         self.n = 0
-        self.mean, self.products = np.zeros(latent_dim), np.zeros((latent_dim, latent_dim))
+        self.mean, self.products, self.variances = np.zeros(latent_dim), np.zeros((latent_dim, latent_dim)), np.zeros(latent_dim)
 
     def add(self, means: np.ndarray, variances: np.ndarray) -> None:
         """Take in posteriors of these means and variances."""
@@ -164,17 +164,27 @@ class Covariance:
         own = means.mean(0)
         gap, centred = own - self.mean, means - own
         self.products += centred.T @ centred + np.outer(gap, gap) * self.n * n / (self.n + n)
-        self.products[np.diag_indices_from(self.products)] += variances.astype(np.float64).sum(0)
+        self.variances += variances.astype(np.float64).sum(0)
         self.mean += gap * n / (self.n + n)
         self.n += n
 
-    def kl_to_standard_normal(self, model: LatentModel) -> Estimate | None:
-        """KL of the Gaussian of these moments to a standard normal prior, in nats; None for other priors, or too few rows."""
-        p, k = model.prior(), len(self.mean)
-        if not (isinstance(p, Independent) and isinstance(p.base_dist, Normal)) or self.n <= k + 1:
+    def kl_to_normal(self, p: Distribution) -> Estimate | None:
+        """KL of the Gaussian of these moments to a normal prior, in nats, less its bias; None for other priors, or too few rows."""
+        if isinstance(p, Independent) and isinstance(p.base_dist, Normal):
+            centre, spread = p.mean, torch.diag(p.variance)
+        elif isinstance(p, MultivariateNormal):
+            centre, spread = p.mean, p.covariance_matrix
+        else:
             return None
-        if bool((p.mean != 0).any()) or bool((p.stddev != 1).any()):
+        k = len(self.mean)
+        if self.n <= k + 1:
             return None
-        covariance = self.products / self.n
-        kl = 0.5 * (np.trace(covariance) + self.mean @ self.mean - k - np.linalg.slogdet(covariance)[1])
-        return Estimate(float(max(0.0, kl - k * (k + 3) / (4 * self.n))))  # less the bias of a fit to n rows, to first order
+        gap, prior = self.mean - centre.double().cpu().numpy(), spread.double().cpu().numpy()
+        between = self.products / self.n
+        whole = between + np.diag(self.variances / self.n)
+        kl = 0.5 * (np.trace(np.linalg.solve(prior, whole + np.outer(gap, gap))) - k)
+        kl += 0.5 * float(np.linalg.slogdet(prior)[1] - np.linalg.slogdet(whole)[1])
+        # Means of n rows scatter, and make what they span smaller: to first order in 1 / n, for Gaussian means.
+        share = np.linalg.solve(whole, between)
+        bias = (2 * np.trace(share) + np.trace(share) ** 2 + np.trace(share @ share)) / (4 * self.n)
+        return Estimate(float(max(0.0, kl - bias)))

@@ -60,6 +60,15 @@ class Evidence:
         return [unit for unit in self.dead if self.refined_share[unit] >= ACTIVE_SHARE]
 
     @property
+    def unused(self) -> list[int]:
+        """Units that the data move under q(z|x), though the decoder does not use them: refined posteriors let go of them."""
+        recovered = self.estimates.get("recovered_nats")
+        if self.refined_share is None or recovered is None or not recovered.exceeds(0):
+            return []
+        alive = (int(unit) for unit in self.units.loc[self.units["informative"], "unit"])
+        return [unit for unit in alive if self.refined_share[unit] < ACTIVE_SHARE]
+
+    @property
     def mismatch(self) -> Estimate | None:
         """KL(q(z) || p(z)) where it is large, by its estimate or, near the cap, by its Gaussian part."""
         kl = self.estimates["kl_nats"]
@@ -70,43 +79,62 @@ class Evidence:
 
 def judge(evidence: Evidence) -> tuple[str, str]:
     """The verdict, and a few sentences with its evidence and what to do."""
-    n, dead, asleep = len(evidence.units), evidence.dead, evidence.asleep
-    kl, told = evidence.estimates["kl_nats"], evidence.estimates.get("component_information_nats")
+    n, dead, unused = len(evidence.units), evidence.dead, evidence.unused
+    lost = sorted({*dead, *unused})
+    if not lost:
+        return _judge_living(evidence)
+    kl = evidence.estimates["kl_nats"]
+    parts = [_who(dead, n, "respond", "to the data"), _who(unused, n, "move", "with the data, but the decoder does not use them")]
+    found = f"{'; '.join(part for part in parts if part)}; the KL is {kl.value if kl else np.nan:.3g} nats."
+    asleep = evidence.asleep
+    if len(lost) < n:
+        verdict = PARTLY
+    elif evidence.refined_share is None:
+        verdict = COLLAPSED
+    else:
+        verdict = IN_INFERENCE if asleep else IN_MODEL
+    return verdict, f"{verdict.capitalize()}: {found} {_cause(evidence, lost, asleep)}"
+
+
+def _who(units: Sequence[int], n: int, verb: str, how: str) -> str:
+    """Which units do or do not do something, as a clause."""
+    if not units:
+        return ""
+    denied = verb == "respond"
+    if len(units) == n:
+        return f"none of the {n} latent units responds {how}" if denied else f"all {n} latent units {verb} {how}"
+    return f"{len(units)} of {n} latent units {'do not ' if denied else ''}{verb} {how} ({_names(units)})"
+
+
+def _judge_living(evidence: Evidence) -> tuple[str, str]:
+    """The verdict where every unit is alive."""
+    n, kl, told = len(evidence.units), evidence.estimates["kl_nats"], evidence.estimates.get("component_information_nats")
     carried = f"the KL is {kl.value if kl else np.nan:.3g} nats"
-    if not dead and told and told.value < DEAD_COMPONENT_NATS:
+    if told and told.value < DEAD_COMPONENT_NATS:
         return PARTLY, (
             f"Partly collapsed: all {n} latent units respond to the data, but their component does not (I(x; y) is "
             f"{told.value:.2g} nats); {carried}. Remedy: a prior that keeps its components apart, a higher inverse_lipschitz, or "
             "another random_state."
         )
-    if not dead and (mismatch := evidence.mismatch):
+    if mismatch := evidence.mismatch:
         return MISMATCH, (
             f"Prior mismatch: all {n} latent units respond to the data, but where they lie is not where the prior is: KL(q(z) || "
             f"p(z)) is {mismatch.value:.3g} nats of the KL's {kl.value if kl else np.nan:.3g}. Draws from the prior will not look "
             f"like the data. {_fit_the_prior(evidence)}"
         )
-    if not dead:
-        return HEALTHY, f"Healthy: all {n} latent units respond to the data; {carried}.{_gap(evidence)}"
-    which = "none of the" if len(dead) == n else f"{len(dead)} of"
-    verb = "responds" if len(dead) == n else "do not respond"
-    named = "" if len(dead) == n else f" ({_names(dead)})"
-    found = f"{which} {n} latent units {verb} to the data{named}; {carried}."
-    if len(dead) < n:
-        return PARTLY, f"Partly collapsed: {found} {_cause(evidence, dead, asleep)}"
-    verdict = COLLAPSED if evidence.refined_share is None else IN_INFERENCE if asleep else IN_MODEL
-    return verdict, f"{verdict.capitalize()}: {found} {_cause(evidence, dead, asleep)}"
+    return HEALTHY, f"Healthy: all {n} latent units respond to the data; {carried}.{_gap(evidence)}"
 
 
 def _cause(evidence: Evidence, dead: Sequence[int], asleep: Sequence[int]) -> str:
     recovered = evidence.estimates.get("recovered_nats")
     if asleep:
-        who = f"unit{'s' * (len(asleep) > 1)} {_names(asleep)}" if len(asleep) < len(evidence.units) else "them"
+        who = _them(asleep) if len(asleep) == len(dead) else f"unit{'s' * (len(asleep) > 1)} {_names(asleep)}"
         return (
             f"The decoder does use {who}: posteriors refined on the frozen decoder recover "
             f"{recovered.value if recovered else 0:.3g} nats, so that the encoder is to blame. {_train_the_encoder(evidence)}"
         )
     blamed = "" if recovered is None else (
-        f"Posteriors refined on the frozen decoder recover {max(0.0, recovered.value):.2g} nats, none of them there, so that the "
+        f"Posteriors refined on the frozen decoder gain {max(0.0, recovered.value):.2g} nats, and do not use {_them(dead)}: the "
         "model is to blame, not the inference. "
     )  # fmt: skip
     return f"{blamed}{_below_floor(evidence)}{_hold_the_latents(evidence)}"
@@ -147,7 +175,7 @@ def _hold_the_latents(evidence: Evidence) -> str:
 
 def _train_the_encoder(evidence: Evidence) -> str:
     if evidence.is_ours:
-        return "Remedy: train longer (max_epochs), or strategy='lagging', or strategy='semi-amortized'."
+        return "Remedy: train longer (max_epochs), or strategy='lagging', or strategy='semi_amortized'."
     return "Remedy: train the encoder longer or more often than the decoder (lagging inference), or refine its posteriors."
 
 
@@ -163,6 +191,10 @@ def _gap(evidence: Evidence) -> str:
     if recovered is None or not recovered.exceeds(RECOVERED_NATS):
         return ""
     return f" Posteriors refined one by one would gain {recovered.value:.3g} nats of ELBO, the amortisation gap."
+
+
+def _them(units: Sequence[int]) -> str:
+    return "them" if len(units) > 1 else "it"
 
 
 def _names(units: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
-from uncollapse.models.base import LatentModel, Latents, Terms, kl_per_unit, to_device
+from uncollapse.models.base import LatentModel, Latents, Terms, gradient, kl_per_unit, to_device
 from uncollapse.models.layered import LayeredVAE
 from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
 from uncollapse.models.sequence import History, SequenceVAE
@@ -18,6 +18,7 @@ __all__ = [
     "Terms",
     "component_kl",
     "differentiable_twice",
+    "gradient",
     "kl_per_unit",
     "to_device",
 ]

@@ -122,14 +122,21 @@ class LatentModel(nn.Module, ABC):
 
     def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
         """What a q(z|x) says, of whatever origin, at the draws of z that the noise decides."""
-        p = self.prior()
         z, log_q = draw(q, noise)
-        units = kl_per_unit(q, p)
-        return Latents(q, z, log_q - p.log_prob(z) if units is None else units.sum(-1))
+        units = self._kl_per_unit(q)
+        return Latents(q, z, log_q - self.prior().log_prob(z) if units is None else units.sum(-1))
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """KL(q(z|x) || p(z)) in nats for each unit; None where it does not fall into units, as for a flow."""
-        return kl_per_unit(latents.q, self.prior())
+        return self._kl_per_unit(latents.q)
+
+    def _kl_per_unit(self, q: Distribution) -> Float[Tensor, "batch latent"] | None:
+        return kl_per_unit(q, self.prior())
+
+    def draw_prior(self, n: int) -> Float[Tensor, "n latent"]:
+        """Draws of z from the prior by the global generator, of the type and on the device that the decoder takes."""
+        z: Tensor = self.prior().sample(torch.Size([n])).to(self.placement)
+        return z
 
     def propose(
         self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
@@ -148,12 +155,23 @@ class LatentModel(nn.Module, ABC):
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
-    """KL(q || p) in nats for each unit, for distributions that factorise over units, and chains; None for others."""
+    """KL(q || p) in nats for each unit, for chains, and distributions that factorise over units and have one in closed form."""
     if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
         return q.kl_per_unit(p)
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
         return None
-    return kl_divergence(q.base_dist, p.base_dist)
+    try:
+        return kl_divergence(q.base_dist, p.base_dist)
+    except NotImplementedError:
+        return None
+
+
+def gradient(value: Float[Tensor, "*batch"], z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
+    """The gradient of the sum of values in z; 0 where they do not depend on it."""
+    if not value.requires_grad:
+        return torch.zeros_like(z)
+    (found,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+    return torch.zeros_like(z) if found is None else found
 
 
 def to_device(model: LatentModel, array: np.ndarray) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Sampling(Run):
             "seconds": round(time.perf_counter() - start, 2),
             "constants": None,
             "estimates": {name: {"value": value, "standard_error": math.nan} for name, value in {**found, **sampler}.items()},
-            "environment": environment("cpu"),
+            "environment": {**environment("cpu"), **{name: version(name) for name in ("numpyro", "jax", "arviz")}},
         }
         return Arrays(arrays), row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 
-from uncollapse.adapters import Subject, as_subject, evaluating
-from uncollapse.diagnostics.collapse import infer, some_information_density
-from uncollapse.diagnostics.estimate import Estimate
+from uncollapse.adapters import Subject, Triple, as_subject, evaluating
+from uncollapse.diagnostics.collapse import infer, information
+from uncollapse.diagnostics.stream import Reservoir, row_batches
 from uncollapse.diagnostics.units import Units
 from uncollapse.errors import CollapseWarning, InputError
 from uncollapse.inputs import check_count
 from uncollapse.models import LatentModel
+from uncollapse.noise import seeded
 
 MAX_ROWS = 1000
 # A collapse has begun where at most this share of the units that once responded still do, in so many looks in a row.
@@ -73,9 +75,11 @@ class CollapseMonitor(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        found = measure(self._subject(pl_module).model, self.rows)
+        found = self._measured(pl_module)
         pl_module.log_dict(found, prog_bar=True)
         epoch = getattr(pl_module, "epoch", trainer.current_epoch)
+        if self.looks and epoch <= self.looks[-1]["epoch"]:  # another training has begun
+            self.looks, self.most, self.n_low = [], 0.0, 0
         self.looks.append({"epoch": epoch, **found})
         if self._board is not None:
             for name, value in found.items():
@@ -83,28 +87,42 @@ class CollapseMonitor(pl.Callback):
             self._board.flush()
         self._judge(epoch, found)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        del trainer, pl_module
+        if self._board is not None:
+            self._board.close()
+
+    def _measured(self, pl_module: pl.LightningModule) -> dict[str, float]:
+        """The numbers, NaN where posteriors are not finite, which must not end a training."""
+        try:
+            return measure(self._subject(pl_module).model, self.rows)
+        except InputError as error:
+            warnings.warn(f"CollapseMonitor could not look: {error}", UserWarning, stacklevel=2)
+            return dict.fromkeys(("kl_nats", "active_units", "informative_units", "mi_nats"), math.nan)
+
     def _subject(self, pl_module: pl.LightningModule) -> Subject:
         if self.model is not None:
             return as_subject(self.model)
         inner = getattr(pl_module, "model", None)
-        try:
-            return as_subject(inner if isinstance(inner, LatentModel) else pl_module)
-        except InputError:
+        if isinstance(inner, LatentModel):
+            return as_subject(inner)
+        if not isinstance(pl_module, Triple):
             raise InputError(
                 f"CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), got {type(pl_module).__name__}: "
                 "give model=, whatever uc.diagnose takes."
-            ) from None
+            )
+        return as_subject(pl_module)
 
     def _some_rows(self, pl_module: pl.LightningModule) -> np.ndarray:
         own: Callable[[int], np.ndarray] | None = getattr(pl_module, "sample_rows", None)
         if self.given is None and own is None:
             raise InputError("CollapseMonitor expects rows to look at, got none: give X, best some that are not trained on.")
-        rows = own(MAX_ROWS) if self.given is None and own else self._subject(pl_module).read(self.given)
+        subject = self._subject(pl_module)
+        rows = own(MAX_ROWS) if self.given is None and own else _sampled(subject, self.given)
         if len(rows) < 2:
             raise InputError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
         order = np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS]
-        observed: np.ndarray = self._subject(pl_module).model.observe(rows[order])
-        return observed
+        return subject.model.observe(rows[order])
 
     def _judge(self, epoch: int, found: dict[str, float]) -> None:
         alive = found["informative_units"]
@@ -130,14 +148,23 @@ def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
     with evaluating(model):
         posteriors, units = infer(model, rows), Units(model)
         units.add(posteriors, rows)
-        _, density = some_information_density(model, rows, posteriors, np.arange(len(rows)))
+        told = information(model, rows, posteriors, np.arange(len(rows)))
     table = units.table()
     return {
         "kl_nats": units.kl.estimate().value,
         "active_units": float(table["active"].sum()),
         "informative_units": float(table["informative"].sum()),
-        "mi_nats": max(0.0, Estimate.mean_of(density).value),
+        "mi_nats": max(0.0, told.estimate.value),
     }
+
+
+def _sampled(subject: Subject, X: Any) -> np.ndarray:
+    """Random rows of any data that can be diagnosed."""
+    sample = Reservoir()
+    with seeded(0):  # a loader draws on the global generator, which belongs to the training
+        for rows, _ in row_batches(subject, X):
+            sample.add(rows, None)
+    return sample.rows if sample.n_seen else np.empty((0, 0), np.float32)
 
 
 def _warn(what: str) -> None:
