@@ -346,7 +346,7 @@ STATES = ("healthy", "partly collapsed", "collapsed in the model", "collapsed in
 
 
 def model_of_state(state: str, seed: int) -> tuple[Any, np.ndarray, list[int]]:
-    """A linear VAE of random size in a known state, data, and its dead units."""
+    """A linear VAE of random size in a known state, data, and the units that the data do not move."""
     generator = np.random.default_rng(seed)
     n_units = int(generator.integers(2, 17))
     gains = torch.as_tensor(generator.uniform(0.3, 2.0, n_units))  # 8% to 80% of a unit's variance comes from the data
@@ -359,6 +359,9 @@ def model_of_state(state: str, seed: int) -> tuple[Any, np.ndarray, list[int]]:
     if state == "collapsed in inference":
         dead = list(range(n_units))
     model, weight = linear_vae(gains, 2 * n_units, seed, awake=0.0 if state == "collapsed in inference" else 1.0)
+    if state == "collapsed in the model" and seed % 2:  # an encoder that moves with the data all the same
+        model.posterior.matrix.copy_(0.3 * randn(n_units, 2 * n_units, seed=seed))
+        dead = []
     rows = draw_linear(weight, N_ROWS, torch.Generator().manual_seed(seed))
     if state == "prior mismatch":  # data in a place of which the prior knows nothing: three deviations away along a unit
         rows = rows + (3 * (1 + gains.square()) / gains).numpy()[0] * (weight[:, 0] / gains[0]).numpy()
@@ -416,7 +419,7 @@ def run(
                 n_draws=len(errors),
                 n_rows=N_REFINED,
             )
-    if "verdicts" not in done:
+    if n_models and "verdicts" not in done:
         judged = [_judged(state, seed) for seed in range(n_models // len(STATES)) for state in STATES]
         for state in STATES:
             rows = [row for row in judged if row["state"] == state]

@@ -21,6 +21,7 @@ from uncollapse.diagnostics.collapse import (
     infer,
     information_densities,
     informative_units,
+    without_bias,
 )
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
@@ -121,6 +122,35 @@ def test_mutual_information_of_separated_posteriors_is_its_cap():
     means = 1000.0 * np.arange(700)[:, None]
     density = information_densities(means, np.ones_like(means), np.zeros_like(means))
     assert np.allclose(density[0], math.log(700))
+
+
+@pytest.mark.parametrize(("n", "units", "exact"), [(500, 3, 1.0), (500, 16, 2.3), (1000, 32, 3.0)])
+def test_the_bias_of_the_information_goes_out(n, units, exact):
+    """Of a Gaussian channel with many units, the plain mean is several errors too low, and without its bias it is not."""
+    share = -math.expm1(-2 * exact / units)
+    errors, plain = [], []
+    for seed in range(10):
+        draws = np.random.default_rng(seed)
+        means = math.sqrt(share) * draws.normal(size=(n, units))
+        densities = information_densities(means, np.full_like(means, 1 - share), draws.normal(size=means.shape))
+        told = without_bias(np.arange(n), densities)
+        assert not told.is_uncertain
+        errors.append((told.estimate.value - exact) / told.estimate.standard_error)
+        plain.append(densities[0].mean() - exact)
+    assert abs(np.mean(errors)) < 1.0
+    assert np.abs(errors).max() < 3.5
+    assert np.mean(plain) < 0
+
+
+def test_an_information_that_rows_cannot_tell_is_uncertain():
+    draws = np.random.default_rng(0)
+    means = math.sqrt(-math.expm1(-12 / 32)) * draws.normal(size=(500, 32))
+    told = without_bias(
+        np.arange(500), information_densities(means, np.full_like(means, math.exp(-12 / 32)), draws.normal(size=means.shape))
+    )
+    assert told.is_uncertain
+    assert told.estimate.value <= math.log(500)
+    assert abs(told.estimate.value - 6.0) < 3 * told.estimate.standard_error
 
 
 def test_kl_is_information_plus_aggregate(linear_gaussian):

@@ -66,6 +66,9 @@ def from_functions(
 ) -> ForeignModel:
     """A model to `diagnose`, from a plain pair of functions or modules.
 
+    Modules that are given are looked at in evaluation; what functions use besides must be in evaluation already, and compute in
+    single precision on the CPU, or in the precision and on the device of `prior`.
+
     Args:
         encoder: maps a batch of data to q(z|x): a distribution of PyTorch, or the mean and the logarithm of the variance of a
             diagonal Gaussian, both of shape (batch, latent_dim).

@@ -191,10 +191,10 @@ def information(model: LatentModel, rows: np.ndarray, posteriors: Posteriors, or
     else:
         some = order[:MAX_PAIRED_ROWS]
         densities = _pairwise_densities(model, rows[some])
-    return _without_bias(some, densities)
+    return without_bias(some, densities)
 
 
-def _without_bias(rows: np.ndarray, densities: np.ndarray) -> Information:
+def without_bias(rows: np.ndarray, densities: np.ndarray) -> Information:
     """The density at n -> infinity, from those by all rows, by halves and by quarters, shape (3, n)."""
     whole, halves, quarters = densities.mean(1)
     if len(rows) < 8 or whole > math.log(len(rows)) - CAP_MARGIN or halves >= whole:
