@@ -357,7 +357,7 @@ def _pictures(gallery: Gallery, rows: Rows, caption: str) -> str:
 def _texts(documents: Sequence[str], caption: str) -> str:
     from markupsafe import escape
 
-    items = "".join(f"<li>{escape(document)}</li>" for document in documents)
+    items = "".join(f"<li>{escape(document or '(empty)')}</li>" for document in documents)
     return f'<figure class="texts"><figcaption>{escape(caption)}</figcaption><ol>{items}</ol></figure>'
 
 
