@@ -74,11 +74,12 @@ def _traced_peak(step: Step) -> int:
 
 def print_row(**row: Any) -> None:
     """One JSON line on standard output, with its provenance."""
-    print(json.dumps({**row, **_provenance()}), flush=True)
+    print(json.dumps({**row, **provenance()}), flush=True)
 
 
 @cache
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """Commit, version and processor."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "commit": commit.stdout.strip() or None,

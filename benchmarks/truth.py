@@ -19,7 +19,7 @@ from scipy.special import gammaln, psi
 from torch import Tensor, nn
 from torch.distributions import Categorical, Dirichlet, Independent, MixtureSameFamily, Multinomial, Normal
 
-from benchmarks.timing import print_row
+from benchmarks.timing import print_row, provenance
 from uncollapse.adapters import as_subject
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
@@ -429,7 +429,7 @@ def run(
 
 def _write(output: Path, **row: Any) -> None:
     with output.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps({**row, **provenance()}) + "\n")
     print_row(**row)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,3 +77,20 @@ def test_the_steps_of_sequential_vaes_are_watched():
 
 def test_independent_symbols_cost_the_entropy_of_their_frequencies():
     assert independent_nats(["a b", "a"]) == pytest.approx(0.5 * (4 * math.log(5 / 2) + math.log(5)))
+
+
+@pytest.mark.slow
+def test_diagnoses_are_measured_against_the_truth(tmp_path):
+    path = tmp_path / "truth.jsonl"
+    rows = rows_of("benchmarks.truth", "run", str(path), "--n-draws", "2", "--n-thorough", "0", "--n-models", "5")
+    known = {(row["case"], row["estimate"]): row for row in rows}
+    assert known["conjugate categorical", "nll_nats"]["exact"] == pytest.approx(5.798158683519095)
+    known_errors = [row["mean_error"] for row in rows if row["estimate"] in ("nll_nats", "kl_nats")]
+    assert np.abs(known_errors).max() < 0.6  # of 500 rows, twice
+    assert all(row["wrong"] == [] for row in rows if row["case"] == "verdicts")
+    again = rows_of("benchmarks.truth", "run", str(path))
+    assert again == []
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.truth", "table", str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("|\n") == len(rows) + 4
