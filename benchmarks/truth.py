@@ -398,7 +398,7 @@ def run(
                 output,
                 case=case.name,
                 estimate=name,
-                exact=float(exact.mean()),
+                exact=float(exact.mean().round(12)),
                 mean_error=float(errors.mean()),
                 rms_error=float(np.sqrt(np.square(errors).mean())),
                 coverage=float(covered.mean()),
