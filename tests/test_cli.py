@@ -379,7 +379,8 @@ def test_the_verdicts_of_the_demo_do_not_hang_on_its_seed(tmp_path, seed):
     from uncollapse.demo import run_demo
 
     ordinary, _, constrained = run_demo(tmp_path / "demo.html", seed=seed, tell=lambda _: None)
-    assert ordinary.verdict == "collapsed"
+    assert ordinary.verdict == "collapsed in the model"
+    assert ordinary.estimates["supported_units"].value == 0
     assert constrained.verdict == "healthy"
     assert constrained.estimates["kl_nats"].value > 100 * ordinary.estimates["kl_nats"].value
     assert isinstance(constrained.summary(), pd.DataFrame)

@@ -162,7 +162,8 @@ def _hold_the_latents(evidence: Evidence) -> str:
         if alive >= n:
             enough = max(1, n, alive)  # data that curve can keep more alive than a linear model would
             fewer = f"latent_dim={enough}" if evidence.is_ours else f"{enough} latent units"
-            return f"{at_noise}Remedy: {fewer}, or a smaller noise, so that there is more for latents to explain."
+            kept = "; or inverse_lipschitz, which keeps units alive at a price in likelihood" if evidence.keeps_constant else ""
+            return f"{at_noise}Remedy: {fewer}, or a smaller noise, so that there is more for latents to explain{kept}."
     if not evidence.is_ours:
         return (
             f"{at_noise}Remedy: a smaller weight of the KL at first (warm-up, or free bits), a weaker decoder, or uc.VAE with "
