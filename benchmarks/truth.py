@@ -21,6 +21,7 @@ from torch.distributions import Categorical, Dirichlet, Independent, MixtureSame
 
 from benchmarks.timing import print_row, provenance
 from uncollapse.adapters import as_subject
+from uncollapse.classical import PPCA
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.refinement import refine
@@ -114,18 +115,13 @@ def draw_linear(weight: Tensor, n: int, generator: torch.Generator) -> np.ndarra
     return (z @ weight.T + noise).numpy()
 
 
-def gaussian_entropy(covariance: Tensor) -> float:
-    """In nats."""
-    return 0.5 * float(torch.logdet(covariance)) + 0.5 * len(covariance) * math.log(2 * math.pi * math.e)
-
-
 def linear_case(name: str, gains: Tensor, n_features: int, widened: float = 1.0, awake: float = 1.0) -> Case:
     """A linear Gaussian VAE, whose quantities all have a closed form."""
     model, weight = linear_vae(gains, n_features, 0, widened, awake)
     squares = gains.square()
     variances = widened**2 / (1 + squares) if awake else torch.ones_like(squares)
     spread = awake * squares / (1 + squares)  # Var E_q[z|x]
-    entropy = gaussian_entropy(weight @ weight.T + torch.eye(n_features, dtype=torch.double))
+    entropy = PPCA(weight.numpy(), 1.0).marginal().entropy().item()
     kl = 0.5 * float((variances + spread - 1 - variances.log()).sum())
     to_prior = 0.5 * float((variances + spread - 1 - (variances + spread).log()).sum())
     # KL(q || p(z|x)), which posteriors that are fitted row by row take away, of the exact means or of none.
@@ -147,44 +143,36 @@ def linear_case(name: str, gains: Tensor, n_features: int, widened: float = 1.0,
     return Case(name, model, partial(draw_linear, weight), exact)
 
 
-class PPCA:
-    """x = W z + s noise, with the diagonal Gaussian that is nearest to the posterior: a model that is none of ours."""
-
-    def __init__(self, weight: Tensor, scale: float) -> None:
-        self.weight, self.scale = weight, scale
-        precision = torch.eye(weight.shape[1], dtype=torch.double) + weight.T @ weight / scale**2
-        self.matrix = torch.linalg.solve(precision, weight.T) / scale**2
-        self.variances = 1 / precision.diagonal()
-
-    def prior(self) -> Normal:
-        """p(z)."""
-        zeros = self.weight.new_zeros(self.weight.shape[1])
-        return Normal(zeros, torch.ones_like(zeros))
+class MeanField(PPCA):
+    """PPCA with the diagonal Gaussian that is nearest to the posterior: a model that is none of our VAEs."""
 
     def posterior(self, x: Tensor) -> Normal:
         """q(z|x)."""
-        return Normal(x.double() @ self.matrix.T, self.variances.sqrt())
+        exact = super().posterior(x)
+        return Normal(exact.mean, exact.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt())
 
-    def likelihood(self, z: Tensor) -> Normal:
-        """p(x|z)."""
-        return Normal(z @ self.weight.T, self.scale)
+
+def mean_field() -> MeanField:
+    """Two latents in five dimensions, as in W21's appendix."""
+    return MeanField(randn(5, 2, seed=1).numpy(), 1.0)
 
 
 def ppca_case() -> Case:
     """Two latents in five dimensions, as in W21's appendix."""
-    model = PPCA(randn(5, 2, seed=1), 1.0)
-    covariance = model.weight @ model.weight.T + torch.eye(5, dtype=torch.double)
-    of_means = (model.matrix @ covariance @ model.matrix.T).diagonal()
-    kl = 0.5 * float((model.variances + of_means - 1 - model.variances.log()).sum())
-    gram = model.weight.T @ model.weight
+    model = mean_field()
+    weight, covariance = torch.as_tensor(model.weight), model.marginal().covariance_matrix
+    q = model.posterior(torch.eye(5, dtype=torch.double))  # whose means are the rows of the matrix that makes them of x
+    of_means, variances = (q.mean.T @ covariance @ q.mean).diagonal(), q.variance[0]
+    kl = 0.5 * float((variances + of_means - 1 - variances.log()).sum())
+    gram = weight.T @ weight
     # E over x and z of |W'(x - W z)|^2.
-    score = float((model.weight.T @ covariance @ model.weight).trace() + (gram @ gram).trace())
+    score = float((weight.T @ covariance @ weight).trace() + (gram @ gram).trace())
 
     def exact(_: np.ndarray) -> dict[str, float]:
         nothing = {"recovered_nats": 0.0, "annealing_gain_nats": 0.0}
-        return {"nll_nats": gaussian_entropy(covariance), "kl_nats": kl, "fisher_divergence": score, **nothing}
+        return {"nll_nats": float(model.marginal().entropy()), "kl_nats": kl, "fisher_divergence": score, **nothing}
 
-    return Case("probabilistic PCA", model, partial(draw_linear, model.weight), exact)
+    return Case("probabilistic PCA", model, partial(draw_linear, weight), exact)
 
 
 class ExactComponents(Posterior):
@@ -337,9 +325,10 @@ def posterior_cases() -> Iterator[tuple[str, Tensor, Any, float]]:
     """Name, W, model, and the KL from the exact posterior that the nearest diagonal Gaussian has."""
     model, weight = linear_vae(torch.linspace(0.2, 0.9, 16, dtype=torch.double), 32, 0, awake=0.0)
     yield "linear Gaussian VAE, 16 units, dead encoder, refined", weight, model, 0.0
-    ppca = PPCA(randn(5, 2, seed=1), 1.0)
-    precision = torch.eye(2, dtype=torch.double) + ppca.weight.T @ ppca.weight
-    yield "probabilistic PCA, refined", ppca.weight, ppca, 0.5 * float(precision.diagonal().log().sum() - torch.logdet(precision))
+    ppca = mean_field()
+    weight = torch.as_tensor(ppca.weight)
+    precision = torch.eye(2, dtype=torch.double) + weight.T @ weight
+    yield "probabilistic PCA, refined", weight, ppca, 0.5 * float(precision.diagonal().log().sum() - torch.logdet(precision))
 
 
 STATES = ("healthy", "partly collapsed", "collapsed in the model", "collapsed in inference", "prior mismatch")

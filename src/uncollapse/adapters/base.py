@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 
 from uncollapse.errors import InputError
+from uncollapse.inputs import finite_floats
 from uncollapse.models import LatentModel
 from uncollapse.noise import seeded
 from uncollapse.vocabulary import Vocabulary
@@ -262,15 +264,12 @@ def read_array(batch: Any) -> np.ndarray:
         dense = batch.toarray() if hasattr(batch, "toarray") else batch
         rows = dense.detach().cpu().numpy() if isinstance(dense, Tensor) else np.asarray(dense)
         with np.errstate(over="ignore"):
-            rows = rows.astype(np.float32)
+            rows = rows.astype(np.float32, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"X expects numbers, one row for each example, got {type(batch).__name__}.") from None
     if rows.ndim < 2:
         raise InputError(f"X expects at least two dimensions, rows and features, got shape {rows.shape}.")
-    if not np.isfinite(rows).all():
-        row = int(np.argwhere(~np.isfinite(rows.reshape(len(rows), -1)).all(1))[0, 0])
-        raise InputError(f"X expects finite numbers, got NaN or infinite ones, the first in row {row}: drop or impute those rows.")
-    return rows
+    return finite_floats(rows.reshape(len(rows), math.prod(rows.shape[1:])), "X").reshape(rows.shape)
 
 
 def _check_support(p: Distribution, x: Tensor) -> None:

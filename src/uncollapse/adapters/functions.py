@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
 from uncollapse.adapters.base import ForeignModel
 from uncollapse.errors import InputError
 from uncollapse.inputs import check_count
+from uncollapse.latent import StandardNormal
 
 
 class Functions(nn.Module):
@@ -97,6 +98,5 @@ def from_functions(
             raise InputError("from_functions expects latent_dim, for a standard normal prior, or a prior: give one of them.")
         check_count("latent_dim", latent_dim)
         probe = next((p for part in (encoder, decoder) if isinstance(part, nn.Module) for p in part.parameters()), torch.zeros(()))
-        zeros = torch.zeros(latent_dim, dtype=probe.dtype, device=probe.device)
-        prior = Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+        prior = StandardNormal(latent_dim).to(probe)()
     return ForeignModel(Functions(encoder, decoder, likelihood, prior))

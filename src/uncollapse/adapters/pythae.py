@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
 
 from uncollapse.adapters.base import ForeignModel, Subject, read_array
 from uncollapse.errors import InputError
+from uncollapse.latent import StandardNormal
 
 # Those whose posterior is the diagonal Gaussian of the encoder, and whose reconstruction loss is a log-likelihood.
 GAUSSIAN = (
@@ -42,8 +42,8 @@ class PythaeModel(nn.Module):
             components = Independent(self.posterior(inputs), 1, validate_args=False)
             weights = Categorical(logits=components.mean.new_zeros(len(inputs)), validate_args=False)
             return MixtureSameFamily(weights, components, validate_args=False)
-        zeros = torch.zeros(self.model.latent_dim).to(next(self.model.parameters()))
-        return Normal(zeros, torch.ones_like(zeros), validate_args=False)
+        standard: Distribution = StandardNormal(self.model.latent_dim).to(next(self.model.parameters()))()
+        return standard
 
     def posterior(self, x: Tensor) -> Normal:
         """q(z|x)."""

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from uncollapse.adapters.base import Subject
 from uncollapse.errors import InputError
+from uncollapse.latent import StandardNormal
 from uncollapse.models import LatentModel
 
 # What stands beside the counts in a row, in this order, where the model uses it.
@@ -34,16 +35,12 @@ class SCVIModel(LatentModel):
         super().__init__()
         self.module = module
         self.widths = widths
+        self.prior = StandardNormal(self.latent_dim).to(self.placement)
 
     @property
     def latent_dim(self) -> int:
         """Dimension of z."""
         return int(self.module.n_latent)
-
-    def prior(self) -> Distribution:
-        """p(z)."""
-        zeros = self.placement.new_zeros(self.latent_dim)
-        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def posterior(self, x: Tensor) -> Distribution:
         """q(z|x, s)."""

@@ -28,7 +28,7 @@ from uncollapse.diagnostics.pictures import N_PICTURES, gallery, in_two_dimensio
 from uncollapse.diagnostics.probe import linear_probe
 from uncollapse.diagnostics.referee import N_CHAINS, annealed_log_likelihood
 from uncollapse.diagnostics.refinement import N_DRAWS, Refinement, refine
-from uncollapse.diagnostics.report import Report
+from uncollapse.diagnostics.report import MAX_CLASSES, Report
 from uncollapse.diagnostics.stream import Reservoir, n_rows, row_batches
 from uncollapse.diagnostics.support import supported_units
 from uncollapse.diagnostics.units import Units
@@ -36,14 +36,12 @@ from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
 from uncollapse.errors import InputError
 from uncollapse.inputs import check_count
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
-from uncollapse.models import VAE, LatentModel, SequenceVAE, differentiable_twice, to_device
+from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import progress_bar, spinner
 
 # Points of the picture of the latents.
 N_POINTS = 2000
-# Numeric labels with more values than this are a scale, not classes.
-MAX_CLASSES = 20
 # Rows that are looked at one by one, fewer where a row takes many evaluations of the decoder, as a document does.
 N_REFINED, N_REFEREED, N_CERTIFIED, MIN_ROWS = 64, 16, 100, 4
 # Draws of z that tell whether the likelihood moves with it.
@@ -116,7 +114,7 @@ def _survey(subject: Subject, X: Any, labels: Any, verbose: bool) -> _Survey:
     total = n_rows(X)
     if labels is not None and isinstance(X, DataLoader) and not isinstance(X.sampler, SequentialSampler):
         raise InputError("labels expect rows in their order, got a loader that shuffles: let it give them beside the data.")
-    given = None if labels is None else check_labels(labels, total)
+    given = None if labels is None else _check_labels(labels, total)
     units, sample, n = Units(subject.model), Reservoir(), 0
     with progress_bar("inferring posteriors", total, verbose) as advance:
         for rows, own in row_batches(subject, X):
@@ -136,18 +134,18 @@ def _sampled_labels(found: list[Any], given: np.ndarray | None) -> np.ndarray | 
     """Labels of the sample, of those that were given, or else of those that came with the data, if they all have one."""
     if given is not None:
         return np.array(found, given.dtype)
-    return None if any(label is None for label in found) else check_labels(found, None)
+    return None if any(label is None for label in found) else _check_labels(found, None)
 
 
-def check_labels(labels: Any, n_rows: int | None) -> np.ndarray:
+def _check_labels(labels: Any, n: int | None) -> np.ndarray:
     """Numbers as they are where they are a scale, and anything else as text."""
-    what = "the rows" if n_rows is None else f"the {n_rows} rows"
+    what = "the rows" if n is None else f"the {n} rows"
     try:
         labels = labels.tolist() if isinstance(labels, torch.Tensor) else labels
         series = pd.Series(list(labels)).infer_objects()
     except (TypeError, ValueError):
         raise InputError(f"labels expect one value for each of {what}, got {type(labels).__name__}.") from None
-    if len(series) != (len(series) if n_rows is None else n_rows) or any(np.ndim(label) for label in series):
+    if len(series) != (len(series) if n is None else n) or any(np.ndim(label) for label in series):
         raise InputError(f"labels expect one value for each of {what}, got {np.shape(labels) or len(series)}.")
     if series.dtype.kind in "iuf" and series.nunique() > MAX_CLASSES:
         return series.to_numpy(np.float64)
@@ -165,8 +163,7 @@ class _Diagnosis:
         # Files are often sorted: what looks at some rows only looks at random ones.
         self.shuffled = np.random.default_rng(0).permutation(len(self.rows))
         self.has_gradient = _has_gradient(self.model, self.rows[:1])
-        one_place = not isinstance(self.model, SequenceVAE) or self.model.n_places == 1
-        self.is_thorough = thorough and self.has_gradient and one_place
+        self.is_thorough = thorough and self.has_gradient and self.model.n_places == 1
         self.notes = list(subject.notes)
         if not self.has_gradient and self.model.has_density:
             why = "log p(x|z) has no gradient in z" if self.model.is_unbounded else "z has bounds"

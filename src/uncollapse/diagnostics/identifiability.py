@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uncollapse.adapters import as_subject, evaluating
 from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.diagnostics.stream import Reservoir, row_batches
+from uncollapse.diagnostics.stream import some_rows
 from uncollapse.errors import InputError
 from uncollapse.models import LatentModel, to_device
 from uncollapse.noise import seeded
@@ -75,14 +75,11 @@ def is_identifiable(model: Any, X: Any) -> Identifiability:
     (True, [True, False])
     """
     subject = as_subject(model)
-    sample = Reservoir()
-    for rows, _ in row_batches(subject, X):
-        sample.add(rows, None)
-    if not sample.n_seen:
+    rows = some_rows(subject, X, N_ROWS)
+    if not len(rows):
         raise InputError("is_identifiable expects at least one row, got none.")
-    order = np.random.default_rng(0).permutation(len(sample.rows))[:N_ROWS]
     with evaluating(subject.model), torch.no_grad(), seeded(0):
-        x = to_device(subject.model, subject.model.observe(sample.rows[order]))
+        x = to_device(subject.model, rows)
         z, other = (subject.model.draw_prior(N_DRAWS) for _ in range(2))
         log_p = _log_likelihood(subject.model, x, z)
         units = _by_unit(subject.model, x, z, other, log_p) if subject.model.is_unbounded else np.empty(0)

@@ -20,7 +20,7 @@ from uncollapse._version import __version__
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.pictures import STRIDES, Gallery, Rows
 from uncollapse.diagnostics.quantities import QUANTITIES
-from uncollapse.diagnostics.report import Report
+from uncollapse.diagnostics.report import MAX_CLASSES, Report
 from uncollapse.errors import InputError
 from uncollapse.files import write_text
 
@@ -30,11 +30,16 @@ if TYPE_CHECKING:
 # Readable on light and on dark ground, and apart from each other for colour-blind eyes (Okabe & Ito's, slightly muted).
 COLOURS = ("#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900", "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a")
 
-# Classes that the picture of the latents tells apart.
-MAX_CLASSES = 20
-
 # A section: its heading, a note, and its parts as HTML.
 Figures = tuple[str, str, Sequence[str]]
+
+# Columns of the table of units, where they are called otherwise than in `Report.units`.
+UNIT_LABELS = {
+    "kl_nats": "KL, nats",
+    "matched_kl_nats": "KL, moment-matched, nats",
+    "mean_variance": "Var E[z|x]",
+    "explained_share": "explained",
+}
 
 # Of the scatter, by the number of units (3 stands for more).
 AXES = {1: ("unit 0", ""), 2: ("unit 0", "unit 1"), 3: ("principal component 1", "principal component 2")}
@@ -83,15 +88,19 @@ def compare_reports(
     named = _told_apart(reports)
     if path is not None:
         write_text(path, render_page(named, title or f"{len(named)} models side by side"), overwrite)
-    known = [key for key in QUANTITIES if any(key in report.estimates for report in named)]
     rows: list[dict[str, Any]] = []
     for report in named:
         row: dict[str, Any] = {"verdict": report.verdict}
-        for key in known:
+        for key in _known(named):
             estimate = report.estimates.get(key) or Estimate(math.nan)
             row |= {key: estimate.value, f"{key}_standard_error": estimate.standard_error}
         rows.append(row)
     return pd.DataFrame(rows, index=pd.Index([report.name for report in named], name="model")).dropna(axis=1, how="all")
+
+
+def _known(reports: Sequence[Report]) -> list[str]:
+    """The names of the numbers that some report has, in the order of tables."""
+    return [key for key in QUANTITIES if any(key in report.estimates for report in reports)]
 
 
 def _told_apart(reports: Sequence[Report]) -> list[Report]:
@@ -157,8 +166,8 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 def side_by_side(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
     """The rows of a table with a column for each report: a label, and the numbers as text."""
-    some = [(key, quantity.label) for key, quantity in QUANTITIES.items() if any(key in report.estimates for report in reports)]
-    rows = [(label, [format_estimate(report.estimates.get(key)) for report in reports]) for key, label in some]
+    known = _known(reports)
+    rows = [(QUANTITIES[key].label, [format_estimate(report.estimates.get(key)) for report in reports]) for key in known]
     if not any(len(report.history) for report in reports):
         return rows
     seconds = [f"{report.history['seconds'].max():.1f}" if len(report.history) else "unknown" for report in reports]
@@ -196,19 +205,11 @@ def _unit_table(report: Report) -> str:
     """The units of a model as a table that a click on a heading sorts."""
     from markupsafe import escape
 
-    kl = report.unit_kl
-    columns = {
-        "unit": ("unit", "{:.0f}"),
-        kl: ("KL, nats" if kl == "kl_nats" else "KL, moment-matched, nats", "{:.3f}"),
-        "mean_variance": ("Var E[z|x]", "{:.3g}"),
-        "explained_share": ("explained", "{:.1%}"),
-        "active": ("active", "{}"),
-        "informative": ("informative", "{}"),
-    }
-    heads = "".join(f'<th scope="col"><button type="button">{escape(label)}</button></th>' for label, _ in columns.values())
+    formats = report.unit_formats
+    heads = "".join(f'<th scope="col"><button type="button">{escape(UNIT_LABELS.get(key, key))}</button></th>' for key in formats)
     rows = []
-    for unit in report.units.sort_values("explained_share", ascending=False, kind="stable").to_dict(orient="records"):
-        cells = [(float(unit[key]), _as_cell(unit[key], form)) for key, (_, form) in columns.items()]
+    for unit in report.ranked_units.to_dict(orient="records"):
+        cells = [(float(unit[key]), _as_cell(unit[key], form)) for key, form in formats.items()]
         rows.append("".join(f'<td data-value="{value}">{text}</td>' for value, text in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (

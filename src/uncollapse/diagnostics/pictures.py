@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from uncollapse.adapters import Subject
-from uncollapse.models import SequenceVAE, to_device
+from uncollapse.models import to_device
 from uncollapse.noise import seeded
 
 N_PICTURES = 10
@@ -97,7 +97,7 @@ def _texts(documents: Sequence[str | Sequence[object]]) -> list[str]:
 def _traversed(subject: Subject, start: np.ndarray, units: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
     """The numbers of the strongest and the weakest units, and the codes along them, shape (7, latent_dim)."""
     model = subject.model
-    if not model.has_density or (isinstance(model, SequenceVAE) and model.n_places > 1):
+    if not model.has_density or model.n_places > 1:
         return []
     ranked = units.sort_values("explained_share", ascending=False, kind="stable")["unit"].tolist()
     some = ranked if len(ranked) <= 2 * N_TRAVERSED else ranked[:N_TRAVERSED] + ranked[-N_TRAVERSED:]

@@ -26,21 +26,17 @@ N_CANDIDATES, N_CHOOSING_DRAWS, N_MEASURING_DRAWS = 64, 64, 256
 
 @dataclass(frozen=True)
 class Refinement:
-    """Posteriors of rows as the encoder has them, and as good as Gaussians get when each row's is fitted by itself.
+    """Posteriors of rows, as good as Gaussians get when each row's is fitted by itself, where that beats the encoder's.
 
     Attributes:
         recovered: ELBO that is gained, shape (n,), in nats.
-        means: of the fitted Gaussians, shape (n, latent_dim).
+        means: of these posteriors, shape (n, latent_dim).
         variances: the same shape.
-        encoder_means: of q(z|x), the same shape.
-        encoder_variances: the same shape.
     """
 
     recovered: np.ndarray
     means: np.ndarray
     variances: np.ndarray
-    encoder_means: np.ndarray
-    encoder_variances: np.ndarray
 
     @property
     def recovered_nats(self) -> Estimate:
@@ -76,7 +72,7 @@ def refine(model: LatentModel, rows: np.ndarray, verbose: bool = False) -> Refin
         moments = torch.stack([torch.stack([each.mean, each.variance]) for each in (q, *fits)])  # (3, 2, n, latent_dim)
         kept = moments.gather(0, chosen[:, None, :, None].expand(1, *moments.shape[1:]))[0]
         recovered = (elbos.gather(0, chosen) - elbos[:1])[0]
-    return Refinement(*(part.double().cpu().numpy() for part in (recovered, *kept, *moments[0])))
+    return Refinement(*(part.double().cpu().numpy() for part in (recovered, *kept)))
 
 
 def _choice(elbos: Tensor) -> Tensor:
@@ -89,8 +85,7 @@ def _choice(elbos: Tensor) -> Tensor:
 
 def _elbos(model: LatentModel, x: Tensor, q: Distribution, fits: Sequence[Gaussians], n_draws: int) -> Tensor:
     """The ELBO of each row with the encoder's posterior, and with those fitted, at the same draws, shape (1 + fits, draws, n)."""
-    half = torch.randn(n_draws // 2, len(x), model.latent_dim).to(x)
-    pieces = torch.split(torch.cat([half, -half]), DRAWS_AT_ONCE)
+    pieces = torch.split(_mirrored(n_draws, x, model.latent_dim), DRAWS_AT_ONCE)
     return torch.stack([torch.cat([_elbo(model, x, each, noise) for noise in pieces]) for each in (q, *fits)])
 
 
@@ -128,12 +123,17 @@ def _fit(model: LatentModel, x: Tensor, mean: Tensor, scale: Tensor, unit: Tenso
 
 def _loss(model: LatentModel, x: Tensor, q: Gaussians) -> Tensor:
     """The negative ELBO of all rows, with the KL in closed form where there is one, under the prior of z alone."""
-    half = torch.randn(N_DRAWS // 2, len(x), model.latent_dim).to(x)
-    z, log_q = draw(q, torch.cat([half, -half]))
+    z, log_q = draw(q, _mirrored(N_DRAWS, x, model.latent_dim))
     p = model.prior()
     units = kl_per_unit(q, p)
     kl = log_q - p.log_prob(z) if units is None else units.sum(-1)
     return (kl - model.log_likelihood(x, z)).mean(0).sum()
+
+
+def _mirrored(n_draws: int, x: Tensor, latent_dim: int) -> Tensor:
+    """Standard normal noise whose second half mirrors the first, shape (draws, n, latent_dim)."""
+    half = torch.randn(n_draws // 2, len(x), latent_dim).to(x)
+    return torch.cat([half, -half])
 
 
 def _gaussian(mean: Tensor, scale: Tensor) -> Gaussians:

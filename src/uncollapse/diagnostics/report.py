@@ -16,6 +16,8 @@ from uncollapse.diagnostics.quantities import QUANTITIES
 from uncollapse.diagnostics.summary import Findings, summary_text
 from uncollapse.files import write_text
 
+# Numeric labels with more values than this are a scale, not classes; and as many classes have a colour of their own.
+MAX_CLASSES = 20
 # Units that a printed report shows, the strongest first.
 N_PRINTED = 10
 
@@ -78,7 +80,7 @@ class Report(Findings):
                 "epsilon_nats": self.collapse_curves.index.tolist(),
                 "delta": self.collapse_curves.T.to_numpy().tolist(),
             },
-            "certificate": proof and {name: estimate and vars(estimate) for name, estimate in proof.estimates.items()},
+            "certificate": proof and proof.numbers(),
         }
 
     def to_html(self, path: str | Path, overwrite: bool = False) -> Path:
@@ -98,8 +100,15 @@ class Report(Findings):
         guarantee = [] if proof is None else ["", f"Certificate, on {len(proof.examples)} rows: {proof.verdict}"]
         return "\n".join([head, self.advice, *notes, "", summary_text(self.summary()), *guarantee, "", self._units_text()])
 
-    def _units_text(self) -> str:
-        columns = {
+    @property
+    def ranked_units(self) -> pd.DataFrame:
+        """The units, the strongest first."""
+        return self.units.sort_values("explained_share", ascending=False, kind="stable")
+
+    @property
+    def unit_formats(self) -> dict[str, str]:
+        """The columns of `units` that are shown, and how."""
+        return {
             "unit": "{:.0f}",
             self.unit_kl: "{:.3f}",
             "mean_variance": "{:.3g}",
@@ -107,7 +116,10 @@ class Report(Findings):
             "active": "{}",
             "informative": "{}",
         }
-        units = self.units.sort_values("explained_share", ascending=False, kind="stable")[list(columns)]
-        text = units.head(N_PRINTED).to_string(index=False, formatters={key: form.format for key, form in columns.items()})
-        rest = len(units) - N_PRINTED
+
+    def _units_text(self) -> str:
+        formats = self.unit_formats
+        units = self.ranked_units[list(formats)].head(N_PRINTED)
+        text = units.to_string(index=False, formatters={key: form.format for key, form in formats.items()})
+        rest = len(self.units) - N_PRINTED
         return text if rest <= 0 else f"{text}\n... and {rest} more in report.units"

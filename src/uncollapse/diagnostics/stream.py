@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from uncollapse.adapters import Subject
 from uncollapse.errors import InputError
+from uncollapse.noise import seeded
 
 ROWS_AT_ONCE = 4096
 # What looks closer than one pass can look at so many random rows, and so many bytes of them.
@@ -119,3 +120,18 @@ class Reservoir:
     def labels(self) -> list[Any]:
         """What was given with each of them."""
         return [label.item() if isinstance(label, torch.Tensor | np.generic) else label for label in self._labels]
+
+
+def some_rows(subject: Subject, X: Any, n: int) -> np.ndarray:
+    """At most n random rows in random order, as the model observes them; none, of shape (0, 0), where there are none.
+
+    The global generator is left as it was, though a loader draws on it.
+    """
+    sample = Reservoir()
+    with seeded(0):
+        for rows, _ in row_batches(subject, X):
+            sample.add(rows, None)
+    if not sample.n_seen:
+        return np.empty((0, 0), np.float32)
+    rows = sample.rows
+    return subject.model.observe(rows[np.random.default_rng(0).permutation(len(rows))[:n]])

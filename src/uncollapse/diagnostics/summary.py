@@ -37,8 +37,11 @@ class Findings(ABC):
         Raises:
             InputError: if the file exists and `overwrite` is False, or cannot be written.
         """
-        estimates = {name: estimate and vars(estimate) for name, estimate in self.estimates.items()}
-        return write_text(path, json.dumps(_finite({**self.content(), "estimates": estimates}), indent=2) + "\n", overwrite)
+        return write_text(path, json.dumps(_finite({**self.content(), "estimates": self.numbers()}), indent=2) + "\n", overwrite)
+
+    def numbers(self) -> dict[str, dict[str, float] | None]:
+        """The estimates as values with their errors; None for those that are unknown."""
+        return {name: None if estimate is None else vars(estimate) for name, estimate in self.estimates.items()}
 
 
 def summary_text(table: pd.DataFrame) -> str:

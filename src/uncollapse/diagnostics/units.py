@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from uncollapse.adapters import moments
 from uncollapse.diagnostics.collapse import ACTIVE_SHARE, ACTIVE_VARIANCE, Posteriors
 from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.models import LatentModel, SequenceVAE
+from uncollapse.models import LatentModel
 
 # Thresholds of the (epsilon, delta) curves, in nats.
 EPSILONS = np.geomspace(1e-3, 30.0, 61)
@@ -29,10 +30,10 @@ class Units:
     """
 
     def __init__(self, model: LatentModel) -> None:
-        self.n_places = model.n_places if isinstance(model, SequenceVAE) else 1
+        self.n_places = model.n_places
         self.n_units = model.latent_dim // self.n_places
         shape = (self.n_places, self.n_units)
-        self.counts, self.kl = np.zeros((self.n_places, 1)), Sums(1)
+        self.counts, self.kl = np.zeros((self.n_places, 1)), Mean()
         self.means, self.squares, self.variances = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.unit_kl, self.matched_kl = np.zeros((2, self.n_units))
         self.above = np.zeros((len(EPSILONS), self.n_units))
@@ -48,7 +49,7 @@ class Units:
         """Take in the posteriors of these rows."""
         n = len(rows)
         self.n += n
-        self.kl.add(posteriors.kl[:, None])
+        self.kl.add(posteriors.kl)
         self.is_exact &= posteriors.kl_units is not None
         matched = self._by_unit(self._matched_kl(posteriors))
         self.matched_kl += matched.sum(0)
@@ -72,13 +73,11 @@ class Units:
         return np.asarray(kl.reshape(len(kl), self.n_places, -1).sum(1), np.float64)
 
     def _add_moments(self, means: np.ndarray, variances: np.ndarray, there: np.ndarray) -> None:
-        """Means and squared deviations of what has been seen, and of these, put together (Chan et al. 1979)."""
+        """Take in means and variances at the places where there are some."""
         counts = there.sum(0)
         own = (means * there).sum(0) / np.maximum(counts, 1)
-        total = np.maximum(self.counts + counts, 1)
-        gap = own - self.means
-        self.squares += (np.square(means - own) * there).sum(0) + np.square(gap) * self.counts * counts / total
-        self.means += gap * counts / total
+        self.means, gap, weight = _merged(self.means, self.counts, own, counts)
+        self.squares += (np.square(means - own) * there).sum(0) + np.square(gap) * weight
         self.variances += (variances * there).sum(0)
         self.counts += counts
 
@@ -129,26 +128,31 @@ class Units:
         return None if self._whole is None else self._whole.kl_to_normal(model.prior())
 
 
-class Sums:
-    """Count, mean and squared deviations of columns."""
+def _merged(mean: Any, n: Any, own: Any, n_own: Any) -> tuple[Any, Any, Any]:
+    """The mean of two samples, the gap between their means, and what the gap's square adds to squares (Chan et al. 1979)."""
+    gap, total = own - mean, np.maximum(n + n_own, 1)
+    return mean + gap * n_own / total, gap, n * n_own / total
 
-    def __init__(self, n_columns: int) -> None:
+
+class Mean:
+    """The mean of values."""
+
+    def __init__(self) -> None:
         self.n = 0
-        self.mean, self.squares = np.zeros(n_columns), np.zeros(n_columns)
+        self.mean = self.squares = 0.0
 
     def add(self, values: np.ndarray) -> None:
-        """Take in these rows."""
+        """Take in these values."""
         values, n = values.astype(np.float64), len(values)
-        own = values.mean(0)
-        gap = own - self.mean
-        self.squares += np.square(values - own).sum(0) + np.square(gap) * self.n * n / (self.n + n)
-        self.mean += gap * n / (self.n + n)
+        own = values.mean()
+        self.mean, gap, weight = _merged(self.mean, self.n, own, n)
+        self.squares += float(np.square(values - own).sum() + gap**2 * weight)
         self.n += n
 
     def estimate(self) -> Estimate:
-        """The mean of the first column, with its standard error."""
-        error = math.sqrt(self.squares[0] / (self.n - 1) / self.n) if self.n > 1 else math.nan
-        return Estimate(float(self.mean[0]), error)
+        """The mean, with its standard error."""
+        error = math.sqrt(self.squares / (self.n - 1) / self.n) if self.n > 1 else math.nan
+        return Estimate(float(self.mean), error)
 
 
 class Covariance:
@@ -162,10 +166,10 @@ class Covariance:
         """Take in posteriors of these means and variances."""
         means, n = means.astype(np.float64), len(means)
         own = means.mean(0)
-        gap, centred = own - self.mean, means - own
-        self.products += centred.T @ centred + np.outer(gap, gap) * self.n * n / (self.n + n)
+        centred = means - own
+        self.mean, gap, weight = _merged(self.mean, self.n, own, n)
+        self.products += centred.T @ centred + np.outer(gap, gap) * weight
         self.variances += variances.astype(np.float64).sum(0)
-        self.mean += gap * n / (self.n + n)
         self.n += n
 
     def kl_to_normal(self, p: Distribution) -> Estimate | None:

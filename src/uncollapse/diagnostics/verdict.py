@@ -17,7 +17,6 @@ COLLAPSED = "collapsed"  # where nothing tells whether the model is to blame or 
 IN_MODEL = "collapsed in the model"
 IN_INFERENCE = "collapsed in inference"
 MISMATCH = "prior mismatch"
-VERDICTS = (HEALTHY, PARTLY, COLLAPSED, IN_MODEL, IN_INFERENCE, MISMATCH)
 
 # A component that tells less than this about x is dead.
 DEAD_COMPONENT_NATS = 0.01

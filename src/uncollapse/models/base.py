@@ -71,6 +71,11 @@ class LatentModel(nn.Module, ABC):
         """Dimension of z."""
 
     @property
+    def n_places(self) -> int:
+        """How many z of latent_dim / n_places units each a row has, as where each symbol of a sequence has one."""
+        return 1
+
+    @property
     def has_density(self) -> bool:
         """Whether z has a density. What is proved by one says nothing of a discrete z."""
         return True

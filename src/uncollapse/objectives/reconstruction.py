@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse.errors import InputError
-from uncollapse.models import VAE, SequenceVAE
+from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import negative_elbo
 from uncollapse.parameters import PositiveFloat, Widths
@@ -37,7 +37,7 @@ class LatentReconstruction(Objective):
     def check(self, model: VAE, x: Tensor) -> None:
         """Raise `InputError` if the decoder sees z in parts, as that of a delta-VAE does."""
         del x
-        if isinstance(model, SequenceVAE) and model.n_places > 1:
+        if model.n_places > 1:
             raise InputError(
                 "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: "
                 "leave committed_rate out, or use another objective."

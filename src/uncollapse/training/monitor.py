@@ -14,14 +14,14 @@ import pandas as pd
 
 from uncollapse.adapters import Subject, Triple, as_subject, evaluating
 from uncollapse.diagnostics.collapse import infer, information
-from uncollapse.diagnostics.stream import Reservoir, row_batches
+from uncollapse.diagnostics.stream import some_rows
 from uncollapse.diagnostics.units import Units
 from uncollapse.errors import CollapseWarning, InputError
 from uncollapse.inputs import check_count
 from uncollapse.models import LatentModel
-from uncollapse.noise import seeded
 
 MAX_ROWS = 1000
+NUMBERS = ("kl_nats", "active_units", "informative_units", "mi_nats")
 # A collapse has begun where at most this share of the units that once responded still do, in so many looks in a row.
 LEFT, N_LOOKS = 0.5, 2
 # Looks after which a model of which no unit has ever responded is said to be collapsed from the start.
@@ -69,13 +69,13 @@ class CollapseMonitor(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del trainer
-        self._subject(pl_module)
+        self.subject = self._as_subject(pl_module)
         self.rows = self._some_rows(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        found = self._measured(pl_module)
+        found = self._measured()
         pl_module.log_dict(found, prog_bar=True)
         epoch = getattr(pl_module, "epoch", trainer.current_epoch)
         if self.looks and epoch <= self.looks[-1]["epoch"]:  # another training has begun
@@ -92,15 +92,15 @@ class CollapseMonitor(pl.Callback):
         if self._board is not None:
             self._board.close()
 
-    def _measured(self, pl_module: pl.LightningModule) -> dict[str, float]:
+    def _measured(self) -> dict[str, float]:
         """The numbers, NaN where posteriors are not finite, which must not end a training."""
         try:
-            return measure(self._subject(pl_module).model, self.rows)
+            return measure(self.subject.model, self.rows)
         except InputError as error:
             warnings.warn(f"CollapseMonitor could not look: {error}", UserWarning, stacklevel=2)
-            return dict.fromkeys(("kl_nats", "active_units", "informative_units", "mi_nats"), math.nan)
+            return dict.fromkeys(NUMBERS, math.nan)
 
-    def _subject(self, pl_module: pl.LightningModule) -> Subject:
+    def _as_subject(self, pl_module: pl.LightningModule) -> Subject:
         if self.model is not None:
             return as_subject(self.model)
         inner = getattr(pl_module, "model", None)
@@ -115,14 +115,15 @@ class CollapseMonitor(pl.Callback):
 
     def _some_rows(self, pl_module: pl.LightningModule) -> np.ndarray:
         own: Callable[[int], np.ndarray] | None = getattr(pl_module, "sample_rows", None)
-        if self.given is None and own is None:
+        if self.given is not None:
+            rows = some_rows(self.subject, self.given, MAX_ROWS)
+        elif own is not None:
+            rows = self.subject.model.observe(own(MAX_ROWS))
+        else:
             raise InputError("CollapseMonitor expects rows to look at, got none: give X, best some that are not trained on.")
-        subject = self._subject(pl_module)
-        rows = own(MAX_ROWS) if self.given is None and own else _sampled(subject, self.given)
         if len(rows) < 2:
             raise InputError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
-        order = np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS]
-        return subject.model.observe(rows[order])
+        return rows
 
     def _judge(self, epoch: int, found: dict[str, float]) -> None:
         alive = found["informative_units"]
@@ -150,21 +151,8 @@ def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
         units.add(posteriors, rows)
         told = information(model, rows, posteriors, np.arange(len(rows)))
     table = units.table()
-    return {
-        "kl_nats": units.kl.estimate().value,
-        "active_units": float(table["active"].sum()),
-        "informative_units": float(table["informative"].sum()),
-        "mi_nats": max(0.0, told.estimate.value),
-    }
-
-
-def _sampled(subject: Subject, X: Any) -> np.ndarray:
-    """Random rows of any data that can be diagnosed."""
-    sample = Reservoir()
-    with seeded(0):  # a loader draws on the global generator, which belongs to the training
-        for rows, _ in row_batches(subject, X):
-            sample.add(rows, None)
-    return sample.rows if sample.n_seen else np.empty((0, 0), np.float32)
+    found = (units.kl.estimate().value, table["active"].sum(), table["informative"].sum(), max(0.0, told.estimate.value))
+    return dict(zip(NUMBERS, map(float, found), strict=True))
 
 
 def _warn(what: str) -> None:
