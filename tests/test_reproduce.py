@@ -23,6 +23,7 @@ from uncollapse.estimators import Estimator
 from uncollapse.objectives import get_objective
 from uncollapse.parameters import check_parameters
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce
+from uncollapse.reproduce.classical import Sampling
 from uncollapse.reproduce.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
 from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
 from uncollapse.reproduce.results import ResultsFile
@@ -394,6 +395,29 @@ def test_other_experiments_on_drawn_data(name, models, tmp_path):
     assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
         assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(("name", "n_runs"), [("w21-ppca", 6), ("w21-gmm", 3)])
+def test_experiments_by_sampling(name, n_runs, tmp_path):
+    """At so small a scale chains have hardly mixed, and that is said; what is collapsed is seen all the same."""
+    pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
+    with pytest.warns(UserWarning, match="chains have not mixed"):
+        table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
+    assert len(table) == n_runs
+    moves = [column for column in table if column.startswith("likelihood moves by")]
+    at_prior = [column for column in table if "at the prior" in column]
+    for moved, collapsed in zip(moves, at_prior, strict=True):
+        nothing = table[moved].astype(float) == 0
+        assert nothing.any()
+        assert (table.loc[nothing, collapsed].astype(float) > 0.9).all()
+    assert (table["divergences"].astype(float) == 0).all()
+    for figure in EXPERIMENTS[name].figures:
+        assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampling, "execute", lambda *_: pytest.fail("computed again"))
+        again = reproduce(name, "smoke", output=tmp_path, resume=True, verbose=False, tell=lambda _: None)
+    assert again.equals(table)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

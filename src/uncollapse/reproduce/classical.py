@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -74,6 +75,8 @@ class Sampling(Run):
         del verbose
         start = time.perf_counter()
         found, draws, arrays = self.compute(self.data, self.n_draws, seed)
+        if not draws.are_sound:
+            warnings.warn(f"chains have not mixed, and say little: {draws}", UserWarning, stacklevel=2)
         sampler = {
             "r_hat": float(draws.r_hat.max()),
             "effective_sample_size": float(draws.effective_sample_size.min()),
