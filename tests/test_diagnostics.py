@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import simpson
-from scipy.stats import norm
+from scipy.stats import chisquare, norm
+from torch.distributions import Independent, Normal
 
 import uncollapse as uc
 from uncollapse.diagnostics import render_page
@@ -29,8 +30,9 @@ from uncollapse.diagnostics.information import model_information_floor
 from uncollapse.diagnostics.likelihood import importance_log_likelihood, marginal_likelihood
 from uncollapse.diagnostics.referee import annealed_log_likelihood
 from uncollapse.diagnostics.refinement import refine
+from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.diagnostics.support import supported_units
-from uncollapse.diagnostics.units import Units
+from uncollapse.diagnostics.units import Covariance, Units
 from uncollapse.errors import InputError
 from uncollapse.families import Bernoulli, Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
@@ -140,6 +142,28 @@ def test_the_bias_of_the_information_goes_out(n, units, exact):
     assert abs(np.mean(errors)) < 1.0
     assert np.abs(errors).max() < 3.5
     assert np.mean(plain) < 0
+
+
+def told_of_a_channel(n, units, exact, seed):
+    """What n rows tell of a Gaussian channel that carries so much, and the plain mean."""
+    draws, share = np.random.default_rng(seed), -math.expm1(-2 * exact / units)
+    means = math.sqrt(share) * draws.normal(size=(n, units))
+    densities = information_densities(means, np.full_like(means, 1 - share), draws.normal(size=means.shape))
+    return without_bias(np.arange(n), densities), densities[0].mean()
+
+
+def test_a_large_bias_goes_out_nearly_whole():
+    told, plain = zip(*(told_of_a_channel(2000, 32, 5.0, seed) for seed in range(4)), strict=True)
+    assert np.mean(plain) < 4.8
+    assert abs(np.mean([each.estimate.value for each in told]) - 5.0) < 0.25 * (5.0 - np.mean(plain))
+
+
+def test_a_bias_that_is_large_makes_an_information_uncertain_far_from_the_cap():
+    told, _ = told_of_a_channel(2000, 32, 6.5, seed=0)
+    assert told.density.mean() < told.cap - 0.6
+    assert told.correction > 0.5
+    assert told.is_uncertain
+    assert not told_of_a_channel(2000, 32, 3.0, seed=0)[0].is_uncertain
 
 
 def test_an_information_that_rows_cannot_tell_is_uncertain():
@@ -366,6 +390,31 @@ def test_the_gaussian_part_of_the_aggregate_has_a_closed_form(linear_gaussian):
     assert units.aggregate_gaussian_kl(linear_gaussian.model()).value == pytest.approx(2.5, abs=0.05)
     assert np.allclose(units.table()["mean"], [0, 1, 2], atol=0.02)
     assert np.allclose(units.table()["explained_share"], 0.36, atol=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_gaussian_part_of_the_aggregate_is_without_bias(share):
+    """Of few rows: only means scatter, so that a dead encoder has no bias, and one that tells all has that of a fit to draws."""
+    found, n, k = [], 100, 10
+    for seed in range(100):
+        covariance = Covariance(k)
+        means = 0.5 + math.sqrt(share) * np.random.default_rng(seed).normal(size=(n, k))
+        covariance.add(means, np.full((n, k), 1 - share))
+        found.append(covariance.kl_to_normal(Independent(Normal(torch.zeros(k), torch.ones(k)), 1)).value)
+    # By n draws of 10 units, k (k + 3) / 4 n = 0.325 nats too much; what is left is of the second order.
+    assert abs(np.mean(found) - 0.5 * k * 0.25) < 4 * np.std(found) / math.sqrt(100) + 0.04
+
+
+def test_a_sample_holds_all_rows_alike(monkeypatch):
+    monkeypatch.setattr("uncollapse.diagnostics.stream.MAX_SAMPLED_ROWS", 500)
+    sample, rows = Reservoir(), np.arange(10_000.0)[:, None]
+    for batch in np.array_split(rows, 13):
+        sample.add(batch, batch[:, 0])
+    assert sample.n_seen == 10_000
+    assert len(np.unique(sample.rows)) == 500
+    assert sample.rows[:, 0].tolist() == sample.labels
+    counts = np.histogram(sample.rows, bins=10, range=(0, 10_000))[0]
+    assert chisquare(counts).pvalue > 0.001
 
 
 def test_reports_stand_side_by_side(linear_gaussian, tmp_path):
