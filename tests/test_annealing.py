@@ -12,7 +12,7 @@ from uncollapse.errors import InputError
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import MAX_CONSTANT, InverseLipschitzDecoder
-from uncollapse.models import VAE, Latents, Terms
+from uncollapse.models import VAE
 from uncollapse.training.annealing import ASCENT_RATE, MIN_CONSTANT, Annealing, RateTarget, adjustment, empirical_constant
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0, "verbose": False}
@@ -27,11 +27,6 @@ def straight(constants=(0.5, 2.0), slope=0.0):
     gradient = decoder.maps[0].convex.gradient
     decoder.maps[0].convex.gradient = lambda u, basis, constant: gradient(u, basis, constant) + slope * u
     return decoder
-
-
-def terms_at(z, kl=1.0):
-    kl = torch.full((len(z),), float(kl), dtype=torch.double)
-    return Terms(-kl, Latents(None, z, kl))
 
 
 @pytest.fixture
@@ -63,7 +58,7 @@ def test_the_empirical_constant_is_never_below_the_bound(z):
 @pytest.mark.parametrize(("above", "fires"), [(0.0, True), (0.099, True), (0.101, False), (1.0, False)])
 def test_annealing_lowers_all_constants_by_15_percent_where_the_first_sits_within_10_percent_of_its_bound(z, above, fires):
     decoder = straight((0.5, 2.0), slope=0.5 * above)
-    Annealing(decoder)(10, 1.0, terms_at(z))
+    Annealing(decoder)(10, 1.0, 0.0, z)
     assert decoder.constants == pytest.approx((0.425, 1.7) if fires else (0.5, 2.0))
 
 
@@ -71,13 +66,13 @@ def test_annealing_looks_at_one_step_in_ten(z):
     decoder = straight((0.5, 2.0))
     annealing = Annealing(decoder)
     for step in range(1, 31):
-        annealing(step, 1.0, terms_at(z))
+        annealing(step, 1.0, 0.0, z)
     assert decoder.constants == pytest.approx((0.5 * 0.85**3, 2 * 0.85**3))
 
 
 def test_annealed_constants_reach_the_map_itself(z):
     decoder = straight((0.5, 2.0))
-    Annealing(decoder)(10, 1.0, terms_at(z))
+    Annealing(decoder)(10, 1.0, 0.0, z)
     assert torch.allclose(decoder.first(z), 0.425 * z)
 
 
@@ -85,18 +80,18 @@ def test_annealed_constants_reach_the_map_itself(z):
 @pytest.mark.parametrize(("kl", "gap"), [(0.0, 1.0), (1.0, 0.5), (2.0, 0.0), (3.0, -0.5), (99.0, -1.0)])
 def test_constants_rise_below_the_wanted_kl_and_fall_above_it_at_the_pace_of_training(z, kl, gap, pace):
     decoder = straight((0.5, 2.0))
-    RateTarget(decoder, 2.0)(1, pace, terms_at(z, kl))
+    RateTarget(decoder, 2.0)(1, pace, kl, z)
     factor = math.exp(ASCENT_RATE * pace * gap)
     assert decoder.constants == pytest.approx((0.5 * factor, 2 * factor))
 
 
 def test_constants_stay_within_limits(z):
     decoder = straight((MIN_CONSTANT, MAX_CONSTANT))
-    RateTarget(decoder, 2.0)(1, 1.0, terms_at(z, 99))
+    RateTarget(decoder, 2.0)(1, 1.0, 99, z)
     factor = math.exp(-ASCENT_RATE)
     assert decoder.constants == pytest.approx((MIN_CONSTANT, factor * MAX_CONSTANT))
     for step in (2, 3):
-        RateTarget(decoder, 2.0)(step, 1.0, terms_at(z, 0))
+        RateTarget(decoder, 2.0)(step, 1.0, 0, z)
     assert decoder.constants == pytest.approx((MIN_CONSTANT / factor**2, MAX_CONSTANT))
 
 
@@ -192,7 +187,7 @@ def test_what_cannot_be_adjusted_is_refused_in_a_sentence(kind, arguments, words
 
 def test_the_engine_hands_each_step_to_the_adjustment(blobs, monkeypatch):
     steps = []
-    monkeypatch.setattr(Annealing, "__call__", lambda self, step, pace, terms: steps.append((step, len(terms.latents.z))))
+    monkeypatch.setattr(Annealing, "__call__", lambda self, step, pace, kl, z: steps.append((step, len(z))))
     uc.VAE(**{**SMALL, "batch_size": 50, "max_epochs": 2}, annealing=True).fit(blobs[0])
     assert steps == [(step, 30 if step % 4 == 0 else 50) for step in range(1, 9)]
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import uncollapse as uc
 import uncollapse.runs
@@ -360,6 +361,38 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
     restored = uc.load(tmp_path / "runs" / "x")
     assert np.isfinite(restored.transform(X)).all()
     assert len(restored.history_) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
+    """And leaves the run that it would have left without."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
+    fit = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=200", "hidden=8,8"]
+    fit += ["random_state=0", "batch_size=20"]
+    subprocess.run([*fit, "-o", "whole"], cwd=tmp_path, check=True, capture_output=True)
+    process = subprocess.Popen(fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "training" in process.stdout.readline()
+    unfinished = tmp_path / "runs" / "x.unfinished"
+    while not (unfinished / "training.state.safetensors").exists():
+        time.sleep(0.01)
+    time.sleep(1)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (143 if how == signal.SIGTERM else -9)
+    assert how == signal.SIGKILL or "terminated in epoch" in err
+    again = subprocess.run(fit, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    there = "already exists" if how == signal.SIGTERM else "go on with it (--resume), or drop it (--overwrite)"
+    assert there in again.stderr
+    subprocess.run([*fit, "--resume"], cwd=tmp_path, check=True, capture_output=True)
+    files = {path.name for path in (tmp_path / "runs" / "x").iterdir()}
+    assert files == {"model.safetensors", "model.json", "history.csv", "log.jsonl"}
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
+    whole, resumed = (uc.load(tmp_path / name) for name in ("whole", "runs/x"))
+    assert all(torch.equal(value, resumed.model_.state_dict()[name]) for name, value in whole.model_.state_dict().items())
+    done = subprocess.run([*fit, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "is complete: there is nothing to resume" in done.stdout
 
 
 @pytest.mark.slow

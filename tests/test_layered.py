@@ -39,6 +39,7 @@ from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.models import VAE, LayeredVAE, MixtureVAE
 from uncollapse.objectives import elbo, score_term
 from uncollapse.training import engine
+from uncollapse.training.rows import RowsInMemory
 
 LAYERS = {"categorical": CategoricalLayer, "normal": NormalLayer}
 BITS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.double)
@@ -373,8 +374,8 @@ def test_the_engine_trains_layers_of_every_family(layer, family):
     model = LayeredVAE(layer(FAMILIES[family](), 3, 4), posterior, InverseLipschitzDecoder(4, 6, (8,), 0.5), Gaussian(0.5), 4)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     data, history = patterns(), []
-    options = {"max_epochs": 30, "batch_size": 50, "learning_rate": 0.01, "seed": 0, "verbose": False}
-    engine.train(model, elbo, data, history=history, **options)
+    options = {"max_epochs": 30, "learning_rate": 0.01, "seed": 0, "verbose": False}
+    engine.train(model, elbo, RowsInMemory(data, 50, seed=0), history=history, **options)
     losses = np.array(history)[:, 1]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 3

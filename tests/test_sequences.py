@@ -22,7 +22,7 @@ from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
 from uncollapse.models import History, SequenceVAE
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Elbo, Loss, elbo
-from uncollapse.training.engine import row_loader
+from uncollapse.training.rows import RowsInMemory
 from uncollapse.vocabulary import PAD, Vocabulary
 
 LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
@@ -262,7 +262,7 @@ def test_words_are_dropped_in_training_only_and_never_the_start():
     model = sequence_model(word_dropout=0.4)
     before = torch.cat([torch.full((2000, 1), V), torch.zeros(2000, 5, dtype=torch.long)], 1)
     torch.manual_seed(0)
-    seen = model._with_gaps(before)
+    seen = model._with_gaps(before, width=before.shape[1])
     assert (seen[:, 0] == V).all()
     share = (seen[:, 1:] == model.unknown).double().mean()
     assert float(share) == pytest.approx(0.4, abs=0.02)
@@ -356,12 +356,11 @@ def test_what_does_not_end_is_cut_off_with_an_end():
 
 def test_every_row_is_met_once_an_epoch_in_batches_of_similar_length():
     lengths = torch.as_tensor(np.random.default_rng(0).integers(1, 60, size=1003))
-    loader = row_loader(torch.arange(1003.0)[:, None], 10, seed=3, lengths=lengths)
+    rows = RowsInMemory(torch.arange(1003.0)[:, None], 10, seed=3, lengths=lengths)
     epochs = []
     for epoch in (0, 1, 0):
-        loader.sampler.set_epoch(epoch)
-        batches = [batch[:, 0].long() for batch in loader]
-        assert len(batches) == len(loader) == 101
+        batches = [batch[:, 0].long() for batch in rows.batches(epoch)]
+        assert len(batches) == rows.n_batches == 101
         assert sorted(torch.cat(batches).tolist()) == list(range(1003))
         filled = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
         assert filled < 1.1 * int(lengths.sum())
@@ -373,11 +372,10 @@ def test_every_row_is_met_once_an_epoch_in_batches_of_similar_length():
 
 
 def test_the_batch_that_is_left_over_is_not_that_of_the_longest():
-    loader = row_loader(torch.arange(33.0)[:, None], 32, seed=0, lengths=torch.arange(33))
+    rows = RowsInMemory(torch.arange(33.0)[:, None], 32, seed=0, lengths=torch.arange(33))
     alone = []
     for epoch in range(6):
-        loader.sampler.set_epoch(epoch)
-        alone += [int(batch) for batch in loader if len(batch) == 1]
+        alone += [int(batch) for batch in rows.batches(epoch) if len(batch) == 1]
     assert len(alone) == 6
     assert len(set(alone)) > 2
 

@@ -17,6 +17,7 @@ from uncollapse.models import VAE
 from uncollapse.objectives import LatentReconstruction, elbo
 from uncollapse.strategies import STRATEGIES, Joint, Lagging, RefinedPosterior, SemiAmortized, get_strategy
 from uncollapse.training import engine
+from uncollapse.training.rows import RowsInMemory
 
 SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "batch_size": 50, "random_state": 0}
 
@@ -44,8 +45,9 @@ def test_every_strategy_reaches_the_exact_posterior(linear_gaussian, strategy):
     before = exact_gap(linear_gaussian, model, x)
     strategy.equip(model)
     decoder = {name: value.clone() for name, value in model.decoder.state_dict().items()}
-    options = {"max_epochs": 60, "batch_size": 50, "learning_rate": 5e-3, "seed": 0, "verbose": False}
-    engine.train(model, elbo, x, strategy=strategy, history=[], watched=x[:100].numpy(), **options)
+    options = {"max_epochs": 60, "learning_rate": 5e-3, "seed": 0, "verbose": False}
+    rows = RowsInMemory(x, batch_size=50, seed=0)
+    engine.train(model, elbo, rows, strategy=strategy, history=[], watched=x[:100].numpy(), **options)
     model.eval()
     after = exact_gap(linear_gaussian, model, x)
     assert before > 1

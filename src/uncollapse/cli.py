@@ -21,9 +21,10 @@ from uncollapse.errors import InputError, NonFiniteLossError
 if TYPE_CHECKING:
     from uncollapse.diagnostics import Report
     from uncollapse.estimators import Estimator
+    from uncollapse.runs import Unfinished
 
 DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
 app = typer.Typer(
     name="uncollapse",
@@ -47,6 +48,9 @@ SplitOption = Annotated[str, typer.Option(help="Part of a named data set: train 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="YAML file with the same keys; KEY=VALUE goes over it.", show_default=False),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on where this was interrupted; do nothing if it is done, begin if it has not begun.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what is already there to be replaced.")]
 
@@ -116,10 +120,11 @@ def fit(
             metavar="KEY=VALUE",
             help="Arguments of the model. VAE: latent_dim, inverse_lipschitz, min_information, annealing, target_kl, family, "
             "posterior, objective, strategy, embedding, potential, lipschitz, between, hidden, encoder_hidden, max_epochs, "
-            "batch_size, learning_rate, random_state, device, verbose. MixtureVAE: also n_components, prior, separation, "
-            "inference, warmup_epochs. SequenceVAE: without min_information, family, embedding, potential, lipschitz, between, "
-            "encoder_hidden, but with context, level, min_count, max_vocabulary, max_length, committed_rate, embedding_dim, "
-            "hidden_dim, encoder_embedding_dim, encoder_hidden_dim, n_layers, word_dropout. "
+            "batch_size, learning_rate, random_state, device, devices, num_nodes, parallel_strategy, precision, verbose. "
+            "MixtureVAE: also n_components, prior, separation, inference, warmup_epochs. SequenceVAE: without min_information, "
+            "family, embedding, potential, lipschitz, between, encoder_hidden, but with context, level, min_count, "
+            "max_vocabulary, max_length, committed_rate, embedding_dim, hidden_dim, encoder_embedding_dim, encoder_hidden_dim, "
+            "n_layers, word_dropout. "
             "For example: inverse_lipschitz=1.5 hidden=512,512 family=bernoulli",
             show_default=False,
         ),
@@ -134,17 +139,22 @@ def fit(
     ] = None,
     split: SplitOption = "train",
     labels: LabelsOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Train a VAE and save it as a run. Ctrl-C saves what has been learned so far."""
+    """Train a VAE and save it as a run. Ctrl-C saves what has been learned so far.
+
+    While it trains, its state is kept in a folder beside the run, whose name ends in .unfinished. After an interruption of any
+    kind, the same command with --resume ends in the same model as if there had been none.
+    """
     given = _read_settings(config, settings or [])
     from uncollapse.data import load
     from uncollapse.estimators import Estimator
-    from uncollapse.files import check_writable
-    from uncollapse.interrupts import deferred_interrupt
+    from uncollapse.interrupts import Terminated, deferred_interrupt
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
-    from uncollapse.runs import RUN_FILES
+    from uncollapse.runs import Unfinished
+    from uncollapse.sharing import is_first_process
 
     if model is not None and model not in Estimator.kinds:
         raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
@@ -153,23 +163,28 @@ def fit(
         train = load(data, split, labels)
     kind = Estimator.kinds[model or ("SequenceVAE" if train.is_text else "VAE")]
     run = output or Path("runs") / train.name
-    check_writable(run, overwrite, RUN_FILES)
+    unfinished = Unfinished(run)
+    # Of the processes that train together, the first one writes.
+    if is_first_process() and not unfinished.begin(resume, overwrite):
+        typer.echo(f"{run} is complete: there is nothing to resume")
+        return
     estimator = kind(**check_parameters(kind, {**train.defaults, **given}))
     stop: BaseException | None = None
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
         what = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
         typer.echo(f"training on {data}: {len(train.X):,} {what}")
         try:
-            estimator.fit(train.table())
+            estimator.fit(train.table(), checkpoint=unfinished.folder)
         except (KeyboardInterrupt, NonFiniteLossError) as error:
             stop = error
-        saved = _save(estimator, run, overwrite)
+        saved = _save(estimator, unfinished, isinstance(stop, KeyboardInterrupt))
     if saved != run:
         _fail(f"{run} could not be written; what was learned is in {saved}: move it to where it belongs", 1)
     if isinstance(stop, NonFiniteLossError):
         raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
     if stop is not None:
-        _fail(f"interrupted in epoch {len(estimator.history_)}; what was learned is in {saved}", EXIT_INTERRUPTED)
+        how, code = ("terminated", EXIT_TERMINATED) if isinstance(stop, Terminated) else ("interrupted", EXIT_INTERRUPTED)
+        _fail(f"{how} in epoch {len(estimator.history_)}; what was learned is in {saved}, and --resume goes on with it", code)
     last = estimator.history_.iloc[-1]
     words = ["uncollapse", "diagnose", str(saved), data, *(["--labels", labels] if labels else [])]
     typer.echo(
@@ -193,10 +208,12 @@ def _check_settings(models: Sequence[str], given: dict[str, Any]) -> None:
         raise errors[max(models, key=lambda model: len(given.keys() & Estimator.kinds[model]().get_params()))]
 
 
-def _save(estimator: Estimator, run: Path, overwrite: bool) -> Path:
+def _save(estimator: Estimator, unfinished: Unfinished, goes_on: bool) -> Path:
     """Save where it was meant to be, or, where that has become impossible, anywhere rather than nowhere."""
     try:
-        return estimator.save(run, overwrite)
+        estimator.save(unfinished.run, overwrite=True)
+        unfinished.end(goes_on)
+        return unfinished.run
     except Exception as error:
         typer.echo(f"note: {error}", err=True)
         return estimator.save(Path(tempfile.mkdtemp(prefix="uncollapse-")) / "run")

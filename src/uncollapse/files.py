@@ -51,8 +51,42 @@ def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
     check_writable(target, overwrite)
     with _aside(target) as scratch:
         (scratch / "new").write_text(text, encoding="utf-8")
+        _settle(scratch / "new")
         os.replace(scratch / "new", target)
+        _settle(target.parent)
     return target
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a file that is ours to replace: aside, and into its place when it is whole and on the disk itself.
+
+    Raises:
+        InputError: if it cannot be written. What was there before stays.
+    """
+    fresh = target.with_name(f"{target.name}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content)
+        _settle(fresh)
+        os.replace(fresh, target)
+        _settle(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from None
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk itself."""
+    if path.is_dir() and os.name == "nt":  # which has no such thing for folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(target: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {target} ({error.strerror or error}): make room, or choose another place.")
 
 
 @contextmanager
@@ -73,6 +107,8 @@ def new_folder(target: Path, overwrite: bool, contents: frozenset[str]) -> Itera
         fresh, old = scratch / "new", scratch / "old"
         fresh.mkdir()
         yield fresh
+        for path in (*fresh.iterdir(), fresh):
+            _settle(path)
         with deferred_interrupt():
             if target.exists():
                 os.replace(target, old)
@@ -82,6 +118,7 @@ def new_folder(target: Path, overwrite: bool, contents: frozenset[str]) -> Itera
                 if old.exists():
                     os.replace(old, target)
                 raise
+        _settle(target.parent)
 
 
 @contextmanager
@@ -93,7 +130,7 @@ def _aside(target: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=".uncollapse-", dir=target.parent))
         yield scratch
     except OSError as error:
-        raise InputError(f"cannot write {target} ({error.strerror or error}): make room, or choose another place.") from None
+        raise _cannot_write(target, error) from None
     finally:
         # Should even the way back have failed, what was there before stays where it is.
         if scratch is not None and not ((scratch / "old").exists() and not target.exists()):

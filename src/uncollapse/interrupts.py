@@ -1,43 +1,76 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Ctrl-C, and SIGTERM as clusters send it before they take a machine, that wait for the end of a step."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_running: threading.Event | None = None
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+# What a signal stands for.
+INTERRUPTS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+
+
+class Interrupt:
+    """A signal that has come, and waits to be asked for."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._is_told = False
+
+    def __call__(self) -> int:
+        """The signal, one of `INTERRUPTS`; 0 if none has come."""
+        self._is_told = self._is_told or self._number != 0
+        return self._number
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a signal has come that nobody has asked for."""
+        return self._number != 0 and not self._is_told
+
+    def listen(self) -> None:
+        """Be told of signals, even if somebody else has begun to be since."""
+        if _is_main_thread():
+            for number in INTERRUPTS:
+                signal.signal(number, self._press)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._number = number
+
+
+_running: Interrupt | None = None
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C instead of raising `KeyboardInterrupt`.
+def deferred_interrupt() -> Iterator[Interrupt]:
+    """Record Ctrl-C and SIGTERM instead of raising `KeyboardInterrupt` and ending the process.
 
-    A block inside another one sees what was pressed in the outer one. Outside the main thread, which alone receives signals,
-    nothing changes.
-
-    Yields:
-        A function that tells whether Ctrl-C has been pressed.
+    A block inside another one sees what was pressed in the outer one. What nobody has asked for comes at the end of the block.
+    Outside the main thread, which alone receives signals, nothing changes.
     """
     global _running
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+    if _running is not None or not _is_main_thread():
+        yield Interrupt() if _running is None else _running
         return
-    if _running is not None:
-        yield _running.is_set
-        return
-    pressed = threading.Event()
-
-    def press(signal_number: int, frame: FrameType | None) -> None:
-        del signal_number, frame
-        pressed.set()
-
-    previous = signal.signal(signal.SIGINT, press)
-    _running = pressed
+    previous = {number: signal.getsignal(number) for number in INTERRUPTS}
+    _running = found = Interrupt()
+    found.listen()
     try:
-        yield pressed.is_set
+        yield found
     finally:
         _running = None
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if found.is_waiting:
+            signal.raise_signal(found())
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

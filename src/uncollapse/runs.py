@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +17,21 @@ from torch import Tensor
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError
-from uncollapse.files import new_folder
+from uncollapse.files import check_writable, new_folder, write_bytes
+from uncollapse.sharing import is_first_process
 
 FORMAT = 4  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
+IDENTITY_FILE, STATE_ENDING = "training.json", ".state.safetensors"
+PHASES = ("warm-up", "training")
 KINDS = {torch.float32: "F32", torch.bool: "BOOL"}  # as safetensors call them
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
+LOG_FILE = "log.jsonl"
 # What a folder may hold to be taken for a run and nothing more.
-RUN_FILES = OWN_FILES | {"report.html", "report.json", "certificate.json"}
+RUN_FILES = OWN_FILES | {LOG_FILE, "report.html", "report.json", "certificate.json"}
+# What the folder of a training may hold, files that a kill has cut short among it.
+_TRAINING = (IDENTITY_FILE, LOG_FILE, *(f"{phase}{STATE_ENDING}" for phase in PHASES))
+TRAINING_FILES = frozenset((*_TRAINING, *(f"{name}.new" for name in _TRAINING)))
 
 
 class SavedVocabulary(BaseModel):
@@ -50,11 +58,13 @@ class Settings(BaseModel):
 def write_run(
     folder: Path, settings: Settings, weights: Mapping[str, Tensor], history: pd.DataFrame, overwrite: bool = False
 ) -> None:
-    """Write a run, whole or not at all.
+    """Write a run, whole or not at all. Of processes that train one model together, the first one does.
 
     Raises:
         InputError: if there is something that may not be replaced, or the folder cannot be written.
     """
+    if not is_first_process():
+        return
     with new_folder(folder, overwrite, RUN_FILES) as scratch:
         try:
             save_file({name: value.contiguous() for name, value in weights.items()}, scratch / WEIGHTS_FILE)
@@ -62,6 +72,52 @@ def write_run(
             raise InputError(f"cannot write {folder} ({error}): make room, or choose another place.") from None
         (scratch / SETTINGS_FILE).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
         history.to_csv(scratch / HISTORY_FILE, index=False)
+
+
+class Unfinished:
+    """The folder beside a run that holds the state of its training.
+
+    Attributes:
+        run: where the run will be.
+        folder: where its training is.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.folder = run.with_name(f"{run.name}.unfinished")
+
+    def begin(self, resume: bool, overwrite: bool) -> bool:
+        """Make ready for a training, or for going on with one, which may replace the run that it has left.
+
+        Returns:
+            Whether there is something to do: not so where a run is complete that was to be gone on with.
+
+        Raises:
+            InputError: if there is something that may not be replaced, or the place cannot be written to.
+        """
+        check_writable(self.folder, True, TRAINING_FILES)
+        goes_on = self.folder.exists() and resume
+        if resume and not goes_on and (self.run / SETTINGS_FILE).is_file():
+            return False
+        check_writable(self.run, overwrite or goes_on, RUN_FILES)
+        if goes_on or not self.folder.exists():
+            return True
+        if not overwrite:
+            raise InputError(
+                f"{self.folder} holds a training that was interrupted: go on with it (--resume), or drop it (--overwrite)."
+            )
+        shutil.rmtree(self.folder)
+        return True
+
+    def end(self, goes_on: bool) -> None:
+        """Put the log into the run, and away with the rest, unless the training goes on another day."""
+        if not is_first_process():
+            return
+        log = self.folder / LOG_FILE
+        if log.is_file():
+            write_bytes(self.run / LOG_FILE, log.read_bytes())
+        if not goes_on:
+            shutil.rmtree(self.folder)
 
 
 def read_settings(folder: Path) -> Settings:

@@ -59,4 +59,10 @@ RandomState = Annotated[
     Field(description="a seed (an integer from 0 to 2^32 - 1), a RandomState, or None"),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="one of auto, cpu, cuda, mps")]
+Devices = Annotated[Count | Literal["auto"], Field(description="a positive number of devices, or 'auto'")]
+ParallelStrategy = Annotated[
+    Literal["auto", "ddp", "ddp_find_unused_parameters_true"],
+    Field(description="one of auto, ddp, ddp_find_unused_parameters_true"),
+]
+Precision = Annotated[Literal["float32", "bfloat16"], Field(description="float32 or bfloat16")]
 Flag = Annotated[bool, Field(strict=True, description="true or false")]

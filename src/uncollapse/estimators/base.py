@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -20,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from uncollapse import models
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
-from uncollapse.estimators.building import adapt, check_memory, resolve_device
+from uncollapse.estimators.building import adapt, check_memory, lightning_arguments, resolve_device
 from uncollapse.families import FAMILIES, Family, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.interrupts import deferred_interrupt
@@ -32,9 +33,13 @@ from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
 from uncollapse.strategies import Strategy, get_strategy
 from uncollapse.training.budget import Budget
+from uncollapse.training.checkpoint import Checkpoint
+from uncollapse.training.rows import RowsInMemory
 
 ROWS_AT_ONCE = 1000
 MAX_WATCHED_ROWS = 1000
+# Arguments that are not a matter of the model.
+INDIFFERENT = ("random_state", "device", "devices", "num_nodes", "parallel_strategy", "verbose")
 Drawn = TypeVar("Drawn")  # what draws of z are decoded to
 
 
@@ -77,7 +82,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         """The same, without what the strategy changes."""
 
-    def fit(self, X: Any, y: Any = None, *, budget: Budget | None = None, callbacks: Sequence[Any] = ()) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        budget: Budget | None = None,
+        callbacks: Sequence[Any] = (),
+        loggers: Sequence[Any] = (),
+        checkpoint: str | Path | None = None,
+    ) -> Self:
         """Train on rows.
 
         Args:
@@ -85,25 +99,46 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
+            loggers: of Lightning, which are told what the progress bar shows at the end of each epoch.
+            checkpoint: a folder for the state of the training and its log, a JSON line for each epoch. Where it holds the state of
+                this very training, that is taken up, and ends in the same parameters as if nothing had interrupted it.
 
         Raises:
-            InputError: if a parameter or the data cannot be used. What was fitted before is left as it was.
+            InputError: if a parameter or the data cannot be used, or the folder holds another training. What was fitted before is
+                left as it was.
             NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
-            KeyboardInterrupt: after Ctrl-C; the estimator then holds what it has learned so far.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds what it has learned so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         with spinner("preparing", parameters["verbose"]):
             rows = self._read_training_rows(X, get_family(parameters["family"]), parameters.get("n_components", 2))
-            seed = choose_seed(parameters["random_state"])
+            kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
+            seed = self._agree_on_seed(parameters, rows, budget, kept)
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            plan = replace(Plan.of(model, rows, parameters, seed, budget), callbacks=callbacks)
+            plan = Plan.of(model, rows, parameters, seed, budget=budget, callbacks=callbacks, loggers=loggers, checkpoint=kept)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
             self._train(model, plan)
         return self
+
+    def _agree_on_seed(
+        self, parameters: Mapping[str, Any], rows: np.ndarray, budget: Budget | None, checkpoint: Checkpoint | None
+    ) -> int:
+        """The seed that is asked for, or that of the training which is taken up."""
+        random_state = parameters["random_state"]
+        seed = choose_seed(random_state)
+        if checkpoint is None:
+            return seed
+        told = {name: value for name, value in parameters.items() if name not in INDIFFERENT}
+        if "family" in told:
+            told["family"] = get_family(told["family"]).spec
+        data = {"shape": rows.shape, "digest": hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()}
+        identity = {"estimator": type(self).__name__, "parameters": told, "data": data, "seed": seed}
+        identity["budget"] = None if budget is None else vars(budget)
+        return int(checkpoint.agree(identity, any_seed=not isinstance(random_state, int))["seed"])
 
     def _new_model(self, parameters: dict[str, Any], size: int, seed: int) -> Any:
         """An untrained model, of the kind that `build` makes."""
@@ -134,6 +169,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _train(self, model: models.VAE, plan: Plan) -> None:
         try:
+            if plan.checkpoint is not None:
+                plan.checkpoint.begin()
             self._learn(model, plan)
         finally:  # what has been learned is kept, whatever ended the training
             self.seed_ = plan.seed
@@ -147,31 +184,41 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Train the model in place, and write down its history."""
         self._minimise(model, plan, range(plan.parameters["max_epochs"]), plan.seed)
 
-    def _minimise(self, model: models.VAE, plan: Plan, epochs: range, seed: int, lengths: torch.Tensor | None = None) -> None:
+    def _minimise(
+        self,
+        model: models.VAE,
+        plan: Plan,
+        epochs: range,
+        seed: int,
+        lengths: torch.Tensor | None = None,
+        phase: str = "training",
+    ) -> None:
         """Train for some of the epochs of a plan."""
         from uncollapse.training.annealing import adjustment
         from uncollapse.training.engine import train
 
-        parameters, rows, watched = plan.parameters, plan.rows, plan.watched
+        parameters, watched = plan.parameters, plan.watched
+        rows = RowsInMemory(torch.as_tensor(plan.rows), parameters["batch_size"], seed, lengths)
         share = len(epochs) / parameters["max_epochs"]
         train(
             model,
             plan.objective,
-            torch.as_tensor(rows),
+            rows,
             max_epochs=len(epochs),
-            batch_size=parameters["batch_size"],
             learning_rate=parameters["learning_rate"],
             seed=seed,
             history=plan.history,
             strategy=plan.strategy,
             budget=None if plan.budget is None else plan.budget.part(share),
-            steps_before=epochs.start * math.ceil(len(rows) / parameters["batch_size"]),
+            steps_before=epochs.start * rows.n_batches,
             watched=None if watched is None else model.observe(watched[:MAX_WATCHED_ROWS]),
             after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
             callbacks=plan.callbacks,
-            device=parameters["device"],
+            loggers=plan.loggers,
+            checkpoint=plan.checkpoint,
+            phase=phase,
+            hardware=lightning_arguments(parameters),
             verbose=parameters["verbose"],
-            lengths=lengths,
             validation=None if plan.validation is None else torch.as_tensor(plan.validation),
         )
 
@@ -349,6 +396,8 @@ class Plan:
         strategy: what is done about the posterior.
         history: gains a row with each epoch.
         callbacks: of Lightning.
+        loggers: of Lightning.
+        checkpoint: where the state is kept.
     """
 
     rows: np.ndarray
@@ -361,6 +410,8 @@ class Plan:
     strategy: Strategy
     history: list[tuple[float, ...]] = field(default_factory=list)
     callbacks: Sequence[Any] = ()
+    loggers: Sequence[Any] = ()
+    checkpoint: Checkpoint | None = None
 
     @classmethod
     def of(
@@ -369,16 +420,28 @@ class Plan:
         rows: np.ndarray,
         parameters: dict[str, Any],
         seed: int,
-        budget: Budget | None,
         validation: np.ndarray | None = None,
+        *,
+        budget: Budget | None,
+        **others: Any,
     ) -> Plan:
         """The plan that the parameters ask for, for a model and its data, of which a strategy that watches has some held out.
+
+        Args:
+            model: to be trained.
+            rows: its data.
+            parameters: of the estimator, checked.
+            seed: of all that is random.
+            validation: rows by which the best epoch is found.
+            budget: what may be used up.
+            others: callbacks, loggers and checkpoint.
 
         Raises:
             InputError: if the objective does not suit the model, the budget is none, or the data are too few.
         """
         if not isinstance(budget, Budget | None):
             raise InputError(f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for example.")
+        lightning_arguments(parameters)  # whether they can be used, before there is a training to lose
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
         watched = validation
         if strategy.watches and validation is None:
@@ -388,7 +451,7 @@ class Plan:
             some = _first_rows(model, rows)
             objective.check(model, some)
             objective.prepare(model, some, n_steps)
-        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy)
+        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, **others)
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from uncollapse.latent import Encoder
 from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder, PrincipalDirections
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.noise import seeded
+from uncollapse.strategies import get_strategy
 
 # Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
 VALUES_AT_ONCE = 2**22
@@ -45,6 +46,29 @@ def resolve_device(device: str) -> str:
     if device not in available:
         raise InputError(f"device expects one that this machine has ({', '.join(available)}), got {device!r}: use 'auto'.")
     return device
+
+
+def lightning_arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What Lightning's trainer is told about the hardware.
+
+    Raises:
+        InputError: if processes that have been started do not go with the parameters, or would not begin alike.
+    """
+    started, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters["devices"]
+    if started > 1 and devices not in ("auto", started):
+        raise InputError(f"{started} processes were started on this machine, got devices={devices}: give devices={started}.")
+    several = devices != 1 or parameters["num_nodes"] > 1
+    if several and not isinstance(parameters["random_state"], int):
+        raise InputError("several processes expect one seed, got random_state=None: give a number, such as random_state=0.")
+    if several and get_strategy(parameters["strategy"]).watches:
+        raise InputError(f"strategy 'lagging' trains on one device, got devices={devices}: give devices=1.")
+    return {
+        "accelerator": {"cuda": "gpu"}.get(parameters["device"], parameters["device"]),
+        "devices": devices,
+        "num_nodes": parameters["num_nodes"],
+        "strategy": "ddp" if several and parameters["parallel_strategy"] == "auto" else parameters["parallel_strategy"],
+        "precision": {"float32": "32-true", "bfloat16": "bf16-mixed"}[parameters["precision"]],
+    }
 
 
 def build_family(parameters: Mapping[str, Any], n_features: int) -> Family:

@@ -16,6 +16,7 @@ from uncollapse.estimators.arguments import (
     Components,
     Constants,
     Device,
+    Devices,
     Dimensions,
     EmbeddingName,
     EncoderWidths,
@@ -25,8 +26,10 @@ from uncollapse.estimators.arguments import (
     Inference,
     Nats,
     ObjectiveLike,
+    ParallelStrategy,
     PosteriorName,
     PotentialName,
+    Precision,
     PriorName,
     RandomState,
     StrategyLike,
@@ -84,6 +87,10 @@ class MixtureVAE(Estimator):
         learning_rate: see `uc.VAE`.
         random_state: see `uc.VAE`.
         device: see `uc.VAE`.
+        devices: see `uc.VAE`.
+        num_nodes: see `uc.VAE`.
+        parallel_strategy: see `uc.VAE`.
+        precision: see `uc.VAE`.
         verbose: see `uc.VAE`.
 
     Attributes:
@@ -134,6 +141,10 @@ class MixtureVAE(Estimator):
         learning_rate: PositiveFloat = 1e-3,
         random_state: RandomState = None,
         device: Device = "auto",
+        devices: Devices = 1,
+        num_nodes: Count = 1,
+        parallel_strategy: ParallelStrategy = "auto",
+        precision: Precision = "float32",
         verbose: Flag = True,
     ) -> None:
         self.n_components = n_components
@@ -161,6 +172,10 @@ class MixtureVAE(Estimator):
         self.learning_rate = learning_rate
         self.random_state = random_state
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.parallel_strategy = parallel_strategy
+        self.precision = precision
         self.verbose = verbose
 
     @staticmethod
@@ -237,7 +252,7 @@ class MixtureVAE(Estimator):
         if n_warmup:
             plain = model.without_components()
             try:
-                self._minimise(plain, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"))
+                self._minimise(plain, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"), phase="warm-up")
             finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
                 model.to(next(plain.parameters()).device)
             with spinner("looking for clusters", plan.parameters["verbose"]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,16 +18,19 @@ from uncollapse.estimators.arguments import (
     Constants,
     ContextName,
     Device,
+    Devices,
     EncoderDimension,
     Flag,
     LevelName,
     Nats,
     ObjectiveLike,
+    ParallelStrategy,
+    Precision,
     RandomState,
     SequencePosteriorName,
     StrategyLike,
 )
-from uncollapse.estimators.base import Estimator, Plan, choose_seed
+from uncollapse.estimators.base import Estimator, Plan
 from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
@@ -39,6 +43,7 @@ from uncollapse.parameters import Count, PositiveFloat, ProperShare, Widths, che
 from uncollapse.progress import spinner
 from uncollapse.runs import SavedVocabulary, Settings
 from uncollapse.training.budget import Budget
+from uncollapse.training.checkpoint import Checkpoint
 from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
 
 HELD_OUT_SHARE = 0.1
@@ -99,6 +104,10 @@ class SequenceVAE(Estimator):
         learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: see `uc.VAE`.
         device: see `uc.VAE`.
+        devices: see `uc.VAE`.
+        num_nodes: see `uc.VAE`.
+        parallel_strategy: see `uc.VAE`.
+        precision: see `uc.VAE`.
         verbose: see `uc.VAE`.
 
     Attributes:
@@ -146,6 +155,10 @@ class SequenceVAE(Estimator):
         learning_rate: PositiveFloat = 1e-3,
         random_state: RandomState = None,
         device: Device = "auto",
+        devices: Devices = 1,
+        num_nodes: Count = 1,
+        parallel_strategy: ParallelStrategy = "auto",
+        precision: Precision = "float32",
         verbose: Flag = True,
     ) -> None:
         self.latent_dim = latent_dim
@@ -173,6 +186,10 @@ class SequenceVAE(Estimator):
         self.learning_rate = learning_rate
         self.random_state = random_state
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.parallel_strategy = parallel_strategy
+        self.precision = precision
         self.verbose = verbose
 
     @staticmethod
@@ -207,7 +224,15 @@ class SequenceVAE(Estimator):
         return models.SequenceVAE(prior, posterior, history, decoder, family, head, parameters["word_dropout"])
 
     def fit(
-        self, X: Any, y: Any = None, *, validation: Any = None, budget: Budget | None = None, callbacks: Sequence[Any] = ()
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        validation: Any = None,
+        budget: Budget | None = None,
+        callbacks: Sequence[Any] = (),
+        loggers: Sequence[Any] = (),
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Train on documents.
 
@@ -217,21 +242,37 @@ class SequenceVAE(Estimator):
             validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from training, if not given.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
+            loggers: of Lightning, which are told what the progress bar shows at the end of each epoch.
+            checkpoint: a folder for the state of the training and its log, a JSON line for each epoch. Where it holds the state of
+                this very training, that is taken up, and ends in the same parameters as if nothing had interrupted it.
 
         Raises:
-            InputError: if a parameter or a document cannot be used. What was fitted before is left as it was.
+            InputError: if a parameter or a document cannot be used, or the folder holds another training. What was fitted before is
+                left as it was.
             NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the best epoch so far.
-            KeyboardInterrupt: after Ctrl-C; the estimator then holds the best epoch so far.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds the best epoch so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         with spinner("preparing", parameters["verbose"]):
-            seed = choose_seed(parameters["random_state"])
-            rows = _read(X, validation, parameters, seed)
+            kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
+            vocabulary, encoded = _read(X, parameters)
+            seed = self._agree_on_seed(parameters, encoded, budget, kept)
+            rows = _split(vocabulary, encoded, validation, parameters["max_length"], seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
-            plan = replace(Plan.of(model, rows.train, parameters, seed, budget, rows.validation), callbacks=callbacks)
+            plan = Plan.of(
+                model,
+                rows.train,
+                parameters,
+                seed,
+                rows.validation,
+                budget=budget,
+                callbacks=callbacks,
+                loggers=loggers,
+                checkpoint=kept,
+            )
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             self.vocabulary_ = rows.vocabulary
             self._train(model, plan)
@@ -334,16 +375,20 @@ class SequenceVAE(Estimator):
         return tags
 
 
-def _read(X: Any, validation: Any, parameters: dict[str, Any], seed: int) -> _Rows:
-    """Documents for training and to find the best epoch by."""
+def _read(X: Any, parameters: dict[str, Any]) -> tuple[Vocabulary, np.ndarray]:
+    """The vocabulary of documents, and the documents as rows."""
     documents, are_tokens = list_documents(X)
     if len(documents) < 2:
         raise InputError(f"training expects at least 2 documents, got {len(documents)}: give more data.")
     level: Level = "token" if are_tokens else parameters["level"]
     vocabulary = Vocabulary.of(documents, level, parameters["min_count"], parameters["max_vocabulary"])
-    rows = vocabulary.encode(documents, parameters["max_length"])
+    return vocabulary, vocabulary.encode(documents, parameters["max_length"])
+
+
+def _split(vocabulary: Vocabulary, rows: np.ndarray, validation: Any, max_length: int, seed: int) -> _Rows:
+    """Documents for training, and to find the best epoch by: those that are given, or some that are held out."""
     if validation is not None:
-        return _Rows(vocabulary, rows, _encode(validation, vocabulary, parameters["max_length"], "validation"))
+        return _Rows(vocabulary, rows, _encode(validation, vocabulary, max_length, "validation"))
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
     n_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
     return _Rows(vocabulary, rows[order[n_held_out:]], rows[order[:n_held_out]])

@@ -9,6 +9,7 @@ from uncollapse import models
 from uncollapse.estimators.arguments import (
     Constants,
     Device,
+    Devices,
     Dimensions,
     EmbeddingName,
     EncoderWidths,
@@ -16,8 +17,10 @@ from uncollapse.estimators.arguments import (
     Flag,
     Nats,
     ObjectiveLike,
+    ParallelStrategy,
     PosteriorName,
     PotentialName,
+    Precision,
     RandomState,
     StrategyLike,
     UpperConstants,
@@ -74,6 +77,11 @@ class VAE(Estimator):
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
         random_state: seed of everything that is random in training. The seed in force is `seed_`.
         device: "auto" takes a GPU where there is one. A loaded model goes to the same kind of device if the machine has it.
+        devices: how many of the kind train together, in a process each, or "auto" for all GPUs; each batch is shared out, so that
+            the steps are those of one device.
+        num_nodes: machines with so many devices each, on which the same program is started, by torchrun for example.
+        parallel_strategy: Lightning's, of several processes: "auto" for "ddp", or "ddp_find_unused_parameters_true".
+        precision: "float32", or "bfloat16" for products in training.
         verbose: show progress bars where there is a terminal.
 
     Attributes:
@@ -114,6 +122,10 @@ class VAE(Estimator):
         learning_rate: PositiveFloat = 1e-3,
         random_state: RandomState = None,
         device: Device = "auto",
+        devices: Devices = 1,
+        num_nodes: Count = 1,
+        parallel_strategy: ParallelStrategy = "auto",
+        precision: Precision = "float32",
         verbose: Flag = True,
     ) -> None:
         self.latent_dim = latent_dim
@@ -136,6 +148,10 @@ class VAE(Estimator):
         self.learning_rate = learning_rate
         self.random_state = random_state
         self.device = device
+        self.devices = devices
+        self.num_nodes = num_nodes
+        self.parallel_strategy = parallel_strategy
+        self.precision = precision
         self.verbose = verbose
 
     @staticmethod

@@ -21,6 +21,7 @@ from torch.distributions import Poisson as PoissonDistribution
 from uncollapse.errors import InputError
 from uncollapse.families.base import MEAN_MARGIN, Family, check_support, check_unit_interval, from_positive, negative, to_positive
 from uncollapse.parameters import NotBool, PositiveFloat
+from uncollapse.sharing import draw_rows
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 
@@ -47,7 +48,9 @@ class Bernoulli(Family):
         return torch.logit(expectation, eps=MEAN_MARGIN)
 
     def observe(self, x: Float[Tensor, "*batch d"], uniform: Float[Tensor, "*batch d"] | None = None) -> Tensor:
-        return (torch.rand_like(x) if uniform is None else uniform).lt(x).to(x.dtype)
+        if uniform is None:
+            uniform = draw_rows(lambda n: torch.rand(n, *x.shape[1:], device=x.device, dtype=x.dtype), len(x))
+        return uniform.lt(x).to(x.dtype)
 
     def is_observed(self, data: np.ndarray) -> bool:
         return bool(np.isin(data, (0, 1)).all())

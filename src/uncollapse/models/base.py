@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from uncollapse.latent import GaussianChain, draw
+from uncollapse.sharing import draw_rows
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class LatentModel(nn.Module, ABC):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
         """Standard normal draws from the global generator, as many as training takes for each example."""
-        return torch.randn(len(x), self.latent_dim, device=x.device, dtype=x.dtype)
+        return draw_rows(lambda n: torch.randn(n, self.latent_dim, device=x.device, dtype=x.dtype), len(x))
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:

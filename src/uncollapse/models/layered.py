@@ -14,6 +14,7 @@ from uncollapse.latent import CategoricalLayer, FamilyPosterior, Layer, Posterio
 from uncollapse.maps import Decoder
 from uncollapse.models.base import Latents
 from uncollapse.models.vae import VAE
+from uncollapse.sharing import draw_rows
 
 
 class LayeredVAE(VAE):
@@ -73,7 +74,7 @@ class LayeredVAE(VAE):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
         """Standard normal draws from the global generator, `n_draws` for each example."""
-        return torch.randn(self.n_draws, len(x), self.latent_dim, device=x.device, dtype=x.dtype)
+        return draw_rows(lambda n: torch.randn(self.n_draws, n, self.latent_dim, device=x.device, dtype=x.dtype), len(x), dim=1)
 
 
 def _check_posterior(prior: Layer, posterior: Posterior) -> None:

@@ -15,6 +15,7 @@ from uncollapse.families import Categorical
 from uncollapse.latent import CommittedPrior, Posterior, Prior
 from uncollapse.maps import Decoder
 from uncollapse.models.vae import VAE
+from uncollapse.sharing import draw_rows
 from uncollapse.vocabulary import PAD
 
 State = tuple[Tensor, Tensor]
@@ -123,7 +124,7 @@ class SequenceVAE(VAE):
     ) -> Float[Tensor, "*samples batch"]:
         """log p(x|z) of each row, in nats."""
         sentences = _Sentences(x, self.history.start)
-        before = self._with_gaps(sentences.before) if self.training and self.word_dropout else sentences.before
+        before = self._with_gaps(sentences.before, x.shape[1]) if self.training and self.word_dropout else sentences.before
         draws = z.reshape(-1, *z.shape[-2:])
         shared = None if self.history.sees_latent else self._read(sentences, before, draws[0])
         each = [self._score(sentences, before, draw, shared) for draw in draws]
@@ -174,9 +175,10 @@ class SequenceVAE(VAE):
             return self.family.link(self.decoder(torch.cat([from_latent, from_history], -1)))
         return self.family.link(from_latent.add_(from_history))  # in place, as it is as large as a batch gets
 
-    def _with_gaps(self, before: Tensor) -> Tensor:
-        """Symbols, some of them unknown; that there is none before the first stays known."""
-        gaps = torch.rand(before.shape, device=before.device) < self.word_dropout
+    def _with_gaps(self, before: Tensor, width: int) -> Tensor:
+        """Symbols, some of them unknown; that there is none before the first stays known. `width` is that of all rows."""
+        chance = draw_rows(lambda n: torch.rand(n, width, device=before.device), len(before))
+        gaps = chance[:, : before.shape[1]] < self.word_dropout
         return torch.where(gaps & (before != self.history.start), self.unknown, before)
 
     @torch.no_grad()

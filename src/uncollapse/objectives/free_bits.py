@@ -10,6 +10,7 @@ from uncollapse.errors import InputError
 from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.parameters import PositiveFloat
+from uncollapse.sharing import batch_mean
 
 
 class FreeBits(Objective):
@@ -41,4 +42,4 @@ class FreeBits(Objective):
         units = model.kl_by_unit(terms.latents)
         assert units is not None
         rest = terms.latents.kl - units.sum(-1)  # of the component, where components are enumerated
-        return Loss(-terms.log_px_z.mean() + units.mean(0).clamp(min=self.nats).sum() + rest.mean(), terms)
+        return Loss(-terms.log_px_z.mean() + batch_mean(units).clamp(min=self.nats).sum() + rest.mean(), terms)

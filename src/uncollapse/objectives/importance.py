@@ -11,6 +11,7 @@ from torch import Tensor
 from uncollapse.models import VAE, Terms
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.parameters import Count
+from uncollapse.sharing import draw_rows
 
 
 class ImportanceWeighted(Objective):
@@ -29,7 +30,7 @@ class ImportanceWeighted(Objective):
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss. Its terms are those of the evidence lower bound, at the same draws."""
         del step
-        noise = torch.randn(self.n_samples, len(x), model.latent_dim, device=x.device, dtype=x.dtype)
+        noise = draw_rows(lambda n: torch.randn(self.n_samples, n, model.latent_dim, device=x.device, dtype=x.dtype), len(x), dim=1)
         z, log_ratio = model.propose(x, noise)
         log_px_z = model.log_likelihood(x, z)
         bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))

@@ -13,6 +13,7 @@ from uncollapse.models import VAE, differentiable_twice
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import elbo
 from uncollapse.parameters import PositiveFloat
+from uncollapse.sharing import batch_mean, draw_rows
 
 
 class SlopePenalty(Objective):
@@ -37,7 +38,7 @@ class SlopePenalty(Objective):
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss."""
         value, terms = elbo(model, x, step)
-        lacking = F.relu(self.slope - self.slopes(model, x).mean())
+        lacking = F.relu(self.slope - batch_mean(self.slopes(model, x)))
         return Loss(value + self.weight * lacking.square(), terms)
 
 
@@ -70,5 +71,4 @@ class QuotientPenalty(SlopePenalty):
 
 
 def _from_prior(model: VAE, x: Tensor) -> Float[Tensor, "batch latent"]:
-    z: Tensor = model.prior().sample((len(x),))
-    return z
+    return draw_rows(lambda n: model.prior().sample((n,)), len(x))

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import pandas as pd
 
 from uncollapse.estimators import Estimator, load
+from uncollapse.estimators.base import INDIFFERENT
 from uncollapse.estimators.building import resolve_device
 
 PAPERS = Path(__file__).parent / "papers"
-# Arguments that are not a matter of the model.
-INDIFFERENT = ("random_state", "device", "verbose")
 SCALES = ("smoke", "small", "paper")
 
 

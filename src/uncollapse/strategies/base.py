@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -61,6 +62,13 @@ class Strategy:
 
     def after_epoch(self, stage: Stage) -> None:
         """Act at the end of an epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """What a training that is taken up again must know: tensors, and what JSON has, in dictionaries."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state, after `begin`."""
 
 
 class Joint(Strategy):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from uncollapse.diagnostics.collapse import mutual_information
 from uncollapse.models import VAE, SequenceVAE
+from uncollapse.optimizers import optimizer_state, restore_optimizer
 from uncollapse.parameters import Count
 from uncollapse.strategies.base import Stage, Strategy
 
@@ -83,6 +86,16 @@ class Lagging(Strategy):
         found = mutual_information(stage.model, self.watched).value
         self.is_aggressive = found - self.information >= LEAST_GAIN
         self.information = found
+
+    def state(self) -> dict[str, Any]:
+        """Whether the encoder is ahead, the information it is judged by, and its own optimizer."""
+        own = optimizer_state(self.optimizer)
+        return {"is_aggressive": self.is_aggressive, "information": self.information, "optimizer": own}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state."""
+        self.is_aggressive, self.information = state["is_aggressive"], state["information"]
+        restore_optimizer(self.optimizer, state["optimizer"])
 
 
 def _size(model: VAE, batch: Tensor) -> int:

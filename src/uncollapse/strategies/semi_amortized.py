@@ -15,6 +15,7 @@ from uncollapse.latent import BackwardEncoder, DiagonalGaussian, Encoder, LSTMPo
 from uncollapse.models import VAE, differentiable_twice
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.parameters import Count, PositiveFloat, ProperShare
+from uncollapse.sharing import current_share, sharing
 from uncollapse.strategies.base import Strategy
 
 Gaussian = Float[Tensor, "batch two_l"]  # means, and then the logarithms of variances
@@ -118,12 +119,13 @@ class _Refinement:
         self.x = x
         self.steps = steps
         self.seeds = seeds
+        self.share = current_share()  # of which the way back must know as well
         own = set(model.posterior.parameters())
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in own]
 
     def push(self, step: int, place: Gaussian, create_graph: bool = False) -> Gaussian:
         """The gradients of the examples' negative ELBOs at a step, clipped."""
-        with torch.enable_grad(), seeded(self.seeds[step]), differentiable_twice():
+        with torch.enable_grad(), seeded(self.seeds[step]), sharing(self.share), differentiable_twice():
             place = place if create_graph else place.detach().requires_grad_()
             shared = self.x if self.model.training else self.x[:1]
             latents = self.model.latents(_as_distribution(place), self.model.noise(shared))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uncollapse.maps import MAX_CONSTANT, Decoder, InverseLipschitzDecoder
-from uncollapse.models import Terms
+from uncollapse.sharing import gather
 
 DECREASE = 0.85  # K23 section 5.3
 # A constant as close to its bound as this sits on it. The least ratio over pairs of a batch is above the constant itself, the more
@@ -29,8 +29,8 @@ SETTLED = 0.1  # share of a wanted KL that one may be away from it
 class AfterStep(Protocol):
     """What is done after each step."""
 
-    def __call__(self, step: int, pace: float, terms: Terms) -> None:
-        """Look at the terms of a step, and at the share of the learning rate in force."""
+    def __call__(self, step: int, pace: float, kl: float, z: Tensor) -> None:
+        """Look at the KL and the draws of a step, and at the share of the learning rate in force."""
 
     def settled(self, kl: float) -> bool:
         """Whether a model with this KL, a mean over an epoch, is one of those that are wanted."""
@@ -63,10 +63,14 @@ class Annealing:
         del kl
         return True
 
-    def __call__(self, step: int, pace: float, terms: Terms) -> None:
+    def __call__(self, step: int, pace: float, kl: float, z: Tensor) -> None:
         """Look at one step in ten."""
+        del kl
         due = step % EVERY == 0 and pace > LEAST_PACE  # later nothing could adapt to another constant
-        if due and empirical_constant(self.decoder, terms.latents.z) <= (1 + MARGIN) * self.decoder.first_constant:
+        if not due:
+            return
+        found = empirical_constant(self.decoder, gather(z.reshape(-1, z.shape[-1])))
+        if found <= (1 + MARGIN) * self.decoder.first_constant:
             self.decoder.set_constants([DECREASE * constant for constant in self.decoder.constants])
 
 
@@ -88,10 +92,10 @@ class RateTarget:
         """Whether the KL is about the wanted one."""
         return abs(kl / self.target_kl - 1) < SETTLED
 
-    def __call__(self, step: int, pace: float, terms: Terms) -> None:
+    def __call__(self, step: int, pace: float, kl: float, z: Tensor) -> None:
         """Take a step of the ascent, as long as the pace of training allows: what cannot follow any more is not to be pushed."""
-        del step
-        gap = 1 - float(terms.latents.kl.detach().mean()) / self.target_kl
+        del step, z
+        gap = 1 - kl / self.target_kl
         factor = math.exp(ASCENT_RATE * pace * max(-1.0, min(1.0, gap)))
         self.decoder.set_constants([min(MAX_CONSTANT, max(MIN_CONSTANT, factor * constant)) for constant in self.decoder.constants])
 

@@ -46,17 +46,23 @@ class Budget:
 class Meter:
     """What a training has used up so far.
 
-    Attributes:
-        evaluations: of the decoder.
+    Args:
+        evaluations: of the decoder, before.
+        seconds: before.
     """
 
-    def __init__(self) -> None:
-        self.evaluations = 0
-        self.start = time.perf_counter()
+    def __init__(self, evaluations: int = 0, seconds: float = 0.0) -> None:
+        self.evaluations = evaluations
+        self.start = time.perf_counter() - seconds
+
+    @property
+    def seconds(self) -> float:
+        """Those that have passed."""
+        return time.perf_counter() - self.start
 
     def share(self, budget: Budget) -> float:
         """Of a budget."""
-        return max(self.evaluations / budget.evaluations, (time.perf_counter() - self.start) / budget.seconds)
+        return max(self.evaluations / budget.evaluations, self.seconds / budget.seconds)
 
     @contextmanager
     def counting(self, model: VAE) -> Iterator[None]:

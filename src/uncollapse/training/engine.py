@@ -1,43 +1,49 @@
-"""The engine: Lightning minimises an objective over rows in memory."""
+"""The engine: Lightning minimises an objective over rows."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, distributed, nn
 
-from uncollapse.errors import NonFiniteLossError
-from uncollapse.interrupts import deferred_interrupt
+from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.interrupts import INTERRUPTS, Interrupt, deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
 from uncollapse.objectives import Loss, elbo
+from uncollapse.optimizers import optimizer_state, restore_optimizer
 from uncollapse.progress import progress_bar
+from uncollapse.sharing import Share, sharing
 from uncollapse.strategies import Joint, Strategy
 from uncollapse.training.annealing import AfterStep
 from uncollapse.training.budget import Budget, Meter
+from uncollapse.training.checkpoint import Checkpoint
+from uncollapse.training.log import JsonLines
+from uncollapse.training.rows import Rows, random_rows
 
-SECONDS, EVALUATIONS = 4, 5  # their places in a row of a history
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
-POOLED_BATCHES = 50  # batches whose rows are sorted by length together
+CHECKPOINT_SHARE = 0.02  # of the time, that writing down the state may take
+COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds", "evaluations", "validation")  # of a row of a history
+SECONDS, EVALUATIONS = COLUMNS.index("seconds"), COLUMNS.index("evaluations")
 
 
 def train(
     model: VAE,
     objective: Callable[[VAE, Tensor, int], Loss],
-    data: Tensor,
+    rows: Rows,
     *,
     max_epochs: int,
-    batch_size: int,
     learning_rate: float,
     seed: int,
     history: list[tuple[float, ...]],
@@ -45,11 +51,13 @@ def train(
     budget: Budget | None = None,
     steps_before: int = 0,
     after_step: AfterStep | None = None,
-    lengths: Tensor | None = None,
     validation: Tensor | None = None,
     watched: np.ndarray | None = None,
     callbacks: Sequence[pl.Callback] = (),
-    device: str = "cpu",
+    loggers: Sequence[Any] = (),
+    checkpoint: Checkpoint | None = None,
+    phase: str = "training",
+    hardware: Mapping[str, Any] | None = None,
     verbose: bool = True,
 ) -> None:
     """Minimise an objective by Adam. The model is trained in place and stays on the device that it was trained on.
@@ -58,11 +66,10 @@ def train(
         model: what to train.
         objective: what to minimise; a function of the model, a batch, and the number of the step, `steps_before` included. Where it
             has parameters, they are trained as well.
-        data: all rows, shape (n, data_dim).
-        max_epochs: passes over the data; with a budget, what schedules are made for.
-        batch_size: rows in a step.
+        rows: what to learn from.
+        max_epochs: passes over the rows; with a budget, what schedules are made for.
         learning_rate: of Adam, at its highest; it rises over the first 2% of the steps, and falls to 0 along half a cosine.
-        seed: decides the order of the rows and all draws. The global generators are left as they were.
+        seed: decides all draws. The global generators are left as they were.
         history: gains a row at the end of each epoch: its number, counted on from those that are there; the means over its batches
             of the loss, of -E log p(x|z) and of the KL, in nats per example; the seconds since the start of the first, and the
             evaluations of the decoder; and, with `validation`, the negative ELBO on those rows.
@@ -70,51 +77,116 @@ def train(
         budget: goes over `max_epochs`: training ends once it is used up, and all that follows the number of the step follows the
             share that is used.
         steps_before: those of a training that this one goes on with.
-        after_step: called with the number of each step, the share of the learning rate in force, and its terms, once the parameters
-            have moved.
-        lengths: of the rows, where they are sequences: batches are of rows of similar length, so that filling up costs little.
+        after_step: called with the number of each step, the share of the learning rate in force, and its KL and draws, once the
+            parameters have moved.
         validation: rows by whose ELBO the best epoch is found, whatever the objective is. The model ends as it was after that
             epoch, whatever ended the training. Where constants are adjusted to a wanted KL, epochs that have not got it are none
             of the best.
         watched: rows that the strategy may look at, as the family observes them.
         callbacks: of Lightning, which must leave the model alone.
-        device: torch's name of the kind of device.
+        loggers: of Lightning, which are told what the progress bar shows at the end of each epoch.
+        checkpoint: where the state is written down, whenever that takes less than 2% of the time, and at the end. A state that is
+            there is taken up first: what follows is the same, bit for bit, as if there had been no interruption.
+        phase: what the state goes by there.
+        hardware: arguments of Lightning's trainer: accelerator, devices, num_nodes, strategy, precision. Processes share a batch.
         verbose: show a progress bar where there is a terminal.
 
     Raises:
         NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the best epoch, or without `validation` at
             the start of the last epoch that began with a finite loss, and the history ends there.
-        KeyboardInterrupt: after Ctrl-C, once the running step has ended. The model keeps what it has learned.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the running step has ended. The model keeps what it has learned.
+        InputError: if Lightning cannot use the hardware, or the state cannot be read or written.
     """
-    loader = row_loader(data, batch_size, seed, lengths)
-    held_out = None if validation is None else torch.split(validation, batch_size)
-    strategy = strategy or Joint()
+    held_out = None if validation is None else torch.split(validation, rows.batch_size)
+    saved = None if checkpoint is None else checkpoint.read(phase)
     training = Training(
-        model, objective, loader, learning_rate, seed, history, max_epochs, steps_before, budget, strategy, after_step, held_out
+        model,
+        objective,
+        rows,
+        learning_rate,
+        seed,
+        history,
+        max_epochs,
+        steps_before,
+        budget,
+        strategy or Joint(),
+        after_step,
+        held_out,
+        None if checkpoint is None else lambda state: checkpoint.write(phase, state),
     )
-    strategy.begin(training, watched)
+    training.strategy.begin(training, watched)
+    if saved is not None:
+        training.resume(saved)
+    if saved is None or not saved["is_over"]:
+        logs = [] if checkpoint is None else [JsonLines(checkpoint.open_log(len(history)))]
+        _minimise(training, max_epochs, callbacks, [*logs, *loggers], hardware or {"accelerator": "cpu", "devices": 1}, verbose)
+    training.restore_best()
+    if training.stopped_by:
+        raise INTERRUPTS[training.stopped_by]
+
+
+def _minimise(
+    training: Training,
+    max_epochs: int,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Any],
+    hardware: Mapping[str, Any],
+    verbose: bool,
+) -> None:
+    joined = distributed.is_initialized()
     with (
         _quiet_lightning(),
-        deferred_interrupt() as interrupted,
-        seeded(seed),
+        deferred_interrupt() as interrupt,
+        seeded(training.seed),
         progress_bar("training", training.n_steps, verbose) as advance,
-        training.meter.counting(model),
+        training.meter.counting(training.model),
     ):
-        trainer = pl.Trainer(
-            max_epochs=max_epochs if budget is None else -1,
-            accelerator={"cuda": "gpu"}.get(device, device),
-            devices=1,
-            callbacks=[_Watch(advance, interrupted), *callbacks],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(training, loader)
-    model.to(trainer.strategy.root_device)  # Lightning has taken it off
-    training.restore_best()
-    if interrupted():
-        raise KeyboardInterrupt
+        try:
+            trainer = pl.Trainer(
+                max_epochs=max_epochs - training.epochs_done if training.budget is None else -1,
+                callbacks=[_Watch(advance), *callbacks],
+                logger=list(loggers) or False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                **hardware,
+            )
+        except MisconfigurationException as error:
+            raise InputError(f"Lightning cannot train on this hardware: {error}") from None
+        training.interrupt = interrupt
+        trainer.fit(training, _Feed(training))
+        device = trainer.strategy.root_device
+    if distributed.is_initialized() and not joined:
+        _leave(trainer)
+    training.model.to(device)  # Lightning has taken it off
+
+
+def _leave(trainer: pl.Trainer) -> None:
+    """End the group of processes that Lightning has formed, in the one order in which none of them aborts."""
+    trainer.strategy.model = None
+    gc.collect()
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+class Batch(NamedTuple):
+    """Rows for a step, and which of a batch they are where processes share it."""
+
+    rows: Tensor
+    share: Share | None
+
+
+class _Feed:
+    """The batches of the epochs that are left, or this process's share of them, as Lightning asks for them."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+
+    def __iter__(self) -> Iterator[Batch]:
+        training = self.training
+        for rows in training.rows.batches(training.epochs_done, training.batches_done):
+            yield training.share_out(rows)
 
 
 class _Snapshot(NamedTuple):
@@ -126,13 +198,20 @@ class _Snapshot(NamedTuple):
 
 
 class Training(pl.LightningModule):
-    """A model and its objective as Lightning wants to see them."""
+    """A model and its objective as Lightning wants to see them.
+
+    Attributes:
+        epochs_done: whole epochs, those of the training that this one takes up among them.
+        batches_done: of the running epoch, as it was when this process began it.
+        stopped_by: the signal that has ended it; 0 if none has.
+        is_cut: whether that was within an epoch, whose state has been written down.
+    """
 
     def __init__(
         self,
         model: VAE,
         objective: Callable[[VAE, Tensor, int], Loss],
-        loader: DataLoader[Tensor],
+        rows: Rows,
         learning_rate: float,
         seed: int,
         history: list[tuple[float, ...]],
@@ -142,38 +221,51 @@ class Training(pl.LightningModule):
         strategy: Strategy,
         after_step: AfterStep | None,
         held_out: Sequence[Tensor] | None,
+        write: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
-        self.loader = loader
+        self.rows = rows
         self.learning_rate = learning_rate
         self.seed = seed
         self.history = history
-        self.n_steps = max_epochs * len(loader)
+        self.n_steps = max_epochs * rows.n_batches
         self.steps_before = steps_before
         self.budget = budget
         self.meter = Meter()
         self.strategy = strategy
-        self.batches: list[list[int]] | None = None  # of the epoch, where the strategy asks for some
         self.after_step = after_step
         self.held_out = held_out
+        self.write = write
+        self.interrupt = Interrupt()
+        self.stopped_by, self.is_cut = 0, False
         self.best = _Snapshot(math.inf, {}, ())  # by the bound on what was held out
         self.epochs_before = len(history)
-        self.start = time.perf_counter() - (history[-1][SECONDS] if history else 0.0)
+        self.seconds_before = history[-1][SECONDS] if history else 0.0
         self.evaluations_before = int(history[-1][EVALUATIONS]) if history else 0
+        self.epochs_done = self.batches_done = self.steps_resumed = 0
         self.good_epochs = 0
         self.good = _Snapshot(math.nan, {}, ())
+        self.saved: dict[str, Any] | None = None  # what the running epoch goes on with
+        self.write_ended, self.write_took = time.perf_counter(), 0.0
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        if self.saved is not None:
+            restore_optimizer(optimizer, self.saved["optimizer"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: self.rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
     def epoch(self) -> int:
         """The number of the epoch, counted on from those of the history that was there."""
-        return self.epochs_before + self.current_epoch
+        return self.epochs_before + self.epochs_done
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far, those of the training that this one takes up among them."""
+        return self.steps_resumed + self.global_step
 
     @property
     def step(self) -> int:
@@ -183,7 +275,7 @@ class Training(pl.LightningModule):
     @property
     def place(self) -> float:
         """How far training has come, in steps of `max_epochs`, whether it is steps that are counted or what they use up."""
-        return self.global_step if self.budget is None else self.meter.share(self.budget) * self.n_steps
+        return self.steps_done if self.budget is None else self.meter.share(self.budget) * self.n_steps
 
     @property
     def rate_share(self) -> float:
@@ -201,63 +293,109 @@ class Training(pl.LightningModule):
 
     def random_batch(self) -> Tensor:
         """One of the batches of the epoch, as `Stage` has it."""
-        if self.batches is None:
-            assert isinstance(self.loader.sampler, EpochBatches)
-            self.batches = list(self.loader.sampler)
-        rows: Tensor = self.loader.dataset[self.batches[int(torch.randint(len(self.batches), ()))]]
-        return rows.to(self.device)
+        return self.rows.random_batch(self.epochs_done).to(self.device)
+
+    def share_out(self, rows: Tensor) -> Batch:
+        """The rows of a batch that are this process's."""
+        if self.trainer.world_size == 1:
+            return Batch(rows, None)
+        share = Share.of(len(rows), self.trainer.global_rank, self.trainer.world_size)
+        return Batch(share.take(rows), share)
 
     def sample_rows(self, n: int) -> np.ndarray:
         """At most so many rows, of those that are held out if there are some."""
-        rows = self.loader.dataset.data if self.held_out is None else torch.cat(list(self.held_out))  # type: ignore[attr-defined]
-        order = np.random.default_rng(0).permutation(len(rows))[:n]
-        return np.asarray(rows[order].cpu().numpy())
+        return self.rows.sample(n) if self.held_out is None else random_rows(torch.cat(list(self.held_out)), n)
+
+    def on_train_start(self) -> None:
+        self.interrupt.listen()  # Lightning has begun to, and would end the process
 
     def on_train_epoch_start(self) -> None:
-        # Draws depend on the seed and the epoch alone, so that a run can be resumed at any epoch.
-        torch.manual_seed(derived_seed(self.seed, "draws", self.current_epoch))
+        # Draws depend on the seed and the epoch alone, or go on where they were.
+        torch.manual_seed(derived_seed(self.seed, "draws", self.epochs_done))
         self.sums = torch.zeros(3, device=self.device)
         self.rows_seen = 0
-        self.batches = None
+        if self.saved is not None and self.batches_done:
+            self._resume_epoch(self.saved)
+        elif self.epochs_done:
+            self._write_if_due()
+        self.saved = None
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        self.batch_index = batch_index
-        self.strategy.before_step(self, batch)
-        loss, terms = self._evaluate(batch)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        self.batch_index = self.batches_done + batch_index
+        with sharing(batch.share):
+            self.strategy.before_step(self, batch.rows)
+            loss, terms = self._evaluate(batch.rows)
         if self.rows_seen == 0:
             self._keep_state()
-        self.last_batch, self.last_terms = batch, terms
-        self.sums += len(batch) * torch.stack((loss, -terms.log_px_z.mean(), terms.latents.kl.mean())).detach()
-        self.rows_seen += len(batch)
-        return loss
+        self.last_rows, self.last_z = batch, terms.latents.z
+        means = torch.stack((loss, -terms.log_px_z.mean(), terms.latents.kl.mean())).detach()
+        n_rows, weight = len(batch.rows), 1.0
+        if batch.share is not None:
+            n_rows, weight = batch.share.total, batch.share.size / batch.share.total
+            means *= weight
+            distributed.all_reduce(means)
+        self.last_kl = means[2]
+        self.sums += n_rows * means
+        self.rows_seen += n_rows
+        return loss * (weight * self.trainer.world_size)
 
-    def _evaluate(self, batch: Tensor) -> Loss:
-        found = self.objective(self.model, self.model.family.observe(batch), self.step)
-        if not found.value.isfinite():
-            where = f"at step {self.global_step}, batch {self.batch_index} of epoch {self.epoch}"
+    def _evaluate(self, rows: Tensor) -> Loss:
+        found = self.objective(self.model, self.model.family.observe(rows), self.step)
+        if not self._everywhere(found.value.isfinite()):
+            where = f"at step {self.steps_done}, batch {self.batch_index} of epoch {self.epoch}"
             self._fail(f"the loss became {found.value.item()} {where}")
         return found
+
+    def _everywhere(self, true: Tensor) -> bool:
+        """Whether it is true in all processes."""
+        if self.trainer.world_size == 1:
+            return bool(true)
+        return bool(self.trainer.strategy.reduce_boolean_decision(bool(true)))
 
     def on_after_backward(self) -> None:
         self.strategy.after_backward(self)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.after_step is not None:
-            self.after_step(self.global_step, self.rate_share, self.last_terms)
+            with sharing(batch.share):
+                self.after_step(self.steps_done, self.rate_share, float(self.last_kl), self.last_z)
+        self.stopped_by = self._stopped()
+        if self.stopped_by or self.is_over:
+            self.trainer.should_stop = True
+        if not self.trainer.is_last_batch:
+            self.is_cut = bool(self.stopped_by)
+            self._write_if_due(batch_idx + 1)
+
+    def _stopped(self) -> int:
+        number = self.interrupt()
+        if self.trainer.world_size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return int(found)
 
     def on_train_epoch_end(self) -> None:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.global_step}")
+            self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.steps_done}")
         self.strategy.after_epoch(self)
         means = (self.sums / self.rows_seen).tolist()
-        row = (self.epoch, *means, time.perf_counter() - self.start, self.evaluations_before + self.meter.evaluations)
-        if self.held_out is None:
-            self.history.append(row)
+        row = (self.epoch, *means, self.seconds_before + self.meter.seconds, self.evaluations_before + self.meter.evaluations)
+        if self.held_out is not None:
+            loss = self._validate(self.held_out)
+            row = (*row, loss)
+            if loss < self.best.loss and (self.after_step is None or self.after_step.settled(means[-1])):
+                self.best = self._snapshot(loss)
+        self.history.append(row)
+        self._log(row)
+        self.epochs_done, self.batches_done = self.epochs_done + 1, 0
+
+    def _log(self, row: tuple[float, ...]) -> None:
+        """Tell loggers what the progress bar shows, and what is in force."""
+        if not self.loggers:
             return
-        loss = self._validate(self.held_out)
-        self.history.append((*row, loss))
-        if loss < self.best.loss and (self.after_step is None or self.after_step.settled(means[-1])):
-            self.best = self._snapshot(loss)
+        constants = {f"inverse_lipschitz_{index}": value for index, value in enumerate(self.model.decoder.constants, 1)}
+        shown = {**dict(zip(COLUMNS, row, strict=False)), "learning_rate": self.learning_rate * self.rate_share, **constants}
+        self.log_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in shown.items()})
 
     @torch.no_grad()
     def _validate(self, batches: Sequence[Tensor]) -> float:
@@ -276,16 +414,82 @@ class Training(pl.LightningModule):
 
     def on_train_end(self) -> None:
         # The parameters that the last step left have not been tried yet, but on what was held out.
-        if self.held_out is not None:
+        evaluations = self.meter.evaluations
+        if self.held_out is None:
+            with torch.no_grad(), sharing(self.last_rows.share):
+                observed = self.model.family.observe(self.last_rows.rows.to(self.device))
+                loss, _ = self.objective(self.model, observed, self.step)
+            if not self._everywhere(loss.isfinite()):
+                self._fail(f"the loss became {loss.item()} after step {self.steps_done - 1}, the last")
+        self.meter.evaluations = evaluations  # a look is not training
+        if self.write is not None and not self.is_cut and self.trainer.is_global_zero:
+            self.write(self.state(is_over=not self.stopped_by or self.place >= self.n_steps))
+
+    def state(self, batches_done: int = 0, is_over: bool = False) -> dict[str, Any]:
+        """All that a training must know that takes this one up.
+
+        Args:
+            batches_done: of the running epoch.
+            is_over: whether nothing is left to do.
+        """
+        devices = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        optimizer = self.optimizers()
+        return {
+            "model": self.model.state_dict(),
+            "constants": self.model.decoder.constants,
+            "objective": self.objective.state_dict() if isinstance(self.objective, nn.Module) else {},
+            "optimizer": optimizer_state(optimizer),  # type: ignore[arg-type]
+            "strategy": self.strategy.state(),
+            "generators": {"cpu": torch.get_rng_state(), **devices},
+            "epochs_done": self.epochs_done,
+            "batches_done": batches_done,
+            "steps_done": self.steps_done,
+            "sums": self.sums,
+            "rows_seen": self.rows_seen,
+            "seconds": self.meter.seconds,
+            "evaluations": self.meter.evaluations,
+            "history": self.history[self.epochs_before :],
+            "best": self.best._asdict(),
+            "good": self.good._asdict(),
+            "good_epochs": self.good_epochs,
+            "is_over": is_over,
+        }
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Take up a state, but for what belongs to the running epoch."""
+        self.saved = saved
+        self.model.load_state_dict(saved["model"])
+        self.model.decoder.set_constants(saved["constants"])
+        if isinstance(self.objective, nn.Module):
+            self.objective.load_state_dict(saved["objective"])
+        self.strategy.restore(saved["strategy"])
+        self.epochs_done, self.batches_done = saved["epochs_done"], saved["batches_done"]
+        self.steps_resumed = saved["steps_done"]
+        self.meter = Meter(saved["evaluations"], saved["seconds"])
+        self.history += [tuple(row) for row in saved["history"]]
+        self.best, self.good = _Snapshot(**saved["best"]), _Snapshot(**saved["good"])
+        self.good_epochs = saved["good_epochs"]
+
+    def _resume_epoch(self, saved: dict[str, Any]) -> None:
+        self.sums, self.rows_seen = saved["sums"].to(self.device), saved["rows_seen"]
+        torch.set_rng_state(saved["generators"]["cpu"])
+        if "cuda" in saved["generators"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
+
+    def _write_if_due(self, batches: int = 0) -> None:
+        """Write down the state, if that takes a small share of the time, or what has been learned would be lost."""
+        if self.write is None or not self.trainer.is_global_zero:
             return
-        with torch.no_grad():
-            loss, _ = self.objective(self.model, self.model.family.observe(self.last_batch), self.step)
-        if not loss.isfinite():
-            self._fail(f"the loss became {loss.item()} after step {self.global_step - 1}, the last")
+        start = time.perf_counter()
+        if CHECKPOINT_SHARE * (start - self.write_ended) < self.write_took and not self.stopped_by:
+            return
+        self.write(self.state(self.batches_done + batches if batches else 0))
+        self.write_ended = time.perf_counter()
+        self.write_took = self.write_ended - start
 
     def _keep_state(self) -> None:
         """Remember the state at the start of an epoch, which has just given a finite loss."""
-        self.good_epochs = self.current_epoch
+        self.good_epochs = self.epochs_done
         self.good = self._snapshot(math.nan)
 
     def _snapshot(self, loss: float) -> _Snapshot:
@@ -319,11 +523,10 @@ def learning_rate_share(step: float, n_steps: int) -> float:
 
 
 class _Watch(pl.Callback):
-    """Between steps: move the progress bar, and stop where Ctrl-C was pressed."""
+    """Between steps: move the progress bar."""
 
-    def __init__(self, advance: Callable[[str, float], None], interrupted: Callable[[], bool]) -> None:
+    def __init__(self, advance: Callable[[str, float], None]) -> None:
         self.advance = advance
-        self.interrupted = interrupted
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -332,72 +535,20 @@ class _Watch(pl.Callback):
         last = pl_module.history[-1] if pl_module.history else None
         so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
         shown = "".join(f", {name} {float(value):.3g}" for name, value in trainer.progress_bar_metrics.items())
-        self.advance(f"epoch {trainer.current_epoch + 1}{so_far}{shown}", pl_module.place)
-        if pl_module.is_over or self.interrupted():
-            trainer.should_stop = True
-
-
-class Rows(Dataset[Tensor]):
-    """Rows of a tensor, a batch of them fetched by one indexing operation."""
-
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, indices: list[int]) -> Tensor:
-        return self.data[indices]
-
-
-class EpochBatches(BatchSampler):
-    """Batches of indices in an order that depends on the seed and the epoch alone.
-
-    Where rows have lengths, a batch holds rows of similar length: the rows of many batches are sorted, and cut into batches, which
-    come in random order.
-    """
-
-    sampler: DistributedSampler[int]
-    lengths: Tensor | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.sampler.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self.lengths is None:
-            yield from super().__iter__()
-            return
-        order = torch.tensor(list(self.sampler))
-        whole, rest = order.tensor_split([len(order) // self.batch_size * self.batch_size])
-        pools = torch.split(whole, POOLED_BATCHES * self.batch_size)
-        by_length = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
-        pieces = [*(batch for pool in by_length for batch in torch.split(pool, self.batch_size)), rest]
-        batches = [piece for piece in pieces if len(piece)]
-        chance = torch.Generator().manual_seed(derived_seed(self.sampler.seed, "batches", self.sampler.epoch))
-        yield from (batches[index].tolist() for index in torch.randperm(len(batches), generator=chance))
-
-
-def row_loader(data: Tensor, batch_size: int, seed: int, lengths: Tensor | None = None) -> DataLoader[Tensor]:
-    """Batches of rows in random order, of similar length where there are lengths."""
-    rows, seed = Rows(data), derived_seed(seed, "order")
-    order: DistributedSampler[int] = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)
-    # A generator of its own keeps the loader from drawing on the global one, which belongs to the model.
-    generator = torch.Generator().manual_seed(seed)
-    batches = EpochBatches(order, batch_size, drop_last=False)
-    batches.lengths = lengths
-    return DataLoader(rows, sampler=batches, batch_size=None, generator=generator)
+        self.advance(f"epoch {pl_module.epoch + 1}{so_far}{shown}", pl_module.place)
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Hold back Lightning's banners, tips and advice on loader processes."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -73,11 +73,11 @@ class CollapseMonitor(pl.Callback):
         self.rows = self._some_rows(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
+        epoch = getattr(pl_module, "epoch", trainer.current_epoch)
+        if (epoch + 1) % self.every_n_epochs:
             return
         found = self._measured()
         pl_module.log_dict(found, prog_bar=True)
-        epoch = getattr(pl_module, "epoch", trainer.current_epoch)
         if self.looks and epoch <= self.looks[-1]["epoch"]:  # another training has begun
             self.looks, self.most, self.n_low = [], 0.0, 0
         self.looks.append({"epoch": epoch, **found})

@@ -1,0 +1,211 @@
+"""Trainings that are interrupted: they go on as if nothing had happened, bit for bit, and no file is ever half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import uncollapse as uc
+from uncollapse.data import load
+from uncollapse.errors import InputError
+from uncollapse.interrupts import Terminated, deferred_interrupt
+from uncollapse.training import engine
+from uncollapse.training.checkpoint import Checkpoint
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 32, "random_state": 0, "verbose": False}
+TINY_TEXT = {"hidden": (8,), "embedding_dim": 8, "hidden_dim": 8, "word_dropout": 0.2, "batch_size": 16}
+KINDS = {
+    "vae": (uc.VAE, {}),
+    "annealed": (uc.VAE, {"annealing": True}),
+    "rate target": (uc.VAE, {"target_kl": 2.0}),
+    "lagging": (uc.VAE, {"strategy": "lagging"}),
+    "semi-amortized": (uc.VAE, {"strategy": {"semi_amortized": {"n_steps": 2}}}),
+    "its own network": (uc.VAE, {"objective": "latent_reconstruction"}),
+    "two phases": (uc.MixtureVAE, {"n_components": 3}),
+    "text": (uc.SequenceVAE, TINY_TEXT),
+}
+
+
+def data_of(kind, blobs):
+    return list(load("synthetic-text").X[:120]) if KINDS[kind][0] is uc.SequenceVAE else blobs[0]
+
+
+def estimator(kind, **changes):
+    cls, arguments = KINDS[kind]
+    return cls(**{**SMALL, **arguments, **changes})
+
+
+def weights(fitted):
+    return torch.cat([value.flatten().double() for value in fitted.model_.state_dict().values()])
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Sends a signal after so many steps, each time the function that it gives is called."""
+    original, due = engine.Training.on_train_batch_end, []
+
+    def with_signal(self, *args):
+        if due and self.steps_before + self.steps_done >= due[0]:
+            due.pop()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    monkeypatch.setattr(engine.Training, "on_train_batch_end", with_signal)
+    return due
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_training_ends_in_the_same_parameters(kind, blobs, tmp_path, stopping):
+    """Within an epoch, at the end of one, twice in one epoch, and after the last step."""
+    X = data_of(kind, blobs)
+    whole = estimator(kind).fit(X)
+    n_steps = 6 if kind in ("vae", "annealed") else 5
+    for stop in (3, n_steps, n_steps + 1, 2 * n_steps + 2, 10**6):
+        stopping[:] = [stop]
+        again = estimator(kind)
+        try:
+            again.fit(X, checkpoint=tmp_path / "state")
+        except Terminated:
+            continue
+    stopping.clear()
+    again = estimator(kind).fit(X, checkpoint=tmp_path / "state")
+    assert torch.equal(weights(again), weights(whole))
+    columns = [name for name in whole.history_ if name != "seconds"]
+    assert again.history_[columns].equals(whole.history_[columns])
+    log = [json.loads(line) for line in (tmp_path / "state" / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log] == [0, 1, 2, 3]
+    assert np.allclose([row["loss"] for row in log], whole.history_["loss"], rtol=1e-6)
+    assert np.allclose([row["kl"] for row in log], whole.history_["kl"], rtol=1e-6)
+
+
+def test_the_state_is_taken_up_by_whoever_comes_next(blobs, tmp_path, stopping):
+    """Without a seed of its own, it is that of the training which was begun."""
+    stopping[:] = [3]
+    with pytest.raises(Terminated):
+        estimator("vae", random_state=None).fit(blobs[0], checkpoint=tmp_path)
+    resumed = estimator("vae", random_state=None).fit(blobs[0], checkpoint=tmp_path)
+    whole = estimator("vae", random_state=resumed.seed_).fit(blobs[0])
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "complaint"),
+    [
+        ({"latent_dim": 3}, slice(None), "latent_dim is 2 and not 3"),
+        ({"random_state": 1}, slice(None), "seed is 0 and not 1"),
+        ({"precision": "bfloat16"}, slice(None), "precision is 'float32' and not 'bfloat16'"),
+        ({}, slice(1, None), "digest is '.*' and not"),
+    ],
+)
+def test_the_state_of_another_training_is_refused(changes, rows, complaint, blobs, tmp_path, stopping):
+    stopping[:] = [3]
+    with pytest.raises(Terminated):
+        estimator("vae").fit(blobs[0], checkpoint=tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} holds the state of another training, of which {complaint}"):
+        estimator("vae", **changes).fit(blobs[0][rows], checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "without its words", "no object"])
+def test_a_damaged_state_is_one_sentence(damage, blobs, tmp_path, stopping):
+    stopping[:] = [3]
+    with pytest.raises(Terminated):
+        estimator("vae").fit(blobs[0], checkpoint=tmp_path)
+    path = tmp_path / "training.state.safetensors"
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:1000])
+    elif damage == "flipped":
+        path.write_bytes(content[:9] + b"\xff" + content[10:])
+    elif damage == "without its words":
+        save_file(load_file(path), path)
+    else:
+        (tmp_path / "training.json").write_text("[]")
+    with pytest.raises(InputError, match=f"damaged .*: remove the folder {tmp_path} to begin anew"):
+        estimator("vae").fit(blobs[0], checkpoint=tmp_path)
+
+
+def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypatch):
+    """A state that takes long to write is written seldom: of 2% of the time, a second each is one in fifty seconds."""
+    written = []
+
+    def slowly(self, phase, state):
+        written.append(state["steps_done"])
+        time.sleep(1)
+
+    monkeypatch.setattr(Checkpoint, "write", slowly)
+    estimator("vae", max_epochs=50).fit(blobs[0], checkpoint=tmp_path)
+    assert written == [1, 300]  # the first, which finds out how long it takes, and the last
+
+
+def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.write("training", {"a": torch.ones(3), "inner": {"b": torch.zeros(2), "n": 1}})
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(InputError, match=r"No space left on device.*make room"):
+        checkpoint.write("training", {"a": torch.zeros(3)})
+    found = checkpoint.read("training")
+    assert torch.equal(found["a"], torch.ones(3))
+    assert torch.equal(found["inner"]["b"], torch.zeros(2))
+    assert found["inner"]["n"] == 1
+
+
+def test_a_signal_that_nobody_asks_for_comes_at_the_end():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        reached.append(True)
+    assert reached == [True]
+    with deferred_interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt() == signal.SIGTERM
+
+
+TRAINING = """
+import numpy as np, uncollapse as uc
+X = np.random.default_rng(0).normal(size=(400, 5)) @ np.diag([3, 2, 1, 1, 0.1])
+uc.MixtureVAE(3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40, random_state=0, verbose=False).fit(
+    X, checkpoint="state"
+).save("run", overwrite=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_parameters(tmp_path):
+    def run(folder, seconds):
+        folder.mkdir(exist_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", TRAINING], cwd=folder, stderr=subprocess.PIPE)
+        try:
+            _, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return False
+        assert process.returncode == 0, err.decode()
+        return True
+
+    start = time.perf_counter()
+    assert run(tmp_path / "whole", 300)
+    took = time.perf_counter() - start
+    chance, n_killed = np.random.default_rng(0), 0
+    while n_killed < 20:
+        # From before the first step to the last files; what it has ended, the next one begins anew.
+        if run(tmp_path / "killed", chance.uniform(0.5, 1.2) * took):
+            for path in (tmp_path / "killed" / "state").iterdir():
+                path.unlink()
+        else:
+            n_killed += 1
+    assert run(tmp_path / "killed", 300)
+    whole, killed = (load_file(tmp_path / name / "run" / "model.safetensors") for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
