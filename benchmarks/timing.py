@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -20,14 +20,15 @@ from uncollapse.objectives import elbo
 from uncollapse.reproduce.measure import processor
 
 Step = Callable[[], Any]
+Key = TypeVar("Key")
 
 
-def interleaved_medians(contestants: Mapping[str, Step], seconds: float, device: str = "cpu") -> dict[str, float]:
+def interleaved_medians(contestants: Mapping[Key, Step], seconds: float, device: str = "cpu") -> dict[Key, float]:
     """Median seconds of each contestant, which take turns, so that whatever else the machine does falls on all of them."""
     for step in contestants.values():
         for _ in range(3):
             step()
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[Key, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, step in contestants.items():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.rivals import Stack, Textbook
+from benchmarks.scaling import Cost, slopes
 from benchmarks.stability import independent_nats
 
 ROOT = Path(__file__).parents[1]
@@ -94,3 +95,30 @@ def test_diagnoses_are_measured_against_the_truth(tmp_path):
         [sys.executable, "-m", "benchmarks.truth", "table", str(path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.count("|\n") == len(rows) + 4
+
+
+@pytest.mark.slow
+def test_costs_are_measured_as_each_quantity_grows():
+    rows = rows_of("benchmarks.scaling", "--seconds", "0.01", "--n-values", "2")
+    contestants = [(row["sweep"], row["contestant"]) for row in rows]
+    assert contestants[::3] == [
+        ("rows", "VAE"),
+        ("latent_dim", "VAE"),
+        ("n_features", "VAE"),
+        ("n_components", "marginal"),
+        ("n_components", "enumerate"),
+        ("vocabulary", "SequenceVAE"),
+    ]
+    costs = [row for row in rows if "value" in row]
+    assert all(row["milliseconds"] > 0 and row["peak_mib"] > 0 for row in costs)
+    assert rows[8]["values"] == [64, 256]
+    assert rows[8]["latent_dim"] == 32
+    assert "n_features" not in rows[8]
+    assert rows[2]["memory_slope"] > 0
+
+
+def test_slopes_are_powers_which_a_constant_hides_from_below():
+    values = [1, 10, 100, 1000]
+    found = slopes(values, [Cost(3.0 * value**2, 5.0 + value) for value in values])
+    assert (found["time_slope"], found["time_slope_upper_half"]) == (2.0, 2.0)
+    assert found["memory_slope"] < 0.8 < 0.9 < found["memory_slope_upper_half"] < 1
