@@ -30,8 +30,8 @@ N_DOCUMENTS, LENGTH = 32, 20
 # What every quantity is where another one is swept.
 BASE = {**SIZES, "n_features": N_FEATURES, "batch": BATCH_SIZE}
 SEQUENCE_BASE = {**SEQUENCE_SIZES, "batch": N_DOCUMENTS, "length": LENGTH}
-# Epochs go on until so many rows have been seen, and two of them at least.
-MIN_ROWS_SEEN = 20_000
+# Epochs are of larger batches, and go on until so many rows have been seen, but for three of them at least.
+EPOCH_BATCH_SIZE, MIN_ROWS_SEEN = 1000, 20_000
 
 
 class Cost(NamedTuple):
@@ -71,10 +71,10 @@ def of_steps(builders: Mapping[str, Callable[[int], Step]], values: Sequence[int
 
 
 def of_processes(name: str, cost: Callable[[int], Cost], values: Sequence[int], seconds: float) -> dict[str, list[Cost]]:
-    """Medians of costs, each of which is found in a fresh process; values take turns, once at least."""
+    """Medians of costs, each of which is found in a fresh process; values take turns, thrice at least."""
     costs: dict[int, list[Cost]] = {value: [] for value in values}
     end = time.perf_counter() + seconds * len(values)
-    while time.perf_counter() < end or not costs[values[0]]:
+    while time.perf_counter() < end or len(costs[values[0]]) < 3:
         for value in values:
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
                 costs[value].append(fresh.submit(cost, value).result())
@@ -98,12 +98,11 @@ def sequence_step(n_symbols: int) -> Step:
 
 def epoch_cost(n_rows: int) -> Cost:
     """Of an epoch of `fit`, the first left out; the memory is that of the process, beyond what it takes to fit few rows."""
-    settings = {**SIZES, "batch_size": BATCH_SIZE, "random_state": SEED, "device": "cpu", "verbose": False}
+    settings = {**SIZES, "batch_size": EPOCH_BATCH_SIZE, "random_state": SEED, "device": "cpu", "verbose": False}
     VAE(**settings, max_epochs=2).fit(random_rows(BATCH_SIZE, N_FEATURES))
     before = peak_process_mib()
-    vae = VAE(**settings, max_epochs=2 + MIN_ROWS_SEEN // n_rows).fit(random_rows(n_rows, N_FEATURES))
-    seconds = vae.history_["seconds"].to_numpy()
-    return Cost((seconds[-1] - seconds[0]) / (len(seconds) - 1), peak_process_mib() - before)
+    vae = VAE(**settings, max_epochs=3 + MIN_ROWS_SEEN // n_rows).fit(random_rows(n_rows, N_FEATURES))
+    return Cost(float(vae.history_["seconds"].diff().median()), peak_process_mib() - before)
 
 
 def random_rows(n_rows: int, n_features: int) -> np.ndarray:
@@ -120,7 +119,12 @@ def peak_process_mib() -> float:
 # A further sweep is an entry here: what is timed, its values, and what measures them. `of_processes` measures in processes of
 # their own, `of_steps` measures steps in this one.
 SWEEPS: dict[str, Sweep] = {
-    "rows": Sweep("epoch", (1000, 3000, 10_000, 30_000, 100_000, 300_000), partial(of_processes, "VAE", epoch_cost)),
+    "rows": Sweep(
+        "epoch",
+        (1000, 4000, 16_000, 64_000, 256_000),
+        partial(of_processes, "VAE", epoch_cost),
+        {**BASE, "batch": EPOCH_BATCH_SIZE},
+    ),
     "latent_dim": Sweep("step", (2, 4, 8, 16, 32, 64, 128, 256), partial(of_steps, {"VAE": lambda n: step_of(VAE, latent_dim=n)})),
     "n_features": Sweep("step", (64, 256, 1024, 4096, 16_384), partial(of_steps, {"VAE": lambda n: step_of(VAE, n_features=n)})),
     "n_components": Sweep(
@@ -153,7 +157,7 @@ def slopes(values: Sequence[int], costs: Sequence[Cost]) -> dict[str, float]:
 
 def main(
     sweeps: Annotated[str, typer.Option(help="Comma-separated names.")] = ",".join(SWEEPS),
-    seconds: Annotated[float, typer.Option(help="For each value of each contestant.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="For each value of each contestant.")] = 8.0,
     n_values: Annotated[int, typer.Option(min=2, help="Of each sweep at most, the smallest first.")] = 100,
 ) -> None:
     """Print one JSON line for each value of each contestant, and one for the slopes of each contestant."""
