@@ -157,7 +157,7 @@ def slopes(values: Sequence[int], costs: Sequence[Cost]) -> dict[str, float]:
 
 def main(
     sweeps: Annotated[str, typer.Option(help="Comma-separated names.")] = ",".join(SWEEPS),
-    seconds: Annotated[float, typer.Option(help="For each value of each contestant.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="For each value of each contestant.")] = 6.0,
     n_values: Annotated[int, typer.Option(min=2, help="Of each sweep at most, the smallest first.")] = 100,
 ) -> None:
     """Print one JSON line for each value of each contestant, and one for the slopes of each contestant."""

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.numerics import FAILED, FINITE, REFUSED, ROLLED_BACK, Run, draw_run, row_of
 from benchmarks.rivals import Stack, Textbook
 from benchmarks.scaling import Cost, slopes
 from benchmarks.stability import independent_nats
+from uncollapse import VAE
+from uncollapse.families import FAMILIES, get_family
+from uncollapse.objectives import Loss, elbo
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,3 +126,31 @@ def test_slopes_are_powers_which_a_constant_hides_from_below():
     found = slopes(values, [Cost(3.0 * value**2, 5.0 + value) for value in values])
     assert (found["time_slope"], found["time_slope_upper_half"]) == (2.0, 2.0)
     assert found["memory_slope"] < 0.8 < 0.9 < found["memory_slope_upper_half"] < 1
+
+
+@pytest.mark.slow
+def test_trainings_are_drawn_at_random_and_followed_to_their_end():
+    *rows, summary = rows_of("benchmarks.numerics", "--runs", "5")
+    assert [row["run"] for row in rows] == list(range(5))
+    assert summary["outcomes"] == {FINITE: 5}
+    assert all(row["parameters_finite"] is row["means_finite"] is row["scores_finite"] is True for row in rows)
+    assert rows_of("benchmarks.numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
+
+
+def test_every_kind_of_end_of_a_training_is_told_from_the_others(minimise):
+    def end(loss_factor=1.0, **arguments):
+        minimise(lambda model, x, step: Loss(loss_factor * elbo(model, x, step).value, model(x)))
+        return row_of(Run(VAE, {"max_epochs": 1, "hidden": (4,), **arguments}, np.random.default_rng(0).normal(size=(20, 3)), {}))
+
+    assert end()["outcome"] == FINITE
+    assert end(latent_dim=4)["outcome"] == REFUSED
+    assert end(math.nan)["outcome"] == ROLLED_BACK
+    assert end("no number")["outcome"] == FAILED
+
+
+def test_all_families_are_drawn_with_data_that_they_take():
+    runs = [draw_run(np.random.default_rng((0, index))) for index in range(60)]
+    tables = [run for run in runs if "family" in run.arguments]
+    assert {name for run in tables for name in run.arguments["family"]} == set(FAMILIES)
+    for run in tables:
+        get_family(run.arguments["family"]).check(run.X.astype(np.float32))
