@@ -386,7 +386,7 @@ def with_value(value):
         ),
         ({"encoder_hidden": ()}, with_value(0), "encoder_hidden expects a list of one or more positive widths, or None"),
         ({"family": {"gaussian": {"scale": "wide"}}}, with_value(0), "scale expects a positive finite number"),
-        ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart"),
+        ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart.*subtract the mean"),
         ({}, with_value(0)[0], "Expected 2D array"),
         ({"random_state": -1}, with_value(0), "random_state expects a seed"),
         ({"device": "abacus"}, with_value(0), "device expects one of auto, cpu, cuda, mps"),
@@ -396,6 +396,11 @@ def test_bad_input_is_refused_in_a_sentence(arguments, X, words):
     with pytest.raises(InputError, match=words) as caught:
         uc.VAE(**{**SMALL, **arguments}).fit(X)
     assert "\n" not in str(caught.value)
+
+
+def test_values_too_small_for_float32_are_not_said_to_need_another_mean():
+    with pytest.raises(InputError, match=r"float32 can tell apart.*in column 0: give that column in a smaller unit, or drop it"):
+        uc.VAE(**SMALL).fit(with_value(0) * 1e-47)
 
 
 def test_a_device_that_is_not_there_is_refused(vae, monkeypatch):

@@ -52,9 +52,11 @@ def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
     lost = varies & (np.abs(floats - rows).max(axis=0) > 0.01 * deviation)
     if lost.any():
         column = int(np.argmax(lost))
+        too_small = deviation[column] < np.finfo(floats.dtype).tiny
+        remedy = "give that column in a smaller unit, or drop it" if too_small else "subtract the mean of each column"
         raise InputError(
             f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
-            f"{rows[:, column].mean():.3g} in column {column}: subtract the mean of each column."
+            f"{rows[:, column].mean():.3g} in column {column}: {remedy}."
         )
 
 
