@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -554,3 +555,16 @@ def test_unknown_families_are_refused(spec, words):
 def test_impossible_arguments_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "heteroscedastic_gaussian"])
+def test_the_scale_of_data_is_found_without_a_copy_of_them(name):
+    data = np.random.default_rng(0).normal(5.0, 3.0, (20_500, 50)).astype(np.float32)
+    family = get_family(name).fresh(50)
+    tracemalloc.start()
+    family.adapt(data)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < data.nbytes / 2
+    scale = family.unit if name == "heteroscedastic_gaussian" else family.scale
+    assert float(scale.detach()) == pytest.approx(np.sqrt(data.var(0, dtype=np.float64).mean()), rel=1e-6)

@@ -17,6 +17,9 @@ from uncollapse.errors import InputError
 from uncollapse.families.base import MEAN_MARGIN, Family, from_positive, negative, to_positive
 from uncollapse.parameters import Count, PositiveFloat
 
+# Rows that are held in float64 at once.
+ROWS_AT_ONCE = 1000
+
 
 class Gaussian(Family):
     """Real data with one scale sigma for all columns.
@@ -170,8 +173,10 @@ class HeteroscedasticGaussian(Family):
 
 
 def _deviation(data: np.ndarray) -> float:
-    """The root mean square deviation of all columns from their means."""
-    return float(np.sqrt(data.var(axis=0, dtype=np.float64).mean()))
+    """The root mean square deviation of all columns from their means; `np.var` would copy all data in float64."""
+    mean = data.mean(axis=0, dtype=np.float64)
+    pieces = (data[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(data), ROWS_AT_ONCE))
+    return math.sqrt(sum(float(np.square(piece).sum()) for piece in pieces) / data.size)
 
 
 class _GaussianDistribution(Normal):
