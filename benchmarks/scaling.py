@@ -32,6 +32,8 @@ BASE = {**SIZES, "n_features": N_FEATURES, "batch": BATCH_SIZE}
 SEQUENCE_BASE = {**SEQUENCE_SIZES, "batch": N_DOCUMENTS, "length": LENGTH}
 # Epochs are of larger batches, and go on until so many rows have been seen, but for three of them at least.
 EPOCH_BATCH_SIZE, MIN_ROWS_SEEN = 1000, 20_000
+# Processes have so many times as many seconds, as they start first.
+START_FACTOR = 5
 
 
 class Cost(NamedTuple):
@@ -71,10 +73,10 @@ def of_steps(builders: Mapping[str, Callable[[int], Step]], values: Sequence[int
 
 
 def of_processes(name: str, cost: Callable[[int], Cost], values: Sequence[int], seconds: float) -> dict[str, list[Cost]]:
-    """Medians of costs, each of which is found in a fresh process; values take turns, thrice at least."""
+    """Medians of costs, each of which is found in a fresh process; values take turns, once at least."""
     costs: dict[int, list[Cost]] = {value: [] for value in values}
-    end = time.perf_counter() + seconds * len(values)
-    while time.perf_counter() < end or len(costs[values[0]]) < 3:
+    end = time.perf_counter() + START_FACTOR * seconds * len(values)
+    while time.perf_counter() < end or not costs[values[0]]:
         for value in values:
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
                 costs[value].append(fresh.submit(cost, value).result())
