@@ -184,7 +184,8 @@ uc.MixtureVAE(3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40, rand
 def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_parameters(tmp_path):
     def run(folder, seconds):
         folder.mkdir(exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", TRAINING], cwd=folder, stderr=subprocess.PIPE)
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([sys.executable, "-c", TRAINING], cwd=folder, stderr=subprocess.PIPE, env=one_thread)
         try:
             _, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import shutil
 import signal
@@ -370,8 +371,9 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
     fit = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=200", "hidden=8,8"]
     fit += ["random_state=0", "batch_size=20"]
-    subprocess.run([*fit, "-o", "whole"], cwd=tmp_path, check=True, capture_output=True)
-    process = subprocess.Popen(fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    subprocess.run([*fit, "-o", "whole"], check=True, capture_output=True, **options)
+    process = subprocess.Popen(fit, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     assert "training" in process.stdout.readline()
     unfinished = tmp_path / "runs" / "x.unfinished"
     while not (unfinished / "training.state.safetensors").exists():
@@ -381,17 +383,17 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     _, err = process.communicate(timeout=60)
     assert process.returncode == (143 if how == signal.SIGTERM else -9)
     assert how == signal.SIGKILL or "terminated in epoch" in err
-    again = subprocess.run(fit, cwd=tmp_path, capture_output=True, text=True, check=False)
+    again = subprocess.run(fit, capture_output=True, check=False, **options)
     assert again.returncode == 2
     there = "already exists" if how == signal.SIGTERM else "go on with it (--resume), or drop it (--overwrite)"
     assert there in again.stderr
-    subprocess.run([*fit, "--resume"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([*fit, "--resume"], check=True, capture_output=True, **options)
     files = {path.name for path in (tmp_path / "runs" / "x").iterdir()}
     assert files == {"model.safetensors", "model.json", "history.csv", "log.jsonl"}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
     whole, resumed = (uc.load(tmp_path / name) for name in ("whole", "runs/x"))
     assert all(torch.equal(value, resumed.model_.state_dict()[name]) for name, value in whole.model_.state_dict().items())
-    done = subprocess.run([*fit, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([*fit, "--resume"], capture_output=True, check=True, **options)
     assert "is complete: there is nothing to resume" in done.stdout
 
 

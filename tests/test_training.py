@@ -191,6 +191,22 @@ def test_the_decoder_is_laid_along_the_principal_directions_of_the_training_data
     assert np.array_equal(padded.embedding(torch.eye(2)), np.eye(2, 4))
 
 
+@pytest.mark.parametrize(("family", "constant"), [("poisson", 5.0), ("poisson", 20.0), ("gaussian", 20.0)])
+def test_large_constants_begin_with_posteriors_as_narrow_as_they_are_to_be(family, constant):
+    """With wide ones, exp(eta) of counts overflowed before the first step at a constant of 20 * 20, and ended at 1e27 at 5 * 5."""
+    counts = np.random.default_rng(0).poisson(3.0, (200, 10))
+    vae = uc.VAE(latent_dim=2, family=family, inverse_lipschitz=constant, hidden=(32, 32), random_state=0).fit(counts)
+    losses = vae.history_["loss"]
+    assert losses.iloc[0] < 60
+    assert losses.iloc[-1] < losses.iloc[0]
+
+
+def test_a_loss_that_is_not_finite_before_the_first_step_is_not_blamed_on_the_learning_rate(blobs, minimise):
+    minimise(lambda model, x, step: Loss(elbo(model, x, step).value * float("inf"), elbo(model, x, step).terms))
+    with pytest.raises(NonFiniteLossError, match=r"at step 0, batch 0 of epoch 0.*Lower inverse_lipschitz, or look for extreme"):
+        uc.VAE(**SMALL).fit(blobs[0])
+
+
 def test_a_last_step_that_explodes_is_noticed(blobs):
     estimator = uc.VAE(**{**SMALL, "learning_rate": 1e30, "max_epochs": 1, "batch_size": 180})
     with pytest.raises(NonFiniteLossError, match="after step 0, the last"):

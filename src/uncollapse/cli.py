@@ -17,6 +17,7 @@ import typer
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.processes import is_first_process
 
 if TYPE_CHECKING:
     from uncollapse.diagnostics import Report
@@ -60,6 +61,8 @@ def main() -> None:
     warnings.showwarning = _show_each_once()
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
@@ -154,7 +157,6 @@ def fit(
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
     from uncollapse.runs import Unfinished
-    from uncollapse.sharing import is_first_process
 
     if model is not None and model not in Estimator.kinds:
         raise InputError(f"--model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
@@ -505,6 +507,8 @@ def _show_each_once() -> Callable[..., None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    if not is_first_process():  # of those that train together, all of which say the same
+        sys.exit(code)
     if code == EXIT_INTERRUPTED:  # a further Ctrl-C would only spoil the way out
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     typer.echo(f"error: {' '.join(message.split())}", err=True)

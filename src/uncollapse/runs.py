@@ -18,7 +18,7 @@ from torch import Tensor
 from uncollapse._version import __version__
 from uncollapse.errors import InputError
 from uncollapse.files import check_writable, new_folder, write_bytes
-from uncollapse.sharing import is_first_process
+from uncollapse.processes import is_first_process
 
 FORMAT = 4  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"

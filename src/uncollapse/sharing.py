@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -94,14 +93,3 @@ def gather(values: Tensor) -> Tensor:
     parts: list[Tensor] = [values] * distributed.get_world_size()
     distributed.all_gather_object(parts, values.detach().cpu())
     return torch.cat(parts).to(values.device)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks, of those that train one model together.
-
-    They are told by torchrun (RANK), or by Lightning, which starts the others of a machine (LOCAL_RANK).
-    """
-    if distributed.is_initialized():
-        return distributed.get_rank() == 0
-    local, node = os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", "0")
-    return os.environ.get("RANK", "0" if (local, node) == ("0", "0") else "1") == "0"

@@ -215,13 +215,17 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
 def adapt(model: models.VAE, rows: np.ndarray) -> None:
     """Start a model at the data: the decoder at the mean of their statistics, the encoder at their location and scale."""
     family = model.family
-    constant, natural_dim = model.decoder.constant, family.natural_dim(rows.shape[1])
-    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its dimensions.
-    family.adapt(rows, 1 / (1 + constant**2 * min(1.0, model.latent_dim / natural_dim)))
+    signal, natural_dim = model.decoder.constant**2, family.natural_dim(rows.shape[1])
+    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its dimensions, whose noise is so much
+    # less than all there is. (The posterior of such a z has the variance 1 / (1 + signal).)
+    family.adapt(rows, 1 - min(1.0, model.latent_dim / natural_dim) * signal / (1 + signal))
     mean, deviation = _moments(family.features, rows)
     encoder = model.posterior.encoder
     assert isinstance(encoder, Encoder)
     encoder.adapt(mean, deviation or 1.0)
+    # At constants up to 1 it begins about as wide as it is to be. A wide one would send what large constants make of its noise
+    # through the family, where exponentials overflow.
+    encoder.narrow(model.latent_dim, min(1.0, math.sqrt(2 / (1 + signal))))
     some = some_rows(rows, natural_dim)
     model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
     start = family.unlink(family.natural(_mean(family.sufficient, rows)))

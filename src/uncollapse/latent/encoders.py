@@ -50,6 +50,15 @@ class Encoder(nn.Module):
         self.shift.copy_(mean)
         self.unit.fill_(deviation)
 
+    @torch.no_grad()
+    def narrow(self, latent_dim: int, factor: float) -> None:
+        """Multiply the means and scales that `gaussian` makes of the first outputs by a factor, before training."""
+        head = self.net[-1]
+        head.weight[:latent_dim] *= factor
+        head.bias[:latent_dim] *= factor
+        raw_scales = head.bias[latent_dim : 2 * latent_dim]
+        raw_scales.copy_((factor * F.softplus(raw_scales)).expm1().log())
+
 
 class SequenceEncoder(nn.Module):
     """An LSTM that reads sequences, and a linear map of its last state, or of the mean of its states.

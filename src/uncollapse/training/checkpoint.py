@@ -14,8 +14,8 @@ from torch import Tensor
 from uncollapse._version import __version__
 from uncollapse.errors import InputError
 from uncollapse.files import write_bytes
+from uncollapse.processes import is_first_process
 from uncollapse.runs import IDENTITY_FILE, LOG_FILE, STATE_ENDING
-from uncollapse.sharing import is_first_process
 
 
 class Checkpoint:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -34,6 +36,7 @@ from uncollapse.training.rows import Rows, random_rows
 
 WARMUP_SHARE = 0.02  # of the steps, in which the learning rate rises
 CHECKPOINT_SHARE = 0.02  # of the time, that writing down the state may take
+GRACE_SECONDS = 10  # that a process waits at its end for those that have trained with it
 COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds", "evaluations", "validation")  # of a row of a history
 SECONDS, EVALUATIONS = COLUMNS.index("seconds"), COLUMNS.index("evaluations")
 
@@ -133,7 +136,6 @@ def _minimise(
     hardware: Mapping[str, Any],
     verbose: bool,
 ) -> None:
-    joined = distributed.is_initialized()
     with (
         _quiet_lightning(),
         deferred_interrupt() as interrupt,
@@ -157,16 +159,27 @@ def _minimise(
         training.interrupt = interrupt
         trainer.fit(training, _Feed(training))
         device = trainer.strategy.root_device
-    if distributed.is_initialized() and not joined:
-        _leave(trainer)
+    if trainer.world_size > 1:
+        _release(trainer)
     training.model.to(device)  # Lightning has taken it off
 
 
-def _leave(trainer: pl.Trainer) -> None:
-    """End the group of processes that Lightning has formed, in the one order in which none of them aborts."""
+def _release(trainer: pl.Trainer) -> None:
+    """Let go of what holds on to the group of processes, and see to it that all leave the group together at the end.
+
+    A group that ends while a wrapped model is alive, or before all others are ready, aborts.
+    """
     trainer.strategy.model = None
     gc.collect()
-    distributed.barrier()
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if not distributed.is_initialized():
+        return
+    with suppress(RuntimeError):  # where another one has not come to its end, it is not to be waited for
+        distributed.monitored_barrier(timeout=timedelta(seconds=GRACE_SECONDS))
     distributed.destroy_process_group()
 
 
@@ -507,9 +520,10 @@ class Training(pl.LightningModule):
             self._restore(self.best)
         elif self.good.state:
             self._restore(self.good)
+        remedy = f"Lower learning_rate (now {self.learning_rate:g})" if self.steps_done else "Lower inverse_lipschitz"
         raise NonFiniteLossError(
             f"{what}. The model is in its state after {'the best of ' if self.best.state else ''}{n_epochs} whole epochs. "
-            f"Lower learning_rate (now {self.learning_rate:g}), or look for extreme values in the data."
+            f"{remedy}, or look for extreme values in the data."
         )
 
 

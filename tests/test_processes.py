@@ -1,0 +1,189 @@
+"""Several processes that train one model: the steps are those of one, and all of them end well."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import uncollapse as uc
+from uncollapse.errors import InputError
+from uncollapse.processes import is_first_process
+from uncollapse.sharing import Share, draw_rows, sharing
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 2, "batch_size": 51, "random_state": 0, "verbose": False}
+
+COMMAND = str(Path(sys.executable).with_name("uncollapse"))  # what Lightning starts again must be a file
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # beside other tests, several would be in each other's way
+
+# 205 rows: the last batch has one row, of which one of two processes has none.
+SCRIPT = """
+import json, sys
+import lightning.pytorch as pl, numpy as np, torch, uncollapse as uc
+from uncollapse.data import load
+from uncollapse.processes import is_first_process
+
+torch.set_num_threads(1)
+X = np.random.default_rng(0).normal(size=(205, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1])
+texts = list(load("synthetic-text").X[:60])
+small = dict(latent_dim=2, hidden=(8, 8), max_epochs=2, batch_size=51, random_state=0, verbose=False, device="cpu")
+tiny = dict(small, embedding_dim=8, hidden_dim=8, word_dropout=0.2, batch_size=7)
+kinds = {
+    "vae": (uc.VAE, small, X),
+    "annealed": (uc.VAE, dict(small, annealing=True), X),
+    "rate target": (uc.VAE, dict(small, target_kl=2.0), X),
+    "free bits": (uc.VAE, dict(small, objective={"free_bits": {"nats": 1.0}}), X),
+    "penalty": (uc.VAE, dict(small, objective={"gradient_penalty": {"slope": 5.0}}, inverse_lipschitz=None), X),
+    "importance": (uc.VAE, dict(small, objective="importance_weighted", posterior="realnvp"), X),
+    "latent reconstruction": (uc.VAE, dict(small, objective="latent_reconstruction"), X),
+    "semi-amortized": (uc.VAE, dict(small, strategy={"semi_amortized": {"n_steps": 2}}), X),
+    "grey levels": (uc.VAE, dict(small, family="bernoulli"), np.abs(X) / np.abs(X).max()),
+    "mixture": (uc.MixtureVAE, dict(small, n_components=3), X),
+    "enumerated": (uc.MixtureVAE, dict(small, n_components=3, inference="enumerate"), X),
+    "text": (uc.SequenceVAE, tiny, texts),
+}
+
+class Losses(pl.Callback):
+    def __init__(self):
+        self.found = []
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        mean = torch.tensor(float(outputs["loss"])) / trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(mean)
+        self.found.append(float(mean))
+
+results = {}
+for name, (kind, arguments, data) in kinds.items():
+    losses = Losses()
+    fitted = kind(**arguments, devices=int(sys.argv[1])).fit(data, callbacks=[losses])
+    weights = torch.cat([value.flatten().double() for value in fitted.model_.state_dict().values()]).tolist()
+    results[name] = [losses.found, weights, fitted.history_["loss"].tolist()]
+    fitted.save("run-" + name.replace(" ", "-"))
+if is_first_process():
+    print(json.dumps(results))
+"""
+
+
+def run(arguments, folder):
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False, env=ONE_THREAD, timeout=600)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    found = {}
+    for name, command in {
+        "one": [sys.executable, "script.py", "1"],
+        "two": [sys.executable, "script.py", "2"],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "2"],
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "script.py").write_text(SCRIPT)
+        done = run(command, folder)
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads(done.stdout)
+        assert len(list(folder.glob("run-*"))) == len(found[name])
+    for other in ("two", "torchrun"):
+        for kind, (losses, weights, history) in found["one"].items():
+            their_losses, their_weights, their_history = found[other][kind]
+            assert np.allclose(losses, their_losses, rtol=1e-6, atol=1e-5), kind
+            assert np.allclose(weights, their_weights, atol=1e-5), kind
+            assert np.allclose(history, their_history, rtol=1e-6, atol=1e-5), kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
+    fit = [COMMAND, "fit", "x.npy", "max_epochs=30", "hidden=8,8", "random_state=0", "batch_size=40", "devices=2", "device=cpu"]
+    whole = run([*fit, "-o", "whole"], tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert whole.stdout.count("saved in whole") == 1
+    process = subprocess.Popen(
+        fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD, start_new_session=True
+    )
+    while not (tmp_path / "runs" / "x.unfinished" / "training.state.safetensors").exists():
+        time.sleep(0.01)
+    time.sleep(1)
+    os.killpg(process.pid, how)
+    process.communicate(timeout=60)
+    assert process.returncode == (143 if how == signal.SIGTERM else -9)
+    resumed = run([*fit, "--resume"], tmp_path)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    first, second = (uc.load(tmp_path / name).model_.state_dict() for name in ("whole", "runs/x"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    np.save(tmp_path / "x.npy", X)
+    done = run([COMMAND, "fit", "x.npy", "devices=2", "random_state=0", "learning_rate=1e30", "device=cpu"], tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert "Lower learning_rate" in done.stderr
+    assert np.isfinite(uc.load(tmp_path / "runs" / "x").transform(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"random_state": None}, "several processes expect one seed, got random_state=None: give a number"),
+        ({"strategy": "lagging"}, "strategy 'lagging' trains on one device, got devices=2"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(arguments, complaint, blobs):
+    with pytest.raises(InputError, match=complaint):
+        uc.VAE(**{**SMALL, **arguments}, devices=2).fit(blobs[0])
+
+
+def test_processes_that_were_started_must_be_those_that_train(blobs, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes were started on this machine, got devices=1: give devices=2"):
+        uc.VAE(**SMALL).fit(blobs[0])
+
+
+def test_shares_are_the_whole_batch():
+    for total in (1, 2, 7, 100):
+        for n in (1, 2, 3, 8):
+            shares = [Share.of(total, process, n) for process in range(n)]
+            assert sum(share.size for share in shares) == total
+            rows = torch.cat([torch.arange(total)[share.start : share.start + share.size] for share in shares])
+            assert torch.equal(rows, torch.arange(total))
+            assert all(len(share.take(torch.arange(total))) == max(1, share.size) for share in shares)
+
+
+def test_draws_of_a_share_are_those_of_its_rows():
+    def drawn(share, n):
+        with sharing(share):
+            torch.manual_seed(0)
+            return draw_rows(lambda rows: torch.randn(4, rows, 3), n, dim=1)
+
+    whole = drawn(None, 7)
+    parts = [drawn(share, share.size) for share in (Share.of(7, process, 3) for process in range(3))]
+    assert torch.equal(torch.cat(parts, 1), whole)
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
+    ],
+)
+def test_the_process_that_writes(environment, first, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is first
