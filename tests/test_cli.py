@@ -369,7 +369,7 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
 def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     """And leaves the run that it would have left without."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
-    fit = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=200", "hidden=8,8"]
+    fit = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=60", "hidden=8,8"]
     fit += ["random_state=0", "batch_size=20"]
     options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     subprocess.run([*fit, "-o", "whole"], check=True, capture_output=True, **options)
