@@ -2,5 +2,6 @@
 
 from uncollapse.data.arrays import Data, read_file
 from uncollapse.data.named import NAMED, load
+from uncollapse.data.stored import StoredArray, StoredParquet, StoredRows
 
-__all__ = ["NAMED", "Data", "load", "read_file"]
+__all__ = ["NAMED", "Data", "StoredArray", "StoredParquet", "StoredRows", "load", "read_file"]

@@ -19,10 +19,12 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
+from uncollapse.data.stored import StoredRows
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.errors import InputError
 from uncollapse.estimators.building import adapt, check_memory, lightning_arguments, resolve_device
-from uncollapse.families import FAMILIES, Family, get_family
+from uncollapse.estimators.stored import as_stored, survey
+from uncollapse.families import FAMILIES, get_family
 from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import to_device
@@ -34,7 +36,7 @@ from uncollapse.runs import SavedVocabulary, Settings, write_run
 from uncollapse.strategies import Strategy, get_strategy
 from uncollapse.training.budget import Budget
 from uncollapse.training.checkpoint import Checkpoint
-from uncollapse.training.rows import RowsInMemory
+from uncollapse.training.rows import Rows, RowsInMemory, RowsOnDisk
 
 ROWS_AT_ONCE = 1000
 MAX_WATCHED_ROWS = 1000
@@ -95,7 +97,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Train on rows.
 
         Args:
-            X: shape (n, n_features) with n >= 2, and a row for each component of a mixture.
+            X: shape (n, n_features) with n >= 2, and a row for each component of a mixture. Memory maps beyond 256 MB, an AnnData
+                that is backed, and Parquet (`uncollapse.data.StoredParquet`) stay on disk.
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
@@ -111,21 +114,25 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
+        stored = as_stored(X)
+        rows = self._read_training_rows(X if stored is None else stored, parameters)
         with spinner("preparing", parameters["verbose"]):
-            rows = self._read_training_rows(X, get_family(parameters["family"]), parameters.get("n_components", 2))
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
-            seed = self._agree_on_seed(parameters, rows, budget, kept)
+            seed = self._agree_on_seed(parameters, rows, budget, kept, len(rows if stored is None else stored))
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            plan = Plan.of(model, rows, parameters, seed, budget=budget, callbacks=callbacks, loggers=loggers, checkpoint=kept)
+            others: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "checkpoint": kept, "stored": stored}
+            plan = Plan.of(model, rows, parameters, seed, budget=budget, **others)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
-                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
+                validate_data(self, X if stored is None else stored, skip_check_array=True, reset=True)  # takes down the features
+            if stored is not None and stored.feature_names is not None:
+                self.feature_names_in_ = np.array(stored.feature_names, dtype=object)
             self._train(model, plan)
         return self
 
     def _agree_on_seed(
-        self, parameters: Mapping[str, Any], rows: np.ndarray, budget: Budget | None, checkpoint: Checkpoint | None
+        self, parameters: Mapping[str, Any], rows: np.ndarray, budget: Budget | None, checkpoint: Checkpoint | None, n_rows: int
     ) -> int:
         """The seed that is asked for, or that of the training which is taken up."""
         random_state = parameters["random_state"]
@@ -135,7 +142,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         told = {name: value for name, value in parameters.items() if name not in INDIFFERENT}
         if "family" in told:
             told["family"] = get_family(told["family"]).spec
-        data = {"shape": rows.shape, "digest": hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()}
+        digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()
+        data = {"shape": (n_rows, *rows.shape[1:]), "digest": digest}
         identity = {"estimator": type(self).__name__, "parameters": told, "data": data, "seed": seed}
         identity["budget"] = None if budget is None else vars(budget)
         return int(checkpoint.agree(identity, any_seed=not isinstance(random_state, int))["seed"])
@@ -147,7 +155,27 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         with seeded(derived_seed(seed, "initialisation")):
             return self.build(parameters, size)
 
-    def _read_training_rows(self, X: Any, family: Family, at_least: int) -> np.ndarray:
+    def _read_training_rows(self, X: Any, parameters: Mapping[str, Any]) -> np.ndarray:
+        """All rows, or a random sample of those that stay on disk, once they have been found to be good."""
+        family, at_least = get_family(parameters["family"]), parameters.get("n_components", 2)
+        if isinstance(X, StoredRows):
+            rows, is_observed = survey(X, family, parameters["verbose"])
+        else:
+            rows = self._read_array(X)
+            family.check(rows)
+            is_observed = family.is_observed(rows)
+        if len(rows) < at_least:
+            raise InputError(f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more data.")
+        if not is_observed:
+            warnings.warn(
+                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
+                "them anew at each step (dynamic binarisation).",
+                UserWarning,
+                stacklevel=3,
+            )
+        return rows
+
+    def _read_array(self, X: Any) -> np.ndarray:
         first = X[0] if (isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)) and len(X) else None
         if isinstance(first, str):
             raise InputError(f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE.")
@@ -155,16 +183,6 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
         rows = finite_floats(given, "X")
         check_resolution(given, rows)
-        if len(rows) < at_least:
-            raise InputError(f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more data.")
-        family.check(rows)
-        if not family.is_observed(rows):
-            warnings.warn(
-                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
-                "them anew at each step (dynamic binarisation).",
-                UserWarning,
-                stacklevel=3,
-            )
         return rows
 
     def _train(self, model: models.VAE, plan: Plan) -> None:
@@ -198,7 +216,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         from uncollapse.training.engine import train
 
         parameters, watched = plan.parameters, plan.watched
-        rows = RowsInMemory(torch.as_tensor(plan.rows), parameters["batch_size"], seed, lengths)
+        rows = plan.feed(seed, lengths)
         share = len(epochs) / parameters["max_epochs"]
         train(
             model,
@@ -386,7 +404,7 @@ class Plan:
     """How one model is trained.
 
     Attributes:
-        rows: to learn from.
+        rows: to learn from, or a random sample of those that are stored.
         validation: rows by which the best epoch is found, if one is to be.
         watched: rows that the strategy may look at.
         parameters: of the estimator, checked.
@@ -398,6 +416,7 @@ class Plan:
         callbacks: of Lightning.
         loggers: of Lightning.
         checkpoint: where the state is kept.
+        stored: the rows to learn from, where they stay on disk.
     """
 
     rows: np.ndarray
@@ -412,6 +431,14 @@ class Plan:
     callbacks: Sequence[Any] = ()
     loggers: Sequence[Any] = ()
     checkpoint: Checkpoint | None = None
+    stored: StoredRows | None = None
+
+    def feed(self, seed: int, lengths: torch.Tensor | None) -> Rows:
+        """The rows in batches."""
+        batch_size = self.parameters["batch_size"]
+        if self.stored is not None:
+            return RowsOnDisk(self.stored, batch_size, seed, self.rows)
+        return RowsInMemory(torch.as_tensor(self.rows), batch_size, seed, lengths)
 
     @classmethod
     def of(
@@ -423,6 +450,7 @@ class Plan:
         validation: np.ndarray | None = None,
         *,
         budget: Budget | None,
+        stored: StoredRows | None = None,
         **others: Any,
     ) -> Plan:
         """The plan that the parameters ask for, for a model and its data, of which a strategy that watches has some held out.
@@ -434,6 +462,7 @@ class Plan:
             seed: of all that is random.
             validation: rows by which the best epoch is found.
             budget: what may be used up.
+            stored: all rows, where `rows` are a sample of them.
             others: callbacks, loggers and checkpoint.
 
         Raises:
@@ -445,13 +474,15 @@ class Plan:
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
         watched = validation
         if strategy.watches and validation is None:
+            if stored is not None:
+                raise InputError("strategy 'lagging' holds out rows, which it cannot of data that stay on disk: give an array.")
             rows, watched = _hold_out(rows, seed)
-        n_steps = parameters["max_epochs"] * math.ceil(len(rows) / parameters["batch_size"])
+        n_steps = parameters["max_epochs"] * math.ceil(len(rows if stored is None else stored) / parameters["batch_size"])
         with seeded(derived_seed(seed, "objective")):
             some = _first_rows(model, rows)
             objective.check(model, some)
             objective.prepare(model, some, n_steps)
-        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, **others)
+        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, stored=stored, **others)
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

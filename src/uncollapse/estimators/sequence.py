@@ -257,7 +257,7 @@ class SequenceVAE(Estimator):
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
             vocabulary, encoded = _read(X, parameters)
-            seed = self._agree_on_seed(parameters, encoded, budget, kept)
+            seed = self._agree_on_seed(parameters, encoded, budget, kept, len(encoded))
             rows = _split(vocabulary, encoded, validation, parameters["max_length"], seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
