@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -112,6 +113,22 @@ def demo(
     reports = run_demo(output, seed, overwrite, tell=typer.echo)
     _print_comparison(reports)
     typer.echo(f"\nOpen {output.resolve()} in a browser.")
+
+
+@app.command()
+def doctor() -> None:
+    """Print what a bug report needs, and test in a few seconds whether a small model trains as it must."""
+    from uncollapse.doctor import SECTIONS, self_test
+
+    for title, find in SECTIONS.items():
+        facts = find()
+        width = max(map(len, facts))
+        typer.echo("\n".join([title, *(f"  {name:<{width}}  {fact}" for name, fact in facts.items()), ""]))
+    start = time.perf_counter()
+    failure = self_test()
+    if failure is not None:
+        _fail(f"self-test: {failure}: please report this, with all of the above.", 1)
+    typer.echo(f"self-test\n  ok, {time.perf_counter() - start:.1f} s")
 
 
 @app.command()

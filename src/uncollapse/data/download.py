@@ -38,7 +38,7 @@ class Source:
     @property
     def cache(self) -> Path:
         """Where downloads are kept."""
-        return Path(pooch.os_cache("uncollapse")) / self.folder
+        return cache_folder() / self.folder
 
     def find(self, name: str) -> Path | None:
         """The file, if it is on this machine."""
@@ -68,6 +68,11 @@ class Source:
     def place(self) -> Path:
         """Where files belong that cannot be fetched."""
         return Path(os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}") / self.folder
+
+
+def cache_folder() -> Path:
+    """Where the downloads of all data sets are kept."""
+    return Path(pooch.os_cache("uncollapse"))
 
 
 def _reason(error: Exception) -> str:

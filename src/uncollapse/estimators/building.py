@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from uncollapse.diagnostics.information import inverse_lipschitz_for
 from uncollapse.errors import InputError
 from uncollapse.families import Categorical, Family, Gaussian, get_family
 from uncollapse.latent import Encoder
+from uncollapse.machine import memory_bytes
 from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder, PrincipalDirections
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.noise import seeded
@@ -191,8 +191,6 @@ def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
 
 def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any]) -> None:
     """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
-    if not hasattr(os, "sysconf"):
-        return
     asked = ("latent_dim", "hidden", *(("encoder_hidden",) if parameters.get("encoder_hidden") else ()))
     sizes = ", ".join(f"{name}={parameters[name]}" for name in asked)
     try:
@@ -203,7 +201,7 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
     if parameters.get("lipschitz") is not None:  # the products of all directions of a ridge sum, and their gradients
         needed += 2 * 4 * sum(parameters["hidden"]) ** 2
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = memory_bytes()
     if needed > there:
         raise InputError(
             f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or "
