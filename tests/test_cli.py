@@ -239,7 +239,7 @@ BAD_INPUT = {
     "another model's argument": (lambda: ["fit", "x.npy", "n_components=3"], "n_components"),
     "one component": (
         lambda: ["fit", "x.npy", "-m", "MixtureVAE", "n_components=1"],
-        "n_components expects an integer >= 2, got 1",
+        "n_components expects an integer from 2 to 10,000, got 1",
     ),
     "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two models or more"),
     "unknown model of a comparison": (lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"], "did you mean 'IL-LIDVAE'?"),

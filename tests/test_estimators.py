@@ -384,7 +384,11 @@ def with_value(value):
             with_value(0),
             r"encoder_hidden=\(1000000000, 1000000000\) takes",
         ),
-        ({"encoder_hidden": ()}, with_value(0), "encoder_hidden expects a list of one or more positive widths, or None"),
+        (
+            {"encoder_hidden": ()},
+            with_value(0),
+            "encoder_hidden expects a list of one or more positive widths, at most 100, or None",
+        ),
         ({"family": {"gaussian": {"scale": "wide"}}}, with_value(0), "scale expects a positive finite number"),
         ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart.*subtract the mean"),
         ({}, with_value(0)[0], "Expected 2D array"),

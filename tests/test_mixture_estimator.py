@@ -248,9 +248,9 @@ def test_discrete_data_have_clusters_too():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n_components": 1}, "n_components expects an integer >= 2, got 1"),
-        ({"n_components": 2.5}, "n_components expects an integer >= 2"),
-        ({"n_components": True}, "n_components expects an integer >= 2"),
+        ({"n_components": 1}, "n_components expects an integer from 2 to 10,000, got 1"),
+        ({"n_components": 2.5}, "n_components expects an integer from 2 to 10,000"),
+        ({"n_components": True}, "n_components expects an integer from 2 to 10,000"),
         ({"n_components": 50}, "at least 50 rows, got n_samples=20"),
         ({"prior": "unit", "n_components": 4, "latent_dim": 3}, "prior 'unit' expects a latent unit for each component"),
         ({"prior": "vamp"}, "prior expects one of 'separated', 'unit', 'learned', 'full', got 'vamp'"),

@@ -1,5 +1,14 @@
 """The errors that a user can act on."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+MAX_BRIEF = 200
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 4, 100, 100
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used: says what was expected, what came, and what to do.
@@ -14,3 +23,12 @@ class NonFiniteLossError(ArithmeticError):
 
 class CollapseWarning(UserWarning):
     """A posterior collapses while a model is trained."""
+
+
+def brief(value: Any) -> str:
+    """What was given, for a message: its `repr`, shortened where it is long or deep."""
+    try:
+        text = " ".join(_SHORT.repr(value).split())
+    except ValueError:  # a number of too many digits to be written
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= MAX_BRIEF else text[: MAX_BRIEF - 3] + "..."

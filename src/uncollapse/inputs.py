@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, brief
 
 FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
 
@@ -60,23 +61,40 @@ def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
         )
 
 
+def check_labels(labels: np.ndarray, name: str = "labels") -> None:
+    """Raise `InputError` where an example has no label (None, NaN or NaT)."""
+    missing = np.asarray(pd.isna(labels))
+    if missing.any():
+        raise InputError(
+            f"{name} expect one for each example, got {int(missing.sum())} missing, the first in row {int(missing.argmax())}: drop "
+            "those rows, or give them a class of their own."
+        )
+
+
 def check_count(name: str, count: Any, at_least: int = 1) -> None:
     """Raise `InputError` unless the count is an integer of this size."""
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < at_least:
         what = "a positive integer" if at_least == 1 else f"an integer >= {at_least}"
-        raise InputError(f"{name} expects {what}, got {count!r}.")
+        raise InputError(f"{name} expects {what}, got {brief(count)}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise `InputError` unless the value is a positive finite number."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
-        raise InputError(f"{name} expects a positive finite number, got {value!r}.")
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < _as_float(value) < math.inf:
+        raise InputError(f"{name} expects a positive finite number, got {brief(value)}.")
+
+
+def _as_float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        return math.inf
 
 
 def check_seed(name: str, seed: Any) -> None:
     """Raise `InputError` unless the seed is an integer from 0 to 2^32 - 1."""
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
-        raise InputError(f"{name} expects an integer from 0 to 2^32 - 1, got {seed!r}.")
+        raise InputError(f"{name} expects an integer from 0 to 2^32 - 1, got {brief(seed)}.")
 
 
 def _remedy(message: str) -> str:

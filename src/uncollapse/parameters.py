@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, brief
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -25,7 +25,10 @@ PositiveFloat = Annotated[float, NotBool, Field(gt=0, allow_inf_nan=False, descr
 Natural = Annotated[int, NotBool, Field(ge=0, lt=2**31, description="an integer >= 0")]
 Share = Annotated[float, NotBool, Field(gt=0, le=1, description="a share above 0 and up to 1")]
 ProperShare = Annotated[float, NotBool, Field(ge=0, lt=1, description="a share from 0 to below 1")]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1, description="a list of one or more positive widths")]
+MAX_LAYERS = 100
+Widths = Annotated[
+    tuple[Count, ...], Field(min_length=1, max_length=MAX_LAYERS, description="a list of one or more positive widths, at most 100")
+]
 
 Kind = TypeVar("Kind")
 
@@ -48,7 +51,7 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
     if unknown is not None:
         close = difflib.get_close_matches(str(unknown), defaults, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(defaults) or '(none)'}."
-        raise InputError(f"there is no {what} {unknown!r}: {hint}")
+        raise InputError(f"there is no {what} {brief(unknown)}: {hint}")
     hints = typing.get_type_hints(kind.__init__, include_extras=True) if defaults else {}  # type: ignore[misc]
     fields: dict[str, Any] = {
         name: (hints[name], ... if default is inspect.Parameter.empty else default) for name, default in defaults.items()
@@ -58,7 +61,7 @@ def check_parameters(kind: type, parameters: Mapping[str, Any], what: str = "par
         return dict(schema(**parameters))
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        got = repr(parameters[name]) if name in parameters else "nothing: it has no default"
+        got = brief(parameters[name]) if name in parameters else "nothing: it has no default"
         raise InputError(f"{name} expects {schema.model_fields[name].description}, got {got}.") from None
 
 
@@ -75,11 +78,11 @@ def from_specification(what: str, kinds: Mapping[str, type[Kind]], spec: str | M
     """
     name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(what, spec)
     if name not in kinds:
-        raise InputError(f"{what} expects one of {', '.join(map(repr, kinds))}, got {name!r}.")
+        raise InputError(f"{what} expects one of {', '.join(map(repr, kinds))}, got {brief(name)}.")
     return kinds[name](**check_parameters(kinds[name], arguments, what=f"argument of {what} {name!r}"))
 
 
 def _single_item(what: str, spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
-        raise InputError(f"{what} expects a name or one {{name: {{argument: value}}}}, got {spec!r}.")
+        raise InputError(f"{what} expects a name or one {{name: {{argument: value}}}}, got {brief(spec)}.")
     return next(iter(spec.items()))

@@ -34,7 +34,7 @@ from uncollapse.diagnostics.support import supported_units
 from uncollapse.diagnostics.units import Units
 from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
 from uncollapse.errors import InputError
-from uncollapse.inputs import check_count
+from uncollapse.inputs import check_count, check_labels
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
 from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
 from uncollapse.noise import seeded
@@ -147,6 +147,7 @@ def _check_labels(labels: Any, n: int | None) -> np.ndarray:
         raise InputError(f"labels expect one value for each of {what}, got {type(labels).__name__}.") from None
     if len(series) != (len(series) if n is None else n) or any(np.ndim(label) for label in series):
         raise InputError(f"labels expect one value for each of {what}, got {np.shape(labels) or len(series)}.")
+    check_labels(series.to_numpy())
     if series.dtype.kind in "iuf" and series.nunique() > MAX_CLASSES:
         return series.to_numpy(np.float64)
     return np.array([str(label) for label in series])

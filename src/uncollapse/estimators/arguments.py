@@ -9,7 +9,7 @@ from pydantic import Field, InstanceOf
 
 from uncollapse.families import Family
 from uncollapse.maps import MAX_CONSTANT
-from uncollapse.parameters import Count, NotBool, PositiveFloat
+from uncollapse.parameters import MAX_LAYERS, Count, NotBool, PositiveFloat
 
 _Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=False)]
 _Seed = Annotated[int, NotBool, Field(ge=0, lt=2**32)]
@@ -37,13 +37,17 @@ UpperConstants = Annotated[
     PositiveFloat | tuple[PositiveFloat, ...] | None,
     Field(description="a positive number for every map, one for each, or None"),
 ]
-Dimensions = Annotated[tuple[Count, ...], Field(description="a list of dimensions, which may be empty")]
+Dimensions = Annotated[
+    tuple[Count, ...], Field(max_length=MAX_LAYERS, description="a list of dimensions, which may be empty, at most 100")
+]
 EncoderWidths = Annotated[
-    Annotated[tuple[Count, ...], Field(min_length=1)] | None, Field(description="a list of one or more positive widths, or None")
+    Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_LAYERS)] | None,
+    Field(description="a list of one or more positive widths, at most 100, or None"),
 ]
 EncoderDimension = Annotated[Count | None, Field(description="a positive integer, or None")]
 PosteriorName = Annotated[Literal["gaussian", "realnvp"], Field(description="'gaussian' or 'realnvp'")]
-Components = Annotated[int, NotBool, Field(ge=2, lt=2**31, description="an integer >= 2")]
+Components = Annotated[int, NotBool, Field(ge=2, le=10_000, description="an integer from 2 to 10,000")]
+Layers = Annotated[int, NotBool, Field(ge=1, le=MAX_LAYERS, description="an integer from 1 to 100")]
 PriorName = Annotated[
     Literal["separated", "unit", "learned", "full"], Field(description="one of 'separated', 'unit', 'learned', 'full'")
 ]

@@ -213,8 +213,9 @@ class SeparatedComponents(FactorisedComponents):
     def __init__(self, n_components: int, latent_dim: int, separation: float = DEFAULT_SEPARATION) -> None:
         super().__init__(n_components, latent_dim)
         self.separation = separation
-        # On the CPU even where a model is built without memory, as its values are looked at.
-        anchors, radii = _spread(torch.randn(n_components, latent_dim, device="cpu"), separation)
+        drawn = torch.randn(n_components, latent_dim)
+        # Without memory, for a model of which only the shapes matter, there are no values to look at.
+        anchors, radii = (drawn, drawn[:, 0]) if drawn.is_meta else _spread(drawn, separation)
         self.register_buffer("anchors", anchors)
         self.register_buffer("radii", radii)
         self.moves = nn.Parameter(torch.zeros(n_components, latent_dim))
@@ -289,7 +290,7 @@ def _nearest(means: Tensor, point: Tensor) -> float:
 
 def _distances(means: Tensor) -> Tensor:
     """Between all means, those to themselves infinite."""
-    distances: Tensor = torch.linalg.vector_norm(means[:, None] - means[None], dim=-1)
+    distances = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(math.inf)
 
 
