@@ -17,7 +17,7 @@ from uncollapse.estimators import VAE
 from uncollapse.estimators.loading import load as load_run
 from uncollapse.maps import InverseLipschitzDecoder
 
-DEVELOPMENT = {"test", "browser", "lint", "dev"}
+DEVELOPMENT = {"test", "browser", "lint", "fuzz", "dev"}
 
 
 def test_the_command_prints_every_section_and_passes(command_line, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.errors import InputError, NonFiniteLossError, brief
 from uncollapse.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Allow what i
 
 def main() -> None:
     """Run the command line. Whatever goes wrong ends in one sentence, never in a traceback; bad input in exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     warnings.showwarning = _show_each_once()
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
@@ -288,6 +292,8 @@ def compare(
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     estimators = contestants(names, "text" if train.is_text else "table", given, train.defaults)
     page = output or Path(f"compare-{train.name}.html")
+    if not page.name:
+        raise InputError(f"--output expects the path of a page, such as compare.html, got {page}.")
     table = page.with_suffix(".csv")
     _check_pages(page, table, [Path(data), *([config] if config else [])], overwrite)
     notes = describe(data, train, test, estimators, given)
@@ -318,14 +324,14 @@ def compare(
 
 def _check_pages(page: Path, table: Path, sources: Sequence[Path], overwrite: bool) -> None:
     """Raise `InputError` for a page or a table that may not be written, before there is work to lose."""
-    from uncollapse.files import check_writable
+    from uncollapse.files import check_writable, resolved
 
     if page.suffix == ".csv":
         raise InputError(
             f"--output expects the path of a page, such as {page.with_suffix('.html')}, got {page}: the table is its own."
         )
     for path in (page, table):
-        if path.resolve() in {source.resolve() for source in sources}:
+        if resolved(path) in {resolved(source) for source in sources}:
             raise InputError(f"{path} is what the comparison reads, and is not replaced: choose another --output.")
         check_writable(path, overwrite)
 
@@ -349,11 +355,12 @@ def diagnose(
     """Report how much a model's latents say about data, and whether the model or the inference is to blame."""
     import uncollapse as uc
     from uncollapse.data import load
+    from uncollapse.files import resolved
     from uncollapse.progress import spinner
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
-    if pages[0].resolve() == pages[1].resolve():
+    if resolved(pages[0]) == resolved(pages[1]):
         raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
     _check_outputs(run, pages, overwrite)
     with spinner(f"reading {data}"):
@@ -431,11 +438,11 @@ def reproduce(
 
 def _check_outputs(run: Path, paths: list[Path], overwrite: bool) -> None:
     """Raise `InputError` for files that may not be written, before there is work to lose."""
-    from uncollapse.files import check_writable
+    from uncollapse.files import check_writable, resolved
     from uncollapse.runs import OWN_FILES
 
-    own = {(run / name).resolve() for name in OWN_FILES}
-    if taken := own & {path.resolve() for path in paths}:
+    own = {resolved(run / name) for name in OWN_FILES}
+    if taken := own & {resolved(path) for path in paths}:
         raise InputError(f"{taken.pop()} belongs to the run itself: choose another path for the report.")
     for path in paths:
         check_writable(path, overwrite)
@@ -468,37 +475,47 @@ def fetch_data(name: Annotated[str, typer.Argument(help="Name of a data set.", s
 
 
 def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
-    import yaml
+    from uncollapse.files import check_readable
 
     settings: dict[str, Any] = {}
     if config is not None:
-        if not config.is_file():
-            raise InputError(f"there is no configuration file {config}: check the path.")
+        check_readable(config, "configuration file")
         try:
-            content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            content = _parse_yaml(config.read_text(encoding="utf-8"))
+        except Exception as error:  # YAML fails in many ways
             raise InputError(
                 f"{config} is not valid YAML ({' '.join(str(error).split())}): expected lines of `key: value`."
             ) from None
         if not isinstance(content, dict):
             raise InputError(f"{config} expects lines of `key: value`, got {type(content).__name__}.")
-        settings |= {str(key): value for key, value in content.items()}
+        settings |= {key if isinstance(key, str) else brief(key): value for key, value in content.items()}
     return settings | dict(_read_override(override) for override in overrides)
 
 
 def _read_override(override: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, text = override.partition("=")
     if not (key and equals and text):
-        raise InputError(f"a setting expects KEY=VALUE, got {override!r}: for example inverse_lipschitz=1.5.")
+        raise InputError(f"a setting expects KEY=VALUE, got {brief(override)}: for example inverse_lipschitz=1.5.")
     listed = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
     try:
-        return key, None if text == "None" else yaml.safe_load(listed)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return key, None if text == "None" else _parse_yaml(listed)
+    except Exception:  # YAML fails in many ways
         raise InputError(
-            f"the value of {key} cannot be read, got {text!r}: expected YAML, such as 1.5, null or [512, 512]."
+            f"the value of {key} cannot be read, got {brief(text)}: expected YAML, such as 1.5, null or [512, 512]."
         ) from None
+
+
+def _parse_yaml(text: str) -> Any:
+    """What YAML says, without references, of which a few lines can stand for more than memory can hold."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("references such as *name are not followed")
+            return super().compose_node(parent, index)
+
+    return yaml.load(text, PlainLoader)
 
 
 def _print_comparison(reports: Sequence[Report]) -> None:

@@ -11,6 +11,46 @@ from pathlib import Path
 
 from uncollapse.errors import InputError
 from uncollapse.interrupts import deferred_interrupt
+from uncollapse.machine import memory_bytes
+
+
+def check_readable(path: Path, what: str = "file") -> None:
+    """Find out before a file is read whole whether it can be.
+
+    Args:
+        path: of the file.
+        what: to call it in messages.
+
+    Raises:
+        InputError: if there is no such file, what is there is a folder, a device or a pipe, or it is larger than the memory.
+    """
+    if not os.path.isfile(path):  # which has an answer for names that no file can have, too
+        raise InputError(f"there is no {what} {path}: check the path.")
+    check_fits_memory(path, os.path.getsize(path))
+
+
+def check_fits_memory(path: Path, n_bytes: float) -> None:
+    """Raise `InputError` for a file whose content takes more bytes than this machine has memory."""
+    there = memory_bytes()
+    if n_bytes > there:
+        raise InputError(
+            f"{path} takes {n_bytes / 2**30:.3g} GiB of memory, and this machine has {there / 2**30:.3g}: take a part of it."
+        )
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path, with links followed as far as they lead.
+
+    Raises:
+        InputError: if no file can have that name.
+    """
+    return Path(os.path.realpath(_absolute(path)))
+
+
+def _absolute(path: str | Path) -> Path:
+    if "\0" in str(path):
+        raise InputError(f"a path expects no NUL character, got {str(path)!r}: choose another name.")
+    return Path(os.path.abspath(path))
 
 
 def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | None = None) -> None:
@@ -24,9 +64,9 @@ def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | Non
     Raises:
         InputError: if something is there that may not be replaced, or the place cannot be written to.
     """
-    target = Path(os.path.abspath(target))
+    target = _absolute(target)
     with _aside(target):
-        if not target.exists():
+        if not _is_there(target):
             return
         if not overwrite:
             raise InputError(
@@ -35,6 +75,10 @@ def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | Non
         if target.is_file() if contents is None else _is_ours(target, contents):
             return
         raise InputError(f"{target} is something else than what is to be written, and is not replaced: choose another path.")
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()  # a link counts as well if it leads nowhere
 
 
 def _is_ours(folder: Path, contents: frozenset[str]) -> bool:
@@ -47,10 +91,10 @@ def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
     Raises:
         InputError: if the file exists and `overwrite` is False, or cannot be written.
     """
-    target = Path(os.path.abspath(target))
+    target = _absolute(target)
     check_writable(target, overwrite)
     with _aside(target) as scratch:
-        (scratch / "new").write_text(text, encoding="utf-8")
+        (scratch / "new").write_text(text, encoding="utf-8", errors="backslashreplace")
         _settle(scratch / "new")
         os.replace(scratch / "new", target)
         _settle(target.parent)
@@ -101,7 +145,7 @@ def new_folder(target: Path, overwrite: bool, contents: frozenset[str]) -> Itera
     Raises:
         InputError: if something is there that may not be replaced, or cannot be written.
     """
-    target = Path(os.path.abspath(target))
+    target = _absolute(target)
     check_writable(target, overwrite, contents)
     with _aside(target) as scratch:
         fresh, old = scratch / "new", scratch / "old"
@@ -110,12 +154,12 @@ def new_folder(target: Path, overwrite: bool, contents: frozenset[str]) -> Itera
         for path in (*fresh.iterdir(), fresh):
             _settle(path)
         with deferred_interrupt():
-            if target.exists():
+            if _is_there(target):
                 os.replace(target, old)
             try:
                 os.replace(fresh, target)
             except BaseException:
-                if old.exists():
+                if _is_there(old):
                     os.replace(old, target)
                 raise
         _settle(target.parent)
@@ -133,5 +177,5 @@ def _aside(target: Path) -> Iterator[Path]:
         raise _cannot_write(target, error) from None
     finally:
         # Should even the way back have failed, what was there before stays where it is.
-        if scratch is not None and not ((scratch / "old").exists() and not target.exists()):
+        if scratch is not None and not (_is_there(scratch / "old") and not _is_there(target)):
             shutil.rmtree(scratch, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError
-from uncollapse.files import check_writable, new_folder, write_bytes
+from uncollapse.files import check_readable, check_writable, new_folder, write_bytes
 from uncollapse.processes import is_first_process
 
 FORMAT = 4  # rises with the meaning of what is written
@@ -127,10 +128,12 @@ def read_settings(folder: Path) -> Settings:
         InputError: if the folder holds no run, a damaged one, or one of a newer version.
     """
     path = folder / SETTINGS_FILE
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"{folder} holds no saved model: expected a folder that `save` or `uncollapse fit` wrote, with {path.name}."
         )
+    for name in sorted(OWN_FILES):
+        _check_file(folder, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
@@ -154,6 +157,13 @@ def read_settings(folder: Path) -> Settings:
     if settings.feature_names is not None and len(settings.feature_names) != settings.n_features:
         raise damaged(folder, f"{path.name}: {len(settings.feature_names)} names for {settings.n_features} features")
     return settings
+
+
+def _check_file(folder: Path, name: str) -> None:
+    try:
+        check_readable(folder / name)
+    except InputError as error:
+        raise damaged(folder, str(error)) from None
 
 
 def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

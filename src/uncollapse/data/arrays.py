@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 import numpy as np
 import pandas as pd
 
 from uncollapse.data.text import read_documents
+from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError
+from uncollapse.files import check_readable
+from uncollapse.inputs import check_labels
 
 # Names under which an .npz commonly holds the examples and their labels.
 EXAMPLE_KEYS = ("X", "x", "data", "images", "arr_0")
@@ -67,15 +72,14 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
         labels: the column, or the array of an .npz, that holds labels instead of data.
 
     Raises:
-        InputError: if the file is missing, empty, damaged, of another format, or holds something other than numbers or
-            lines of text.
+        InputError: if the file is missing, empty, damaged, of another format, larger than the memory once it is unpacked, or holds
+            something other than numbers or lines of text, or columns of one name, or examples without a label among others.
     """
     path = Path(path)
     ending = ending_of(path)
     if ending is None:
         raise InputError(f"data expect a file that ends in {', '.join(READERS)}, or the name of a data set, got {str(path)!r}.")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check the path.")
+    check_readable(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): expected a {ending} file with examples.")
     try:
@@ -84,13 +88,16 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
         raise
     except Exception as error:  # readers of foreign formats fail in many ways
         raise _damaged(path, ending, error) from None
-    name = path.name.removesuffix(ending)
+    # It becomes a part of paths and pages, and ".." must not, nor bytes that are no text.
+    name = path.name.removesuffix(ending).strip(".").encode(errors="replace").decode() or "data"
     if X.dtype == object:
         return Data(X, name=name)
     if y is not None and y.shape != X.shape[:1]:
         raise InputError(
             f"{path} holds an array of shape {X.shape} with labels of shape {y.shape}: expected a label for each example."
         )
+    if y is not None:
+        check_labels(y, f"the labels of {path}")
     if X.ndim < 2 or X.size == 0:
         raise InputError(
             f"{path} holds an array of shape {X.shape}: expected examples in rows, at least one, and a column or more."
@@ -116,10 +123,17 @@ def _read_npy(path: Path, labels: str | None) -> Parts:
 
 
 def _read_npz(path: Path, labels: str | None) -> Parts:
-    archive = np.load(path, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
         raise InputError(f"{path} is one array: expected an archive of arrays; rename it to .npy.")
-    keys = list(archive)
+    with loaded as archive:
+        key, label_key = _choose_arrays(path, list(archive), labels)
+        _check_members(path, [member for member in archive.zip.infolist() if _array_name(member) in (key, label_key)])
+        return np.asarray(archive[key]), None if label_key is None else np.asarray(archive[label_key]), None
+
+
+def _choose_arrays(path: Path, keys: list[str], labels: str | None) -> tuple[str, str | None]:
+    """The names of the examples and of the labels among those of the arrays."""
     label_key = labels or next((key for key in LABEL_KEYS if key in keys), None)
     if labels is not None and labels not in keys:
         raise InputError(f"{path} has no array named {labels!r}: it holds {_some(keys)}.")
@@ -127,7 +141,18 @@ def _read_npz(path: Path, labels: str | None) -> Parts:
     key = others[0] if len(others) == 1 else next((key for key in EXAMPLE_KEYS if key in others), None)
     if key is None:
         raise InputError(f"{path} holds the arrays {_some(keys) or '(none)'}: name the one with the examples X.")
-    return np.asarray(archive[key]), None if label_key is None else np.asarray(archive[label_key]), None
+    return key, label_key
+
+
+def _array_name(member: ZipInfo) -> str:
+    return member.filename.removesuffix(".npy")
+
+
+def _check_members(path: Path, members: list[ZipInfo]) -> None:
+    """Raise `InputError` before members of an archive are unpacked that could fill the memory."""
+    if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):  # zipfile bounds no other
+        raise InputError(f"{path} is packed otherwise than by numpy: expected deflated arrays; save it by numpy.savez_compressed.")
+    check_unpacked(path, sum(member.file_size for member in members))
 
 
 def _damaged(path: Path, ending: str, error: Exception) -> InputError:
@@ -142,6 +167,7 @@ def _read_csv(path: Path, labels: str | None) -> Parts:
     if _is_example(first):
         warnings.warn(f"{path} has no line of column names: its first line is an example.", UserWarning, stacklevel=4)
         return _split_frame(_strictly(path, header=None), path, labels, named=False)
+    _check_distinct(path, first)
     frame = _strictly(path)
     if first[0] == "" and len(frame) and np.array_equal(frame.iloc[:, 0], np.arange(len(frame))):
         warnings.warn(f"the first column of {path} has no name and counts the rows: it was left out.", UserWarning, stacklevel=4)
@@ -166,14 +192,19 @@ def _strictly(path: Path, header: int | None = 0) -> pd.DataFrame:
     """The table, where every line has as many cells as the first."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(path, header=header, index_col=False)
+        return pd.read_csv(path, header=header, index_col=False, low_memory=False)
 
 
 def _read_parquet(path: Path, labels: str | None) -> Parts:
     try:
-        frame = pd.read_parquet(path)
+        from pyarrow.parquet import ParquetFile
     except ImportError:
         raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
+    with ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        check_unpacked(path, 8 * len(names) * file.metadata.num_rows)
+    _check_distinct(path, names)
+    frame = pd.read_parquet(path)
     return _split_frame(frame, path, labels)
 
 
@@ -184,13 +215,24 @@ def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: boo
     y = None if labels is None else frame.pop(labels).to_numpy()
     if frame.empty:
         raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
-    text = [name for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    text = [name for name, column in frame.items() if not _is_numeric(column)]
     if text:
         raise InputError(
             f"{path} has text where numbers belong, in {_some(text)}: remove or encode these columns, "
             "or name one as labels (--labels)."
         )
     return frame.to_numpy(dtype=np.float64), y, list(frame.columns) if named else None
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    """Whether a column holds numbers. Those beyond 64 bits come as text."""
+    return pd.api.types.is_numeric_dtype(column) or all(_is_number(cell) for cell in column)
+
+
+def _check_distinct(path: Path, names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path} expects a name for each column, got more than one that is called {_some(twice)}: rename them.")
 
 
 def _read_text(path: Path, labels: str | None) -> Parts:
@@ -209,7 +251,7 @@ def _is_number(text: object) -> bool:
         float(str(text))
     except ValueError:
         return False
-    return True
+    return "_" not in str(text)  # which Python's own numbers may hold
 
 
 READERS: dict[str, Reader] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zlib
@@ -12,6 +11,7 @@ import numpy as np
 
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
+from uncollapse.data.unpacking import gunzip
 from uncollapse.errors import InputError
 
 IDX_UNSIGNED_BYTE = 0x08
@@ -66,7 +66,7 @@ def read_idx(path: Path) -> np.ndarray:
         InputError: if the file is damaged or not of this format.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = gunzip(path)
         zeros, kind, n_dims = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
     except (OSError, EOFError, struct.error, zlib.error) as error:

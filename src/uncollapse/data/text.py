@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 
+from uncollapse.data.unpacking import gunzip
 from uncollapse.errors import InputError
 
 
@@ -16,10 +16,10 @@ def read_documents(path: Path) -> np.ndarray:
     The end of the last line may be missing; a byte-order mark is left out.
 
     Raises:
-        InputError: if a line is empty or no UTF-8.
+        InputError: if a line is empty or no UTF-8, or the file unpacks to suspiciously much.
         OSError, EOFError, zlib.error: if the file is damaged.
     """
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = gunzip(path) if path.suffix == ".gz" else path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
