@@ -284,6 +284,7 @@ def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
         ({"image_shape": (2, 3)}, "5 pixels"),
         ({"image_shape": (5,)}, "a height and a width"),
         ({"labels": np.zeros((400, 2))}, r"got \(400, 2\)"),
+        ({"labels": [None, "a"] * 200}, "got 200 missing, the first in row 0: drop those rows, or give them a class of their own"),
     ],
 )
 def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
@@ -292,7 +293,7 @@ def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
 
 
 @pytest.mark.parametrize(
-    "kind", [list("ab") * 200, [None, "a"] * 200, [f"class {i}" for i in range(400)], np.linspace(0, 1, 400), [1, 2] * 200]
+    "kind", [list("ab") * 200, ["", "a"] * 200, [f"class {i}" for i in range(400)], np.linspace(0, 1, 400), [1, 2] * 200]
 )
 def test_labels_of_every_kind_can_be_drawn(linear_gaussian, tmp_path, kind):
     uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), kind).to_html(tmp_path / "report.html")

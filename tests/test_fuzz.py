@@ -359,6 +359,16 @@ def test_columns_of_parquet_that_would_fill_the_memory_are_not_read(here):
     assert "more than one that is called 'a'" in refusal(lambda: read_file("x.parquet"))
 
 
+def test_what_readers_quote_of_a_file_is_shortened(here):
+    np.savez("x.npz", X=np.zeros((1000, 2)))
+    content = Path("x.npz").read_bytes()
+    length = content.index(b"X.npy") - 4  # of the name in the header of the member
+    Path("x.npz").write_bytes(content[:length] + struct.pack("<H", 2000) + content[length + 2 :])
+    sentence = refusal(lambda: read_file("x.npz"))
+    assert "File name in directory" in sentence
+    assert len(sentence) < 600
+
+
 @pytest.mark.parametrize("shape", [(10**15, 3), (2**32, 2**32), (-1, 3), (10**15, 0), (10**6, 10**6)])
 def test_headers_of_arrays_that_lie_are_refused(here, shape):
     Path("x.npy").write_bytes(npy_header(shape) + bytes(48))
@@ -383,6 +393,19 @@ def test_pickles_are_not_executed(table, here, name):
     target = table.get(name) or table[f"{name} of VAE"]
     assert check(target, here, pickle.dumps(Explosive())) is not None
     assert not (here / MARKER).exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_csv_may_end_as_they_like(run, end):
+    """pandas alone makes lines without end of two carriage returns with a space behind."""
+    Path("x.csv").write_bytes(f"\ufeffa,b{end}{end} 1,2{end}{end} 3,4{end}".encode())
+    assert read_file("x.csv").feature_names == ["a", "b"]
+    assert read_file("x.csv").X.tolist() == [[1, 2], [3, 4]]
+    Path("x.csv").write_bytes(b",\r\r c")
+    assert "more than one that is called ''" in refusal(lambda: read_file("x.csv"))
+    (run / "history.csv").write_bytes(b",\r\r c")
+    assert "expected numbers in the columns" in refusal(lambda: uc.load(run))
 
 
 def test_columns_of_one_name_are_refused(here):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError, NonFiniteLossError, brief
+from uncollapse.errors import InputError, NonFiniteLossError, brief, one_line
 from uncollapse.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -483,9 +483,7 @@ def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, A
         try:
             content = _parse_yaml(config.read_text(encoding="utf-8"))
         except Exception as error:  # YAML fails in many ways
-            raise InputError(
-                f"{config} is not valid YAML ({' '.join(str(error).split())}): expected lines of `key: value`."
-            ) from None
+            raise InputError(f"{config} is not valid YAML ({one_line(error)}): expected lines of `key: value`.") from None
         if not isinstance(content, dict):
             raise InputError(f"{config} expects lines of `key: value`, got {type(content).__name__}.")
         settings |= {key if isinstance(key, str) else brief(key): value for key, value in content.items()}

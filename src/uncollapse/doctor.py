@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uncollapse._version import __version__
+from uncollapse.errors import one_line
 from uncollapse.machine import memory_bytes
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def self_test() -> str | None:
             loaded = load_run(vae.save(Path(folder) / "run"))
             return next(_failures(vae, loaded, X), None)
     except Exception as error:  # a broken installation may break in any way
-        return f"a small model cannot be trained, saved and loaded ({type(error).__name__}: {' '.join(str(error).split())})"
+        return f"a small model cannot be trained, saved and loaded ({type(error).__name__}: {one_line(error)})"
 
 
 def _failures(vae: VAE, loaded: Any, X: np.ndarray) -> Iterator[str]:

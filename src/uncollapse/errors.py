@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-MAX_BRIEF = 200
+MAX_BRIEF, MAX_QUOTED = 200, 400
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 4, 100, 100
 
@@ -23,6 +23,12 @@ class NonFiniteLossError(ArithmeticError):
 
 class CollapseWarning(UserWarning):
     """A posterior collapses while a model is trained."""
+
+
+def one_line(error: object) -> str:
+    """What another library complains of, on one line and shortened, as it may quote all of a file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."
 
 
 def brief(value: Any) -> str:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from uncollapse.errors import InputError
 from uncollapse.interrupts import deferred_interrupt
@@ -27,6 +28,11 @@ def check_readable(path: Path, what: str = "file") -> None:
     if not os.path.isfile(path):  # which has an answer for names that no file can have, too
         raise InputError(f"there is no {what} {path}: check the path.")
     check_fits_memory(path, os.path.getsize(path))
+
+
+def open_table(path: Path) -> TextIO:
+    """A CSV file to read, UTF-8, all ends of its lines made alike: lone carriage returns make pandas read lines without end."""
+    return path.open(encoding="utf-8-sig")
 
 
 def check_fits_memory(path: Path, n_bytes: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.errors import InputError, brief
+from uncollapse.errors import InputError, brief, one_line
 
 FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
 
@@ -22,7 +22,7 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise InputError(f"{message}{_remedy(message)}") from None
 
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError
-from uncollapse.files import check_readable, check_writable, new_folder, write_bytes
+from uncollapse.errors import InputError, one_line
+from uncollapse.files import check_readable, check_writable, new_folder, open_table, write_bytes
 from uncollapse.processes import is_first_process
 
 FORMAT = 4  # rises with the meaning of what is written
@@ -197,7 +197,8 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         InputError: if the file is missing or damaged.
     """
     try:
-        history = pd.read_csv(folder / HISTORY_FILE, index_col=False)
+        with open_table(folder / HISTORY_FILE) as file:
+            history = pd.read_csv(file, index_col=False)
     except (ValueError, OSError) as error:
         raise damaged(folder, f"{HISTORY_FILE}: {error}") from None
     if tuple(history.columns) != columns or not all(pd.api.types.is_numeric_dtype(kind) for kind in history.dtypes if len(history)):
@@ -207,4 +208,4 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 def damaged(folder: Path, reason: str) -> InputError:
     """The error for a run that cannot be read."""
-    return InputError(f"{folder} holds a damaged model ({' '.join(reason.split())}): fit and save it again.")
+    return InputError(f"{folder} holds a damaged model ({one_line(reason)}): fit and save it again.")

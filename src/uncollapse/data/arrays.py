@@ -15,8 +15,8 @@ import pandas as pd
 
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
-from uncollapse.errors import InputError
-from uncollapse.files import check_readable
+from uncollapse.errors import InputError, one_line
+from uncollapse.files import check_readable, open_table
 from uncollapse.inputs import check_labels
 
 # Names under which an .npz commonly holds the examples and their labels.
@@ -158,12 +158,13 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
 def _damaged(path: Path, ending: str, error: Exception) -> InputError:
     if "Object arrays" in str(error):
         return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     return InputError(f"{path} cannot be read as {ending} ({reason}): it may be damaged or of another format.")
 
 
 def _read_csv(path: Path, labels: str | None) -> Parts:
-    first = [str(cell) for cell in pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
+    with open_table(path) as file:
+        first = [str(cell) for cell in pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
     if _is_example(first):
         warnings.warn(f"{path} has no line of column names: its first line is an example.", UserWarning, stacklevel=4)
         return _split_frame(_strictly(path, header=None), path, labels, named=False)
@@ -190,9 +191,9 @@ def _is_example(cells: list[str]) -> bool:
 
 def _strictly(path: Path, header: int | None = 0) -> pd.DataFrame:
     """The table, where every line has as many cells as the first."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), open_table(path) as file:
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(path, header=header, index_col=False, low_memory=False)
+        return pd.read_csv(file, header=header, index_col=False, low_memory=False)
 
 
 def _read_parquet(path: Path, labels: str | None) -> Parts:

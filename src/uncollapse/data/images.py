@@ -12,7 +12,7 @@ import numpy as np
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
 from uncollapse.data.unpacking import gunzip
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, one_line
 
 IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}
@@ -71,7 +71,7 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise InputError(
-            f"{path} cannot be read as gzipped IDX ({error}): it may be damaged; delete it and fetch it again."
+            f"{path} cannot be read as gzipped IDX ({one_line(error)}): it may be damaged; delete it and fetch it again."
         ) from None
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
     if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):
