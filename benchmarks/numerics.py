@@ -35,7 +35,7 @@ MAX_LOG = 8.0
 # Of data strictly between 0 and 1.
 MARGIN = 1e-6
 # What a message of a training that did not succeed has to name.
-PLACE, REMEDY = re.compile(r"step \d+"), "learning_rate"
+PLACE, REMEDY = re.compile(r"step \d+"), "Lower "
 
 
 @dataclass(frozen=True)

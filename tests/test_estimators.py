@@ -130,7 +130,7 @@ def test_a_model_starts_at_the_data(blobs, monkeypatch):
     estimator = uc.VAE(**SMALL).fit(X)
     assert np.allclose(estimator.inverse_transform(np.zeros((1, 2)))[0], X.mean(0), atol=0.01)
     constant = estimator.model_.decoder.constant
-    unexplained = 1 / (1 + constant**2 * 2 / 4)  # z of variance 1 moves 2 of 4 outputs by the constant
+    unexplained = (2 + 2 / (1 + constant**2)) / 4  # z of variance 1 moves 2 of 4 outputs by the constant
     assert float(estimator.model_.family.scale) == pytest.approx(np.sqrt(unexplained * X.var(0).mean()), rel=1e-4)
     assert np.allclose(estimator.model_.family.centre, X.mean(0), rtol=1e-5)
     encoder = estimator.model_.posterior.encoder
