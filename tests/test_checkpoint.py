@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -210,3 +211,25 @@ def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_par
     whole, killed = (load_file(tmp_path / name / "run" / "model.safetensors") for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_the_log_has_what_the_progress_bar_shows(blobs, tmp_path):
+    monitor = uc.CollapseMonitor()
+    vae = estimator("annealed").fit(blobs[0], checkpoint=tmp_path, callbacks=[monitor])
+    log = pd.DataFrame(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    for name in ("loss", "reconstruction", "kl", "seconds", "evaluations"):
+        assert np.allclose(log[name], vae.history_[name], rtol=1e-6), name
+    for name in ("kl_nats", "active_units", "informative_units", "mi_nats"):
+        assert np.allclose(log[name], monitor.history[name], rtol=1e-6), name
+    assert log[["inverse_lipschitz_1", "inverse_lipschitz_2"]].iloc[-1].tolist() == pytest.approx(vae.inverse_lipschitz_, rel=1e-6)
+
+
+@pytest.mark.extra
+def test_tensorboard_is_told_the_same(blobs, tmp_path):
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    vae = estimator("vae").fit(blobs[0], loggers=[TensorBoardLogger(tmp_path, "board", 0)])
+    events = EventAccumulator(str(tmp_path / "board" / "version_0"))
+    events.Reload()
+    assert np.allclose([event.value for event in events.Scalars("loss")], vae.history_["loss"], rtol=1e-6)

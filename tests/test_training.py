@@ -191,6 +191,15 @@ def test_the_decoder_is_laid_along_the_principal_directions_of_the_training_data
     assert np.array_equal(padded.embedding(torch.eye(2)), np.eye(2, 4))
 
 
+@pytest.mark.parametrize("kind", [uc.VAE, uc.MixtureVAE])
+def test_bfloat16_learns_as_well_and_leaves_parameters_in_float32(kind, blobs):
+    settings = {**SMALL, "hidden": (32, 32), "max_epochs": 40}
+    exact, rounded = (kind(**settings, precision=precision).fit(blobs[0]) for precision in ("float32", "bfloat16"))
+    assert {value.dtype for value in rounded.model_.parameters()} == {torch.float32}
+    assert not torch.equal(rounded.model_.posterior.encoder.net[0].weight, exact.model_.posterior.encoder.net[0].weight)
+    assert rounded.score(blobs[0]) == pytest.approx(exact.score(blobs[0]), abs=0.15)
+
+
 @pytest.mark.parametrize(("family", "constant"), [("poisson", 5.0), ("poisson", 20.0), ("gaussian", 20.0)])
 def test_large_constants_begin_with_posteriors_as_narrow_as_they_are_to_be(family, constant):
     """With wide ones, exp(eta) of counts overflowed before the first step at a constant of 20 * 20, and ended at 1e27 at 5 * 5."""
