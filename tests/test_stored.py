@@ -1,12 +1,15 @@
 """Data that stay on disk: every row is met once in each epoch, and the model is as good as with all of it in memory."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse.data import StoredArray, StoredParquet
+from uncollapse.data import StoredArray, StoredParquet, read_file
 from uncollapse.data import stored as stored_data
 from uncollapse.errors import InputError
 from uncollapse.estimators import stored as estimators_stored
@@ -143,3 +146,60 @@ def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks,
     monkeypatch.setattr(estimators_stored, "MAX_IN_MEMORY", 0)
     again = uc.VAE(**SMALL).fit(X, checkpoint=tmp_path / "state")
     assert all(torch.equal(a, b) for a, b in zip(whole.model_.parameters(), again.model_.parameters(), strict=True))
+
+
+def parquet_folder(folder, n_parts=3):
+    """25 rows in each part, in row groups of 10."""
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for part in range(n_parts):
+        values = chance.normal(size=(25, 1)) @ [[3.0, 1.0, 2.0]] + chance.normal(size=(25, 3))
+        frame = pd.DataFrame(values, columns=["a", "b", "c"]).assign(group=chance.choice(["x", "y"], 25))
+        frame.to_parquet(folder / f"part-{part}.parquet", row_group_size=10)
+
+
+@pytest.mark.extra
+def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_line, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parquet_folder(tmp_path / "table")
+    code, out, err = command_line("fit", "table", "--labels", "group", "max_epochs=3", "hidden=8,8", "random_state=0")
+    assert (code, err) == (0, "")
+    assert "training on table: 75 rows, 3 features" in out
+    assert uc.load("runs/table").feature_names_in_.tolist() == ["a", "b", "c"]
+    code, out, err = command_line("diagnose", "runs/table", "table", "--labels", "group", "--quick")
+    assert (code, err) == (0, "")
+    code, out, err = command_line("fit", "table", "--overwrite")
+    assert code == 2
+    assert "something else than numbers in the column 'group'" in err
+    (tmp_path / "empty").mkdir()
+    code, out, err = command_line("fit", "empty")
+    assert code == 2
+    assert "empty is a folder without Parquet files" in err
+
+
+def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((100, 3, 4)))
+    assert not isinstance(read_file(tmp_path / "x.npy").X, np.memmap)
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 1000)
+    data = read_file(tmp_path / "x.npy")
+    assert isinstance(data.X, np.memmap)
+    assert (data.X.shape, data.image_shape) == ((100, 12), (3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+def test_the_memory_of_a_training_does_not_grow_with_its_data(tmp_path):
+    """300 MB and 600 MB, of which a process holds as much."""
+    code = (
+        "import re, sys, numpy as np, uncollapse as uc; X = np.load(sys.argv[1], mmap_mode='r'); "
+        "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, verbose=False).fit(X); "
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
+    )
+    peaks = []
+    for n in (300_000, 600_000):
+        X = np.lib.format.open_memmap(tmp_path / f"{n}.npy", "w+", np.float32, (n, 250))
+        X[:] = np.arange(n, dtype=np.float32)[:, None] % 7
+        X.flush()
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / f"{n}.npy"], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert abs(peaks[1] - peaks[0]) < 100

@@ -15,19 +15,21 @@ from uncollapse.interrupts import deferred_interrupt
 from uncollapse.machine import memory_bytes
 
 
-def check_readable(path: Path, what: str = "file") -> None:
+def check_readable(path: Path, what: str = "file", in_parts: bool = False) -> None:
     """Find out before a file is read whole whether it can be.
 
     Args:
         path: of the file.
         what: to call it in messages.
+        in_parts: whether it need not be read whole.
 
     Raises:
         InputError: if there is no such file, what is there is a folder, a device or a pipe, or it is larger than the memory.
     """
     if not os.path.isfile(path):  # which has an answer for names that no file can have, too
         raise InputError(f"there is no {what} {path}: check the path.")
-    check_fits_memory(path, os.path.getsize(path))
+    if not in_parts:
+        check_fits_memory(path, os.path.getsize(path))
 
 
 def open_table(path: Path) -> TextIO:

@@ -13,6 +13,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
@@ -34,7 +35,7 @@ class Data:
     """Examples, one a row.
 
     Attributes:
-        X: numbers of shape (n, d), or documents of shape (n,), as str objects.
+        X: numbers of shape (n, d), which may stay on disk, or documents of shape (n,), as str objects.
         labels: shape (n,), or None. Never used in training.
         name: what to call the data.
         feature_names: of the columns, where they have names.
@@ -42,7 +43,7 @@ class Data:
         defaults: arguments of the estimators that suit these data.
     """
 
-    X: np.ndarray
+    X: Any  # an array; `StoredRows` where they stay on disk
     labels: np.ndarray | None = None
     name: str = "data"
     feature_names: list[str] | None = None
@@ -52,14 +53,22 @@ class Data:
     @property
     def is_text(self) -> bool:
         """Whether the examples are documents."""
-        return self.X.dtype == object
+        return not isinstance(self.X, StoredRows) and self.X.dtype == object
 
     def take(self, rows: np.ndarray) -> Data:
-        """Some of the examples."""
+        """Some of the examples, in memory.
+
+        Raises:
+            InputError: if they stay on disk, in no order that could be chosen from.
+        """
+        if isinstance(self.X, StoredRows):
+            raise InputError(f"{self.name} is read from disk block by block, and cannot be split: give a part of it in one file.")
         return replace(self, X=self.X[rows], labels=None if self.labels is None else self.labels[rows])
 
-    def table(self) -> np.ndarray | pd.DataFrame:
+    def table(self) -> np.ndarray | pd.DataFrame | StoredRows:
         """The examples, with the names of their features where there are any."""
+        if isinstance(self.X, StoredRows):
+            return self.X
         return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
 
 
@@ -68,7 +77,7 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
 
     Args:
         path: .npy or .npz (arrays whose first axis counts examples), .csv or .parquet (numeric columns), .txt or .txt.gz (one
-            document a line, UTF-8).
+            document a line, UTF-8), or a folder of .parquet files. The folder, and a .npy beyond 256 MB, stay on disk.
         labels: the column, or the array of an .npz, that holds labels instead of data.
 
     Raises:
@@ -76,10 +85,12 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
             something other than numbers or lines of text, or columns of one name, or examples without a label among others.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, labels)
     ending = ending_of(path)
     if ending is None:
         raise InputError(f"data expect a file that ends in {', '.join(READERS)}, or the name of a data set, got {str(path)!r}.")
-    check_readable(path)
+    check_readable(path, in_parts=ending in IN_PARTS)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): expected a {ending} file with examples.")
     try:
@@ -108,6 +119,17 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     return Data(X.reshape(len(X), -1), y, name, names, image_shape)
 
 
+def _read_folder(path: Path, labels: str | None) -> Data:
+    """A folder of Parquet files, which stays on disk."""
+    if not any(path.rglob("*.parquet")):
+        raise InputError(f"{path} is a folder without Parquet files: expected a file that ends in {', '.join(READERS)}.")
+    stored = StoredParquet(path, leave_out=labels)
+    y = None if labels is None else stored.column(labels)
+    if y is not None:
+        check_labels(y, f"the labels of {path}")
+    return Data(stored, y, path.resolve().name.removesuffix(".parquet"), stored.feature_names)
+
+
 def ending_of(path: Path) -> str | None:
     """The ending by which a file is read, such as ".txt.gz"; None where there is no such reader."""
     return next((ending for ending in READERS if path.name.endswith(ending) and path.name != ending), None)
@@ -116,7 +138,8 @@ def ending_of(path: Path) -> str | None:
 def _read_npy(path: Path, labels: str | None) -> Parts:
     if labels is not None:
         raise InputError(f"{path} is one array and has no part named {labels!r}: save examples and labels together as .npz.")
-    array = np.load(path, allow_pickle=False)
+    is_large = path.stat().st_size > MAX_IN_MEMORY
+    array = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is an archive of arrays: expected one array; rename it to .npz.")
     return array, None, None
@@ -255,6 +278,7 @@ def _is_number(text: object) -> bool:
     return "_" not in str(text)  # which Python's own numbers may hold
 
 
+IN_PARTS = (".npy",)  # formats of which large files stay on disk
 READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -135,7 +136,7 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
         if labels is not None:
             raise InputError(f"labels name a column of a file, and the data set {source} brings its own: leave them out.")
         return named.load_split(split)
-    if ending_of(Path(source)) is None:
+    if ending_of(Path(source)) is None and not os.path.isdir(source):
         raise InputError(
             f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file that ends in "
             f"{', '.join(READERS)}."

@@ -12,6 +12,7 @@ import numpy as np
 
 from uncollapse.errors import InputError
 
+MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
 # Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
 BLOCK_BYTES = 2**19
 
@@ -44,6 +45,11 @@ class StoredRows(ABC):
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self), self.n_features
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows, in double precision."""
+        return 8 * len(self) * self.n_features
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows in their order, block after block."""
@@ -97,7 +103,9 @@ class StoredParquet(StoredRows):
             self.sizes = [sum(part.num_rows for part in group.row_groups) for group in groups]
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())}): check the path.") from None
-        self.path, self._schema = path, found.schema
+        self.path, self._schema, self._dataset = path, found.schema, found
+        if leave_out is not None and leave_out not in found.schema.names:
+            raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
         self._groups = [group for group, size in zip(groups, self.sizes, strict=True) if size]
         self.sizes = [size for size in self.sizes if size]
         names = [name for name in found.schema.names if name != leave_out]
@@ -119,6 +127,10 @@ class StoredParquet(StoredRows):
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path} has changed while it was read ({' '.join(str(error).split())}): begin anew.") from None
         return np.stack([np.asarray(column, dtype=np.float64) for column in table.columns], axis=1)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column, shape (n,), in memory."""
+        return np.asarray(self._dataset.to_table(columns=[name])[name].to_pandas())
 
 
 def forget_pages(array: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,8 +37,8 @@ def row_batches(subject: Subject, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
 
     Args:
         subject: whose data they are.
-        X: anything that can be sliced (arrays, memory maps, data frames, lists), a dataset or a loader of PyTorch, or what the
-            subject's library knows how to read.
+        X: anything that can be sliced (arrays, memory maps, data frames, lists), rows that stay on disk
+            (`uncollapse.data.StoredRows`), a dataset or a loader of PyTorch, or what the subject's library knows how to read.
 
     Raises:
         InputError: if a batch cannot be used.
@@ -63,6 +64,9 @@ def _pieces(X: Any) -> Iterator[Any]:
         X = DataLoader(X, batch_size=ROWS_AT_ONCE)
     if isinstance(X, DataLoader):
         yield from X
+        return
+    if hasattr(X, "blocks"):  # rows that stay on disk
+        yield from (block if X.feature_names is None else pd.DataFrame(block, columns=X.feature_names) for block in X.blocks())
         return
     n = n_rows(X)
     rows = getattr(X, "iloc", X)  # of a data frame

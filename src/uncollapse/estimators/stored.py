@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from uncollapse.data.stored import StoredArray, StoredRows
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredArray, StoredRows
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.errors import InputError
 from uncollapse.families import Family
 from uncollapse.inputs import finite_floats
 from uncollapse.progress import progress_bar
-
-MAX_IN_MEMORY = 2**28  # bytes of a memory map that is read whole
 
 
 def as_stored(X: Any) -> StoredRows | None:
