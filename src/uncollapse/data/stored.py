@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, one_line
 
 MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
 # Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
@@ -45,11 +45,6 @@ class StoredRows(ABC):
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self), self.n_features
-
-    @property
-    def nbytes(self) -> int:
-        """Of all rows, in double precision."""
-        return 8 * len(self) * self.n_features
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows in their order, block after block."""
@@ -100,14 +95,14 @@ class StoredParquet(StoredRows):
         try:
             found = dataset.dataset(str(path), format="parquet")
             groups = [group for fragment in found.get_fragments() for group in fragment.split_by_row_group()]
-            self.sizes = [sum(part.num_rows for part in group.row_groups) for group in groups]
+            sized = [(group, sum(part.num_rows for part in group.row_groups)) for group in groups]
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())}): check the path.") from None
+            raise InputError(f"{path} cannot be read as Parquet ({one_line(error)}): check the path.") from None
         self.path, self._schema, self._dataset = path, found.schema, found
         if leave_out is not None and leave_out not in found.schema.names:
             raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
-        self._groups = [group for group, size in zip(groups, self.sizes, strict=True) if size]
-        self.sizes = [size for size in self.sizes if size]
+        self._groups = [group for group, size in sized if size]
+        self.sizes = [size for _, size in sized if size]
         names = [name for name in found.schema.names if name != leave_out]
         self.feature_names, self.n_features = names, len(names)
         text = [
@@ -125,7 +120,7 @@ class StoredParquet(StoredRows):
         try:
             table = self._groups[block].to_table(schema=self._schema, columns=self.feature_names)
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} has changed while it was read ({' '.join(str(error).split())}): begin anew.") from None
+            raise InputError(f"{self.path} has changed while it was read ({one_line(error)}): begin anew.") from None
         return np.stack([np.asarray(column, dtype=np.float64) for column in table.columns], axis=1)
 
     def column(self, name: str) -> np.ndarray:

@@ -115,7 +115,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         stored = as_stored(X)
-        rows = self._read_training_rows(X if stored is None else stored, parameters)
+        X = X if stored is None else stored
+        rows = self._read_training_rows(X, parameters)
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
             seed = self._agree_on_seed(parameters, rows, budget, kept, len(rows if stored is None else stored))
@@ -125,7 +126,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             plan = Plan.of(model, rows, parameters, seed, budget=budget, **others)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
-                validate_data(self, X if stored is None else stored, skip_check_array=True, reset=True)  # takes down the features
+                validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
             if stored is not None and stored.feature_names is not None:
                 self.feature_names_in_ = np.array(stored.feature_names, dtype=object)
             self._train(model, plan)
@@ -235,7 +236,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             loggers=plan.loggers,
             checkpoint=plan.checkpoint,
             phase=phase,
-            hardware=lightning_arguments(parameters),
+            hardware=plan.hardware,
             verbose=parameters["verbose"],
             validation=None if plan.validation is None else torch.as_tensor(plan.validation),
         )
@@ -412,6 +413,7 @@ class Plan:
         budget: what may be used up, in place of a number of epochs.
         objective: what is minimised.
         strategy: what is done about the posterior.
+        hardware: what Lightning's trainer is told of it.
         history: gains a row with each epoch.
         callbacks: of Lightning.
         loggers: of Lightning.
@@ -427,6 +429,7 @@ class Plan:
     budget: Budget | None
     objective: Objective
     strategy: Strategy
+    hardware: dict[str, Any]
     history: list[tuple[float, ...]] = field(default_factory=list)
     callbacks: Sequence[Any] = ()
     loggers: Sequence[Any] = ()
@@ -470,7 +473,7 @@ class Plan:
         """
         if not isinstance(budget, Budget | None):
             raise InputError(f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for example.")
-        lightning_arguments(parameters)  # whether they can be used, before there is a training to lose
+        hardware = lightning_arguments(parameters)
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
         watched = validation
         if strategy.watches and validation is None:
@@ -482,7 +485,7 @@ class Plan:
             some = _first_rows(model, rows)
             objective.check(model, some)
             objective.prepare(model, some, n_steps)
-        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, stored=stored, **others)
+        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, hardware, stored=stored, **others)
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, one_line
 from uncollapse.files import write_bytes
 from uncollapse.processes import is_first_process
 from uncollapse.runs import IDENTITY_FILE, LOG_FILE, STATE_ENDING
@@ -117,7 +117,7 @@ class Checkpoint:
         write_bytes(self.folder / f"{phase}{STATE_ENDING}", content)
 
     def _damaged(self, path: Path, reason: Any) -> InputError:
-        what = " ".join(f"{type(reason).__name__} {reason}".split()) if isinstance(reason, Exception) else reason
+        what = one_line(f"{type(reason).__name__} {reason}") if isinstance(reason, Exception) else reason
         return InputError(f"{path} is damaged ({what}): remove the folder {self.folder} to begin anew.")
 
 
