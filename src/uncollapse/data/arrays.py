@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
             something other than numbers or lines of text, or columns of one name, or examples without a label among others.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # which has an answer for names that no file can have, too
         return _read_folder(path, labels)
     ending = ending_of(path)
     if ending is None:
@@ -181,7 +182,8 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
 def _damaged(path: Path, ending: str, error: Exception) -> InputError:
     if "Object arrays" in str(error):
         return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
-    reason = one_line(error) or type(error).__name__
+    foreign = "allow_pickle" in str(error)  # numpy's advice for what begins otherwise than its own files
+    reason = "it begins otherwise than numpy's files" if foreign else one_line(error) or type(error).__name__
     return InputError(f"{path} cannot be read as {ending} ({reason}): it may be damaged or of another format.")
 
 
@@ -245,11 +247,15 @@ def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: boo
             f"{path} has text where numbers belong, in {_some(text)}: remove or encode these columns, "
             "or name one as labels (--labels)."
         )
-    return frame.to_numpy(dtype=np.float64), y, list(frame.columns) if named else None
+    return frame.apply(_to_floats).to_numpy(dtype=np.float64), y, list(frame.columns) if named else None
+
+
+def _to_floats(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column if pd.api.types.is_numeric_dtype(column) else column.map(lambda cell: float(str(cell)))
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
-    """Whether a column holds numbers. Those beyond 64 bits come as text."""
+    """Whether a column holds numbers. Those beyond 64 bits come as text or as Python's integers."""
     return pd.api.types.is_numeric_dtype(column) or all(_is_number(cell) for cell in column)
 
 
