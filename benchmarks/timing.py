@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from uncollapse.models import VAE
 from uncollapse.objectives import elbo
-from uncollapse.reproduce.measure import processor
+from uncollapse.trials.environment import processor
 
 Step = Callable[[], Any]
 Key = TypeVar("Key")

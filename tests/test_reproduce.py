@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,12 @@ from uncollapse.parameters import check_parameters
 from uncollapse.reproduce import EXPERIMENTS, measure, reproduce
 from uncollapse.reproduce.classical import Sampling
 from uncollapse.reproduce.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
-from uncollapse.reproduce.k23 import TOY_MODELS, toy_run
-from uncollapse.reproduce.results import ResultsFile
-from uncollapse.reproduce.tables import beside, over_seeds, spread, to_markdown
+from uncollapse.reproduce.k23 import TOY_MODELS, toy_trial
+from uncollapse.reproduce.tables import beside
 from uncollapse.reproduce.w21 import MODELS
+from uncollapse.trials import ResultsFile
+from uncollapse.trials.environment import environment
+from uncollapse.trials.tables import over_seeds, spread, to_markdown
 
 
 @pytest.fixture
@@ -85,13 +88,13 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
 
 
 def test_what_decides_over_a_result_is_part_of_its_key():
-    run = toy_run("GMVAE", 0.5, "smoke")
+    run = toy_trial("GMVAE", 0.5, "smoke")
     keys = {
         run.key(0),
         run.key(1),
-        toy_run("GMVAE", 7.5, "smoke").key(0),
-        toy_run("GMVAE", 0.5, "small").key(0),
-        toy_run("LIDMVAE", 0.5, "smoke").key(0),
+        toy_trial("GMVAE", 7.5, "smoke").key(0),
+        toy_trial("GMVAE", 0.5, "small").key(0),
+        toy_trial("LIDMVAE", 0.5, "smoke").key(0),
         Fit(run.model, run.estimator, {**run.arguments, "max_epochs": 3}, run.data).key(0),
         Fit(run.model, "VAE", {}, run.data).key(0),
     }
@@ -103,7 +106,7 @@ def test_what_decides_over_a_result_is_part_of_its_key():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(name, scale):
-    runs = EXPERIMENTS[name].runs(scale)
+    runs = EXPERIMENTS[name].trials(scale)
     assert len({run.key(0) for run in runs}) == len(runs)
     for run in (run for run in runs if isinstance(run, Fit)):
         accepted = getattr(uc, run.estimator)().get_params()
@@ -111,6 +114,15 @@ def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(
         assert run.data["name"] in {*measure.SYNTHETIC, *NAMED}
     assert EXPERIMENTS[name].seeds[scale] >= 1
     assert paper_notes(name).startswith("- ")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_results_that_are_kept_are_those_of_the_experiments(name):
+    """An argument that is new must not make them another's."""
+    rows = ResultsFile(Path(__file__).parents[1] / "results" / f"{name}-small.jsonl").rows()
+    trials = EXPERIMENTS[name].trials("small")
+    assert rows
+    assert {row["key"] for row in rows} <= {trial.key(seed) for trial in trials for seed in range(3)}
 
 
 def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
@@ -203,7 +215,7 @@ def test_numbers_of_the_papers(name, where, column, value):
 @pytest.mark.parametrize("name", [path.stem for path in PAPERS.glob("*.csv")])
 def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
     """Else they would stand below as rivals, and not beside ours."""
-    numbers, ours = paper_numbers(name), {run.model for run in EXPERIMENTS[name].runs("paper")}
+    numbers, ours = paper_numbers(name), {run.model for run in EXPERIMENTS[name].trials("paper")}
     rivals = {"VAE of W21", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)", "clustered autoencoder"}
     assert set(numbers["model"]) - rivals <= ours
     assert numbers["source"].str.contains("table|section").all()
@@ -229,7 +241,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
     code, out, err = command_line("reproduce", *command)
     assert (code, err) == (0, "")
-    assert "run 4 of 4: IL-LIDMVAE, L = 5, sigma 7.5, seed 0" in out
+    assert "trial 4 of 4: IL-LIDMVAE, L = 5, sigma 7.5, seed 0" in out
     lines = (tmp_path / "k23-toy-smoke.jsonl").read_bytes()
     rows = [json.loads(line) for line in lines.splitlines()]
     assert len(rows) == 4
@@ -250,14 +262,14 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     code, out, err = command_line("reproduce", *command)
     assert code == 2
     assert err.startswith("error: ")
-    assert "holds 4 runs: go on with them (--resume), or choose another --output." in err
+    assert "holds 4 trials: go on with them (--resume), or choose another --output." in err
     assert err.count("\n") == 1
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
     monkeypatch.setattr(Fit, "execute", lambda *args: pytest.fail("computed again"))
     code, out, err = command_line("reproduce", *command, "--resume")
     assert (code, err) == (0, "")
-    assert "run 1" not in out
+    assert "trial 1" not in out
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
 
@@ -269,9 +281,9 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     path.write_text("".join(lines[:2]) + lines[2][:100])
     said.clear()
     again = reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
-    assert [line for line in said if line.startswith("run")] == [
-        "run 1 of 2: GMVAE, sigma 7.5, seed 0",
-        "run 2 of 2: IL-LIDMVAE, L = 5, sigma 7.5, seed 0",
+    assert [line for line in said if line.startswith("trial ")] == [
+        "trial 1 of 2: GMVAE, sigma 7.5, seed 0",
+        "trial 2 of 2: IL-LIDMVAE, L = 5, sigma 7.5, seed 0",
     ]
     kept, new = lines[:2], path.read_text().splitlines(keepends=True)
     assert new[:2] == kept
@@ -308,9 +320,9 @@ def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
 
 def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):
     common = [
-        run for run in EXPERIMENTS["w21-images"].runs("small") if run.labels["data"] == "fashion-mnist" and run.model in MODELS
+        run for run in EXPERIMENTS["w21-images"].trials("small") if run.labels["data"] == "fashion-mnist" and run.model in MODELS
     ]
-    depths = EXPERIMENTS["w21-depth"].runs("small")
+    depths = EXPERIMENTS["w21-depth"].trials("small")
     assert {run.key(0) for run in common} == {run.key(0) for run in depths if run.labels["layers"] == 9}
     rows = [
         {
@@ -321,7 +333,7 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
             "seconds": 1.0,
             "constants": None,
             "estimates": {"nll_nats": {"value": float(index)}},
-            "environment": measure.environment("cpu"),
+            "environment": environment("cpu"),
         }
         for index, run in enumerate(common)
     ]
@@ -329,14 +341,14 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
     ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[1])
     done, said = [], []
 
-    def execute(run, seed, verbose):
+    def execute(run, seed, folder, verbose, watch=None):
         done.append((run.labels["data"], run.model))
         return None, {**rows[0], "key": run.key(seed), "model": run.model, "labels": run.labels}
 
     monkeypatch.setattr(Fit, "execute", execute)
     monkeypatch.setitem(EXPERIMENTS, "w21-images", dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results))
     table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
-    assert said[0] == f"2 runs taken from {tmp_path / 'w21-depth-small.jsonl'}"
+    assert said[0] == f"2 trials taken from {tmp_path / 'w21-depth-small.jsonl'}"
     assert len(table) == 21
     assert table["model"].tolist()[:2] == [run.model for run in common[:2]]
     assert table["nll_nats"].tolist()[:2] == [0.0, 1.0]
@@ -376,9 +388,9 @@ def test_a_killed_experiment_goes_on(tmp_path):
     whole = before[: before.rfind(b"\n") + 1]
     assert after.startswith(whole)
     rows = [json.loads(line) for line in after.splitlines()]
-    assert len(rows) == len({row["key"] for row in rows}) == len(EXPERIMENTS["k23-toy"].runs("smoke"))
+    assert len(rows) == len({row["key"] for row in rows}) == len(EXPERIMENTS["k23-toy"].trials("smoke"))
     left = len(rows) - len(whole.splitlines())
-    assert f"run {left} of {left}: " in done.stdout
+    assert f"trial {left} of {left}: " in done.stdout
 
 
 @pytest.mark.slow
@@ -422,7 +434,7 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_the_papers_scale_has_a_model_and_an_objective_that_suits_it(name):
-    for run in (run for run in EXPERIMENTS[name].runs("paper") if isinstance(run, Fit)):
+    for run in (run for run in EXPERIMENTS[name].trials("paper") if isinstance(run, Fit)):
         kind = Estimator.kinds[run.estimator]
         few = {key: [8] * len(value) for key, value in run.arguments.items() if key in ("hidden", "encoder_hidden")}
         few |= {key: 8 for key in ("hidden_dim", "embedding_dim") if key in run.arguments}

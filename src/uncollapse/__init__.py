@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from uncollapse.errors import CollapseWarning, InputError, NonFiniteLossError
     from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
     from uncollapse.presets import preset
+    from uncollapse.sweeps import sweep
     from uncollapse.training.budget import Budget
     from uncollapse.training.monitor import CollapseMonitor
 
@@ -64,6 +65,7 @@ __all__ = [
     "objectives",
     "preset",
     "strategies",
+    "sweep",
 ]
 
 _HOMES = {
@@ -75,6 +77,7 @@ _HOMES = {
     "CollapseMonitor": "uncollapse.training.monitor",
     "preset": "uncollapse.presets",
     "compare": "uncollapse.contest",
+    "sweep": "uncollapse.sweeps",
     "from_functions": "uncollapse.adapters",
     "Certificate": "uncollapse.diagnostics",
     "Report": "uncollapse.diagnostics",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uncollapse.runs import Unfinished
 
 DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
+MAX_SEEDS = 1000
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
 app = typer.Typer(
@@ -411,6 +412,93 @@ def certify(
 
 
 @app.command()
+def sweep(
+    data: DataArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=V1,V2,...",
+            help="Arguments of the model, as for `uncollapse fit`, with the values to try. A value that is a list itself stands in "
+            "brackets. For example: inverse_lipschitz=0,.2,.5,1.5 latent_dim=16,64 hidden=[256],[512,512]. With --search also "
+            "ranges: learning_rate=1e-4..1e-2",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Each combination is trained with all of them: 0-4, or 0,3,7.")] = "0",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="VAE, MixtureVAE or SequenceVAE.", show_default="SequenceVAE for documents, else VAE"),
+    ] = None,
+    min_kl: Annotated[float, typer.Option(help="The best has the lowest NLL at a KL of so many nats at least.")] = 0.0,
+    config: ConfigOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the results.", show_default="sweeps/ and the name of the data")
+    ] = None,
+    labels: LabelsOption = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a cluster of Ray's whose machines see the same folders; 'local' for all of this machine; 'none' for one trial "
+            "after the other.",
+            show_default="local where Ray is installed (pip install 'uncollapse[sweep]'), else none",
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        bool, typer.Option("--early-stopping", help="On Ray, stop trials that do not look promising (ASHA).")
+    ] = False,
+    search: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="On Ray, let Optuna choose N combinations, one after the other.", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the results that are there.")] = False,
+) -> None:
+    """Train a model with all combinations of values and seeds, and find the best under a stated rule.
+
+    What is measured is measured on a fifth of the training data, which is held out, or on the validation part where there is one.
+    Results are written as they come; after an interruption of any kind, the same command with --resume computes nothing twice.
+    """
+    from uncollapse.data import hold_out
+    from uncollapse.progress import spinner
+    from uncollapse.sweeps import sweep_data
+
+    given = _read_settings(config, [])
+    grid = dict(_read_override(setting, listed=True) for setting in settings or [])
+    with spinner(f"reading {data}"):
+        train, held_out = hold_out(data, labels)
+    found = sweep_data(
+        train,
+        held_out,
+        grid,
+        model=model,
+        seeds=_read_seeds(seeds),
+        min_kl=min_kl,
+        output=output or Path("sweeps") / train.name,
+        resume=resume,
+        ray=ray,
+        stop_early=early_stopping,
+        n_searched=search,
+        settings={name: value for name, value in given.items() if name not in grid},
+        tell=typer.echo,
+    )
+    typer.echo(f"\n{found}")
+    if found.failures:
+        _fail(f"{len(found.failures)} trials gave no result, and are due again with --resume: {found.failures[0]}", 1)
+
+
+def _read_seeds(text: str) -> list[int]:
+    """Seeds as 0-4, or 0,3,7, or both."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        is_good = first.isdecimal() and (last.isdecimal() or not dash) and len(first) + len(last) < 20
+        if not is_good or int(last or first) - int(first) >= MAX_SEEDS:
+            raise InputError(f"--seeds expects whole numbers, such as 0-4 or 0,3,7, got {text!r}.")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+@app.command()
 def reproduce(
     experiment: Annotated[
         str,
@@ -428,11 +516,19 @@ def reproduce(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the results that are there.")] = False,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of a cluster of Ray's whose machines see the same folders; 'local' for all of this machine; 'none' for one trial "
+            "after the other, whose seconds can be compared.",
+        ),
+    ] = "none",
 ) -> None:
     """Compute a figure or a table of the papers anew, beside the paper's numbers."""
     from uncollapse.reproduce import reproduce as compute
 
-    found = compute(experiment, scale, seeds, output, resume, tell=typer.echo)
+    found = compute(experiment, scale, seeds, output, resume, ray, tell=typer.echo)
     typer.echo(f"\n{found.fillna('').to_string(index=False)}")
 
 
@@ -490,13 +586,18 @@ def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, A
     return settings | dict(_read_override(override) for override in overrides)
 
 
-def _read_override(override: str) -> tuple[str, Any]:
+def _read_override(override: str, listed: bool = False) -> tuple[str, Any]:
+    """A key and what it is set to; if `listed`, a list of such, or text with the ends of a range."""
     key, equals, text = override.partition("=")
     if not (key and equals and text):
         raise InputError(f"a setting expects KEY=VALUE, got {brief(override)}: for example inverse_lipschitz=1.5.")
-    listed = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
+    if listed and ".." in text:
+        return key, text
     try:
-        return key, None if text == "None" else _parse_yaml(listed)
+        if listed:
+            return key, [None if value == "None" else value for value in _parse_yaml(f"[{text}]")]
+        as_list = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
+        return key, None if text == "None" else _parse_yaml(as_list)
     except Exception:  # YAML fails in many ways
         raise InputError(
             f"the value of {key} cannot be read, got {brief(text)}: expected YAML, such as 1.5, null or [512, 512]."

@@ -10,17 +10,16 @@ import pandas as pd
 from sklearn.base import clone
 
 from uncollapse.data import NAMED, Data, load
+from uncollapse.data.arrays import HELD_OUT_SHARE
 from uncollapse.diagnostics import diagnose
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.diagnostics.rate_distortion import rate_distortion
 from uncollapse.errors import InputError, NonFiniteLossError
 from uncollapse.estimators import Estimator
-from uncollapse.noise import derived_seed
 from uncollapse.parameters import check_parameters
 from uncollapse.presets import named
 from uncollapse.training.budget import Budget
 
-TEST_SHARE = 0.2  # of a file
 # Those that are compared if nothing is said: the VAE, its rivals, and the cures of the papers.
 OF_ROWS = ("VAE", "beta-VAE", "free-bits-VAE", "LR-VAE", "SA-VAE", "Lagging-VAE", "LIDVAE", "IL-LIDVAE")
 OF_TEXT = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LIDSVAE", "IL-LIDSVAE")
@@ -81,11 +80,7 @@ def split(source: str, labels: str | None) -> tuple[Data, Data]:
     train = load(source, "train", labels)
     if source in NAMED:
         return train, load(source, "test")
-    if len(train.X) < 10:
-        raise InputError(f"a comparison expects at least 10 examples, of which it holds out a fifth, got {len(train.X)}.")
-    order = np.random.default_rng(derived_seed(0, "test")).permutation(len(train.X))
-    n_test = round(TEST_SHARE * len(order))
-    return train.take(np.sort(order[n_test:])), train.take(np.sort(order[:n_test]))
+    return train.hold_out()
 
 
 def describe(
@@ -94,7 +89,7 @@ def describe(
     """Sentences on what is compared."""
     first, leader = next(iter(estimators.items()))
     what = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
-    part = "its test part" if source in NAMED else f"{TEST_SHARE:.0%} of them, held out at random"
+    part = "its test part" if source in NAMED else f"{HELD_OUT_SHARE:.0%} of them, held out at random"
     told = ", ".join(f"{key} = {value}" for key, value in {**train.defaults, **settings}.items()) or "none beyond the defaults"
     return (
         f"{source}: {len(train.X):,} {what} to train on; {len(test.X):,} others, {part}, for all that is measured.",

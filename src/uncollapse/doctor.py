@@ -32,6 +32,7 @@ EXTRAS = {
     "scvi": ("scvi-tools",),
     "mcmc": ("numpyro", "arviz"),
     "tensorboard": ("tensorboard",),
+    "sweep": ("ray", "optuna"),
 }
 MODEL: dict[str, Any] = {
     "latent_dim": 2,

@@ -45,6 +45,25 @@ class Interrupt:
         self._number = number
 
 
+@contextmanager
+def raise_interrupts() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` for Ctrl-C and `Terminated` for SIGTERM within the block, whoever else listens to them."""
+    if not _is_main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, _raise_interrupt) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise INTERRUPTS[number]
+
+
 _running: Interrupt | None = None
 
 

@@ -1,7 +1,7 @@
 """Data: files in common formats, and named data sets that are found or fetched."""
 
 from uncollapse.data.arrays import Data, read_file
-from uncollapse.data.named import NAMED, load
+from uncollapse.data.named import NAMED, hold_out, load
 from uncollapse.data.stored import StoredArray, StoredParquet, StoredRows
 
-__all__ = ["NAMED", "Data", "StoredArray", "StoredParquet", "StoredRows", "load", "read_file"]
+__all__ = ["NAMED", "Data", "StoredArray", "StoredParquet", "StoredRows", "hold_out", "load", "read_file"]

@@ -20,10 +20,12 @@ from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
 from uncollapse.files import check_readable, open_table
 from uncollapse.inputs import check_labels
+from uncollapse.noise import derived_seed
 
 # Names under which an .npz commonly holds the examples and their labels.
 EXAMPLE_KEYS = ("X", "x", "data", "images", "arr_0")
 LABEL_KEYS = ("y", "Y", "labels", "label", "target")
+HELD_OUT_SHARE = 0.2
 
 
 # Examples, labels, and the names of the features.
@@ -65,6 +67,18 @@ class Data:
         if isinstance(self.X, StoredRows):
             raise InputError(f"{self.name} is read from disk block by block, and cannot be split: give a part of it in one file.")
         return replace(self, X=self.X[rows], labels=None if self.labels is None else self.labels[rows])
+
+    def hold_out(self) -> tuple[Data, Data]:
+        """Four fifths of the examples, and the rest, always the same random ones.
+
+        Raises:
+            InputError: if there are fewer than 10, or they stay on disk.
+        """
+        if len(self.X) < 10:
+            raise InputError(f"{self.name} expects at least 10 examples, of which a fifth is held out, got {len(self.X)}.")
+        order = np.random.default_rng(derived_seed(0, "test")).permutation(len(self.X))
+        n_held_out = round(HELD_OUT_SHARE * len(order))
+        return self.take(np.sort(order[n_held_out:])), self.take(np.sort(order[:n_held_out]))
 
     def table(self) -> np.ndarray | pd.DataFrame | StoredRows:
         """The examples, with the names of their features where there are any."""

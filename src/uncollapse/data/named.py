@@ -142,3 +142,14 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
             f"{', '.join(READERS)}."
         )
     return read_file(source, labels)
+
+
+def hold_out(source: str | Path, labels: str | None = None) -> tuple[Data, Data]:
+    """Data to train on, and others to choose between models by: the validation part of text that has one, else a random fifth.
+
+    Raises:
+        InputError: if the data cannot be read, or are too few.
+    """
+    train = load(source, "train", labels)
+    named = NAMED.get(str(source))
+    return (train, load(source, "validation")) if named is not None and "validation" in named.splits else train.hold_out()

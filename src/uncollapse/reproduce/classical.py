@@ -21,10 +21,12 @@ from uncollapse.classical import PPCA, Draws, MixtureWeight
 from uncollapse.diagnostics import is_identifiable
 from uncollapse.files import check_writable
 from uncollapse.noise import derived_seed
-from uncollapse.reproduce.experiment import Experiment, Kept, Models, Run
-from uncollapse.reproduce.figures import new_figure
-from uncollapse.reproduce.measure import environment, identity
-from uncollapse.reproduce.tables import over_seeds
+from uncollapse.reproduce.experiment import Experiment, Models
+from uncollapse.trials import Kept, Trial
+from uncollapse.trials.environment import environment
+from uncollapse.trials.figures import new_figure
+from uncollapse.trials.tables import over_seeds
+from uncollapse.trials.trial import Watch
 
 N_DRAWS = {"smoke": 100, "small": 1000, "paper": 1000}  # of each of four chains
 ARRAYS = "arrays.npz"
@@ -46,7 +48,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class Sampling(Run):
+class Sampling(Trial):
     """A latent variable whose posterior is drawn from.
 
     Attributes:
@@ -70,9 +72,9 @@ class Sampling(Run):
         config: dict[str, Any] = json.loads(json.dumps({"model": self.model, "data": self.data, "n_draws": self.n_draws}))
         return config
 
-    def execute(self, seed: int, verbose: bool) -> tuple[Kept, dict[str, Any]]:
-        """Draw, and measure."""
-        del verbose
+    def execute(self, seed: int, folder: Path, verbose: bool, watch: Watch | None = None) -> tuple[Kept, dict[str, Any]]:
+        """Draw, and measure. Chains that were interrupted begin anew, from their seed."""
+        del folder, verbose, watch
         start = time.perf_counter()
         found, draws, arrays = self.compute(self.data, self.n_draws, seed)
         if not draws.are_sound:
@@ -83,13 +85,17 @@ class Sampling(Run):
             "divergences": float(draws.n_divergences),
         }
         row = {
-            **identity(self, seed),
+            **self.identity(seed),
             "seconds": round(time.perf_counter() - start, 2),
             "constants": None,
             "estimates": {name: {"value": value, "standard_error": math.nan} for name, value in {**found, **sampler}.items()},
             "environment": {**environment("cpu"), **{name: version(name) for name in ("numpyro", "jax", "arviz")}},
         }
         return Arrays(arrays), row
+
+    def keeps(self, seed: int) -> bool:
+        """Whether figures need the draws."""
+        return self.keep and seed == 0
 
     @staticmethod
     def load(path: Path) -> dict[str, np.ndarray]:
@@ -146,18 +152,18 @@ def _standard_normal(latent_dim: int) -> torch.distributions.MultivariateNormal:
     )
 
 
-def ppca_run(truth: str, sigma: float | None, scale: str) -> Sampling:
+def ppca_trial(truth: str, sigma: float | None, scale: str) -> Sampling:
     """PPCA of two latents in five dimensions, at the W of maximum likelihood for a noise, or at the true parameters."""
     data = {"truth": truth, "sigma": sigma, "n": 20 if scale == "smoke" else 500}
     labels = {"truth": truth, "parameters": "the true ones" if sigma is None else f"best W for sigma {sigma:g}"}
     return Sampling("PPCA", data, labels, N_DRAWS[scale], _sample_ppca)
 
 
-def ppca_runs(scale: str) -> list[Run]:
+def ppca_trials(scale: str) -> list[Trial]:
     """Rising noise (figure 2), and one or two true dimensions (figure 3)."""
     return [
-        *(ppca_run("two dimensions", sigma, scale) for sigma in SIGMAS),
-        *(ppca_run(truth, None, scale) for truth in ("one dimension", "two dimensions")),
+        *(ppca_trial("two dimensions", sigma, scale) for sigma in SIGMAS),
+        *(ppca_trial(truth, None, scale) for truth in ("one dimension", "two dimensions")),
     ]
 
 
@@ -173,14 +179,14 @@ def ppca_table(results: pd.DataFrame) -> pd.DataFrame:
     return over_seeds(results, ["truth", "parameters"], columns, digits=3)
 
 
-def _ppca_figure(runs: dict[str, Sampling], models: Models) -> Any:
+def _ppca_figure(trials: dict[str, Sampling], models: Models) -> Any:
     """Likelihood surfaces of one row above, and its posteriors of both latents against the prior below."""
-    figure, axes = new_figure(2, len(runs), width=3.0, height=2.8)
+    figure, axes = new_figure(2, len(trials), width=3.0, height=2.8)
     places = np.linspace(-4, 4, 401)
-    for column, (title, run) in enumerate(runs.items()):
+    for column, (title, trial) in enumerate(trials.items()):
         above, below = axes[0][column], axes[1][column]
         above.set_title(title, fontsize=9)
-        kept = models(run)
+        kept = models(trial)
         if kept is None:
             continue
         surface = np.exp(np.maximum(kept["surface"] - kept["surface"].max(), -30.0))
@@ -198,18 +204,20 @@ def _ppca_figure(runs: dict[str, Sampling], models: Models) -> Any:
 def ppca_figure_2(results: pd.DataFrame, models: Models, scale: str) -> Any:
     """Noise that rises until all is collapsed."""
     del results
-    return _ppca_figure({f"sigma = {sigma:g}": ppca_run("two dimensions", sigma, scale) for sigma in SIGMAS}, models)
+    return _ppca_figure({f"sigma = {sigma:g}": ppca_trial("two dimensions", sigma, scale) for sigma in SIGMAS}, models)
 
 
 def ppca_figure_3(results: pd.DataFrame, models: Models, scale: str) -> Any:
     """Two latents for data of one dimension and of two."""
     del results
-    return _ppca_figure({f"truth: {truth}": ppca_run(truth, None, scale) for truth in ("one dimension", "two dimensions")}, models)
+    return _ppca_figure(
+        {f"truth: {truth}": ppca_trial(truth, None, scale) for truth in ("one dimension", "two dimensions")}, models
+    )
 
 
 CLASSICAL_PPCA = Experiment(
     title="W21 section 4.2, figures 2 and 3: probabilistic PCA by NUTS",
-    runs=ppca_runs,
+    trials=ppca_trials,
     table=ppca_table,
     figures={"figure-2": ppca_figure_2, "figure-3": ppca_figure_3},
 )
@@ -262,14 +270,14 @@ def _spread(log_p: np.ndarray, weights: np.ndarray) -> float:
     return math.sqrt(float(np.square(log_p - log_p @ weights) @ weights))
 
 
-def gmm_run(clusters: str, n: int, scale: str) -> Sampling:
+def gmm_trial(clusters: str, n: int, scale: str) -> Sampling:
     """The weight of two Gaussians at their true means and scales."""
     return Sampling("mixture weight", {"clusters": clusters, "n": n}, {"clusters": clusters, "n": n}, N_DRAWS[scale], _sample_gmm)
 
 
-def gmm_runs(scale: str) -> list[Run]:
+def gmm_trials(scale: str) -> list[Trial]:
     """Three data sets, at both sizes."""
-    return [gmm_run(clusters, n, scale) for n in N_POINTS[scale] for clusters in CLUSTERS]
+    return [gmm_trial(clusters, n, scale) for n in N_POINTS[scale] for clusters in CLUSTERS]
 
 
 def gmm_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -298,7 +306,7 @@ def gmm_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
         above, below = axes[0][column], axes[1][column]
         above.set_title(f"{n:,} points", fontsize=9)
         for clusters, colour in zip(CLUSTERS, ("#12936c", "#0f8fc4", "#d55e00"), strict=True):
-            kept = models(gmm_run(clusters, n, scale))
+            kept = models(gmm_trial(clusters, n, scale))
             if kept is None:
                 continue
             above.plot(ALPHAS, (kept["surface"] - kept["surface"].max()) / n, color=colour, label=f"clusters: {clusters}")
@@ -315,7 +323,7 @@ def gmm_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 CLASSICAL_GMM = Experiment(
     title="W21 appendix A.2, figure 4: the weight of a Gaussian mixture by NUTS",
-    runs=gmm_runs,
+    trials=gmm_trials,
     table=gmm_table,
     figures={"figure-4": gmm_figure},
 )

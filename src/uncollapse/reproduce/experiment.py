@@ -1,119 +1,65 @@
-"""What an experiment is: runs that can be done in any order, and what is made of their results."""
+"""What an experiment is: trials, and what is made of their results."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from abc import ABC, abstractmethod
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
-from uncollapse.estimators import Estimator, load
-from uncollapse.estimators.base import INDIFFERENT
-from uncollapse.estimators.building import resolve_device
+from uncollapse.data import Data
+from uncollapse.diagnostics import Report
+from uncollapse.estimators import Estimator
+from uncollapse.trials import FitTrial, Kept, Parts, Trial
+from uncollapse.trials.trial import Watch
 
 PAPERS = Path(__file__).parent / "papers"
 SCALES = ("smoke", "small", "paper")
 
 
-class Kept(Protocol):
-    """What a run makes that figures may need."""
-
-    def save(self, path: str | Path, overwrite: bool = False) -> Any:
-        """Write it into a folder."""
-
-
-class Run(ABC):
-    """One model on one data set.
-
-    Attributes:
-        model: what tables call it.
-        labels: what tables group by beside the model, such as the data set or the noise.
-        keep: whether figures need what the first seed has made.
-    """
-
-    model: str
-    labels: dict[str, Any]
-    keep: bool
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """All that decides over the result, but the seed, as JSON has it."""
-
-    @abstractmethod
-    def execute(self, seed: int, verbose: bool) -> tuple[Kept, dict[str, Any]]:
-        """Compute it: what figures may need, and the row of results."""
-
-    @staticmethod
-    @abstractmethod
-    def load(path: Path) -> Any:
-        """What `execute` has kept, and `Kept.save` has written."""
-
-    @property
-    def device(self) -> str:
-        """The kind of device that it computes on."""
-        return "cpu"
-
-    def key(self, seed: int) -> str:
-        """What tells this run apart from all others."""
-        content = json.dumps({**self.config(), "seed": seed}, sort_keys=True)
-        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-
-
 @dataclass(frozen=True)
-class Fit(Run):
-    """An estimator that is fitted to data.
+class Fit(FitTrial):
+    """An estimator that is fitted to data of a paper.
 
     Attributes:
-        model: what tables call it.
-        estimator: the name of a `uncollapse` estimator.
-        arguments: of the estimator, without its seed.
         data: the name of a data set, and what it takes.
-        labels: what tables group by beside the model, such as the data set or the noise.
         keep: whether figures need the fitted model of the first seed.
     """
 
-    model: str
-    estimator: str
-    arguments: dict[str, Any]
-    data: dict[str, Any]
-    labels: dict[str, Any] = field(default_factory=dict)
     keep: bool = False
 
-    def config(self) -> dict[str, Any]:
-        """All that decides over the result, defaults too, but the seed, as JSON has it.
+    def parts(self, seed: int) -> Parts:
+        """Its data."""
+        from uncollapse.reproduce.measure import load_parts
 
-        Arguments that are None are left out, so that one which is new and not used changes no key.
-        """
-        arguments = Estimator.kinds[self.estimator](**self.arguments).get_params()
-        chosen = {name: value for name, value in arguments.items() if name not in INDIFFERENT and value is not None}
-        given = {"estimator": self.estimator, "arguments": chosen, "data": self.data}
-        config: dict[str, Any] = json.loads(json.dumps(given))
-        return config
+        return load_parts(self.data, seed)
 
-    def execute(self, seed: int, verbose: bool) -> tuple[Kept, dict[str, Any]]:
+    def further(self, estimator: Estimator, test: Data, report: Report) -> dict[str, Any]:
+        """Of synthetic text, how much is found of the true latents."""
+        from uncollapse.reproduce.measure import correlation_share
+
+        if self.data["name"] != "synthetic-text":
+            return {}
+        share = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}
+        return {"estimates": {"correlation_share": share}}
+
+    def execute(self, seed: int, folder: Path, verbose: bool, watch: Watch | None = None) -> tuple[Kept, dict[str, Any]]:
         """Fit and measure."""
-        from uncollapse.reproduce.measure import fit_and_measure
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")  # as intended
+            return super().execute(seed, folder, verbose, watch)
 
-        return fit_and_measure(self, seed, verbose)
-
-    @staticmethod
-    def load(path: Path) -> Any:
-        """The fitted estimator."""
-        return load(path)
-
-    @property
-    def device(self) -> str:
-        """The kind of device that it computes on."""
-        return resolve_device(Estimator.kinds[self.estimator](**self.arguments).device)
+    def keeps(self, seed: int) -> bool:
+        """Whether figures need it."""
+        return self.keep and seed == 0
 
 
-# The fitted model of a run's first seed, or None where it is not at hand.
-Models = Callable[[Run], Any]
+# The fitted model of a trial's first seed, or None where it is not at hand.
+Models = Callable[[Trial], Any]
 # Makes a figure of the results and models of a scale.
 Figure = Callable[[pd.DataFrame, Models, str], Any]
 
@@ -124,14 +70,14 @@ class Experiment:
 
     Attributes:
         title: in a line.
-        runs: those of a scale.
-        table: of the results (a row for each run and seed), beside the paper's numbers.
+        trials: those of a scale.
+        table: of the results (a row for each trial and seed), beside the paper's numbers.
         figures: by the name of the file that they go to.
         seeds: how many, by scale.
     """
 
     title: str
-    runs: Callable[[str], Sequence[Run]]
+    trials: Callable[[str], Sequence[Trial]]
     table: Callable[[pd.DataFrame], pd.DataFrame]
     figures: dict[str, Figure]
     seeds: dict[str, int] = field(default_factory=lambda: {"smoke": 1, "small": 3, "paper": 3})

@@ -12,14 +12,7 @@ from uncollapse import models
 from uncollapse.diagnostics.page import COLOURS
 from uncollapse.estimators import Estimator, MixtureVAE
 from uncollapse.noise import seeded
-
-
-def new_figure(n_rows: int, n_columns: int, width: float = 4.0, height: float = 3.2) -> tuple[Any, np.ndarray]:
-    """A figure that belongs to no screen, and its axes, shape (n_rows, n_columns)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+from uncollapse.trials.figures import new_figure
 
 
 def curves(results: pd.DataFrame, x: str, ys: Mapping[str, str], xlabel: str, log: Sequence[str] = (), by: str = "model") -> Any:

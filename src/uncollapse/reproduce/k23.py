@@ -12,9 +12,11 @@ import pandas as pd
 from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
 from uncollapse.presets import AS_PUBLISHED, named
-from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, paper_numbers
 from uncollapse.reproduce.figures import component_samples, curves, data_by_component, reconstructions
-from uncollapse.reproduce.tables import beside, over_seeds, with_shares
+from uncollapse.reproduce.tables import beside, with_shares
+from uncollapse.trials import Trial
+from uncollapse.trials.tables import over_seeds
 
 # Ours without a constant, and without an injective decoder, so that each can be told from the other.
 OUR_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -37,7 +39,7 @@ TOY_MODELS: dict[str, dict[str, Any]] = {
 SHOWN_SIGMAS, SHOWN_MODELS = (0.5, 7.5), ("GMVAE", "LIDMVAE", "IL-LIDMVAE, L = 5")
 
 
-def toy_run(model: str, sigma: float, scale: str) -> Run:
+def toy_trial(model: str, sigma: float, scale: str) -> Trial:
     """A mixture of two components in two dimensions, with one map of width 10 (K23 section 5.1, table 3)."""
     smoke = scale == "smoke"
     return Fit(
@@ -58,10 +60,10 @@ def toy_run(model: str, sigma: float, scale: str) -> Run:
     )
 
 
-def toy_runs(scale: str) -> list[Run]:
+def toy_trials(scale: str) -> list[Trial]:
     """Every model at every noise."""
     sigmas = SHOWN_SIGMAS if scale == "smoke" else SIGMAS
-    return [toy_run(model, sigma, scale) for sigma in sigmas for model in TOY_MODELS]
+    return [toy_trial(model, sigma, scale) for sigma in sigmas for model in TOY_MODELS]
 
 
 def toy_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -109,13 +111,13 @@ def toy_figure_4(results: pd.DataFrame, models: Models, scale: str) -> Any:
     for sigma in SHOWN_SIGMAS:
         points = two_gaussians(sigma, n_per_class=2000, seed=1).X
         for model in SHOWN_MODELS:
-            shown[f"sigma = {sigma:g}", model] = (models(toy_run(model, sigma, scale)), points)
+            shown[f"sigma = {sigma:g}", model] = (models(toy_trial(model, sigma, scale)), points)
     return data_by_component(shown)
 
 
 TOY = Experiment(
     title="K23 section 5.1: two Gaussian classes that overlap more and more",
-    runs=toy_runs,
+    trials=toy_trials,
     table=toy_table,
     figures={"figure-1": toy_figure_1, "figure-2-and-4": toy_figure_4},
 )
@@ -183,7 +185,7 @@ def _grid_name(constant: float) -> str:
     return f"IL-LIDMVAE, L = {constant:g}" if constant else "LIDMVAE, L = 0"
 
 
-def image_run(model: str, data: str, scale: str) -> Run:
+def image_trial(model: str, data: str, scale: str) -> Trial:
     """A model of images, binarised anew at each step."""
     estimator, given = image_models(data, scale)[model]
     n_epochs, posterior = EPOCHS[scale][data], posterior_for(given) if scale == "paper" else "gaussian"
@@ -202,9 +204,9 @@ def posterior_for(arguments: dict[str, Any]) -> str:
     return "gaussian" if takes_gaussian else "realnvp"
 
 
-def image_runs(scale: str) -> list[Run]:
+def image_trials(scale: str) -> list[Trial]:
     """Every model on both data sets."""
-    return [image_run(model, data, scale) for data in SETTINGS for model in image_models(data, scale)]
+    return [image_trial(model, data, scale) for data in SETTINGS for model in image_models(data, scale)]
 
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -244,7 +246,7 @@ def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 
 def _shown(models: Models, scale: str) -> dict[str, Any]:
-    return {f"L = {constant:g}": models(image_run(_grid_name(constant), "fashion-mnist", scale)) for constant in SHOWN_LIPSCHITZ}
+    return {f"L = {constant:g}": models(image_trial(_grid_name(constant), "fashion-mnist", scale)) for constant in SHOWN_LIPSCHITZ}
 
 
 def image_samples(results: pd.DataFrame, models: Models, scale: str) -> Any:
@@ -264,7 +266,7 @@ def image_reconstructions(results: pd.DataFrame, models: Models, scale: str) -> 
 
 IMAGES = Experiment(
     title="K23 section 5.2, tables 2 and 4: Fashion-MNIST and Omniglot",
-    runs=image_runs,
+    trials=image_trials,
     table=image_table,
     figures={"control": image_control, "figure-3-and-6": image_samples, "figure-5": image_reconstructions},
 )

@@ -1,26 +1,26 @@
-"""Doing the runs of an experiment, once each, and making its table and figures."""
+"""Doing the trials of an experiment, once each, and making its table and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.errors import InputError
 from uncollapse.files import write_text
 from uncollapse.inputs import check_count
 from uncollapse.reproduce.classical import CLASSICAL_GMM, CLASSICAL_PPCA
-from uncollapse.reproduce.experiment import SCALES, Experiment, Run, paper_notes
+from uncollapse.reproduce.experiment import SCALES, Experiment, paper_notes
 from uncollapse.reproduce.k23 import IMAGES as K23_IMAGES
 from uncollapse.reproduce.k23 import TOY
-from uncollapse.reproduce.measure import failure
-from uncollapse.reproduce.results import ResultsFile
-from uncollapse.reproduce.tables import flat, provenance, to_markdown
 from uncollapse.reproduce.text import K23_TEXT, W21_TEXT
 from uncollapse.reproduce.w21 import DEPTH, ONE_CLUSTER, PINWHEEL
 from uncollapse.reproduce.w21 import IMAGES as W21_IMAGES
+from uncollapse.trials import Place, ResultsFile, Trial, do_trials
+from uncollapse.trials.doing import ONE_PROCESS
+from uncollapse.trials.tables import flat, provenance, to_markdown
 
 EXPERIMENTS: dict[str, Experiment] = {
     "k23-toy": TOY,
@@ -42,14 +42,15 @@ def reproduce(
     seeds: int | None = None,
     output: str | Path = "results",
     resume: bool = False,
+    ray: str = ONE_PROCESS,
     verbose: bool = True,
     tell: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Compute an experiment of one of the papers anew.
 
-    Every run is a row in ``<output>/<name>-<scale>.jsonl``, written when it is done, with its configuration, seed, commit and
-    versions. A run that another experiment has in common, and has done in the same folder, is taken from there. Beside the rows
-    go the table (.csv, .md) and the figures (.png).
+    Every trial is a row in ``<output>/<name>-<scale>.jsonl``, written when it is done, with its configuration, seed, commit and
+    versions. A trial that another experiment has in common, and has done in the same folder, is taken from there. Beside the rows
+    go the table (.csv, .md) and the figures (.png), and while it computes, what is needed to go on after an interruption.
 
     Args:
         name: of the experiment.
@@ -57,6 +58,7 @@ def reproduce(
         seeds: how many, from 0 on; by default what the scale asks for.
         output: folder of the results.
         resume: go on with the results that are there, computing nothing twice.
+        ray: as for `uncollapse.trials.do_trials`: this process, or this machine or a cluster by Ray.
         verbose: show progress bars where there is a terminal.
         tell: receives a line about each step.
 
@@ -69,17 +71,18 @@ def reproduce(
     experiment = _find(name, scale)
     n_seeds = experiment.seeds[scale] if seeds is None else seeds
     check_count("seeds", n_seeds)
-    file, folder = ResultsFile(Path(output) / f"{name}-{scale}.jsonl"), Path(output)
+    folder = Path(output)
+    file = ResultsFile(folder / f"{name}-{scale}.jsonl")
     done = {row["key"] for row in file.rows()}
     if done and not resume:
-        raise InputError(f"{file.path} holds {len(done)} runs: go on with them (--resume), or choose another --output.")
-    runs = list(experiment.runs(scale))
-    wanted = {run.key(seed): (run, seed) for seed in range(n_seeds) for run in runs}
+        raise InputError(f"{file.path} holds {len(done)} trials: go on with them (--resume), or choose another --output.")
+    trials = list(experiment.trials(scale))
+    wanted = {trial.key(seed): (trial, seed) for seed in range(n_seeds) for trial in trials}
     due = {key: chosen for key, chosen in wanted.items() if key not in done}
     _take_over(due, file, scale, tell)
-    _compute(list(due.values()), file, folder, verbose, tell)
+    do_trials(list(due.values()), Place(file), ray, verbose, tell)
     found = {row["key"]: row for row in file.rows()}
-    rows = [found[key] for key in wanted if key in found]  # tables follow the experiment, whenever its runs were done
+    rows = [found[key] for key in wanted if key in found]  # tables follow the experiment, whenever its trials were done
     return _publish(name, scale, experiment, rows, folder, tell)
 
 
@@ -91,31 +94,16 @@ def _find(name: str, scale: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def _take_over(due: dict[str, tuple[Run, int]], file: ResultsFile, scale: str, tell: Callable[[str], None]) -> None:
-    """Copy from the other experiments of the folder what they have done of the runs that are due, which it then is not."""
+def _take_over(due: dict[str, tuple[Trial, int]], file: ResultsFile, scale: str, tell: Callable[[str], None]) -> None:
+    """Copy from the other experiments of the folder what they have done of the trials that are due, which then are not."""
     for name in EXPERIMENTS:
         path = file.path.parent / f"{name}-{scale}.jsonl"
         common = [row for row in ResultsFile(path).rows() if row["key"] in due]
         for row in common:
-            run, _ = due.pop(row["key"])
-            file.append({**row, "model": run.model, "labels": run.labels})
+            trial, _ = due.pop(row["key"])
+            file.append({**row, "model": trial.model, "labels": trial.labels})
         if common:
-            tell(f"{len(common)} runs taken from {path}")
-
-
-def _compute(due: Sequence[tuple[Run, int]], file: ResultsFile, folder: Path, verbose: bool, tell: Callable[[str], None]) -> None:
-    for number, (run, seed) in enumerate(due, 1):
-        what = ", ".join([run.model, *(f"{key} {value}" for key, value in run.labels.items())])
-        tell(f"run {number} of {len(due)}: {what}, seed {seed}")
-        try:
-            kept, row = run.execute(seed, verbose)
-        except NonFiniteLossError as error:  # a result as well, which another try would only repeat
-            tell(f"note: {error}")
-            file.append(failure(run, seed, error))
-            continue
-        if run.keep and seed == 0:
-            kept.save(folder / "models" / run.key(seed), overwrite=True)
-        file.append(row)
+            tell(f"{len(common)} trials taken from {path}")
 
 
 def _publish(
@@ -128,7 +116,7 @@ def _publish(
 ) -> pd.DataFrame:
     results = flat([row for row in rows if "estimates" in row])
     if results.empty:
-        raise InputError(f"none of the {len(rows)} runs of {name} ended well: see {folder / f'{name}-{scale}.jsonl'}.")
+        raise InputError(f"none of the {len(rows)} trials of {name} ended well: see {folder / f'{name}-{scale}.jsonl'}.")
     table = experiment.table(results)
     stem = folder / f"{name}-{scale}"
     write_text(f"{stem}.csv", table.to_csv(index=False), overwrite=True)
@@ -151,15 +139,15 @@ def _publish(
 
 
 class _Models:
-    """What the runs of the first seed have kept, as far as it is in a folder."""
+    """What the trials of the first seed have kept, as far as it is in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.missing: list[Run] = []
+        self.missing: list[Trial] = []
 
-    def __call__(self, run: Run) -> Any:
-        path = self.folder / run.key(0)
+    def __call__(self, trial: Trial) -> Any:
+        path = self.folder / trial.key(0)
         if not path.is_dir():
-            self.missing.append(run)
+            self.missing.append(trial)
             return None
-        return run.load(path)
+        return trial.load(path)

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 
 from uncollapse.data.synthetic_text import TEST_TRUTH
-from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, paper_numbers
 from uncollapse.reproduce.figures import curves
 from uncollapse.reproduce.k23 import OTHERS, RIVALS, rivals
-from uncollapse.reproduce.tables import beside, over_seeds, with_shares
+from uncollapse.reproduce.tables import beside, with_shares
+from uncollapse.trials import Trial
+from uncollapse.trials.tables import over_seeds
 
 LIPSCHITZ = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0, 1.5, 5.0)
 ANNEALED, TARGETED = "IL-LIDSVAE annealed", "IL-LIDSVAE, KL wanted"
@@ -82,7 +84,7 @@ TARGET_KL = {"synthetic-text": TEST_TRUTH.kl_nats, "yahoo": 5.5, "yelp": 2.5}
 SMOKE = {"hidden_dim": 8, "embedding_dim": 4, "hidden": [8], "max_epochs": 2}
 
 
-def text_run(model: str, data: str, scale: str) -> Run:
+def text_trial(model: str, data: str, scale: str) -> Trial:
     """A model of documents, one z for each."""
     given = {**EVERY_MODEL, **rivals("text", scale, RIVALS | OTHERS)}[model]
     arguments = {**COMMON[data], **(SMOKE if scale == "smoke" else SETTINGS[data][scale]), **given}
@@ -102,10 +104,10 @@ def _documents(data: str, scale: str) -> dict[str, Any]:
     return {"part": "validation", **({"max_words": 80} if data == "yahoo" else {}), **(few or {"n_test": 1000})}
 
 
-def k23_runs(scale: str) -> list[Run]:
+def k23_trials(scale: str) -> list[Trial]:
     """Every model on the synthetic sentences."""
     models = [*MODELS, *(LARGER_HISTORY if scale == "small" else ())]
-    return [text_run(model, "synthetic-text", scale) for model in models]
+    return [text_trial(model, "synthetic-text", scale) for model in models]
 
 
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -155,16 +157,16 @@ def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 K23_TEXT = Experiment(
     title="K23 tables 1 and 5: synthetic sentences whose truth is known",
-    runs=k23_runs,
+    trials=k23_trials,
     table=k23_table,
     figures={"control": k23_control},
 )
 
 
-def w21_runs(scale: str) -> list[Run]:
+def w21_trials(scale: str) -> list[Trial]:
     """Some models on all three data sets; those on the synthetic sentences are K23's as well."""
     models = {"synthetic-text": OF_TABLE_1, "yahoo": OF_DOCUMENTS, "yelp": OF_DOCUMENTS}
-    return [text_run(model, data, scale) for data in models for model in models[data]]
+    return [text_trial(model, data, scale) for data in models for model in models[data]]
 
 
 def w21_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -181,4 +183,4 @@ def w21_table(results: pd.DataFrame) -> pd.DataFrame:
     return beside(over_seeds(results, ["data", "model"], columns), paper_numbers("w21-text"), ["data", "model"], "W21")
 
 
-W21_TEXT = Experiment(title="W21 table 1, text half: Yahoo and Yelp", runs=w21_runs, table=w21_table, figures={})
+W21_TEXT = Experiment(title="W21 table 1, text half: Yahoo and Yelp", trials=w21_trials, table=w21_table, figures={})

@@ -10,10 +10,12 @@ import pandas as pd
 from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.presets import AS_PUBLISHED
-from uncollapse.reproduce.experiment import Experiment, Fit, Models, Run, paper_numbers
+from uncollapse.reproduce.experiment import Experiment, Fit, Models, paper_numbers
 from uncollapse.reproduce.figures import curves, data_by_component
 from uncollapse.reproduce.k23 import OUR_DEFAULTS, RIVALS, posterior_for, rivals
-from uncollapse.reproduce.tables import beside, over_seeds, with_shares
+from uncollapse.reproduce.tables import beside, with_shares
+from uncollapse.trials import Trial
+from uncollapse.trials.tables import over_seeds
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
 # GMVAE and LIDGMVAE are W21's. IL-LIDMVAE has a positive constant and our defaults: components that stay apart, and a warm-up.
@@ -27,7 +29,9 @@ DEPTH_OF_TABLES = 9
 ENCODER_DEPTH = 2  # what deepens is the decoder
 
 
-def _flat_run(model: str, data: dict[str, Any], labels: dict[str, Any], n_components: int, hidden: list[int], n_epochs: int) -> Run:
+def _flat_trial(
+    model: str, data: dict[str, Any], labels: dict[str, Any], n_components: int, hidden: list[int], n_epochs: int
+) -> Trial:
     """A mixture in two dimensions, with as many latent units, which figures show."""
     arguments = {
         "n_components": n_components,
@@ -45,16 +49,16 @@ PINWHEEL_DEPTHS = (2, DEPTH_OF_TABLES)
 PINWHEEL_WIDTH = {"smoke": 8, "small": 64, "paper": 512}
 
 
-def pinwheel_run(model: str, depth: int, scale: str) -> Run:
+def pinwheel_trial(model: str, depth: int, scale: str) -> Trial:
     """Five arms in two dimensions, with a Gaussian likelihood."""
     smoke = scale == "smoke"
     data = {"name": "pinwheel", "n_per_class": 50 if smoke else 1000}
-    return _flat_run(model, data, {"layers": depth}, 5, [PINWHEEL_WIDTH[scale]] * depth, 2 if smoke else 100)
+    return _flat_trial(model, data, {"layers": depth}, 5, [PINWHEEL_WIDTH[scale]] * depth, 2 if smoke else 100)
 
 
-def pinwheel_runs(scale: str) -> list[Run]:
+def pinwheel_trials(scale: str) -> list[Trial]:
     """Every model, with few layers and with many."""
-    return [pinwheel_run(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS]
+    return [pinwheel_trial(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS]
 
 
 MEASURES = {
@@ -82,7 +86,7 @@ def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
     points = pinwheel(seed=1).X
     return data_by_component(
         {
-            (f"{depth} layers", model): (models(pinwheel_run(model, depth, scale)), points)
+            (f"{depth} layers", model): (models(pinwheel_trial(model, depth, scale)), points)
             for depth in PINWHEEL_DEPTHS
             for model in FLAT_MODELS
         }
@@ -91,7 +95,7 @@ def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 PINWHEEL = Experiment(
     title="W21 figure 1 a-b and table 2: the pinwheel",
-    runs=pinwheel_runs,
+    trials=pinwheel_trials,
     table=pinwheel_table,
     figures={"figure-1ab": pinwheel_figure},
     seeds=TEN_SEEDS,
@@ -106,7 +110,7 @@ IMAGE_EPOCHS = {"smoke": 2, "small": 15, "paper": 100}
 N_TRAIN = 20_000  # W21's subsample
 
 
-def image_run(model: str, data: str, depth: int, scale: str) -> Run:
+def image_trial(model: str, data: str, depth: int, scale: str) -> Trial:
     """64 latent units and hidden layers of 512 (W21 appendix C), binarised anew at each step."""
     width = 32 if scale == "smoke" else 512
     is_mixture = model in MODELS
@@ -133,10 +137,10 @@ def _image_rows(data: str, scale: str) -> dict[str, int]:
     return {"n_train": 300, "n_test": 100} if scale == "smoke" else {"n_train": N_TRAIN}
 
 
-def image_runs(scale: str) -> list[Run]:
+def image_trials(scale: str) -> list[Trial]:
     """Every model on three data sets, with nine layers, and the rivals that have no components."""
     models = (*MODELS, *RIVALS)
-    return [image_run(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in models]
+    return [image_trial(model, data, DEPTH_OF_TABLES, scale) for data in IMAGE_SETTINGS for model in models]
 
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +151,7 @@ def image_table(results: pd.DataFrame) -> pd.DataFrame:
 
 IMAGES = Experiment(
     title="W21 tables 1 and 2, image halves: a 9-layer decoder",
-    runs=image_runs,
+    trials=image_trials,
     table=image_table,
     figures={},
     seeds=TEN_SEEDS,
@@ -156,9 +160,9 @@ IMAGES = Experiment(
 DEPTHS = {"smoke": (1, 2), "small": (1, 3, 5, 9), "paper": (1, 2, 3, 4, 5, 6, 7, 8, 9)}
 
 
-def depth_runs(scale: str) -> list[Run]:
+def depth_trials(scale: str) -> list[Trial]:
     """Every model on Fashion-MNIST, layer by layer."""
-    return [image_run(model, "fashion-mnist", depth, scale) for depth in DEPTHS[scale] for model in MODELS]
+    return [image_trial(model, "fashion-mnist", depth, scale) for depth in DEPTHS[scale] for model in MODELS]
 
 
 def depth_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -179,7 +183,7 @@ def depth_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 DEPTH = Experiment(
     title="W21 figure 1 c-d: Fashion-MNIST as the networks deepen",
-    runs=depth_runs,
+    trials=depth_trials,
     table=depth_table,
     figures={"figure-1cd": depth_figure},
     seeds=TEN_SEEDS,
@@ -188,16 +192,16 @@ DEPTH = Experiment(
 CLUSTERS: dict[str, Callable[..., Data]] = {"two clusters": two_clusters, "one cluster": one_cluster}
 
 
-def cluster_run(model: str, clusters: str, scale: str) -> Run:
+def cluster_trial(model: str, clusters: str, scale: str) -> Trial:
     """A mixture of two components on data from two clusters, or from one."""
     smoke = scale == "smoke"
     data = {"name": clusters.replace(" ", "-"), "n": 200 if smoke else 5000}
-    return _flat_run(model, data, {"clusters": clusters}, 2, [8] if smoke else [64, 64], 2 if smoke else 50)
+    return _flat_trial(model, data, {"clusters": clusters}, 2, [8] if smoke else [64, 64], 2 if smoke else 50)
 
 
-def cluster_runs(scale: str) -> list[Run]:
+def cluster_trials(scale: str) -> list[Trial]:
     """Every model on both data sets."""
-    return [cluster_run(model, clusters, scale) for clusters in CLUSTERS for model in FLAT_MODELS]
+    return [cluster_trial(model, clusters, scale) for clusters in CLUSTERS for model in FLAT_MODELS]
 
 
 def cluster_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +216,7 @@ def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
     del results
     return data_by_component(
         {
-            (clusters, model): (models(cluster_run(model, clusters, scale)), generate(n=5000, seed=1).X)
+            (clusters, model): (models(cluster_trial(model, clusters, scale)), generate(n=5000, seed=1).X)
             for clusters, generate in CLUSTERS.items()
             for model in FLAT_MODELS
         }
@@ -221,7 +225,7 @@ def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 ONE_CLUSTER = Experiment(
     title="W21 section 2.2: two components, on data from two clusters and from one",
-    runs=cluster_runs,
+    trials=cluster_trials,
     table=cluster_table,
     figures={"components": cluster_figure},
     seeds=TEN_SEEDS,

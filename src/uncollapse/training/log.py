@@ -1,8 +1,9 @@
-"""The log of a training: one JSON line for each epoch, with all that the progress bar shows."""
+"""What a training tells at the end of each epoch, all that the progress bar shows: to a function, or as JSON lines to a file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 
-class JsonLines(Logger):
-    """Appends what Lightning logs at the end of each epoch to a file.
+class Told(Logger):
+    """Tells a function what Lightning logs at the end of each epoch: its number, and the numbers beside the progress bar.
 
     Args:
-        path: of the file.
+        tell: receives them by name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, tell: Callable[[dict[str, float]], None]) -> None:
         super().__init__()
-        self.path = path
+        self.tell = tell
 
     @property
     def name(self) -> None:
@@ -34,7 +35,22 @@ class JsonLines(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write a line."""
+        """Tell of an epoch."""
+        self.tell(dict(metrics))
+
+
+class JsonLines(Told):
+    """Appends what Lightning logs at the end of each epoch to a file.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(self._write)
+        self.path = path
+
+    def _write(self, metrics: dict[str, float]) -> None:
         numbers = {name: float(f"{value:.7g}") for name, value in metrics.items()}
         row = {"epoch": int(numbers.pop("epoch")), **numbers}
         with self.path.open("a", encoding="utf-8") as file:

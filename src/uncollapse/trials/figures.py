@@ -1,0 +1,15 @@
+"""Figures that belong to no screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def new_figure(n_rows: int, n_columns: int, width: float = 4.0, height: float = 3.2) -> tuple[Any, np.ndarray]:
+    """A figure that belongs to no screen, and its axes, shape (n_rows, n_columns)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)

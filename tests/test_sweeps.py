@@ -1,0 +1,380 @@
+"""Sweeps: what is tried, what is kept, how the best is chosen, and what survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import uncollapse as uc
+from uncollapse.data import hold_out, load
+from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.sweeps import Candidate, Rule, Sweep, as_data
+from uncollapse.trials import Parts, Place, ResultsFile, do_trials
+from uncollapse.trials.doing import on_ray
+
+X = np.random.default_rng(0).normal(size=(120, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
+SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 3, "batch_size": 32, "verbose": False}
+GRID = {"inverse_lipschitz": [0.0, 1.0], "learning_rate": [1e-3, 1e-2]}
+
+
+def sweep(folder, grid=GRID, **others):
+    said = []
+    found = uc.sweep(X, grid, output=folder, **{"ray": "none", "tell": said.append, **SMALL, **others})
+    return found, said
+
+
+def row(labels, seed, nll=None, kl=None, **others):
+    """A row as a file of results holds it."""
+    estimates = {} if nll is None else {"estimates": {"nll_nats": {"value": nll}, "kl_nats": {"value": kl}}, "seconds": 2.0}
+    key = f"{labels}{seed}"
+    return {"key": key, "model": "VAE", "labels": labels, "seed": seed, "curve": [[0, nll], [kl, nll]], **estimates, **others}
+
+
+def found(rows, min_kl=0.0, tmp_path=None):
+    return Sweep(tuple(rows), ("L",), Rule(min_kl), tmp_path)
+
+
+ROWS = [
+    row({"L": 0}, 0, 10.0, 1.0),
+    row({"L": 0}, 1, 12.0, 1.4),
+    row({"L": 1}, 0, 13.0, 2.0),
+    row({"L": 1}, 1, 12.5, 3.0),
+    row({"L": 2}, 0, 20.0, 9.0),
+    row({"L": 2}, 1, 22.0, 9.0),
+]
+
+
+def test_tables_hold_means_and_deviations_over_seeds():
+    table = found(ROWS).table()
+    assert table["L"].tolist() == [0, 1, 2]
+    assert table["nll_nats"].tolist() == [11.0, 12.75, 21.0]
+    assert np.allclose(table["nll_nats_deviation"], [np.sqrt(2), np.sqrt(0.125), np.sqrt(2)])
+    assert np.allclose(table["kl_nats"], [1.2, 2.5, 9.0])
+    assert table["done"].tolist() == [2, 2, 2]
+    assert table["mutual_information_nats"].isna().all()
+
+
+@pytest.mark.parametrize(("min_kl", "best"), [(0.0, ({"L": 0}, 0)), (1.3, ({"L": 1}, 1)), (2.6, ({"L": 2}, 0)), (9.5, None)])
+def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp_path):
+    """The mean over seeds decides over the configuration (a single seed of L = 0 has a KL of 1.4), the rank over the seed."""
+    result = found(ROWS, min_kl, tmp_path)
+    chosen = result.best
+    assert (chosen and (chosen["labels"], chosen["seed"])) == best
+    assert result.best_folder == (None if best is None else tmp_path / chosen["key"])
+    if best is None:
+        assert repr(result).endswith("none: the highest KL of a configuration is 9 nats")
+        assert result.table()["qualifies"].tolist() == [False] * 3
+
+
+def test_configurations_that_have_lost_trials_come_after_whole_ones():
+    rows = [row({"L": 0}, 0, 1.0, 1.0), row({"L": 0}, 1, error="the loss became nan"), *ROWS[2:4]]
+    assert found(rows).best["labels"] == {"L": 1}
+    rows[2:] = [row({"L": 1}, 0, 13.0, 2.0), row({"L": 1}, 1, stopped=3)]
+    assert found(rows).best["labels"] == {"L": 0}
+    assert found(rows, 1.5).best["labels"] == {"L": 1}
+    assert found(rows).table()[["done", "stopped", "failed"]].to_numpy().tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
+    result, said = sweep(tmp_path, seeds=[0, 1])
+    assert said[0] == "8 trials, 0 of them done before"
+    assert said[1] == "trial 1 of 8: VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0"
+    rows = ResultsFile(tmp_path / "trials.jsonl").rows()
+    assert [(row["labels"]["inverse_lipschitz"], row["labels"]["learning_rate"], row["seed"]) for row in rows] == [
+        (constant, rate, seed) for seed in (0, 1) for constant in (0.0, 1.0) for rate in (1e-3, 1e-2)
+    ]
+    assert all((row["n_train"], row["n_test"]) == (96, 24) for row in rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.json",
+        "models",
+        "rate-distortion.png",
+        "sweep.csv",
+        "trials.jsonl",
+    ]
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["run"] == str(result.best_folder)
+    model = uc.load(best["run"])
+    assert model.inverse_lipschitz_ == tuple(best["trial"]["constants"])
+    nll = result.table().groupby("inverse_lipschitz")["nll_nats"].min()
+    assert best["trial"]["labels"]["inverse_lipschitz"] == nll.idxmin()
+    alone = uc.VAE(**{**SMALL, **result.best["labels"]}, random_state=best["trial"]["seed"])
+    kept, _ = as_data(X).hold_out()
+    assert np.array_equal(alone.fit(kept.X).transform(X), model.transform(X))
+    table = pd.read_csv(tmp_path / "sweep.csv")
+    assert np.allclose(table["kl_nats"], result.table()["kl_nats"])
+
+    with pytest.raises(InputError, match="holds 8 trials: go on with them"):
+        sweep(tmp_path)
+    monkeypatch.setattr(Candidate, "execute", lambda *_: pytest.fail("computed again"))
+    again, said = sweep(tmp_path, seeds=[0, 1], resume=True)
+    assert said[0] == "8 trials, 8 of them done before"
+    pd.testing.assert_frame_equal(again.table(), result.table())
+    monkeypatch.undo()
+    more, said = sweep(tmp_path, {**GRID, "learning_rate": [1e-3]}, seeds=[1, 2], resume=True)
+    assert said[0] == "4 trials, 2 of them done before"  # whatever differs in this call
+    assert more.table()["done"].tolist() == [2, 2]
+
+
+def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
+    whole, _ = sweep(tmp_path / "whole", {"inverse_lipschitz": [1.0]})
+    epochs = []
+
+    def stop(numbers):
+        epochs.append(numbers["epoch"])
+        if len(epochs) == 2:
+            raise ZeroDivisionError
+
+    place = Place(ResultsFile(tmp_path / "cut" / "trials.jsonl"))
+    execute = Candidate.execute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Candidate, "execute", lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, stop))
+        patch.setattr("uncollapse.training.engine.CHECKPOINT_SHARE", np.inf)
+        with pytest.raises(ZeroDivisionError):
+            sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]})
+    assert not place.file.rows()
+    (state,) = place.states.iterdir()
+    assert json.loads((state / "training.json").read_text())["seed"] == 0
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        tell = seen.append
+        patch.setattr(Candidate, "execute", lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, tell))
+        resumed, _ = sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]}, resume=True)
+    assert 1 <= len(seen) < 3
+    assert resumed.rows[0]["estimates"] == whole.rows[0]["estimates"]
+    assert same_models(tmp_path / "cut", tmp_path / "whole")
+    assert not place.states.exists()
+
+
+def same_models(one, other):
+    """Whether two folders hold the same weights of the same trials."""
+    weights = [
+        {path.parent.name: path.read_bytes() for path in folder.glob("models/*/model.safetensors")} for folder in (one, other)
+    ]
+    return bool(weights[0]) and weights[0] == weights[1]
+
+
+def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, monkeypatch):
+    execute = Candidate.execute
+    broken = {0.0: InputError("no room."), 1.0: NonFiniteLossError("the loss became nan.")}
+
+    def fail(trial, seed, *others):
+        if trial.labels["learning_rate"] == 1e-3:
+            raise broken[trial.labels["inverse_lipschitz"]]
+        return execute(trial, seed, *others)
+
+    monkeypatch.setattr(Candidate, "execute", fail)
+    result, said = sweep(tmp_path)
+    assert result.failures == ("VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0: no room.",)
+    assert "note: no room." in said
+    assert result.table()[["done", "failed"]].to_numpy().tolist() == [[1, 0], [0, 1], [1, 0]]
+    monkeypatch.undo()
+    result, said = sweep(tmp_path, resume=True)  # what was not finite would not be so again
+    assert said[0] == "4 trials, 3 of them done before"
+    assert result.table()[["done", "failed"]].to_numpy().tolist() == [[1, 0], [1, 0], [0, 1], [1, 0]]
+
+
+def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("no room.")
+
+    monkeypatch.setattr(Candidate, "execute", fail)
+    with pytest.raises(InputError, match=r"^VAE, inverse_lipschitz 0\.0, learning_rate 0\.001, seed 0: no room\.$"):
+        sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"grid": {"inverse_lipschitz": "0..5"}}, "inverse_lipschitz is a range, which is for a search"),
+        ({"grid": {"inverse_lipschitz": "much"}}, "inverse_lipschitz expects a list of values, or a range such as '0.1..5'"),
+        ({"grid": {"inverse_lipschitz": "5..1"}, "n_searched": 3, "ray": "local"}, "expects its lower end first"),
+        ({"grid": {"inverse_lipschitz": [0, 0.0]}}, "inverse_lipschitz expects one or more values, each once"),
+        ({"grid": {"inverse_lipschitz": []}}, "inverse_lipschitz expects one or more values, each once"),
+        ({"grid": {"family": [object()]}}, "family expects values that JSON has"),
+        ({"grid": {"latent_dim": [1, 0]}}, "latent_dim expects a positive integer, got 0"),
+        ({"grid": {"latent_dims": [1, 2]}}, "there is no parameter 'latent_dims': did you mean 'latent_dim'?"),
+        ({"grid": {"latent_dim": [9, 1]}}, "an injective decoder expects latent_dim <= natural dimension"),
+        ({"random_state": 1}, "a sweep has its seeds from seeds"),
+        ({"seeds": [1, 1]}, "seeds expect one or more, each once"),
+        ({"seeds": []}, "seeds expect one or more, each once"),
+        ({"model": "GAN"}, "model expects one of .*, got 'GAN'"),
+        ({"min_kl": -1}, "min_kl expects a number of nats, 0 or more, got -1"),
+        ({"stop_early": True}, "stopping early and searching need Ray"),
+        ({"n_searched": 3}, "stopping early and searching need Ray"),
+        ({"labels": [1]}, "labels belong to held_out"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(arguments, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        sweep(tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_expects(tmp_path, command_line, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", X)
+    for words, message in (
+        (("--seeds", "a"), "--seeds expects whole numbers, such as 0-4 or 0,3,7, got 'a'."),
+        (("--seeds", "0-9999999"), "--seeds expects whole numbers"),
+        (("latent_dim",), "a setting expects KEY=VALUE"),
+        (("latent_dim=[1",), "the value of latent_dim cannot be read"),
+        (("latent_dim=1..2",), "latent_dim is a range"),
+        (("--ray", "none", "--early-stopping"), "need Ray"),
+    ):
+        code, _, err = command_line("sweep", "x.npy", *words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    assert os.listdir() == ["x.npy"]
+
+
+def test_the_command_takes_lists_seeds_and_common_settings(tmp_path, command_line, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", X)
+    (tmp_path / "common.yaml").write_text("max_epochs: 2\nlatent_dim: 3\nbatch_size: 50\n")
+    words = ("hidden=[8],[4,4]", "inverse_lipschitz=None,.5", "latent_dim=2", "--seeds", "3,5-6", "-c", "common.yaml")
+    code, out, err = command_line("sweep", "x.npy", *words, "--ray", "none", "--min-kl", "1e9")
+    assert (code, err) == (0, "")
+    assert "12 trials, 0 of them done before" in out
+    assert "none: the highest KL of a configuration is" in out
+    rows = ResultsFile(tmp_path / "sweeps" / "x" / "trials.jsonl").rows()
+    assert {row["seed"] for row in rows} == {3, 5, 6}
+    assert [row["labels"] for row in rows[:4]] == [
+        {"hidden": hidden, "inverse_lipschitz": constant} for hidden in ([8], [4, 4]) for constant in (None, 0.5)
+    ]
+    assert {(row["config"]["arguments"]["latent_dim"], row["config"]["arguments"]["batch_size"]) for row in rows} == {(2, 50)}
+
+
+def test_a_fifth_is_held_out_or_the_part_that_there_is_for_it():
+    train, rest = hold_out("digits")
+    assert (len(train.X), len(rest.X)) == (1078, 269)
+    together = np.vstack([train.X, rest.X])
+    assert np.array_equal(np.unique(together, axis=0), np.unique(load("digits").X, axis=0))
+    _, validation = hold_out("synthetic-text")
+    assert validation.X.tolist() == load("synthetic-text", "validation").X.tolist()
+
+
+SWEEP = """
+import numpy as np, uncollapse as uc
+X = np.random.default_rng(0).normal(size=(300, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
+uc.sweep(X, {"inverse_lipschitz": [0.0, 1.0]}, seeds=[0, 1], latent_dim=2, hidden=(16,), max_epochs=40, batch_size=20,
+         output="out", resume=True, ray="none", verbose=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(folder, seconds):
+        folder.mkdir(exist_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", SWEEP], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return False
+        assert process.returncode == 0
+        return True
+
+    start = time.monotonic()
+    assert run(tmp_path / "whole", None)
+    took = time.monotonic() - start
+    chance = np.random.default_rng(0)
+    for _ in range(4):
+        run(tmp_path / "cut", took * chance.uniform(0.4, 0.8))
+    assert run(tmp_path / "cut", None)
+    assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
+    rows = [ResultsFile(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")]
+    assert [row["key"] for row in rows[0]] == [row["key"] for row in rows[1]]
+    assert [row["estimates"] for row in rows[0]] == [row["estimates"] for row in rows[1]]
+    assert not (tmp_path / "cut" / "out" / "trials.unfinished").exists()
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """An instance that several sweeps share."""
+    pytest.importorskip("ray", reason="needs the extra 'sweep'")
+    with on_ray()._instance("local"):
+        yield "local"
+
+
+@pytest.mark.extra
+def test_on_ray_the_same_comes_out(ray, tmp_path):
+    alone, _ = sweep(tmp_path / "alone")
+    together, said = sweep(tmp_path / "ray", ray=ray)
+    assert sum(line.startswith("done ") for line in said) == 4
+    for one, other in zip(alone.rows, together.rows, strict=True):
+        assert one["key"] == other["key"]
+        assert one["estimates"]["nll_nats"]["value"] == pytest.approx(other["estimates"]["nll_nats"]["value"], rel=1e-4)
+    assert not (tmp_path / "ray" / "trials.unfinished").exists()
+    _, said = sweep(tmp_path / "alone", resume=True, ray=ray)
+    assert said[0] == "4 trials, 4 of them done before"
+
+
+class Mortal(Candidate):
+    """Dies in its second epoch, once."""
+
+    def execute(self, seed, folder, verbose, watch=None):
+        def die(numbers):
+            if numbers["epoch"] == 1 and not os.path.exists(self.data["died"]):
+                Path(self.data["died"]).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return super().execute(seed, folder, verbose, die)
+
+
+@pytest.mark.extra
+def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which workers cannot import
+    train, held_out = as_data(X).hold_out()
+    trials = [
+        Mortal(
+            "VAE", "VAE", {**SMALL, "inverse_lipschitz": constant}, {"died": str(tmp_path / "died")}, sources=Parts(train, held_out)
+        )
+        for constant in (0.0, 1.0)
+    ]
+    said, due = [], [(trial, 0) for trial in trials]
+    assert do_trials(due, Place(ResultsFile(tmp_path / "ray" / "trials.jsonl")), ray, tell=said.append) == []
+    assert (tmp_path / "died").exists()
+    do_trials(due, Place(ResultsFile(tmp_path / "alone" / "trials.jsonl")), tell=said.append, verbose=False)
+    assert same_models(tmp_path / "ray", tmp_path / "alone")
+
+
+@pytest.mark.extra
+def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
+    rates = {"learning_rate": [1e-9, 1e-8, 2e-2, 1e-2, 1e-7, 1e-6]}
+    result, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True)
+    table = result.table()
+    assert table["stopped"].sum() >= 2
+    assert table["done"].sum() >= 1
+    assert all(row["stopped"] < 9 for row in result.rows if "stopped" in row)
+    assert result.best["labels"]["learning_rate"] >= 1e-2
+    assert any(line.endswith("epochs") and "stopped after" in line for line in said)
+    _, said = sweep(tmp_path, rates, max_epochs=9, ray="none", resume=True)
+    assert said[0] == "6 trials, 6 of them done before"
+
+
+@pytest.mark.extra
+def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
+    space = {"inverse_lipschitz": "0.1..2", "hidden": [[4], [8]]}
+    few, said = sweep(tmp_path, space, ray=ray, n_searched=3)
+    assert said[0] == "3 trials to be chosen, 0 of them done before"
+    constants = [row["labels"]["inverse_lipschitz"] for row in few.rows]
+    assert len(set(constants)) == 3
+    assert all(0.1 <= constant <= 2 for constant in constants)
+    more, said = sweep(tmp_path, space, ray=ray, n_searched=5, resume=True)
+    assert said[0] == "5 trials to be chosen, 3 of them done before"
+    assert more.rows[:3] == few.rows
+    assert len(more.rows) == 5
+    with pytest.raises(InputError, match="a search takes one seed, got 2"):
+        sweep(tmp_path / "other", space, ray=ray, n_searched=2, seeds=[0, 1])
