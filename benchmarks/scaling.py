@@ -1,8 +1,11 @@
-"""`python -m benchmarks.scaling`: how time and memory of training grow with rows, latents, features, components and symbols."""
+"""`python -m benchmarks.scaling`: how time and memory of training grow with rows, latents, features, components, symbols and processes."""
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,9 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 
@@ -107,6 +113,20 @@ def epoch_cost(n_rows: int) -> Cost:
     return Cost(float(vae.history_["seconds"].diff().median()), peak_process_mib() - before)
 
 
+def shared_epoch_cost(n_processes: int) -> Cost:
+    """Of an epoch of `uncollapse fit` in so many processes of one thread; the memory is that of the largest, all of it."""
+    settings = {"devices": n_processes, "device": "cpu", "random_state": SEED, "batch_size": EPOCH_BATCH_SIZE, "max_epochs": 4}
+    words = [f"{name}={value}" for name, value in settings.items()]
+    sizes = [f"latent_dim={SIZES['latent_dim']}", f"hidden={','.join(map(str, SIZES['hidden']))}"]
+    with TemporaryDirectory() as folder:
+        np.save(Path(folder) / "x.npy", random_rows(MIN_ROWS_SEEN, N_FEATURES))
+        command = [str(Path(sys.executable).with_name("uncollapse")), "fit", "x.npy", *words, *sizes, "-o", "run"]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, env=one_thread)
+        seconds = pd.read_csv(Path(folder) / "run" / "history.csv")["seconds"]
+    return Cost(float(seconds.diff().median()), getrusage(RUSAGE_CHILDREN).ru_maxrss / 1024)
+
+
 def random_rows(n_rows: int, n_features: int) -> np.ndarray:
     """Independent standard normal numbers."""
     return np.random.default_rng(SEED).standard_normal((n_rows, n_features), dtype=np.float32)
@@ -139,6 +159,12 @@ SWEEPS: dict[str, Sweep] = {
                 "enumerate": lambda n: step_of(MixtureVAE, n_components=n, inference="enumerate"),
             },
         ),
+    ),
+    "n_processes": Sweep(
+        "epoch",
+        tuple(2**power for power in range((os.cpu_count() or 1).bit_length())),
+        partial(of_processes, "VAE", shared_epoch_cost),
+        {**BASE, "batch": EPOCH_BATCH_SIZE, "rows": MIN_ROWS_SEEN},
     ),
     "vocabulary": Sweep(
         "step", (100, 300, 1000, 3000, 10_000, 30_000), partial(of_steps, {"SequenceVAE": sequence_step}), SEQUENCE_BASE
