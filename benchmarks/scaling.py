@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scaling`: how time and memory of training grow with rows, latents, features, components, symbols and processes."""
+"""`python -m benchmarks.scaling`: how time and memory grow with rows, latents, features, components, symbols and processes."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ SWEEPS: dict[str, Sweep] = {
     ),
     "n_processes": Sweep(
         "epoch",
-        tuple(2**power for power in range((os.cpu_count() or 1).bit_length())),
+        tuple(2**power for power in range(max(2, (os.cpu_count() or 1).bit_length()))),
         partial(of_processes, "VAE", shared_epoch_cost),
         {**BASE, "batch": EPOCH_BATCH_SIZE, "rows": MIN_ROWS_SEEN},
     ),

@@ -111,6 +111,7 @@ def test_costs_are_measured_as_each_quantity_grows():
         ("n_features", "VAE"),
         ("n_components", "marginal"),
         ("n_components", "enumerate"),
+        ("n_processes", "VAE"),
         ("vocabulary", "SequenceVAE"),
     ]
     costs = [row for row in rows if "value" in row]
