@@ -298,11 +298,18 @@ _kept = threading.local()
 
 
 def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Uninitialised memory that the next call of this name on this thread takes back.
+    """Memory that the next call of this name on this thread takes back, uninitialised, but zeros in half precision.
 
     Memory that is new to the process costs more, page by page, than the arithmetic on it. GPUs have an allocator that keeps it.
+
+    Products of oneDNN in AMX read past the rows of a view that they multiply, and what they find there, times zero, is NaN where it
+    is not finite (https://github.com/uxlfoundation/oneDNN/issues/5717).
     """
-    shape = tuple(like.shape) if shape is None else shape
+    found = _kept_memory(name, like, tuple(like.shape) if shape is None else shape)
+    return found.zero_() if like.dtype.itemsize < 4 else found
+
+
+def _kept_memory(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     size = math.prod(shape)
     if type(like) is not Tensor or like.device.type != "cpu" or size not in SCRATCH:
         return like.new_empty(shape)
