@@ -81,7 +81,7 @@ class VAE(Estimator):
             the steps are those of one device.
         num_nodes: machines with so many devices each, on which the same program is started, by torchrun for example.
         parallel_strategy: Lightning's, of several processes: "auto" for "ddp", or "ddp_find_unused_parameters_true".
-        precision: "float32", or "bfloat16" for products in training.
+        precision: "float32", or "bfloat16" for products in training, but those of last layers.
         verbose: show progress bars where there is a terminal.
 
     Attributes:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from uncollapse.autocast import Perceptron, exact_linear
 
 # The smallest standard deviation of a unit: far below what any sensible constant needs, far above float32's underflow.
 MIN_SCALE = 1e-6
@@ -37,7 +38,7 @@ class Encoder(nn.Module):
         width = self.features(torch.zeros(1, data_dim)).shape[-1]
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("unit", torch.ones(()))
-        self.net = zuko.nn.MLP(width, out_dim, list(hidden), activation=nn.SiLU)
+        self.net = Perceptron(width, out_dim, list(hidden), activation=nn.SiLU)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
         """The perceptron's output."""
@@ -89,10 +90,8 @@ class SequenceEncoder(nn.Module):
         states, (last, _) = self.lstm(packed)
         if self.pooled:
             padded, _ = pad_packed_sequence(states, batch_first=True)  # with zeros
-            out: Tensor = self.head(padded.sum(1) / lengths[:, None])
-        else:
-            out = self.head(last[-1])
-        return out
+            return exact_linear(self.head, padded.sum(1) / lengths[:, None])
+        return exact_linear(self.head, last[-1])
 
 
 class BackwardEncoder(nn.Module):
@@ -120,7 +119,7 @@ class BackwardEncoder(nn.Module):
         mirrored = torch.where(there, last - torch.arange(there.shape[1], device=x.device), 0)  # is its own inverse
         symbols = x.gather(1, mirrored).clamp(min=0).long()
         states, _ = self.lstm(self.embedding(symbols))  # what fills a row up comes last, and changes nothing
-        found: Tensor = self.head(states.gather(1, mirrored.unsqueeze(-1).expand_as(states)))
+        found = exact_linear(self.head, states.gather(1, mirrored.unsqueeze(-1).expand_as(states)))
         return found * there.unsqueeze(-1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, Transform, TransformedDistribution
 from torch.quasirandom import SobolEngine
 
+from uncollapse.autocast import Perceptron
 from uncollapse.errors import InputError
 from uncollapse.latent.encoders import shifted
 
@@ -52,7 +53,7 @@ def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.Gener
     with torch.device("cpu"):  # zuko counts the mask, also where a model is built without memory
         coupling = zuko.flows.GeneralCouplingTransform(latent_dim, mask=keeps, hidden_features=[1])
     n_kept = sum(keeps)
-    coupling.hyper = zuko.nn.MLP(n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width])
+    coupling.hyper = Perceptron(n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width])
     nn.init.zeros_(coupling.hyper[-1].weight)
     nn.init.zeros_(coupling.hyper[-1].bias)
     return coupling

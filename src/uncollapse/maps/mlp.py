@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uncollapse.autocast import Perceptron
 from uncollapse.maps.base import Decoder
 
 
@@ -24,7 +24,7 @@ class MLPDecoder(Decoder):
     def __init__(self, latent_dim: int, natural_dim: int, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.net = zuko.nn.MLP(latent_dim, natural_dim, list(hidden), activation=nn.ReLU)
+        self.net = Perceptron(latent_dim, natural_dim, list(hidden), activation=nn.ReLU)
 
     @property
     def constant(self) -> float:

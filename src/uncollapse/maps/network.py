@@ -20,13 +20,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uncollapse.autocast import without_autocast
 from uncollapse.maps.embedding import add_embedded, embed, first, last, project, restrict
 
 LEAK = 0.2  # W21's alpha
@@ -101,7 +101,7 @@ def share(root: Tensor) -> float:
 def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
     """grad G(B v) + L B v, shape (*batch, t), for v of shape (*batch, p).
 
-    Under autocast matrix products have its type, all but those of the L term.
+    Under autocast matrix products have its type, all but those of the L term, and the sum has the type of the weights.
 
     Args:
         v: input coordinates, of the weights' type.
@@ -115,7 +115,7 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
         return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(*v.shape[:-1], weights.skip.shape[1])
     *single, roots = weights
     kind = _working_type(v)
-    with _without_autocast(v):  # `kind` says it all, and operations in place would not follow autocast
+    with without_autocast(v):  # `kind` says it all, and operations in place would not follow autocast
         if not torch.is_grad_enabled():
             return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
         value: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
         deltas.append(smooth_leaky_derivative(s) * cotangent)
         cotangent = deltas[-1] @ squared(root)
     deltas.append(squared_leaky_derivative(lowest) * cotangent)
-    gradient = F.linear(torch.cat(deltas[::-1], -1), weights.skip.T, weights.linear)
+    gradient = F.linear(torch.cat(deltas[::-1], -1), weights.skip.T) + weights.linear
     return gradient + strength * embed(v, basis, weights.skip.shape[1])
 
 
@@ -160,11 +160,6 @@ def _working_type(v: Tensor) -> torch.dtype:
     if v.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return v.dtype
-
-
-def _without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
-    kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _evaluate(
@@ -197,7 +192,7 @@ def _evaluate(
     if not n:
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
-    value = torch.addmm(weights.linear.to(kind), deltas, a).to(v.dtype)
+    value = torch.mm(deltas, a).to(v.dtype).add_(weights.linear)
     add_embedded(value, v, basis, strength)
     return value, (half_slope, *z, *s[1:], *c)
 
@@ -216,7 +211,7 @@ class _BrenierMap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        with _without_autocast(g):
+        with without_autocast(g):
             # A second derivative may be asked for, or many cotangents may come at once (`is_grads_batched`).
             if torch.is_grad_enabled() or _is_transformed() or torch._C._dispatch_keys(g).has("Batched"):
                 return _differentiate(ctx, g)

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from uncollapse.autocast import without_autocast
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -25,13 +27,10 @@ def points_for(module: nn.Module, points: Tensor) -> Tensor:
 
 def exact_product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right in the precision of `left`, whatever autocast or TF32 allow elsewhere."""
-    kind = left.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        with torch.autocast(kind, enabled=False):
-            return exact_product(left, right)
-    if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
-        return (left.double() @ right.double()).float()
-    return left @ right.to(left.dtype)
+    with without_autocast(left):
+        if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
+            return (left.double() @ right.double()).float()
+        return left @ right.to(left.dtype)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

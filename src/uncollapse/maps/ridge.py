@@ -74,7 +74,7 @@ class RidgeSum(Potential):
     ) -> Float[Tensor, "*batch dim"]:
         """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         s = F.linear(v, restrict(self.directions, basis, v.shape[-1]), self.bias)
-        gradient = F.linear(_slope(s) * self.weights(), self.directions.T, self.linear)
+        gradient = F.linear(_slope(s) * self.weights(), self.directions.T) + self.linear
         return gradient + strength * embed(v, basis, self.dim)
 
 

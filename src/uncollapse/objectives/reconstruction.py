@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uncollapse.autocast import Perceptron
 from uncollapse.errors import InputError
 from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
@@ -50,7 +50,7 @@ class LatentReconstruction(Objective):
         with recorded(model.decoder) as calls:
             model(x)
         _, output = calls[0]
-        self.recover = zuko.nn.MLP(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
+        self.recover = Perceptron(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss."""
