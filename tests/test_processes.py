@@ -122,6 +122,22 @@ def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
+    fit = [COMMAND, "fit", "x.npy", "max_epochs=2000", "hidden=8,8", "random_state=0", "devices=2", "device=cpu"]
+    process = subprocess.Popen(fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    state = tmp_path / "runs" / "x.unfinished" / "training.state.safetensors"
+    while not state.exists():
+        time.sleep(0.01)
+    other = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(other[-1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (2, 1), err
+    assert "one of 2 processes that train together has died, in epoch " in err
+    assert state.exists()
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
     X = np.random.default_rng(0).normal(size=(200, 4))
     np.save(tmp_path / "x.npy", X)

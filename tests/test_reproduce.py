@@ -87,6 +87,16 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_costs_no_row_that_was_there(file, monkeypatch):
+    file.append({"key": "a"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(InputError, match=r"^cannot write .*some\.jsonl \(No space left on device\): make room"):
+            file.append({"key": "b"})
+    file.append({"key": "c"})
+    assert [row["key"] for row in file.rows()] in (["a", "c"], ["a", "b", "c"])
+
+
 def test_what_decides_over_a_result_is_part_of_its_key():
     run = toy_trial("GMVAE", 0.5, "smoke")
     keys = {

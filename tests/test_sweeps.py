@@ -189,6 +189,12 @@ def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, mon
         sweep(tmp_path)
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
+    monkeypatch.setattr(Candidate, "execute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(InputError, match=r"^cannot write /proc/nowhere/trials\.jsonl \(.*\): make room, or choose another place"):
+        sweep("/proc/nowhere")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -123,7 +123,7 @@ def write_bytes(target: Path, content: bytes) -> None:
         os.replace(fresh, target)
         _settle(target.parent)
     except OSError as error:
-        raise _cannot_write(target, error) from None
+        raise cannot_write(target, error) from None
 
 
 def _settle(path: Path) -> None:
@@ -137,7 +137,8 @@ def _settle(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(target: Path, error: OSError) -> InputError:
+def cannot_write(target: Path, error: OSError) -> InputError:
+    """The error for a file or folder that the system does not let be written."""
     return InputError(f"cannot write {target} ({error.strerror or error}): make room, or choose another place.")
 
 
@@ -182,7 +183,7 @@ def _aside(target: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=".uncollapse-", dir=target.parent))
         yield scratch
     except OSError as error:
-        raise _cannot_write(target, error) from None
+        raise cannot_write(target, error) from None
     finally:
         # Should even the way back have failed, what was there before stays where it is.
         if scratch is not None and not (_is_there(scratch / "old") and not _is_there(target)):

@@ -6,6 +6,7 @@ import atexit
 import gc
 import logging
 import math
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +17,11 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 
-from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.errors import InputError, NonFiniteLossError, one_line
 from uncollapse.interrupts import INTERRUPTS, Interrupt, deferred_interrupt
 from uncollapse.models import VAE
 from uncollapse.noise import derived_seed, seeded
@@ -98,7 +100,7 @@ def train(
         NonFiniteLossError: if a loss or a parameter is not finite. The model is back at the best epoch, or without `validation` at
             the start of the last epoch that began with a finite loss, and the history ends there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the running step has ended. The model keeps what it has learned.
-        InputError: if Lightning cannot use the hardware, or the state cannot be read or written.
+        InputError: if Lightning cannot use the hardware, the state cannot be read or written, or another process has died.
     """
     held_out = None if validation is None else torch.split(validation, rows.batch_size)
     saved = None if checkpoint is None else checkpoint.read(phase)
@@ -157,11 +159,33 @@ def _minimise(
         except MisconfigurationException as error:
             raise InputError(f"Lightning cannot train on this hardware: {error}") from None
         training.interrupt = interrupt
-        trainer.fit(training, _Feed(training))
+        try:
+            trainer.fit(training, _Feed(training))
+        except RuntimeError as error:
+            if trainer.world_size == 1 or not _is_loss_of_process(error):
+                raise
+            _forget_the_others()
+            raise InputError(
+                f"one of {trainer.world_size} processes that train together has died, in epoch {training.epoch} "
+                f"({one_line(error)}): find out why, such as too little memory, and go on from the last state (--resume)."
+            ) from None
         device = trainer.strategy.root_device
     if trainer.world_size > 1:
         _release(trainer)
     training.model.to(device)  # Lightning has taken it off
+
+
+def _is_loss_of_process(error: RuntimeError) -> bool:
+    """Whether it came from the other end of a connection."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
+def _forget_the_others() -> None:
+    """Keep Lightning from killing this process, too, before it has said what has happened."""
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []
+    atexit.unregister(_leave)
 
 
 def _release(trainer: pl.Trainer) -> None:

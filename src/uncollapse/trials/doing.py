@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse.files import check_writable
 from uncollapse.trials.results import ResultsFile
 from uncollapse.trials.trial import Rank, Trial, Watch
 
@@ -71,8 +72,9 @@ def do_trials(
         A sentence about each trial that something was in the way of. They are due again.
 
     Raises:
-        InputError: if nothing came of any of them, or Ray is asked for and is not there.
+        InputError: if the place cannot be written to, nothing came of any of them, or Ray is asked for and is not there.
     """
+    check_writable(place.file.path, overwrite=True)
     place.clear()
     if ray == ONE_PROCESS:
         failures = _one_by_one(due, place, verbose, tell)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uncollapse.errors import InputError
+from uncollapse.files import cannot_write
 
 
 class ResultsFile:
@@ -43,8 +44,18 @@ class ResultsFile:
         return rows
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write a row, to the disk itself."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Write a row, to the disk itself.
+
+        Raises:
+            InputError: if it cannot be written. What was there before stays.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._append(json.dumps(row).encode())
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+    def _append(self, line: bytes) -> None:
         with self.path.open("ab+") as file:
             file.seek(0)
             *whole, last = file.read().split(b"\n")
@@ -52,7 +63,7 @@ class ResultsFile:
                 file.write(b"\n")
             else:
                 file.truncate(sum(len(line) + 1 for line in whole))
-            file.write(json.dumps(row).encode() + b"\n")
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
