@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -20,19 +21,26 @@ from uncollapse._version import __version__
 from uncollapse.errors import InputError, one_line
 from uncollapse.files import check_readable, check_writable, new_folder, open_table, write_bytes
 from uncollapse.processes import is_first_process
+from uncollapse.states import STATE_ENDING
 
 FORMAT = 4  # rises with the meaning of what is written
 WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE = "model.safetensors", "model.json", "history.csv"
-IDENTITY_FILE, STATE_ENDING = "training.json", ".state.safetensors"
 PHASES = ("warm-up", "training")
 KINDS = {torch.float32: "F32", torch.bool: "BOOL"}  # as safetensors call them
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 LOG_FILE = "log.jsonl"
+UNFINISHED_ENDING = ".unfinished"
 # What a folder may hold to be taken for a run and nothing more.
-RUN_FILES = OWN_FILES | {LOG_FILE, "report.html", "report.json", "certificate.json"}
-# What the folder of a training may hold, files that a kill has cut short among it.
-_TRAINING = (IDENTITY_FILE, LOG_FILE, *(f"{phase}{STATE_ENDING}" for phase in PHASES))
-TRAINING_FILES = frozenset((*_TRAINING, *(f"{name}.new" for name in _TRAINING)))
+RUN_FILES = OWN_FILES | {LOG_FILE, "report.html", "report.json", f"report.json{UNFINISHED_ENDING}", "certificate.json"}
+
+
+def _state_files(work: str, parts: Sequence[str], *others: str) -> frozenset[str]:
+    """What the folder of unfinished work may hold, files that a kill has cut short among it."""
+    names = (f"{work}.json", *(f"{part}{STATE_ENDING}" for part in parts), *others)
+    return frozenset((*names, *(f"{name}.new" for name in names)))
+
+
+TRAINING_FILES, DIAGNOSIS_FILES = _state_files("training", PHASES, LOG_FILE), _state_files("diagnosis", ["diagnosis"])
 
 
 class SavedVocabulary(BaseModel):
@@ -75,40 +83,72 @@ def write_run(
         history.to_csv(scratch / HISTORY_FILE, index=False)
 
 
-class Unfinished:
-    """The folder beside a run that holds the state of its training.
+class UnfinishedWork(ABC):
+    """The folder beside a result that holds the state of the work on it.
+
+    Args:
+        result: where the result will be.
 
     Attributes:
-        run: where the run will be.
-        folder: where its training is.
+        folder: where the work is.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.folder = run.with_name(f"{run.name}.unfinished")
+    work: ClassVar[str]
+    files: ClassVar[frozenset[str]]  # that the folder may hold
+
+    def __init__(self, result: Path) -> None:
+        self.folder = result.with_name(f"{result.name}{UNFINISHED_ENDING}")
 
     def begin(self, resume: bool, overwrite: bool) -> bool:
-        """Make ready for a training, or for going on with one, which may replace the run that it has left.
+        """Make ready for the work, or for going on with it, which may replace what it has left.
 
         Returns:
-            Whether there is something to do: not so where a run is complete that was to be gone on with.
+            Whether there is something to do: not so where the work is complete that was to be gone on with.
 
         Raises:
             InputError: if there is something that may not be replaced, or the place cannot be written to.
         """
-        check_writable(self.folder, True, TRAINING_FILES)
+        check_writable(self.folder, True, self.files)
         goes_on = self.folder.exists() and resume
-        if resume and not goes_on and (self.run / SETTINGS_FILE).is_file():
+        if resume and not goes_on and self._is_complete():
             return False
-        check_writable(self.run, overwrite or goes_on, RUN_FILES)
+        self._check_room(overwrite or goes_on)
         if goes_on or not self.folder.exists():
             return True
         if not overwrite:
             raise InputError(
-                f"{self.folder} holds a training that was interrupted: go on with it (--resume), or drop it (--overwrite)."
+                f"{self.folder} holds a {self.work} that was interrupted: go on with it (--resume), or drop it (--overwrite)."
             )
         shutil.rmtree(self.folder)
         return True
+
+    @abstractmethod
+    def _is_complete(self) -> bool:
+        """Whether the result is there."""
+
+    @abstractmethod
+    def _check_room(self, overwrite: bool) -> None:
+        """Raise `InputError` if the result cannot be written."""
+
+
+class Unfinished(UnfinishedWork):
+    """The folder beside a run that holds the state of its training.
+
+    Attributes:
+        run: where the run will be.
+    """
+
+    work, files = "training", TRAINING_FILES
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self.run = run
+
+    def _is_complete(self) -> bool:
+        return (self.run / SETTINGS_FILE).is_file()
+
+    def _check_room(self, overwrite: bool) -> None:
+        check_writable(self.run, overwrite, RUN_FILES)
 
     def end(self, goes_on: bool) -> None:
         """Put the log into the run, and away with the rest, unless the training goes on another day."""
@@ -119,6 +159,31 @@ class Unfinished:
             write_bytes(self.run / LOG_FILE, log.read_bytes())
         if not goes_on:
             shutil.rmtree(self.folder)
+
+
+class UnfinishedDiagnosis(UnfinishedWork):
+    """The folder beside a report that holds the state of its diagnosis.
+
+    Args:
+        pages: files that the report will be; the folder is beside the last one.
+    """
+
+    work, files = "diagnosis", DIAGNOSIS_FILES
+
+    def __init__(self, pages: Sequence[Path]) -> None:
+        super().__init__(pages[-1])
+        self.pages = pages
+
+    def _is_complete(self) -> bool:
+        return all(page.is_file() for page in self.pages)
+
+    def _check_room(self, overwrite: bool) -> None:
+        for page in self.pages:
+            check_writable(page, overwrite)
+
+    def end(self) -> None:
+        """Away with it, as the report is written."""
+        shutil.rmtree(self.folder)
 
 
 def read_settings(folder: Path) -> Settings:
