@@ -175,7 +175,7 @@ def fit(
     given = _read_settings(config, settings or [])
     from uncollapse.data import load
     from uncollapse.estimators import Estimator
-    from uncollapse.interrupts import Terminated, deferred_interrupt
+    from uncollapse.interrupts import deferred_interrupt
     from uncollapse.parameters import check_parameters
     from uncollapse.progress import spinner
     from uncollapse.runs import Unfinished
@@ -207,7 +207,7 @@ def fit(
     if isinstance(stop, NonFiniteLossError):
         raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
     if stop is not None:
-        how, code = ("terminated", EXIT_TERMINATED) if isinstance(stop, Terminated) else ("interrupted", EXIT_INTERRUPTED)
+        how, code = _ending(stop)
         _fail(f"{how} in epoch {len(estimator.history_)}; what was learned is in {saved}, and --resume goes on with it", code)
     last = estimator.history_.iloc[-1]
     words = ["uncollapse", "diagnose", str(saved), data, *(["--labels", labels] if labels else [])]
@@ -351,33 +351,52 @@ def diagnose(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out what takes long: refined posteriors, annealing, the certificate.")
     ] = False,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Report how much a model's latents say about data, and whether the model or the inference is to blame."""
+    """Report how much a model's latents say about data, and whether the model or the inference is to blame.
+
+    What has been found so far is kept in a folder beside the numbers, whose name ends in .unfinished. After an interruption of any
+    kind, the same command with --resume ends in the same report as if there had been none.
+    """
     import uncollapse as uc
     from uncollapse.data import load
     from uncollapse.files import resolved
+    from uncollapse.interrupts import terminable
     from uncollapse.progress import spinner
+    from uncollapse.runs import UnfinishedDiagnosis
 
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
     if resolved(pages[0]) == resolved(pages[1]):
         raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
-    _check_outputs(run, pages, overwrite)
+    _check_own_files(run, pages)
+    unfinished = UnfinishedDiagnosis(pages)
+    if not unfinished.begin(resume, overwrite):
+        typer.echo(f"{pages[0]} and {pages[1]} are complete: there is nothing to resume")
+        return
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
-    report = uc.diagnose(
-        estimator,
-        part.table(),
-        part.labels,
-        name=run.name,
-        image_shape=part.image_shape,
-        n_importance=n_importance,
-        thorough=not quick,
-    )
-    typer.echo(repr(report))
-    report.to_html(pages[0], overwrite)
-    report.to_json(pages[1], overwrite)
+    try:
+        with terminable():
+            report = uc.diagnose(
+                estimator,
+                part.table(),
+                part.labels,
+                name=run.name,
+                image_shape=part.image_shape,
+                n_importance=n_importance,
+                thorough=not quick,
+                checkpoint=unfinished.folder,
+            )
+            typer.echo(repr(report))
+            report.to_html(pages[0], overwrite=True)
+            report.to_json(pages[1], overwrite=True)
+    except KeyboardInterrupt as stop:
+        how, code = _ending(stop)
+        kept = f"what was found is in {unfinished.folder}, and --resume goes on with it"
+        _fail(f"{how}; {kept if unfinished.folder.exists() else 'nothing was found yet'}", code)
+    unfinished.end()
     typer.echo(f"\nwritten: {pages[0]}, {pages[1]}")
 
 
@@ -398,11 +417,13 @@ def certify(
     """Compute what a decoder's constant guarantees on data: bounds that are theorems, beside what they bound."""
     import uncollapse as uc
     from uncollapse.data import load
+    from uncollapse.files import check_writable
     from uncollapse.progress import spinner
 
     estimator = uc.load(run)
     path = json or run / "certificate.json"
-    _check_outputs(run, [path], overwrite)
+    _check_own_files(run, [path])
+    check_writable(path, overwrite)
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
     certificate = uc.certify(estimator, part.table(), name=run.name, n_samples=n_samples, n_importance=n_importance, seed=seed)
@@ -532,16 +553,14 @@ def reproduce(
     typer.echo(f"\n{found.fillna('').to_string(index=False)}")
 
 
-def _check_outputs(run: Path, paths: list[Path], overwrite: bool) -> None:
-    """Raise `InputError` for files that may not be written, before there is work to lose."""
-    from uncollapse.files import check_writable, resolved
+def _check_own_files(run: Path, paths: list[Path]) -> None:
+    """Raise `InputError` for a report in the place of what the run itself needs."""
+    from uncollapse.files import resolved
     from uncollapse.runs import OWN_FILES
 
     own = {resolved(run / name) for name in OWN_FILES}
     if taken := own & {resolved(path) for path in paths}:
         raise InputError(f"{taken.pop()} belongs to the run itself: choose another path for the report.")
-    for path in paths:
-        check_writable(path, overwrite)
 
 
 @data_app.command("list")
@@ -637,6 +656,13 @@ def _show_each_once() -> Callable[..., None]:
         typer.echo(f"note: {sentence}", err=True)
 
     return lambda message, *_, **__: show(str(message))
+
+
+def _ending(stop: BaseException) -> tuple[str, int]:
+    """What to call an interruption, and the exit code that tells of it."""
+    from uncollapse.interrupts import Terminated
+
+    return ("terminated", EXIT_TERMINATED) if isinstance(stop, Terminated) else ("interrupted", EXIT_INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -91,5 +91,20 @@ def deferred_interrupt() -> Iterator[Interrupt]:
             signal.raise_signal(found())
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block, SIGTERM raises `Terminated` at once, as Ctrl-C raises `KeyboardInterrupt`. For the main thread."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise INTERRUPTS[number]
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()

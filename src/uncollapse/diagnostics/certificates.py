@@ -16,8 +16,10 @@ from uncollapse.adapters import as_subject
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import PosteriorScores, PriorScores, posterior_scores, prior_draws, prior_scores
 from uncollapse.diagnostics.information import model_information_floor
+from uncollapse.diagnostics.ledger import Ledger
 from uncollapse.diagnostics.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_bound
 from uncollapse.diagnostics.summary import Findings, summary_text
+from uncollapse.diagnostics.work import Work
 from uncollapse.errors import InputError
 from uncollapse.families import Family
 from uncollapse.inputs import check_count, check_seed
@@ -194,22 +196,26 @@ def certificate(
     seed: int = 0,
     verbose: bool = True,
     n_smoothed: int = MAX_SMOOTHED,
+    ledger: Ledger | None = None,
 ) -> Certificate:
     """What `certify` finds for a model and rows as it observes them; `n_smoothed` of their posteriors are smoothed, a second each.
+
+    What takes long is looked up in the ledger first.
 
     Raises:
         InputError: if scores overflow.
     """
     precise = in_float64(model).cpu().eval()
+    work = Work(precise, ledger)
     with spinner("scores under the prior", verbose), np.errstate(over="ignore", invalid="ignore"):
         z = prior_draws(precise, n_samples, seed)
-        scores = prior_scores(precise, rows, z)
+        scores = PriorScores(**work.ledger.once("scores under the prior", rows, lambda: vars(prior_scores(precise, rows, z))))
     if not np.isfinite(scores.squared_scores).all():
         raise InputError(
             f"the scores of this model overflow float64, as the means of family {model.family.name!r} have no bound: use smaller "
             "constants, or data on a smaller scale."
         )
-    posterior = posterior_scores(precise, rows, n_importance, verbose)
+    posterior = posterior_scores(precise, rows, n_importance, verbose, work)
     examples = _examples(precise, rows, scores, posterior, n_smoothed, verbose)
     return Certificate(name, _estimates(precise, scores, examples, z), examples, n_samples, n_importance, seed)
 

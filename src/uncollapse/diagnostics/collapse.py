@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,10 +11,10 @@ from scipy.special import logsumexp
 from torch.distributions import Independent, Normal
 
 from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.diagnostics.likelihood import noisy_batches
+from uncollapse.diagnostics.work import Work, over_rows
 from uncollapse.errors import InputError
 from uncollapse.models import LatentModel, component_kl, to_device
-from uncollapse.noise import seeded
+from uncollapse.noise import RowNoise, seeded
 
 # Burda et al. 2016: a unit is active if the variance over x of its posterior mean is at least this.
 ACTIVE_VARIANCE = 0.01
@@ -31,6 +29,7 @@ N_POSTERIOR_DRAWS = 64
 # An estimate of the mutual information this close to its cap, in nats, or with this much of a bias taken out, says only that the
 # information is large; and what a bias falls by at the least when the rows double.
 CAP_MARGIN, MAX_CORRECTION, LEAST_RATIO = 0.5, 0.5, 1.3
+PURPOSE = "posteriors"
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,14 @@ class Posteriors:
     kl_y: np.ndarray | None
 
 
-@torch.inference_mode()
-def infer(model: LatentModel, rows: np.ndarray) -> Posteriors:
-    """The posteriors of rows, shape (n, *features), as the model observes them.
+def infer(model: LatentModel, rows: np.ndarray, work: Work | None = None) -> Posteriors:
+    """The posteriors of rows, shape (n, *features), as the model observes them; `work` as for `over_rows`.
 
     Raises:
         InputError: if they are not finite.
     """
-    pieces = []
-    for x, noise in noisy_batches(model, rows, _draws_needed(model, rows), "posteriors", verbose=False):
-        latents = model.infer(x, noise)
-        kl = latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0)
-        kl_y = None if latents.components is None else _component_kl(model, x, noise, latents.components)
-        pieces.append((latents.q.mean, latents.q.variance, kl, model.kl_by_unit(latents), latents.components, kl_y))
-    posteriors = Posteriors(*(_joined(part) for part in zip(*pieces, strict=True)))
+    found = over_rows(model, rows, _draws_needed(model, rows), PURPOSE, _infer, work=work)
+    posteriors = Posteriors(**{field.name: found.get(field.name) for field in fields(Posteriors)})  # type: ignore[arg-type]
     if not np.isfinite(posteriors.means).all():
         raise InputError(
             "the posteriors of these data are not finite: expected data like those of the training; check their scale."
@@ -81,6 +74,21 @@ def infer(model: LatentModel, rows: np.ndarray) -> Posteriors:
     return posteriors
 
 
+@torch.inference_mode()
+def _infer(model: LatentModel, x: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The fields of `Posteriors` that there are."""
+    latents = model.infer(x, noise)
+    found = {
+        "means": latents.q.mean,
+        "variances": latents.q.variance,
+        "kl": latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0),
+        "kl_units": model.kl_by_unit(latents),
+        "components": latents.components,
+        "kl_y": None if latents.components is None else _component_kl(model, x, noise, latents.components),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _component_kl(model: LatentModel, x: torch.Tensor, noise: torch.Tensor, components: torch.Tensor) -> torch.Tensor:
     """KL(q(y|x) || 1/c), less the bias of a q(y|x) that is a mean over draws, as the two halves of the draws show it."""
     if len(noise) == 1:
@@ -89,17 +97,11 @@ def _component_kl(model: LatentModel, x: torch.Tensor, noise: torch.Tensor, comp
     return 2 * component_kl(components) - sum(component_kl(half) for half in halves if half is not None) / 2
 
 
+@torch.inference_mode()
 def _draws_needed(model: LatentModel, rows: np.ndarray) -> int:
     """Draws of z for each row: one where the KL has a closed form, and does not use it."""
-    x, noise = next(noisy_batches(model, rows[:1], 2, "posteriors", verbose=False))
-    return 1 if model.infer(x, noise).kl.dim() == 1 else N_POSTERIOR_DRAWS
-
-
-def _joined(pieces: Sequence[torch.Tensor | None]) -> Any:
-    if pieces[0] is None:
-        return None
-    whole = torch.cat([piece for piece in pieces if piece is not None]).cpu()
-    return (whole.float() if whole.dtype in (torch.bfloat16, torch.float16) else whole).numpy()
+    x, noise = rows[:1], RowNoise(rows[:1], PURPOSE).normal((2, model.latent_dim)).swapaxes(0, 1)
+    return 1 if model.infer(to_device(model, x), to_device(model, noise)).kl.dim() == 1 else N_POSTERIOR_DRAWS
 
 
 def active_units(means: np.ndarray) -> np.ndarray:

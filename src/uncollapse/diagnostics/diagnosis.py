@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,10 +22,11 @@ from uncollapse.diagnostics.clustering import (
     majority_accuracy,
     matched_accuracy,
 )
-from uncollapse.diagnostics.collapse import Posteriors, infer, information
+from uncollapse.diagnostics.collapse import Information, Posteriors, infer, information
 from uncollapse.diagnostics.estimate import Estimate
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.information import model_information_floor
+from uncollapse.diagnostics.ledger import Ledger
 from uncollapse.diagnostics.likelihood import importance_log_likelihood, marginal_likelihood
 from uncollapse.diagnostics.pictures import N_PICTURES, gallery, in_two_dimensions
 from uncollapse.diagnostics.probe import linear_probe
@@ -33,12 +37,14 @@ from uncollapse.diagnostics.stream import Reservoir, n_rows, row_batches
 from uncollapse.diagnostics.support import supported_units
 from uncollapse.diagnostics.units import Units
 from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
+from uncollapse.diagnostics.work import Work
 from uncollapse.errors import InputError
 from uncollapse.inputs import check_count, check_labels
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
 from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
 from uncollapse.noise import seeded
 from uncollapse.progress import progress_bar, spinner
+from uncollapse.states import StateFolder, digest
 
 # Points of the picture of the latents.
 N_POINTS = 2000
@@ -58,6 +64,7 @@ def diagnose(
     image_shape: tuple[int, int] | None = None,
     n_importance: int | None = None,
     thorough: bool = True,
+    checkpoint: str | Path | None = None,
     verbose: bool = True,
 ) -> Report:
     """Measure how much a model's latents say about data, and whether the model or the inference is to blame where they do not.
@@ -77,10 +84,13 @@ def diagnose(
         n_importance: importance samples for each row; doubled until the likelihood settles if not given.
         thorough: refine posteriors on the frozen decoder, which tells a collapse in the model from one in the inference, let
             annealed importance sampling judge the likelihood, and compute the certificate. Takes about as long as all else.
+        checkpoint: a folder for what has been found so far. Where it holds that of this very diagnosis, nothing of it is evaluated
+            again, and the report is the same as if nothing had interrupted it; the data are read once more.
         verbose: show progress bars where there is a terminal.
 
     Raises:
-        InputError: if the data do not suit the model, or the labels or the image shape do not suit the data.
+        InputError: if the data do not suit the model, the labels or the image shape do not suit the data, or the folder holds
+            another diagnosis. (Of models without parameters, only the names can be told apart.)
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
@@ -91,8 +101,20 @@ def diagnose(
     if n_importance is not None:
         check_count("n_importance", n_importance)
     subject = as_subject(model)
-    with evaluating(subject.model), seeded(0):
-        return _Diagnosis(subject, _survey(subject, X, labels, verbose), thorough, verbose).report(name, image_shape, n_importance)
+    arguments = {"n_importance": n_importance, "thorough": thorough}
+    kept = None if checkpoint is None else _agreed(Path(checkpoint), subject, X, arguments)
+    with evaluating(subject.model), seeded(0), Ledger(kept) as ledger:
+        work = Work(subject.model, ledger)
+        survey = _survey(subject, X, labels, work, verbose)
+        return _Diagnosis(subject, survey, work, thorough, verbose).report(name, image_shape, n_importance)
+
+
+def _agreed(folder: Path, subject: Subject, X: Any, arguments: dict[str, Any]) -> StateFolder:
+    """The folder, which holds this diagnosis or none. Its data are compared row by row when they are read."""
+    found = StateFolder(folder, "diagnosis")
+    weights = {name: value for name, value in subject.model.state_dict().items() if isinstance(value, torch.Tensor)}
+    found.agree({"model": {"name": subject.name, "weights": digest(weights)}, "data": {"rows": n_rows(X)}, **arguments})
+    return found
 
 
 @dataclass(frozen=True)
@@ -110,24 +132,82 @@ class _Survey:
     labels: np.ndarray | None
 
 
-def _survey(subject: Subject, X: Any, labels: Any, verbose: bool) -> _Survey:
+def _survey(subject: Subject, X: Any, labels: Any, work: Work, verbose: bool) -> _Survey:
     total = n_rows(X)
     if labels is not None and isinstance(X, DataLoader) and not isinstance(X.sampler, SequentialSampler):
         raise InputError("labels expect rows in their order, got a loader that shuffles: let it give them beside the data.")
     given = None if labels is None else _check_labels(labels, total)
-    units, sample, n = Units(subject.model), Reservoir(), 0
+    sums, sample = _RunningSums(subject.model, work.ledger), Reservoir()
     with progress_bar("inferring posteriors", total, verbose) as advance:
-        for rows, own in row_batches(subject, X):
-            observed = subject.model.observe(rows)
-            units.add(infer(subject.model, observed), observed)
-            sample.add(rows, own if given is None else given[n : n + len(rows)])
-            n += len(rows)
-            advance("", n)
+        for batch, found in work.map(_look, sums.batches(row_batches(subject, X))):
+            n = sample.n_seen
+            sample.add(batch.rows, batch.labels if given is None else given[n : n + len(batch.rows)])
+            if found is not None:
+                sums.add(batch, *found)
+            advance("", sample.n_seen)
+    n = sample.n_seen
     if n < 2:
         raise InputError(f"a diagnosis expects at least 2 rows, got {n}.")
     if given is not None and len(given) != n:
         raise InputError(f"labels expect one value for each of the {n} rows, got {len(given)}.")
-    return _Survey(units, sample.rows, _sampled_labels(sample.labels, given))
+    return _Survey(sums.units, sample.rows, _sampled_labels(sample.labels, given))
+
+
+class _Batch(NamedTuple):
+    """Rows as they are read.
+
+    Attributes:
+        rows: shape (n, *features).
+        labels: that come with them, or None.
+        digest: of all rows up to the last of these; of none, where nothing is kept.
+        is_known: whether the sums have them already.
+    """
+
+    rows: np.ndarray
+    labels: Any
+    digest: bytes
+    is_known: bool
+
+
+def _look(model: LatentModel, batch: _Batch) -> tuple[_Batch, tuple[Posteriors, np.ndarray] | None]:
+    """The batch, and, if it is new, the posteriors of its rows, and the rows as the model observes them."""
+    if batch.is_known:
+        return batch, None
+    observed = model.observe(batch.rows)
+    return batch, (infer(model, observed), observed)
+
+
+class _RunningSums:
+    """Sums over the first rows, which are taken up where a ledger has them."""
+
+    def __init__(self, model: LatentModel, ledger: Ledger) -> None:
+        self.units, self._ledger, self._page = Units(model), ledger, ledger.page("sums over rows")
+        self._digest = b""
+        for known in self._page.pieces:
+            self.units.restore(known)
+            self._digest = known["digest"].tobytes()
+
+    def batches(self, read: Iterable[tuple[np.ndarray, Any]]) -> Iterator[_Batch]:
+        """All rows and their labels, batch after batch.
+
+        Raises:
+            InputError: if the first ones are not those that the sums have.
+        """
+        seen, n, n_known = hashlib.blake2b(digest_size=16), 0, self.units.n
+        for rows, labels in read:
+            n += len(rows)
+            if self._ledger.is_kept:
+                seen.update(np.ascontiguousarray(rows).data)
+            if n - len(rows) < n_known <= n and (n, seen.digest()) != (n_known, self._digest):
+                raise self._ledger.of_other_rows(f"the first {n_known:,} rows are others")
+            yield _Batch(rows, labels, seen.digest(), n <= n_known)
+        if n < n_known:
+            raise self._ledger.of_other_rows(f"there are at least {n_known:,} rows and not {n:,}")
+
+    def add(self, batch: _Batch, posteriors: Posteriors, observed: np.ndarray) -> None:
+        """Take in the posteriors of a batch."""
+        self.units.add(posteriors, observed)
+        self._page.replace({**self.units.state(), "digest": np.frombuffer(batch.digest, np.uint8).copy()})
 
 
 def _sampled_labels(found: list[Any], given: np.ndarray | None) -> np.ndarray | None:
@@ -156,11 +236,11 @@ def _check_labels(labels: Any, n: int | None) -> np.ndarray:
 class _Diagnosis:
     """A closer look at the sample."""
 
-    def __init__(self, subject: Subject, survey: _Survey, thorough: bool, verbose: bool) -> None:
-        self.subject, self.survey, self.verbose = subject, survey, verbose
-        self.model = subject.model
+    def __init__(self, subject: Subject, survey: _Survey, work: Work, thorough: bool, verbose: bool) -> None:
+        self.subject, self.survey, self.work, self.verbose = subject, survey, work, verbose
+        self.model, self.once = subject.model, work.ledger.once
         self.rows = self.model.observe(survey.rows)
-        self.posteriors = infer(self.model, self.rows)
+        self.posteriors = infer(self.model, self.rows, work)
         # Files are often sorted: what looks at some rows only looks at random ones.
         self.shuffled = np.random.default_rng(0).permutation(len(self.rows))
         self.has_gradient = _has_gradient(self.model, self.rows[:1])
@@ -208,7 +288,7 @@ class _Diagnosis:
             )
 
     def _likelihood(self, n_importance: int | None) -> dict[str, Estimate | None]:
-        found = marginal_likelihood(self.model, self.rows[self.shuffled], n_importance, self.verbose)
+        found = marginal_likelihood(self.model, self.rows[self.shuffled], n_importance, self.verbose, self.work)
         estimates: dict[str, Estimate | None] = {
             "nll_nats": Estimate(-found.mean.value, found.mean.standard_error),
             "importance_draws": Estimate(float(found.n_samples)),
@@ -217,14 +297,23 @@ class _Diagnosis:
         if found.has_settled is False:
             self.notes.append(f"The likelihood has not settled at {found.n_samples:,} importance draws: the NLL is too high.")
         if self.is_thorough:
-            rows = self._affordable(N_REFEREED, N_CHAINS, MAX_REFEREED_AT_ONCE)
-            annealed = annealed_log_likelihood(self.model, rows, verbose=self.verbose)
-            gain = annealed - importance_log_likelihood(self.model, rows, found.n_samples)
-            estimates["annealing_gain_nats"] = Estimate.mean_of(gain)
+            estimates["annealing_gain_nats"] = Estimate.mean_of(self._annealing_gain(found.n_samples))
         return estimates
 
+    def _annealing_gain(self, n_samples: int) -> np.ndarray:
+        """What annealing finds of log p(x) beyond so many importance weights, of each of some rows, in nats."""
+        rows = self._affordable(N_REFEREED, N_CHAINS, MAX_REFEREED_AT_ONCE)
+
+        def find() -> dict[str, np.ndarray]:
+            annealed = annealed_log_likelihood(self.model, rows, verbose=self.verbose)
+            return {"gain": annealed - importance_log_likelihood(self.model, rows, n_samples)}
+
+        gain: np.ndarray = self.once(f"annealing over {n_samples} draws", rows, find)["gain"]
+        return gain
+
     def _refined(self) -> Refinement:
-        return refine(self.model, self._affordable(N_REFINED, N_DRAWS, MAX_REFINED_AT_ONCE), self.verbose)
+        rows = self._affordable(N_REFINED, N_DRAWS, MAX_REFINED_AT_ONCE)
+        return Refinement(**self.once("refined posteriors", rows, lambda: vars(refine(self.model, rows, self.verbose))))
 
     def _certificate(self) -> Certificate | None:
         if not (self.subject.is_ours and can_be_certified(self.model)):
@@ -232,7 +321,7 @@ class _Diagnosis:
         assert isinstance(self.model, VAE)
         try:
             rows = self.rows[self.shuffled[:N_CERTIFIED]]
-            return certificate(self.model, rows, self.subject.name, verbose=self.verbose, n_smoothed=0)
+            return certificate(self.model, rows, self.subject.name, verbose=self.verbose, n_smoothed=0, ledger=self.work.ledger)
         except InputError as error:
             self.notes.append(f"There is no certificate: {error}")
             return None
@@ -244,7 +333,7 @@ class _Diagnosis:
         return rows[: max(MIN_ROWS, within)]
 
     def _latents(self, units: pd.DataFrame) -> dict[str, Estimate | None]:
-        told = information(self.model, self.rows, self.posteriors, self.shuffled)
+        told = Information(**self.once("information", self.rows, lambda: vars(self._information())))
         if told.is_uncertain:
             self.notes.append(
                 f"I(x; z) is near what {len(told.rows):,} rows can tell, {told.cap:.2f} nats: it is at least about as large as it "
@@ -262,12 +351,19 @@ class _Diagnosis:
             "information_cap_nats": Estimate(told.cap),
             "aggregate_kl_nats": None if is_unknown else Estimate(rest.value, math.hypot(rest.standard_error, told.doubt)),
             "aggregate_gaussian_kl_nats": self.survey.units.aggregate_gaussian_kl(self.model),
-            "fisher_divergence": relative_fisher_divergence(self.model, self.rows) if self.has_gradient else None,
+            "fisher_divergence": self._fisher_divergence() if self.has_gradient else None,
             "active_units": Estimate(float(units["active"].sum())),
             "informative_units": Estimate(float(units["informative"].sum())),
             "supported_units": None if supported is None else Estimate(float(supported)),
             "information_floor_nats": None if floor is None else Estimate(floor),
         }
+
+    def _information(self) -> Information:
+        return information(self.model, self.rows, self.posteriors, self.shuffled)
+
+    def _fisher_divergence(self) -> Estimate:
+        found = self.once("Fisher divergence", self.rows, lambda: vars(relative_fisher_divergence(self.model, self.rows)))
+        return Estimate(**found)
 
     def _components(self) -> dict[str, Estimate | None]:
         components = self.posteriors.components

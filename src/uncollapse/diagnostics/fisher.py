@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.diagnostics.likelihood import noisy_batches
+from uncollapse.diagnostics.work import Work, over_rows
 from uncollapse.maps.jacobian import jacobian
 from uncollapse.models import VAE, LatentModel, SequenceVAE, differentiable_twice, gradient, to_device
 from uncollapse.noise import seeded
@@ -144,7 +144,9 @@ class PosteriorScores:
     effective_sample_size: np.ndarray
 
 
-def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool = False) -> PosteriorScores:
+def posterior_scores(
+    model: VAE, rows: np.ndarray, n_samples: int, verbose: bool = False, work: Work | None = None
+) -> PosteriorScores:
     """Scores averaged over the true posterior of each row; the draws belong to the row.
 
     Args:
@@ -152,12 +154,14 @@ def posterior_scores(model: VAE, rows: np.ndarray, n_samples: int, verbose: bool
         rows: shape (n, data_dim), as the family observes them.
         n_samples: draws from q(z|x) for each row.
         verbose: show a progress bar where there is a terminal.
+        work: by whom the rows are looked at, and what is known of them.
     """
-    pieces = [_scores_of_rows(model, x, noise) for x, noise in noisy_batches(model, rows, n_samples, "posterior scores", verbose)]
-    return PosteriorScores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+    return PosteriorScores(**over_rows(model, rows, n_samples, "posterior scores", _scores_of_rows, verbose, work))
 
 
-def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
+def _scores_of_rows(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """The fields of `PosteriorScores`."""
+    assert isinstance(model, VAE)
     with torch.no_grad():
         z, log_ratio = model.propose(x, noise)
     z.requires_grad_()
@@ -170,16 +174,16 @@ def _scores_of_rows(model: VAE, x: Tensor, noise: Tensor) -> list[np.ndarray]:
     weights = log_weights.softmax(0)
     squares = score.square().sum(-1)
     divergence, mean = (weights * squares).sum(0), (weights * log_likelihood).sum(0)
-    parts = (
-        divergence,
-        _error(weights * (squares - divergence), len(noise)),
-        model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
-        mean - (log_weights.logsumexp(0) - math.log(len(z))),
+    parts = {
+        "divergence": divergence,
+        "divergence_error": _error(weights * (squares - divergence), len(noise)),
+        "bound": model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
+        "kl_nats": mean - (log_weights.logsumexp(0) - math.log(len(z))),
         # By linearisation of both terms in the draws.
-        _error(weights * (log_likelihood - mean - 1) + 1 / len(z), len(noise)),
-        1 / weights.square().sum(0),
-    )
-    return [part.cpu().double().numpy() for part in parts]
+        "kl_error": _error(weights * (log_likelihood - mean - 1) + 1 / len(z), len(noise)),
+        "effective_sample_size": 1 / weights.square().sum(0),
+    }
+    return {name: part.double() for name, part in parts.items()}
 
 
 def _error(deviations: Tensor, n_independent: int) -> Tensor:

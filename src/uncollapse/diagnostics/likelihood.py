@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.models import LatentModel, to_device
-from uncollapse.noise import RowNoise
-from uncollapse.progress import progress_bar
+from uncollapse.diagnostics.work import Work, over_rows
+from uncollapse.models import LatentModel
 
-# Decoder evaluations in one go; more would not be faster, and would only take memory.
-EVALUATIONS_AT_ONCE = 4096
 PURPOSE = "importance sampling"
 # Where the number of draws is not given: it is doubled on some rows until their mean moves by less than a tenth of the standard
 # error over all of them, or by less than a ten-thousandth of itself.
@@ -43,7 +39,9 @@ class Likelihood:
     has_settled: bool | None
 
 
-def marginal_likelihood(model: LatentModel, rows: np.ndarray, n_samples: int | None = None, verbose: bool = False) -> Likelihood:
+def marginal_likelihood(
+    model: LatentModel, rows: np.ndarray, n_samples: int | None = None, verbose: bool = False, work: Work | None = None
+) -> Likelihood:
     """The mean of log p(x) over rows, with as many draws as it takes.
 
     The estimate of each row rises to log p(x) with K. 64 draws for every row, and for 128 of them as many more as it takes until
@@ -55,8 +53,9 @@ def marginal_likelihood(model: LatentModel, rows: np.ndarray, n_samples: int | N
         n_samples: K, the same for every row; None doubles it until the mean settles, up to 4,096, or up to a million evaluations
             of the decoder, of which a document takes one for each symbol.
         verbose: show progress bars where there is a terminal.
+        work: by whom the rows are looked at, and what is known of them.
     """
-    weights = _Weights(model, rows)
+    weights = _Weights(model, rows, work)
     weights.draw(FIRST_DRAWS if n_samples is None else n_samples, verbose)
     if n_samples is not None:
         return Likelihood(Estimate.mean_of(weights.log_p), n_samples, weights.effective_sample_size, None)
@@ -85,31 +84,25 @@ def _corrected_mean(values: np.ndarray, gains: np.ndarray) -> Estimate:
 class _Weights:
     """Sums of the importance weights of rows, and of their squares, as logarithms, to which more draws can be added."""
 
-    def __init__(self, model: LatentModel, rows: np.ndarray) -> None:
-        self.model, self.rows = model, rows
-        self.n_samples = self.n_weights = 0
-        self.sums, self.squares = np.full((2, len(rows)), -np.inf)
+    def __init__(self, model: LatentModel, rows: np.ndarray, work: Work | None = None) -> None:
+        self.model, self.rows, self.work = model, rows, work
+        self.n_samples = 0
+        self.n_weights, self.sums, self.squares = np.zeros(len(rows), int), *np.full((2, len(rows)), -np.inf)
 
-    @torch.inference_mode()
     def draw(self, n_samples: int, verbose: bool) -> None:
         """Take so many more draws for each row, by noise that no draw before has used."""
-        sums, squares, n_weights = [], [], 0
         purpose = PURPOSE if self.n_samples == 0 else f"{PURPOSE}, from draw {self.n_samples} on"
-        for x, noise in noisy_batches(self.model, self.rows, n_samples, purpose, verbose):
-            log_weights = importance_log_weights(self.model, x, noise).double()
-            n_weights = len(log_weights)
-            sums.append(log_weights.logsumexp(0).cpu().numpy())
-            squares.append((2 * log_weights).logsumexp(0).cpu().numpy())
+        found = over_rows(self.model, self.rows, n_samples, purpose, _weigh, verbose, self.work)
         with np.errstate(invalid="ignore"):  # what is no number stays none
-            self.sums = np.logaddexp(self.sums, np.concatenate(sums))
-            self.squares = np.logaddexp(self.squares, np.concatenate(squares))
-        self.n_samples, self.n_weights = self.n_samples + n_samples, self.n_weights + n_weights
+            self.sums = np.logaddexp(self.sums, found["sums"])
+            self.squares = np.logaddexp(self.squares, found["squares"])
+        self.n_samples, self.n_weights = self.n_samples + n_samples, self.n_weights + found["n_weights"]
 
     def of(self, rows: slice) -> _Weights:
         """The same of some rows only."""
-        part = _Weights(self.model, self.rows[rows])
-        part.sums, part.squares = self.sums[rows], self.squares[rows]
-        part.n_samples, part.n_weights = self.n_samples, self.n_weights
+        part = _Weights(self.model, self.rows[rows], self.work)
+        part.sums, part.squares, part.n_weights = self.sums[rows], self.squares[rows], self.n_weights[rows]
+        part.n_samples = self.n_samples
         return part
 
     @property
@@ -120,7 +113,7 @@ class _Weights:
     @property
     def log_p(self) -> np.ndarray:
         """log p(x) of each row, in nats."""
-        return np.asarray(self.sums - math.log(self.n_weights))
+        return np.asarray(self.sums - np.log(self.n_weights))
 
     @property
     def effective_sample_size(self) -> float:
@@ -128,7 +121,16 @@ class _Weights:
         return float(np.median(np.exp(2 * self.sums - self.squares)))
 
 
-def importance_log_likelihood(model: LatentModel, rows: np.ndarray, n_samples: int = 64, verbose: bool = False) -> np.ndarray:
+@torch.inference_mode()
+def _weigh(model: LatentModel, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]) -> dict[str, Tensor]:
+    log_weights = importance_log_weights(model, x, noise).double()
+    n_weights = torch.full((len(x),), len(log_weights))
+    return {"sums": log_weights.logsumexp(0), "squares": (2 * log_weights).logsumexp(0), "n_weights": n_weights}
+
+
+def importance_log_likelihood(
+    model: LatentModel, rows: np.ndarray, n_samples: int = 64, verbose: bool = False, work: Work | None = None
+) -> np.ndarray:
     """log p(x) of each row, estimated by log (1/K) sum_k p(x, z_k) / q(z_k|x) at K draws from the posterior.
 
     A lower bound in expectation, which rises to log p(x) with K. The draws belong to the row, so that its value does not depend on
@@ -139,44 +141,14 @@ def importance_log_likelihood(model: LatentModel, rows: np.ndarray, n_samples: i
         rows: shape (n, *features), float32, as the model observes them.
         n_samples: K; for a model that enumerates components, of each of them.
         verbose: show a progress bar where there is a terminal.
+        work: by whom the rows are looked at, and what is known of them.
 
     Returns:
         Shape (n,), in nats.
     """
-    weights = _Weights(model, rows)
+    weights = _Weights(model, rows, work)
     weights.draw(n_samples, verbose)
     return weights.log_p
-
-
-def noisy_batches(
-    model: LatentModel, rows: np.ndarray, n_samples: int, purpose: str, verbose: bool
-) -> Iterator[tuple[Float[Tensor, "batch data"], Float[Tensor, "samples batch latent"]]]:
-    """Rows with standard normal noise that belongs to each of them, in batches that a decoder can take at once.
-
-    Args:
-        model: whose type and device the tensors get.
-        rows: shape (n, *features).
-        n_samples: draws for each row.
-        purpose: what the noise is for, and the label of the progress bar.
-        verbose: show a progress bar where there is a terminal.
-    """
-    noise, shape = RowNoise(rows, purpose), (n_samples, model.latent_dim)
-    batches = _batches(model.evaluations(rows, n_samples))
-    with progress_bar(purpose, len(batches), verbose) as advance:
-        for batch in batches:
-            yield to_device(model, rows[batch]), to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
-            advance("")
-
-
-def _batches(costs: np.ndarray) -> list[slice]:
-    """Slices of rows whose costs do not exceed what can be done at once, but for single rows."""
-    batches, start, total = [], 0, 0
-    for row, cost in enumerate(costs):
-        if row > start and total + cost > EVALUATIONS_AT_ONCE:
-            batches.append(slice(start, row))
-            start, total = row, 0
-        total += cost
-    return [*batches, slice(start, len(costs))]
 
 
 def importance_log_weights(

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from uncollapse.diagnostics.likelihood import noisy_batches
+from uncollapse.diagnostics.work import over_rows
 from uncollapse.latent import GaussianChain, GaussianMixture, Prior
-from uncollapse.models import VAE
+from uncollapse.models import VAE, LatentModel
 
 MAX_ROWS = 1000
 # Steps on the way from the prior to the posterior, denser where distortion falls fastest.
 SHARES = (0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.75, 1.0)
 
 
-@torch.inference_mode()
 def rate_distortion(model: VAE, rows: np.ndarray, order: np.ndarray) -> pd.DataFrame:
     """The curve of rates and distortions (Alemi et al. 2018) that a model can be set to after training.
 
@@ -36,20 +35,24 @@ def rate_distortion(model: VAE, rows: np.ndarray, order: np.ndarray) -> pd.DataF
         A row for each t: ``share``, ``rate`` and ``distortion`` in nats per example. The last, at t = 1, is the model as it is, and
         the only one of a model whose posteriors are no Gaussians.
     """
-    found = []
-    for x, noise in noisy_batches(model, rows[order[:MAX_ROWS]], 1, "rates and distortions", verbose=False):
-        q = model.posterior(x)
-        each = {share: _tempered(q, model.prior, share) for share in SHARES}
-        found.append([_point(model, x, noise[0], between) for between in each.values() if between is not None])
-    shares = SHARES if len(found[0]) == len(SHARES) else (1.0,)
-    points = torch.cat([torch.stack(batch) for batch in found], -1).double().mean(-1).cpu().numpy()
+    points = over_rows(model, rows[order[:MAX_ROWS]], 1, "rates and distortions", _points)["points"].mean(0, dtype=np.float64)
+    shares = SHARES if len(points) == len(SHARES) else (1.0,)
     return pd.DataFrame({"share": shares, "rate": points[:, 0], "distortion": points[:, 1]})
 
 
+@torch.inference_mode()
+def _points(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """Rate and distortion of each row for each share that is known, shape (batch, shares, 2)."""
+    assert isinstance(model, VAE)
+    q = model.posterior(x)
+    each = (_tempered(q, model.prior, share) for share in SHARES)
+    return {"points": torch.stack([_point(model, x, noise[0], between) for between in each if between is not None], 1)}
+
+
 def _point(model: VAE, x: Tensor, noise: Tensor, q: Distribution) -> Tensor:
-    """Rate and distortion of each row, shape (2, batch)."""
+    """Rate and distortion of each row, shape (batch, 2)."""
     latents = model.latents(q, noise)
-    return torch.stack([latents.kl, -model.terms(x, latents).log_px_z])
+    return torch.stack([latents.kl, -model.terms(x, latents).log_px_z], -1)
 
 
 def _tempered(q: Distribution, prior: Prior, share: float) -> Distribution | None:
