@@ -65,7 +65,7 @@ def test_an_interrupted_diagnosis_goes_on(run, tmp_path, monkeypatch):
     code, _, err = run(*diagnose, "--resume", "--quick")
     assert code == 2
     assert "thorough is True and not False" in err
-    assert run(*diagnose, "--resume")[0] == 0
+    assert run(*diagnose, "--resume", "--devices", "2")[0] == 0
     assert (tmp_path / "run/report.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert not folder.exists()
     assert "are complete: there is nothing to resume" in run(*diagnose, "--resume")[1]
@@ -265,6 +265,7 @@ BAD_INPUT = {
     "a folder with more": (lambda: ["fit", "x.npy", "-o", "run", "--overwrite"], "something else"),
     "too wide": (lambda: ["fit", "x.npy", "hidden=2147483647,2147483647"], "narrower"),
     "one file for two": (lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"], "two files"),
+    "no number of devices": (lambda: ["diagnose", "run", "x.npy", "--devices", "all"], "or 'auto', got 'all'"),
     "unknown model": (lambda: ["fit", "x.npy", "-m", "GMVAE"], "VAE, got 'GMVAE'."),
     "another model's argument": (lambda: ["fit", "x.npy", "n_components=3"], "n_components"),
     "one component": (

@@ -351,6 +351,9 @@ def diagnose(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out what takes long: refined posteriors, annealing, the certificate.")
     ] = False,
+    devices: Annotated[
+        str, typer.Option(help="How many GPUs share the work, or auto for all of them; on the CPU, how many workers.")
+    ] = "1",
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -387,6 +390,7 @@ def diagnose(
                 image_shape=part.image_shape,
                 n_importance=n_importance,
                 thorough=not quick,
+                devices=int(devices) if devices.isdecimal() else devices,  # type: ignore[arg-type]
                 checkpoint=unfinished.folder,
             )
             typer.echo(repr(report))

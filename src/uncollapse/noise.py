@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+_TURN = threading.RLock()
 
 
 @contextmanager
@@ -17,6 +20,13 @@ def seeded(seed: int) -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def seeded_in_turn(seed: int) -> Iterator[None]:
+    """`seeded` for work that threads do side by side, as the global generators serve one of them at a time."""
+    with _TURN, seeded(seed):
         yield
 
 

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from uncollapse.errors import InputError
 from uncollapse.inputs import finite_floats
 from uncollapse.models import LatentModel
-from uncollapse.noise import seeded
+from uncollapse.noise import seeded, seeded_in_turn
 from uncollapse.vocabulary import Vocabulary
 
 N_MOMENT_DRAWS = 256
@@ -183,7 +183,7 @@ class SelfDrawn(Distribution):
         if isinstance(self.q, MultivariateNormal):
             z = self.q.loc + (self.q.scale_tril @ noise.to(self.q.loc).unsqueeze(-1)).squeeze(-1)
         else:
-            with seeded(int.from_bytes(hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little")):
+            with seeded_in_turn(int.from_bytes(hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little")):
                 z = self.q.sample(noise.shape[:-2])
         return z, self.log_prob(z)
 
@@ -237,7 +237,7 @@ def moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
             return mean, variance
     except NotImplementedError:
         pass
-    with seeded(0):
+    with seeded_in_turn(0):
         z = distribution.sample((N_MOMENT_DRAWS,))
     return z.mean(0), z.var(0)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ from uncollapse.diagnostics.stream import Reservoir, n_rows, row_batches
 from uncollapse.diagnostics.support import supported_units
 from uncollapse.diagnostics.units import Units
 from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
-from uncollapse.diagnostics.work import Work
+from uncollapse.diagnostics.work import Work, shared_out
 from uncollapse.errors import InputError
 from uncollapse.inputs import check_count, check_labels
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
@@ -64,6 +64,7 @@ def diagnose(
     image_shape: tuple[int, int] | None = None,
     n_importance: int | None = None,
     thorough: bool = True,
+    devices: int | Literal["auto"] = 1,
     checkpoint: str | Path | None = None,
     verbose: bool = True,
 ) -> Report:
@@ -84,13 +85,16 @@ def diagnose(
         n_importance: importance samples for each row; doubled until the likelihood settles if not given.
         thorough: refine posteriors on the frozen decoder, which tells a collapse in the model from one in the inference, let
             annealed importance sampling judge the likelihood, and compute the certificate. Takes about as long as all else.
+        devices: at most how many of the model's kind share what is done row by row, each with a copy of the model, or "auto" for
+            all GPUs; on the CPU, how many workers. The report is that of one device.
         checkpoint: a folder for what has been found so far. Where it holds that of this very diagnosis, nothing of it is evaluated
             again, and the report is the same as if nothing had interrupted it; the data are read once more.
         verbose: show progress bars where there is a terminal.
 
     Raises:
-        InputError: if the data do not suit the model, the labels or the image shape do not suit the data, or the folder holds
-            another diagnosis. (Of models without parameters, only the names can be told apart.)
+        InputError: if the data do not suit the model, the labels or the image shape do not suit the data, the model cannot be
+            copied to several devices, or the folder holds another diagnosis. (Models without parameters are known by their names
+            alone.)
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
@@ -103,8 +107,7 @@ def diagnose(
     subject = as_subject(model)
     arguments = {"n_importance": n_importance, "thorough": thorough}
     kept = None if checkpoint is None else _agreed(Path(checkpoint), subject, X, arguments)
-    with evaluating(subject.model), seeded(0), Ledger(kept) as ledger:
-        work = Work(subject.model, ledger)
+    with evaluating(subject.model), seeded(0), Ledger(kept) as ledger, shared_out(subject.model, devices, ledger) as work:
         survey = _survey(subject, X, labels, work, verbose)
         return _Diagnosis(subject, survey, work, thorough, verbose).report(name, image_shape, n_importance)
 

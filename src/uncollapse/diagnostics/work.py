@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from uncollapse.diagnostics.crew import Crew, copied, devices_like
 from uncollapse.diagnostics.ledger import Ledger, Piece
 from uncollapse.models import LatentModel, to_device
 from uncollapse.noise import RowNoise
@@ -28,15 +30,36 @@ class Work:
     Args:
         model: in evaluation.
         ledger: what has been found before; nothing if not given.
+        crew: by whom pieces are looked at side by side; by the model itself, one after the other, if not given.
     """
 
-    def __init__(self, model: LatentModel, ledger: Ledger | None = None) -> None:
-        self.model = model
+    def __init__(self, model: LatentModel, ledger: Ledger | None = None, crew: Crew | None = None) -> None:
+        self.model, self._crew = model, crew
         self.ledger = Ledger() if ledger is None else ledger
 
     def map(self, look: Callable[[LatentModel, Given], Found], pieces: Iterable[Given]) -> Iterator[Found]:
-        """What is found of each piece, in their order."""
-        return (look(self.model, piece) for piece in pieces)
+        """What is found of each piece, in their order, whoever looks at it."""
+        return (look(self.model, piece) for piece in pieces) if self._crew is None else self._crew.map(look, pieces)
+
+
+@contextmanager
+def shared_out(model: LatentModel, devices: int | Literal["auto"], ledger: Ledger | None = None) -> Iterator[Work]:
+    """Work on a model that devices of its kind share, each with a copy of it. What is found is the same as by one.
+
+    Args:
+        model: in evaluation.
+        devices: at most so many; "auto" for all GPUs. On the CPU, so many workers.
+        ledger: what has been found before.
+
+    Raises:
+        InputError: if `devices` is no such number, or the model cannot be copied.
+    """
+    places = devices_like(model.placement.device, devices)
+    if len(places) == 1:
+        yield Work(model, ledger)
+        return
+    with Crew([model, *(copied(model, place) for place in places[1:])]) as crew:
+        yield Work(model, ledger, crew)
 
 
 def over_rows(

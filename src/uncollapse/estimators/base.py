@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from uncollapse import models
 from uncollapse.data.stored import StoredRows
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.diagnostics.work import shared_out
 from uncollapse.errors import InputError
 from uncollapse.estimators.building import adapt, check_memory, lightning_arguments, resolve_device
 from uncollapse.estimators.stored import as_stored, survey
@@ -301,7 +302,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
 
         The draws belong to the row, so that a row's score does not depend on the others. Grey levels under "bernoulli" are
-        binarised once, by draws that belong to the row as well.
+        binarised once, by draws that belong to the row as well. With `devices`, they share the rows.
 
         Args:
             X: shape (n, n_features).
@@ -310,7 +311,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         check_count("n_importance", n_importance)
         given = self.check_rows(X)
         rows = self.model_.observe(given)
-        return importance_log_likelihood(self.model_, rows, n_importance, self.verbose).astype(np.float32)
+        with shared_out(self.model_, self.devices) as work:
+            return importance_log_likelihood(self.model_, rows, n_importance, self.verbose, work).astype(np.float32)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, in nats per example. y is ignored."""

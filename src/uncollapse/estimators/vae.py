@@ -78,7 +78,7 @@ class VAE(Estimator):
         random_state: seed of everything that is random in training. The seed in force is `seed_`.
         device: "auto" takes a GPU where there is one. A loaded model goes to the same kind of device if the machine has it.
         devices: how many of the kind train together, in a process each, or "auto" for all GPUs; each batch is shared out, so that
-            the steps are those of one device.
+            the steps are those of one device. `score_samples` shares its rows among as many, in one process.
         num_nodes: machines with so many devices each, on which the same program is started, by torchrun for example.
         parallel_strategy: Lightning's, of several processes: "auto" for "ddp", or "ddp_find_unused_parameters_true".
         precision: "float32", or "bfloat16" for products in training, but those of last layers.

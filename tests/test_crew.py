@@ -1,0 +1,198 @@
+"""Several devices that look at rows side by side: what they find is what one finds, and all of it ends well."""
+
+import copy
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+import uncollapse as uc
+from uncollapse.data import load
+from uncollapse.diagnostics import diagnosis, likelihood, stream, work
+from uncollapse.diagnostics.crew import Crew, devices_like
+from uncollapse.diagnostics.likelihood import importance_log_likelihood
+from uncollapse.diagnostics.work import shared_out
+from uncollapse.errors import InputError
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 1, "random_state": 0, "verbose": False}
+ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.float32([3, 2, 1, 1, 0.1])
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(stream, "ROWS_AT_ONCE", 30)
+    monkeypatch.setattr(work, "EVALUATIONS_AT_ONCE", 512)
+
+
+class Foreign(nn.Module):
+    """A model whose posterior is drawn by the global generator, and whose moments are, too."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.encoder, self.decoder = nn.Linear(5, 8), nn.Linear(2, 5)
+
+    def prior(self):
+        return Normal(torch.zeros(2), 1.0)
+
+    def posterior(self, x):
+        mean, log_scale = self.encoder(x).reshape(len(x), 2, 4).chunk(2, -1)
+        return WithoutMoments(Categorical(logits=torch.zeros(len(x), 2)), Independent(Normal(mean, log_scale.exp()), 1))
+
+    def likelihood(self, z):
+        return Normal(self.decoder(z), 1.0)
+
+
+class WithoutMoments(MixtureSameFamily):
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def models():
+    texts = list(load("synthetic-text").X[:60])
+    tiny = {"hidden": (8,), "embedding_dim": 8, "hidden_dim": 8}
+    return {
+        "vae": (uc.VAE(**SMALL).fit(ROWS), ROWS),
+        "mixture": (uc.MixtureVAE(3, **SMALL).fit(ROWS), ROWS),
+        "enumerated": (uc.MixtureVAE(3, **SMALL, inference="enumerate").fit(ROWS), ROWS),
+        "flow": (uc.VAE(**SMALL, posterior="realnvp").fit(ROWS), ROWS),
+        "text": (uc.SequenceVAE(**{**SMALL, **tiny}).fit(texts), texts),
+        "foreign": (Foreign(), ROWS),
+    }
+
+
+@pytest.mark.parametrize("kind", ["vae", "mixture", "enumerated", "flow", "text", "foreign"])
+def test_the_report_is_that_of_one_device(kind, models, tmp_path, small_pieces, monkeypatch):
+    model, X = models[kind]
+    seen = set()
+    for module, name in ((diagnosis, "_look"), (likelihood, "_weigh")):
+        original = getattr(module, name)
+
+        def watched(model, *args, original=original):
+            seen.add((threading.get_ident(), id(model)))
+            return original(model, *args)
+
+        monkeypatch.setattr(module, name, watched)
+    reports = []
+    for devices in (1, 3):
+        seen.clear()
+        report = uc.diagnose(model, X, thorough=False, devices=devices, verbose=False)
+        reports.append(report.to_json(tmp_path / f"{devices}.json").read_bytes())
+        assert len({model for _, model in seen}) == devices
+    assert threading.get_ident() not in {thread for thread, _ in seen}
+    assert reports[0] == reports[1]
+
+
+def test_scores_are_those_of_one_device(models, small_pieces):
+    one = models["vae"][0]
+    two = copy.deepcopy(one).set_params(devices=2)
+    assert np.array_equal(two.score_samples(ROWS), one.score_samples(ROWS))
+
+
+def test_what_torch_keeps_for_each_thread_is_as_outside(models, small_pieces):
+    """Autocast, which a new thread would not know of, and threads for one operation, which it would use all of."""
+    model = models["vae"][0].model_
+    rows = model.observe(ROWS)
+    plain = importance_log_likelihood(model, rows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), shared_out(model, 2) as shared:
+            assert list(shared.map(lambda model, piece: torch.get_num_threads(), range(5))) == [2] * 5
+            rounded = importance_log_likelihood(model, rows, work=shared)
+            assert np.array_equal(rounded, importance_log_likelihood(model, rows))
+        assert torch.get_num_threads() == 4
+        with Crew([model]) as crew:
+            assert list(crew.map(lambda model, piece: torch.get_num_threads(), [0])) == [4]
+    finally:
+        torch.set_num_threads(before)
+    assert 1e-4 < np.abs(rounded - plain).max() < 1
+
+
+def test_pieces_come_in_their_order_and_not_too_many_ahead(models):
+    taken = []
+
+    def pieces():
+        for piece in range(30):
+            taken.append(piece)
+            yield piece
+
+    def slowly(model, piece):
+        time.sleep(0.002 * (piece % 3))
+        return piece
+
+    with shared_out(models["vae"][0].model_, 3) as shared:
+        found = shared.map(slowly, pieces())
+        assert next(found) == 0
+        assert len(taken) == 7
+        assert list(found) == list(range(1, 30))
+
+
+@pytest.mark.parametrize("error", [InputError("a row is odd"), KeyboardInterrupt()])
+def test_what_goes_wrong_in_a_thread_ends_all_of_them(error, models, small_pieces, monkeypatch):
+    looked, before, weigh = [], threading.active_count(), likelihood._weigh
+
+    def failing(model, x, noise):
+        looked.append(len(x))
+        if len(looked) == 4:
+            raise error
+        return weigh(model, x, noise)
+
+    monkeypatch.setattr(likelihood, "_weigh", failing)
+    with pytest.raises(type(error)):
+        uc.diagnose(models["vae"][0], ROWS, thorough=False, devices=2, verbose=False)
+    assert threading.active_count() == before
+    assert len(looked) <= 10  # of 25
+
+
+def test_an_interrupted_diagnosis_goes_on_with_other_devices(models, small_pieces, monkeypatch, tmp_path):
+    vae, weigh, looked = models["vae"][0], likelihood._weigh, []
+    whole = uc.diagnose(vae, ROWS, thorough=False, n_importance=64, verbose=False).to_json(tmp_path / "whole.json").read_bytes()
+
+    def counted(model, x, noise):
+        looked.append(len(x))
+        if len(looked) == 12:
+            raise KeyboardInterrupt
+        return weigh(model, x, noise)
+
+    monkeypatch.setattr(likelihood, "_weigh", counted)
+    settings = {"thorough": False, "n_importance": 64, "checkpoint": tmp_path / "state", "verbose": False}
+    with pytest.raises(KeyboardInterrupt):
+        uc.diagnose(vae, ROWS, devices=2, **settings)
+    n_lost = len(looked)
+    report = uc.diagnose(vae, ROWS, devices=1, **settings)
+    assert report.to_json(tmp_path / "report.json").read_bytes() == whole
+    assert 25 < len(looked) <= 25 + n_lost - 7  # at least seven of those before the twelfth were taken down
+
+
+class Locked(Foreign):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_a_model_that_cannot_be_copied_is_one_sentence():
+    with pytest.raises(InputError, match=r"expect a model that can be copied, got Locked \(cannot pickle .*\): give devices=1"):
+        uc.diagnose(Locked(), ROWS, devices=2, verbose=False)
+
+
+@pytest.mark.parametrize("devices", [0, -1, True, "all", 1.5])
+def test_a_number_of_devices_that_is_none_is_refused(devices, models):
+    with pytest.raises(InputError, match="devices expects a positive number of devices, or 'auto', got"):
+        uc.diagnose(models["vae"][0], ROWS, devices=devices, verbose=False)
+
+
+def test_the_gpus_of_the_machine_are_used_from_the_models_own_on(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    own = torch.device("cuda", 1)
+    assert [device.index for device in devices_like(own, "auto")] == [1, 0, 2]
+    assert [device.index for device in devices_like(own, 2)] == [1, 0]
+    assert [device.index for device in devices_like(own, 8)] == [1, 0, 2]
+    assert devices_like(torch.device("mps"), 2) == [torch.device("mps")]
