@@ -72,7 +72,9 @@ def test_an_interrupted_diagnosis_goes_on(run, tmp_path, monkeypatch):
     folder.mkdir()
     assert run(*diagnose, "--overwrite")[0] == 0
     folder.mkdir()
-    assert run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0  # a run may hold what is left of its diagnosis
+    (tmp_path / "run/.uncollapse-abc").mkdir()
+    assert run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0  # a run may hold what a kill has left of its diagnosis
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.json", "model.safetensors", "history.csv", "log.jsonl"}
 
 
 def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):

@@ -14,6 +14,8 @@ from uncollapse.errors import InputError
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.machine import memory_bytes
 
+SCRATCH = ".uncollapse-"  # begins the names of folders that a kill can leave behind
+
 
 def check_readable(path: Path, what: str = "file", in_parts: bool = False) -> None:
     """Find out before a file is read whole whether it can be.
@@ -90,7 +92,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _is_ours(folder: Path, contents: frozenset[str]) -> bool:
-    return folder.is_dir() and not os.path.ismount(folder) and {path.name for path in folder.iterdir()} <= contents
+    if not folder.is_dir() or os.path.ismount(folder):
+        return False
+    return all(path.name in contents or path.name.startswith(SCRATCH) for path in folder.iterdir())
 
 
 def write_text(target: str | Path, text: str, overwrite: bool = False) -> Path:
@@ -180,7 +184,7 @@ def _aside(target: Path) -> Iterator[Path]:
     scratch = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".uncollapse-", dir=target.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=target.parent))
         yield scratch
     except OSError as error:
         raise cannot_write(target, error) from None
