@@ -304,6 +304,25 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
     assert not (tmp_path / "cut" / "out" / "trials.unfinished").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["none", pytest.param("local", marks=pytest.mark.extra)])
+def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
+    if where == "local":
+        pytest.importorskip("ray", reason="needs the extra 'sweep'")
+    np.save(tmp_path / "x.npy", X)
+    words = ["sweep", "x.npy", "inverse_lipschitz=0,1", "latent_dim=2", "hidden=8", "max_epochs=3000", "-o", "out", "--ray", where]
+    command = [sys.executable, "-c", "from uncollapse.cli import main; main()", *words]
+    options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    while not list(tmp_path.glob("out/trials.unfinished/*/training.state.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "error: terminated; what was found is in out, and --resume goes on with it\n")
+    assert not (tmp_path / "out" / "trials.jsonl").exists()
+
+
 @pytest.fixture(scope="module")
 def ray():
     """An instance that several sweeps share."""

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +20,7 @@ import typer
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError, NonFiniteLossError, brief, one_line
+from uncollapse.interrupts import INTERRUPTS, Interrupt, Terminated, raise_interrupts
 from uncollapse.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -69,17 +71,22 @@ def main() -> None:
     warnings.filterwarnings("default", category=UserWarning, module="uncollapse")
     if not is_first_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    with raise_interrupts() as interrupt:
+        _run(interrupt)
+
+
+def _run(interrupt: Interrupt) -> NoReturn:
     try:
         code = app(standalone_mode=False)
-        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
-            _fail("interrupted", EXIT_INTERRUPTED)
+        if code == EXIT_INTERRUPTED:  # typer's answer to an interruption
+            _fail(*_ending(INTERRUPTS.get(interrupt(), KeyboardInterrupt)))
         sys.exit(code)
     except InputError as error:
         _fail(str(error), EXIT_BAD_INPUT)
     except NonFiniteLossError as error:
         _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        _fail(*_ending(type(error)))
     except MemoryError as error:
         _fail(f"this takes more memory than there is ({error}): use less data, fewer samples or a smaller model", 1)
     except Exception as error:
@@ -207,7 +214,7 @@ def fit(
     if isinstance(stop, NonFiniteLossError):
         raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
     if stop is not None:
-        how, code = _ending(stop)
+        how, code = _ending(type(stop))
         _fail(f"{how} in epoch {len(estimator.history_)}; what was learned is in {saved}, and --resume goes on with it", code)
     last = estimator.history_.iloc[-1]
     words = ["uncollapse", "diagnose", str(saved), data, *(["--labels", labels] if labels else [])]
@@ -318,7 +325,8 @@ def compare(
         found.to_html(page, overwrite)
     typer.echo(f"\nwritten: {page}, {table}")
     if isinstance(stop, KeyboardInterrupt):
-        _fail("interrupted; what was found by then is written", EXIT_INTERRUPTED)
+        how, code = _ending(type(stop))
+        _fail(f"{how}; what was found by then is written", code)
     if stop is not None:
         raise stop
 
@@ -365,7 +373,6 @@ def diagnose(
     import uncollapse as uc
     from uncollapse.data import load
     from uncollapse.files import resolved
-    from uncollapse.interrupts import terminable
     from uncollapse.progress import spinner
     from uncollapse.runs import UnfinishedDiagnosis
 
@@ -380,26 +387,21 @@ def diagnose(
         return
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
-    try:
-        with terminable():
-            report = uc.diagnose(
-                estimator,
-                part.table(),
-                part.labels,
-                name=run.name,
-                image_shape=part.image_shape,
-                n_importance=n_importance,
-                thorough=not quick,
-                devices=int(devices) if devices.isdecimal() else devices,  # type: ignore[arg-type]
-                checkpoint=unfinished.folder,
-            )
-            typer.echo(repr(report))
-            report.to_html(pages[0], overwrite=True)
-            report.to_json(pages[1], overwrite=True)
-    except KeyboardInterrupt as stop:
-        how, code = _ending(stop)
-        kept = f"what was found is in {unfinished.folder}, and --resume goes on with it"
-        _fail(f"{how}; {kept if unfinished.folder.exists() else 'nothing was found yet'}", code)
+    with _resumable(unfinished.folder):
+        report = uc.diagnose(
+            estimator,
+            part.table(),
+            part.labels,
+            name=run.name,
+            image_shape=part.image_shape,
+            n_importance=n_importance,
+            thorough=not quick,
+            devices=int(devices) if devices.isdecimal() else devices,  # type: ignore[arg-type]
+            checkpoint=unfinished.folder,
+        )
+        typer.echo(repr(report))
+        report.to_html(pages[0], overwrite=True)
+        report.to_json(pages[1], overwrite=True)
     unfinished.end()
     typer.echo(f"\nwritten: {pages[0]}, {pages[1]}")
 
@@ -491,21 +493,23 @@ def sweep(
     grid = dict(_read_override(setting, listed=True) for setting in settings or [])
     with spinner(f"reading {data}"):
         train, held_out = hold_out(data, labels)
-    found = sweep_data(
-        train,
-        held_out,
-        grid,
-        model=model,
-        seeds=_read_seeds(seeds),
-        min_kl=min_kl,
-        output=output or Path("sweeps") / train.name,
-        resume=resume,
-        ray=ray,
-        stop_early=early_stopping,
-        n_searched=search,
-        settings={name: value for name, value in given.items() if name not in grid},
-        tell=typer.echo,
-    )
+    folder = output or Path("sweeps") / train.name
+    with _resumable(folder):
+        found = sweep_data(
+            train,
+            held_out,
+            grid,
+            model=model,
+            seeds=_read_seeds(seeds),
+            min_kl=min_kl,
+            output=folder,
+            resume=resume,
+            ray=ray,
+            stop_early=early_stopping,
+            n_searched=search,
+            settings={name: value for name, value in given.items() if name not in grid},
+            tell=typer.echo,
+        )
     typer.echo(f"\n{found}")
     if found.failures:
         _fail(f"{len(found.failures)} trials gave no result, and are due again with --resume: {found.failures[0]}", 1)
@@ -553,7 +557,8 @@ def reproduce(
     """Compute a figure or a table of the papers anew, beside the paper's numbers."""
     from uncollapse.reproduce import reproduce as compute
 
-    found = compute(experiment, scale, seeds, output, resume, ray, tell=typer.echo)
+    with _resumable(output):
+        found = compute(experiment, scale, seeds, output, resume, ray, tell=typer.echo)
     typer.echo(f"\n{found.fillna('').to_string(index=False)}")
 
 
@@ -662,17 +667,27 @@ def _show_each_once() -> Callable[..., None]:
     return lambda message, *_, **__: show(str(message))
 
 
-def _ending(stop: BaseException) -> tuple[str, int]:
+def _ending(kind: type[BaseException]) -> tuple[str, int]:
     """What to call an interruption, and the exit code that tells of it."""
-    from uncollapse.interrupts import Terminated
+    return ("terminated", EXIT_TERMINATED) if issubclass(kind, Terminated) else ("interrupted", EXIT_INTERRUPTED)
 
-    return ("terminated", EXIT_TERMINATED) if isinstance(stop, Terminated) else ("interrupted", EXIT_INTERRUPTED)
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say after an interruption what can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        how, code = _ending(type(stop))
+        kept = f"what was found is in {folder}, and --resume goes on with it"
+        _fail(f"{how}; {kept if folder.exists() else 'nothing was found yet'}", code)
 
 
 def _fail(message: str, code: int) -> NoReturn:
     if not is_first_process():  # of those that train together, all of which say the same
         sys.exit(code)
-    if code == EXIT_INTERRUPTED:  # a further Ctrl-C would only spoil the way out
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # a further one would only spoil the way out
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -46,22 +46,27 @@ class Interrupt:
 
 
 @contextmanager
-def raise_interrupts() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` for Ctrl-C and `Terminated` for SIGTERM within the block, whoever else listens to them."""
+def raise_interrupts() -> Iterator[Interrupt]:
+    """Within the block, Ctrl-C raises `KeyboardInterrupt` and SIGTERM `Terminated`, whoever else listens to them.
+
+    Yields:
+        Which of them has come. Outside the main thread, which alone receives signals, none does.
+    """
+    found = Interrupt()
     if not _is_main_thread():
-        yield
+        yield found
         return
-    previous = {number: signal.signal(number, _raise_interrupt) for number in INTERRUPTS}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        found._press(number, frame)
+        raise INTERRUPTS[number]
+
+    previous = {number: signal.signal(number, end) for number in INTERRUPTS}
     try:
-        yield
+        yield found
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _raise_interrupt(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise INTERRUPTS[number]
 
 
 _running: Interrupt | None = None
@@ -89,21 +94,6 @@ def deferred_interrupt() -> Iterator[Interrupt]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if found.is_waiting:
             signal.raise_signal(found())
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Within the block, SIGTERM raises `Terminated` at once, as Ctrl-C raises `KeyboardInterrupt`. For the main thread."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise INTERRUPTS[number]
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 def _is_main_thread() -> bool:

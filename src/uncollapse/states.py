@@ -47,15 +47,24 @@ class StateFolder:
         """
         wanted = {"version": __version__, **json.loads(json.dumps(identity))}
         self.identity = wanted
-        if not self._identity_file.is_file():
+        found = self.found()
+        if found is None:
             return wanted
-        self.identity = found = self._identity()
+        self.identity = found
         if any_seed:
             wanted["seed"] = found.get("seed")
         different = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
         if different:
             raise self.of_other_work(_difference(found, wanted, sorted(different)[0]))
         return found
+
+    def found(self) -> dict[str, Any] | None:
+        """What the work is that the folder holds; None if it holds none.
+
+        Raises:
+            InputError: if the file that tells it is damaged.
+        """
+        return self._identity() if self._identity_file.is_file() else None
 
     def begin(self) -> None:
         """Write down what the work is, as `agree` has found.

@@ -28,8 +28,8 @@ from uncollapse.estimators import Estimator
 from uncollapse.files import write_bytes, write_text
 from uncollapse.inputs import check_count
 from uncollapse.parameters import check_parameters
-from uncollapse.runs import IDENTITY_FILE
 from uncollapse.training.budget import Budget
+from uncollapse.training.checkpoint import Checkpoint
 from uncollapse.trials import FitTrial, Parts, Place, ResultsFile, do_trials
 from uncollapse.trials.doing import ONE_PROCESS, OWN_INSTANCE, has_ray, on_ray
 from uncollapse.trials.figures import new_figure
@@ -450,10 +450,10 @@ class _Space:
 
     def begun(self, states: Path, seed: int) -> Iterator[Candidate]:
         """The trials of this space and seed that an interruption has left states of."""
-        for path in sorted(states.glob(f"*/{IDENTITY_FILE}")):
-            with suppress(ValueError, OSError, KeyError, TypeError):  # whoever has damaged it, it is not begun then
-                point = self.point(json.loads(path.read_text(encoding="utf-8"))["parameters"])
-                if point is not None and self.at(point).key(seed) == path.parent.name:
+        for folder in sorted(states.glob("*")):
+            with suppress(InputError):  # what has been damaged has not begun
+                point = self.point((Checkpoint(folder).found() or {}).get("parameters", {}))
+                if point is not None and self.at(point).key(seed) == folder.name:
                     yield self.at(point)
 
     def dimensions(self) -> dict[str, Any]:

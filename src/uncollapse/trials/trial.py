@@ -153,7 +153,9 @@ class FitTrial(Trial):
         """Fit and measure."""
         train, test, validation = self.parts(seed)
         estimator = self._fit(seed, train, validation, folder, verbose, watch)
-        report = diagnose(estimator, test.table(), test.labels, n_importance=N_IMPORTANCE, thorough=False, verbose=verbose)
+        report = diagnose(
+            estimator, test.table(), test.labels, n_importance=N_IMPORTANCE, thorough=False, verbose=verbose, checkpoint=folder
+        )
         last = estimator.history_.iloc[-1]
         row = {
             **self.identity(seed),
