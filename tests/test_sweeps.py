@@ -310,7 +310,18 @@ def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
     if where == "local":
         pytest.importorskip("ray", reason="needs the extra 'sweep'")
     np.save(tmp_path / "x.npy", X)
-    words = ["sweep", "x.npy", "inverse_lipschitz=0,1", "latent_dim=2", "hidden=8", "max_epochs=3000", "-o", "out", "--ray", where]
+    words = [
+        "sweep",
+        "x.npy",
+        "inverse_lipschitz=0,1",
+        "latent_dim=2",
+        "hidden=[8]",
+        "max_epochs=3000",
+        "-o",
+        "out",
+        "--ray",
+        where,
+    ]
     command = [sys.executable, "-c", "from uncollapse.cli import main; main()", *words]
     options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from uncollapse.errors import InputError, one_line
-from uncollapse.interrupts import raise_interrupts
+from uncollapse.interrupts import INTERRUPTS, raise_interrupts
 from uncollapse.trials.doing import Due, Place, Tell, do_trial
 from uncollapse.trials.environment import environment
 from uncollapse.trials.trial import FitTrial, Rank, Trial
@@ -233,7 +233,9 @@ def _instance(address: str) -> Iterator[None]:
             f"Ray cannot be reached at {address!r} ({one_line(error)}): give the address of a cluster, 'local', or 'none'."
         ) from None
     try:
-        with raise_interrupts():  # Ray has begun to listen, and would end the process without a word
+        with raise_interrupts() as interrupt:  # Ray has begun to listen, and would end the process without a word
             yield
+    except KeyboardInterrupt:  # as which Ray lets all pass
+        raise INTERRUPTS.get(interrupt(), KeyboardInterrupt) from None
     finally:
         ray.shutdown()
