@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError, NonFiniteLossError, brief, one_line
+from uncollapse.errors import InputError, LostDataError, NonFiniteLossError, brief, one_line
 from uncollapse.interrupts import INTERRUPTS, Interrupt, Terminated, raise_interrupts
 from uncollapse.processes import is_first_process
 
@@ -206,13 +206,17 @@ def fit(
         typer.echo(f"training on {data}: {len(train.X):,} {what}")
         try:
             estimator.fit(train.table(), checkpoint=unfinished.folder)
-        except (KeyboardInterrupt, NonFiniteLossError) as error:
+        except (KeyboardInterrupt, NonFiniteLossError, LostDataError) as error:
+            if not hasattr(estimator, "model_"):  # nothing has been learned yet
+                raise
             stop = error
-        saved = _save(estimator, unfinished, isinstance(stop, KeyboardInterrupt))
+        saved = _save(estimator, unfinished, isinstance(stop, KeyboardInterrupt | LostDataError))
     if saved != run:
         _fail(f"{run} could not be written; what was learned is in {saved}: move it to where it belongs", 1)
     if isinstance(stop, NonFiniteLossError):
         raise NonFiniteLossError(f"{stop} It was saved in {saved}.")
+    if isinstance(stop, LostDataError):
+        raise LostDataError(f"{stop} What was learned is in {saved}; --resume goes on with it.")
     if stop is not None:
         how, code = _ending(type(stop))
         _fail(f"{how} in epoch {len(estimator.history_)}; what was learned is in {saved}, and --resume goes on with it", code)

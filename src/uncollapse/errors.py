@@ -17,6 +17,10 @@ class InputError(ValueError):
     """
 
 
+class LostDataError(InputError):
+    """Data that could be read before cannot be read any more. What was learned of them by then is kept."""
+
+
 class NonFiniteLossError(ArithmeticError):
     """Training met a loss or gradient that is not finite; the estimator keeps the last good state."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.errors import InputError, brief, one_line
+from uncollapse.errors import InputError, LostDataError, brief, one_line
 
 FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
 
@@ -24,6 +24,51 @@ def one_sentence() -> Iterator[None]:
     except ValueError as error:
         message = one_line(error)
         raise InputError(f"{message}{_remedy(message)}") from None
+
+
+@contextmanager
+def counted_from(n: int) -> Iterator[None]:
+    """Of rows that come in parts, let complaints say from which one on they are counted."""
+    try:
+        yield
+    except InputError as error:
+        where = f" (Rows are counted from {n} on.)" if n else ""
+        raise type(error)(f"{error}{where}") from None
+
+
+@contextmanager
+def living_workers() -> Iterator[None]:
+    """Turn the RuntimeError by which PyTorch tells of a loader's process that has died into a `LostDataError`.
+
+    A signal handler of PyTorch raises it, wherever the program happens to be.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise LostDataError(
+            f"a process that reads for the loader has died ({one_line(error)}): give it fewer workers or more memory, to go on "
+            "from the last state or begin anew."
+        ) from None
+
+
+def read_array(batch: Any) -> np.ndarray:
+    """A batch of numbers, sparse ones too, as float32, shape (n, *features).
+
+    Raises:
+        InputError: if it is none, or not finite.
+    """
+    try:
+        dense = batch.toarray() if hasattr(batch, "toarray") else batch
+        rows = np.asarray(dense.detach().cpu() if hasattr(dense, "detach") else dense)  # of PyTorch
+        with np.errstate(over="ignore"):
+            rows = rows.astype(np.float32, copy=False)
+    except (TypeError, ValueError):
+        raise InputError(f"X expects numbers, one row for each example, got {type(batch).__name__}.") from None
+    if rows.ndim < 2:
+        raise InputError(f"X expects at least two dimensions, rows and features, got shape {rows.shape}.")
+    return finite_floats(rows.reshape(len(rows), math.prod(rows.shape[1:])), "X").reshape(rows.shape)
 
 
 def finite_floats(array: np.ndarray, name: str) -> np.ndarray:

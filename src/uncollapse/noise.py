@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+Item = TypeVar("Item")
 _TURN = threading.RLock()
 
 
@@ -30,11 +33,71 @@ def seeded_in_turn(seed: int) -> Iterator[None]:
         yield
 
 
+def drawing_from(seed: int, items: Iterator[Item]) -> Iterator[Item]:
+    """What an iterator gives whose draws, on torch's global generator, are to come from a stream that begins at the seed.
+
+    Neither do they depend on what else is drawn between two items, nor does that depend on them.
+    """
+    state = torch.Generator().manual_seed(seed).get_state()
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            state = torch.get_rng_state()
+        yield item
+
+
+class Sightings:
+    """How often rows have been seen, by 64 bits of a hash of each, which is all that is kept of them.
+
+    >>> sightings = Sightings()
+    >>> sightings.count(np.array([7, 7, 8], np.uint64)), sightings.count(np.array([8, 7], np.uint64))
+    (array([0, 1, 0]), array([1, 2]))
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[np.ndarray] = []  # sorted, each more than twice as long as the next, so that few are ever merged
+
+    def count(self, keys: np.ndarray) -> np.ndarray:
+        """How often each row has been seen before, those before it in `keys` among them; all count as seen from now on.
+
+        Args:
+            keys: of the rows, shape (n,), uint64.
+        """
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        before = np.arange(len(keys)) - np.searchsorted(ordered, ordered)
+        for run in self._runs:
+            before += np.searchsorted(run, ordered, "right") - np.searchsorted(run, ordered)
+        self._runs.append(ordered)
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._runs[-2:] = [np.sort(np.concatenate(self._runs[-2:]), kind="stable")]
+        counts = np.empty_like(before)
+        counts[order] = before
+        return counts
+
+
+_sightings: ContextVar[defaultdict[str, Sightings] | None] = ContextVar("sightings", default=None)
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """Within the block, rows that come piece after piece have the noise that they would have if they came at once."""
+    token = _sightings.set(defaultdict(Sightings))
+    try:
+        yield
+    finally:
+        _sightings.reset(token)
+
+
 class RowNoise:
     """One random stream for each row, keyed by the row's content and by what the numbers are for.
 
     An estimate drawn from it is a function of the row alone: the same in every order, subset and repetition. Equal rows are told
-    apart by counting them, so that their noise is independent as well.
+    apart by counting them, within `one_pass` from its beginning on, so that their noise is independent as well.
 
     Args:
         rows: shape (n, d).
@@ -47,12 +110,11 @@ class RowNoise:
     """
 
     def __init__(self, rows: np.ndarray, purpose: str) -> None:
-        seen: Counter[bytes] = Counter()
-        self._keys = []
-        for row in np.ascontiguousarray(rows):
-            content = row.tobytes()
-            self._keys.append(_number(content, f"{purpose} {seen[content]}"))
-            seen[content] += 1
+        contents = [row.tobytes() for row in np.ascontiguousarray(rows)]
+        hashes = np.array([_number(content, "") % 2**64 for content in contents], np.uint64)
+        seen = _sightings.get()
+        counts = (Sightings() if seen is None else seen[purpose]).count(hashes)
+        self._keys = [_number(content, f"{purpose} {count}") for content, count in zip(contents, counts, strict=True)]
 
     def normal(self, shape: tuple[int, ...], rows: slice = slice(None)) -> np.ndarray:
         """Standard normal draws for these rows, shape (n, *shape), float32."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from uncollapse.adapters import ours, pythae, scvi
-from uncollapse.adapters.base import ForeignModel, Subject, Triple, evaluating, moments, read_array
+from uncollapse.adapters.base import ForeignModel, Subject, Triple, evaluating, moments
 from uncollapse.adapters.functions import from_functions
 from uncollapse.errors import InputError
+from uncollapse.inputs import read_array
 from uncollapse.models import LatentModel
 
 LIBRARIES = (ours, pythae, scvi)
@@ -40,4 +41,4 @@ def as_subject(model: Any) -> Subject:
     )
 
 
-__all__ = ["ForeignModel", "Subject", "Triple", "as_subject", "evaluating", "from_functions", "moments", "read_array"]
+__all__ = ["ForeignModel", "Subject", "Triple", "as_subject", "evaluating", "from_functions", "moments"]

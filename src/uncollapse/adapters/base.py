@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 
 from uncollapse.errors import InputError
-from uncollapse.inputs import finite_floats
 from uncollapse.models import LatentModel
 from uncollapse.noise import seeded, seeded_in_turn
 from uncollapse.vocabulary import Vocabulary
@@ -252,24 +250,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def read_array(batch: Any) -> np.ndarray:
-    """A batch of numbers, sparse ones too, as float32, shape (n, *features).
-
-    Raises:
-        InputError: if it is none, or not finite.
-    """
-    try:
-        dense = batch.toarray() if hasattr(batch, "toarray") else batch
-        rows = dense.detach().cpu().numpy() if isinstance(dense, Tensor) else np.asarray(dense)
-        with np.errstate(over="ignore"):
-            rows = rows.astype(np.float32, copy=False)
-    except (TypeError, ValueError):
-        raise InputError(f"X expects numbers, one row for each example, got {type(batch).__name__}.") from None
-    if rows.ndim < 2:
-        raise InputError(f"X expects at least two dimensions, rows and features, got shape {rows.shape}.")
-    return finite_floats(rows.reshape(len(rows), math.prod(rows.shape[1:])), "X").reshape(rows.shape)
 
 
 def _check_support(p: Distribution, x: Tensor) -> None:

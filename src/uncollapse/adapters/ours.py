@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from uncollapse.adapters.base import Subject
 from uncollapse.models import SequenceVAE
 
@@ -19,7 +21,7 @@ def as_subject(model: Any) -> Subject:
     return Subject(
         name=type(model).__name__,
         model=model.model_,
-        read=model.check_rows,
+        read=lambda batch: model.check_rows(batch.flatten(1) if isinstance(batch, Tensor) and batch.dim() > 2 else batch),
         history=model.history_,
         vocabulary=model.vocabulary_ if of_documents else None,
         decode=model.inverse_transform if of_documents else None,

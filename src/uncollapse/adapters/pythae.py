@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
 
-from uncollapse.adapters.base import ForeignModel, Subject, read_array
+from uncollapse.adapters.base import ForeignModel, Subject
 from uncollapse.errors import InputError
+from uncollapse.inputs import read_array
 from uncollapse.latent import StandardNormal
 
 # Those whose posterior is the diagonal Gaussian of the encoder, and whose reconstruction loss is a log-likelihood.

@@ -2,6 +2,6 @@
 
 from uncollapse.data.arrays import Data, read_file
 from uncollapse.data.named import NAMED, hold_out, load
-from uncollapse.data.stored import StoredArray, StoredParquet, StoredRows
+from uncollapse.data.stored import RowSource, StoredArray, StoredParquet, StoredRows
 
-__all__ = ["NAMED", "Data", "StoredArray", "StoredParquet", "StoredRows", "hold_out", "load", "read_file"]
+__all__ = ["NAMED", "Data", "RowSource", "StoredArray", "StoredParquet", "StoredRows", "hold_out", "load", "read_file"]

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
-from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredArray, StoredParquet, StoredRows
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
@@ -84,6 +84,8 @@ class Data:
         """The examples, with the names of their features where there are any."""
         if isinstance(self.X, StoredRows):
             return self.X
+        if isinstance(self.X, np.memmap):  # whose file may be cut short while it is read
+            return StoredArray(self.X)
         return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import mmap
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from uncollapse.errors import InputError, one_line
+from uncollapse.errors import InputError, LostDataError, one_line
 
 MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
 # Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
 BLOCK_BYTES = 2**19
+PIECE_BYTES = 2**24  # of a block that the format makes larger, at most, at a time
 
 
-class StoredRows(ABC):
-    """Rows of numbers in blocks.
+class RowSource(ABC):
+    """Rows of numbers that are not all in memory.
 
     Attributes:
         sizes: rows of each block.
@@ -31,12 +34,16 @@ class StoredRows(ABC):
     feature_names: list[str] | None = None
 
     @abstractmethod
-    def read(self, block: int) -> np.ndarray:
-        """The rows of a block, shape (sizes[block], n_features), in memory of their own.
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows, piece after piece, each of shape (n, n_features), in memory of its own.
 
         Raises:
-            InputError: if they cannot be read any more.
+            LostDataError: if they cannot be read any more.
         """
+
+    @abstractmethod
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has."""
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -46,9 +53,76 @@ class StoredRows(ABC):
         """Rows and columns."""
         return len(self), self.n_features
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the rows come all, and in the order in which they are stored."""
+        return True
+
+    def tables(self) -> Iterator[np.ndarray | pd.DataFrame]:
+        """The same as `blocks`, with the names of the columns where they have some."""
+        names = self.feature_names
+        return (block if names is None else pd.DataFrame(block, columns=names) for block in self.blocks())
+
+
+class StoredRows(RowSource):
+    """Rows in blocks that can be read in any order."""
+
+    @abstractmethod
+    def read(self, block: int) -> Iterator[np.ndarray]:
+        """The rows of a block in one piece or in several, each of shape (n, n_features), in memory of its own.
+
+        Raises:
+            LostDataError: if they cannot be read any more.
+        """
+
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in their order, block after block."""
-        return (self.read(block) for block in range(len(self.sizes)))
+        """All rows in their order, piece after piece."""
+        return (piece for block in range(len(self.sizes)) for piece in self.read(block))
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
+
+def equal_blocks(n_rows: int, row_bytes: int) -> list[int]:
+    """Sizes of blocks of as many bytes as can be read in one go."""
+    size = max(1, BLOCK_BYTES // row_bytes)
+    n_whole, rest = divmod(n_rows, size)
+    return [size] * n_whole + ([rest] if rest else [])
+
+
+class Seal:
+    """What a file looks like when its reading begins. As soon as it looks otherwise, its rows are others.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def check(self) -> None:
+        """Raise `LostDataError` if the file is not what it was.
+
+        After a read, this tells of changes before and during it.
+        """
+        if (now := self._look()) != self._found:
+            raise lost(self.path, "it is gone" if now is None else "it is another than at the beginning")
+
+
+def lost(what: Any, reason: object) -> LostDataError:
+    """The error for what could be read when it began to be."""
+    return LostDataError(
+        f"{what} has changed while it was read ({one_line(reason)}): put it back to go on from the last state, or begin anew."
+    )
 
 
 class StoredArray(StoredRows):
@@ -56,24 +130,70 @@ class StoredArray(StoredRows):
 
     Args:
         array: of shape (n, *features).
+
+    Raises:
+        InputError: if it has no rows or no columns, or is stored by columns.
     """
 
     def __init__(self, array: Any) -> None:
         if len(array.shape) < 2 or 0 in array.shape:
             raise InputError(f"X expects examples in rows, at least one, and a column or more, got shape {tuple(array.shape)}.")
-        self.array = array
+        path = path_of(array)
+        if path is not None and getattr(array, "format", None) == "csc":
+            raise InputError(f"X expects rows that lie one after the other, got a CSC matrix in {path}: store it as CSR.")
+        self._name, self._seal = path or "X", None if path is None else Seal(path)
+        self.array = FileSlices.of(array) or array
         self.n_features = int(np.prod(array.shape[1:]))
-        self._size = max(1, BLOCK_BYTES // (self.n_features * array.dtype.itemsize))
-        n_whole, rest = divmod(array.shape[0], self._size)
-        self.sizes = [self._size] * n_whole + ([rest] if rest else [])
+        self.sizes = equal_blocks(array.shape[0], self.n_features * array.dtype.itemsize)
 
-    def read(self, block: int) -> np.ndarray:
+    def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block."""
-        start = block * self._size
-        piece = self.array[start : start + self.sizes[block]]
-        dense = piece.toarray() if hasattr(piece, "toarray") else np.array(piece)
+        start = block * self.sizes[0]
+        try:
+            piece = self.array[start : start + self.sizes[block]]
+            dense = piece.toarray() if hasattr(piece, "toarray") else np.array(piece)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # which HDF5 raises as well
+            raise lost(self._name, error) from None
         forget_pages(self.array)
-        return dense.reshape(len(dense), -1)
+        if self._seal is not None:
+            self._seal.check()
+        yield dense.reshape(len(dense), -1)
+
+
+class FileSlices:
+    """A memory map's numbers, read by calls that can fail: a map whose file is cut short ends the process.
+
+    Args:
+        path: of the file.
+        offset: of the first byte.
+        shape: of the array, whose rows lie one after the other.
+        dtype: of its numbers.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+
+    @classmethod
+    def of(cls, array: Any) -> FileSlices | None:
+        """Those of a memory map; None of anything else, and where the map is not as its file is, or not in the order of rows."""
+        path = path_of(array)
+        if not isinstance(array, np.memmap) or path is None or not path.is_file():
+            return None
+        if array.mode == "c" or not array.flags.c_contiguous:
+            return None
+        whole: np.ndarray = array
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        # A part of a map has the offset of the whole.
+        return cls(path, array.offset + array.ctypes.data - whole.ctypes.data, array.shape, array.dtype)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        width = int(np.prod(self.shape[1:]))
+        count = (min(rows.stop, self.shape[0]) - rows.start) * width
+        found = np.fromfile(self.path, self.dtype, count, offset=self.offset + rows.start * width * self.dtype.itemsize)
+        if len(found) < count:
+            raise OSError("it has become shorter")
+        return found.reshape(-1, *self.shape[1:])
 
 
 class StoredParquet(StoredRows):
@@ -94,11 +214,12 @@ class StoredParquet(StoredRows):
             raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
         try:
             found = dataset.dataset(str(path), format="parquet")
+            self._seals = {name: Seal(Path(name)) for name in found.files}
             groups = [group for fragment in found.get_fragments() for group in fragment.split_by_row_group()]
             sized = [(group, sum(part.num_rows for part in group.row_groups)) for group in groups]
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as Parquet ({one_line(error)}): check the path.") from None
-        self.path, self._schema, self._dataset = path, found.schema, found
+        self._schema, self._dataset = found.schema, found
         if leave_out is not None and leave_out not in found.schema.names:
             raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
         self._groups = [group for group, size in sized if size]
@@ -115,17 +236,54 @@ class StoredParquet(StoredRows):
         if not self.sizes or not self.n_features:
             raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
 
-    def read(self, block: int) -> np.ndarray:
-        """The rows of a block."""
-        try:
-            table = self._groups[block].to_table(schema=self._schema, columns=self.feature_names)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} has changed while it was read ({one_line(error)}): begin anew.") from None
-        return np.stack([np.asarray(column, dtype=np.float64) for column in table.columns], axis=1)
+    def read(self, block: int) -> Iterator[np.ndarray]:
+        """The rows of a block, in pieces, float32."""
+        group = self._groups[block]
+        batches = self._batches(group)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, ValueError) as error:
+                raise lost(group.path, error) from None
+            self._seals[group.path].check()
+            if batch is None:
+                return
+            yield _as_rows(batch)
+
+    def _batches(self, group: Any) -> Iterator[Any]:
+        """Batches of PyArrow, of which no more is read at a time than pages have: row groups may be larger than memory."""
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        return iter(
+            group.to_batches(
+                schema=self._schema,
+                columns=self.feature_names,
+                batch_size=max(1, PIECE_BYTES // (4 * self.n_features)),
+                batch_readahead=0,
+                fragment_readahead=0,
+                fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+            )
+        )
 
     def column(self, name: str) -> np.ndarray:
         """A column, shape (n,), in memory."""
         return np.asarray(self._dataset.to_table(columns=[name])[name].to_pandas())
+
+
+def _as_rows(batch: Any) -> np.ndarray:
+    """A batch of PyArrow as float32, gaps as NaN."""
+    columns = np.empty((batch.num_columns, batch.num_rows), np.float32)
+    with np.errstate(over="ignore"):
+        for place, column in zip(columns, batch.columns, strict=True):
+            place[:] = column.to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(columns.T)
+
+
+def path_of(array: Any) -> Path | None:
+    """The file in which an array lies, as memory maps, HDF5 and matrices of AnnData tell it; None where they do not."""
+    holder = getattr(array, "file", None) or getattr(getattr(array, "group", None), "file", array)
+    name = getattr(holder, "filename", None)
+    return None if name is None else Path(os.fsdecode(name))
 
 
 def forget_pages(array: Any) -> None:

@@ -100,7 +100,7 @@ def _component_kl(model: LatentModel, x: torch.Tensor, noise: torch.Tensor, comp
 @torch.inference_mode()
 def _draws_needed(model: LatentModel, rows: np.ndarray) -> int:
     """Draws of z for each row: one where the KL has a closed form, and does not use it."""
-    x, noise = rows[:1], RowNoise(rows[:1], PURPOSE).normal((2, model.latent_dim)).swapaxes(0, 1)
+    x, noise = rows[:1], RowNoise(rows[:1], "draws needed").normal((2, model.latent_dim)).swapaxes(0, 1)
     return 1 if model.infer(to_device(model, x), to_device(model, noise)).kl.dim() == 1 else N_POSTERIOR_DRAWS
 
 

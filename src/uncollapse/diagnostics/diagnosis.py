@@ -39,7 +39,7 @@ from uncollapse.diagnostics.units import Units
 from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
 from uncollapse.diagnostics.work import Work, shared_out
 from uncollapse.errors import InputError
-from uncollapse.inputs import check_count, check_labels
+from uncollapse.inputs import check_count, check_labels, living_workers
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
 from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
 from uncollapse.noise import seeded
@@ -55,6 +55,7 @@ N_PROBES = 8
 MAX_REFINED_AT_ONCE, MAX_REFEREED_AT_ONCE = 4096, 1024
 
 
+@living_workers()
 def diagnose(
     model: Any,
     X: Any,

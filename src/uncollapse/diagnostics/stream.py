@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from uncollapse.adapters import Subject
 from uncollapse.errors import InputError
+from uncollapse.inputs import counted_from
 from uncollapse.noise import seeded
 
 ROWS_AT_ONCE = 4096
@@ -49,11 +49,8 @@ def row_batches(subject: Subject, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
     start = 0
     for piece in _pieces(X):
         rows, labels = _taken_apart(piece) if isinstance(X, DataLoader | Dataset) else (piece, None)
-        try:
+        with counted_from(start):
             read = subject.read(rows)
-        except InputError as error:
-            where = f" (Rows are counted from {start} on.)" if start else ""
-            raise InputError(f"{error}{where}") from None
         if len(read):
             yield read, labels
         start += len(read)
@@ -65,8 +62,8 @@ def _pieces(X: Any) -> Iterator[Any]:
     if isinstance(X, DataLoader):
         yield from X
         return
-    if hasattr(X, "blocks"):  # rows that stay on disk
-        yield from (block if X.feature_names is None else pd.DataFrame(block, columns=X.feature_names) for block in X.blocks())
+    if hasattr(X, "tables"):  # rows that stay on disk
+        yield from X.tables()
         return
     n = n_rows(X)
     rows = getattr(X, "iloc", X)  # of a data frame

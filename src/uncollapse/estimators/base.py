@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -19,25 +19,26 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
-from uncollapse.data.stored import StoredRows
+from uncollapse.data.loaders import LoadedRows
+from uncollapse.data.stored import RowSource, StoredRows
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
 from uncollapse.diagnostics.work import shared_out
 from uncollapse.errors import InputError
 from uncollapse.estimators.building import adapt, check_memory, lightning_arguments, resolve_device
-from uncollapse.estimators.stored import as_stored, survey
+from uncollapse.estimators.stored import as_source, survey
 from uncollapse.families import FAMILIES, get_family
-from uncollapse.inputs import FLOATS, check_count, check_resolution, finite_floats, one_sentence
+from uncollapse.inputs import FLOATS, check_count, check_resolution, counted_from, finite_floats, living_workers, one_sentence
 from uncollapse.interrupts import deferred_interrupt
 from uncollapse.models import to_device
-from uncollapse.noise import derived_seed, seeded
+from uncollapse.noise import derived_seed, one_pass, seeded
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.parameters import check_parameters
-from uncollapse.progress import spinner
+from uncollapse.progress import progress_bar, spinner
 from uncollapse.runs import SavedVocabulary, Settings, write_run
 from uncollapse.strategies import Strategy, get_strategy
 from uncollapse.training.budget import Budget
 from uncollapse.training.checkpoint import Checkpoint
-from uncollapse.training.rows import Rows, RowsInMemory, RowsOnDisk
+from uncollapse.training.rows import Rows, RowsFromLoader, RowsInMemory, RowsOnDisk
 
 ROWS_AT_ONCE = 1000
 MAX_WATCHED_ROWS = 1000
@@ -85,6 +86,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
         """The same, without what the strategy changes."""
 
+    @living_workers()
     def fit(
         self,
         X: Any,
@@ -99,7 +101,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         Args:
             X: shape (n, n_features) with n >= 2, and a row for each component of a mixture. Memory maps beyond 256 MB, an AnnData
-                that is backed, and Parquet (`uncollapse.data.StoredParquet`) stay on disk.
+                that is backed, and Parquet (`uncollapse.data.StoredParquet`) stay on disk. A data set of PyTorch is read item by
+                item; a loader keeps its order, its workers, and its batches, whatever `batch_size` says.
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
@@ -110,31 +113,33 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Raises:
             InputError: if a parameter or the data cannot be used, or the folder holds another training. What was fitted before is
                 left as it was.
+            LostDataError: an `InputError`, if data cannot be read any more; the estimator then holds what it has learned so far.
             NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
             KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds what it has learned so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
-        stored = as_stored(X)
-        X = X if stored is None else stored
-        rows = self._read_training_rows(X, parameters)
+        source = as_source(X, parameters["batch_size"])
+        rows, digest = self._read_training_rows(X if source is None else source, parameters)
+        X, n = (X, len(rows)) if source is None else (rows, len(source))
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
-            seed = self._agree_on_seed(parameters, rows, budget, kept, len(rows if stored is None else stored))
+            data = {"shape": (n, *rows.shape[1:]), "digest": digest}
+            seed = self._agree_on_seed(parameters, data, budget, kept)
             model = self._new_model(parameters, rows.shape[1], seed)
             adapt(model, rows)
-            others: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "checkpoint": kept, "stored": stored}
+            others: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "checkpoint": kept, "source": source}
             plan = Plan.of(model, rows, parameters, seed, budget=budget, **others)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
             with one_sentence():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
-            if stored is not None and stored.feature_names is not None:
-                self.feature_names_in_ = np.array(stored.feature_names, dtype=object)
+            if source is not None and source.feature_names is not None:
+                self.feature_names_in_ = np.array(source.feature_names, dtype=object)
             self._train(model, plan)
         return self
 
     def _agree_on_seed(
-        self, parameters: Mapping[str, Any], rows: np.ndarray, budget: Budget | None, checkpoint: Checkpoint | None, n_rows: int
+        self, parameters: Mapping[str, Any], data: Mapping[str, Any], budget: Budget | None, checkpoint: Checkpoint | None
     ) -> int:
         """The seed that is asked for, or that of the training which is taken up."""
         random_state = parameters["random_state"]
@@ -144,8 +149,6 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         told = {name: value for name, value in parameters.items() if name not in INDIFFERENT}
         if "family" in told:
             told["family"] = get_family(told["family"]).spec
-        digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()
-        data = {"shape": (n_rows, *rows.shape[1:]), "digest": digest}
         identity = {"estimator": type(self).__name__, "parameters": told, "data": data, "seed": seed}
         identity["budget"] = None if budget is None else vars(budget)
         return int(checkpoint.agree(identity, any_seed=not isinstance(random_state, int))["seed"])
@@ -157,15 +160,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         with seeded(derived_seed(seed, "initialisation")):
             return self.build(parameters, size)
 
-    def _read_training_rows(self, X: Any, parameters: Mapping[str, Any]) -> np.ndarray:
-        """All rows, or a random sample of those that stay on disk, once they have been found to be good."""
+    def _read_training_rows(self, X: Any, parameters: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+        """All rows, or a random sample of those that stay where they are, once they have been found to be good; and a digest."""
         family, at_least = get_family(parameters["family"]), parameters.get("n_components", 2)
-        if isinstance(X, StoredRows):
-            rows, is_observed = survey(X, family, parameters["verbose"])
+        if isinstance(X, RowSource):
+            found = survey(X, family, parameters["verbose"])
+            rows, is_observed, digest = found.sample, found.is_observed, found.digest
         else:
             rows = self._read_array(X)
             family.check(rows)
-            is_observed = family.is_observed(rows)
+            is_observed, digest = family.is_observed(rows), digest_of(rows)
         if len(rows) < at_least:
             raise InputError(f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more data.")
         if not is_observed:
@@ -173,9 +177,9 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
                 "them anew at each step (dynamic binarisation).",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return rows
+        return rows, digest
 
     def _read_array(self, X: Any) -> np.ndarray:
         first = X[0] if (isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)) and len(X) else None
@@ -247,7 +251,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         Values that a family of discrete data would draw (grey levels under "bernoulli") go to the encoder as they are.
         """
-        return self._in_batches(self.check_rows(X), lambda x: self.model_.posterior(x).mean)
+        return self._row_by_row(X, lambda rows: self._in_batches(rows, lambda x: self.model_.posterior(x).mean))
 
     def inverse_transform(self, Z: Any) -> Any:
         """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no mean, the most probable codes.
@@ -309,10 +313,13 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             n_importance: draws of z for each row; the estimate rises to log p(x) with it.
         """
         check_count("n_importance", n_importance)
-        given = self.check_rows(X)
-        rows = self.model_.observe(given)
+
+        def score(rows: np.ndarray) -> np.ndarray:
+            observed = self.model_.observe(rows)
+            return importance_log_likelihood(self.model_, observed, n_importance, self.verbose, work).astype(np.float32)
+
         with shared_out(self.model_, self.devices) as work:
-            return importance_log_likelihood(self.model_, rows, n_importance, self.verbose, work).astype(np.float32)
+            return self._row_by_row(X, score)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, in nats per example. y is ignored."""
@@ -384,12 +391,37 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Raises:
             InputError: if X has other columns than in `fit`, is not finite, or lies outside the family's support.
         """
+        return _joined(self._checked_pieces(X))
+
+    def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
+        """The same, piece after piece where they are not in memory."""
         check_is_fitted(self)
+        source, n = as_source(X, ROWS_AT_ONCE), 0
+        if source is None:
+            yield self._checked(X)
+            return
+        if not source.is_ordered:
+            raise InputError("X expects rows in their order, got a loader that shuffles or leaves some out: give its data set.")
+        with progress_bar("rows", len(source) or None, self.verbose) as advance:
+            for table in source.tables():
+                with counted_from(n):
+                    rows = self._checked(table)
+                yield rows
+                n += len(rows)
+                advance("", n)
+
+    def _checked(self, X: Any) -> np.ndarray:
         with one_sentence():
             given = validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False)
         rows = finite_floats(given, "X")
         self.model_.family.check(rows)
         return rows
+
+    @living_workers()
+    def _row_by_row(self, X: Any, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """What a function makes of rows, of which as many are in memory as X itself holds there."""
+        with one_pass():
+            return _joined(function(rows) for rows in self._checked_pieces(X))
 
     def _in_batches(self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
@@ -407,7 +439,7 @@ class Plan:
     """How one model is trained.
 
     Attributes:
-        rows: to learn from, or a random sample of those that are stored.
+        rows: to learn from, or a random sample of those that are not in memory.
         validation: rows by which the best epoch is found, if one is to be.
         watched: rows that the strategy may look at.
         parameters: of the estimator, checked.
@@ -420,7 +452,7 @@ class Plan:
         callbacks: of Lightning.
         loggers: of Lightning.
         checkpoint: where the state is kept.
-        stored: the rows to learn from, where they stay on disk.
+        source: the rows to learn from, where they are not in memory.
     """
 
     rows: np.ndarray
@@ -436,13 +468,15 @@ class Plan:
     callbacks: Sequence[Any] = ()
     loggers: Sequence[Any] = ()
     checkpoint: Checkpoint | None = None
-    stored: StoredRows | None = None
+    source: RowSource | None = None
 
     def feed(self, seed: int, lengths: torch.Tensor | None) -> Rows:
         """The rows in batches."""
         batch_size = self.parameters["batch_size"]
-        if self.stored is not None:
-            return RowsOnDisk(self.stored, batch_size, seed, self.rows)
+        if isinstance(self.source, StoredRows):
+            return RowsOnDisk(self.source, batch_size, seed, self.rows)
+        if isinstance(self.source, LoadedRows):
+            return RowsFromLoader(self.source, seed, self.rows)
         return RowsInMemory(torch.as_tensor(self.rows), batch_size, seed, lengths)
 
     @classmethod
@@ -455,7 +489,7 @@ class Plan:
         validation: np.ndarray | None = None,
         *,
         budget: Budget | None,
-        stored: StoredRows | None = None,
+        source: RowSource | None = None,
         **others: Any,
     ) -> Plan:
         """The plan that the parameters ask for, for a model and its data, of which a strategy that watches has some held out.
@@ -467,7 +501,7 @@ class Plan:
             seed: of all that is random.
             validation: rows by which the best epoch is found.
             budget: what may be used up.
-            stored: all rows, where `rows` are a sample of them.
+            source: all rows, where `rows` are a sample of them.
             others: callbacks, loggers and checkpoint.
 
         Raises:
@@ -479,15 +513,16 @@ class Plan:
         objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
         watched = validation
         if strategy.watches and validation is None:
-            if stored is not None:
+            if source is not None:
                 raise InputError("strategy 'lagging' holds out rows, which it cannot of data that stay on disk: give an array.")
             rows, watched = _hold_out(rows, seed)
-        n_steps = parameters["max_epochs"] * math.ceil(len(rows if stored is None else stored) / parameters["batch_size"])
+        batch_size = parameters["batch_size"]
+        n_batches = math.ceil(len(rows) / batch_size) if source is None else source.n_batches(batch_size)
         with seeded(derived_seed(seed, "objective")):
             some = _first_rows(model, rows)
             objective.check(model, some)
-            objective.prepare(model, some, n_steps)
-        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, hardware, stored=stored, **others)
+            objective.prepare(model, some, parameters["max_epochs"] * n_batches)
+        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, hardware, source=source, **others)
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -504,6 +539,17 @@ def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _first_rows(model: models.VAE, rows: np.ndarray) -> torch.Tensor:
     """A few rows, as the family observes them."""
     return model.family.observe(to_device(model, rows[:2]))
+
+
+def _joined(pieces: Iterator[np.ndarray]) -> np.ndarray:
+    """Pieces as one array, which a single one is already."""
+    first, *others = pieces
+    return np.concatenate([first, *others]) if others else first
+
+
+def digest_of(rows: np.ndarray) -> str:
+    """What tells rows from others."""
+    return hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()
 
 
 def choose_seed(random_state: Any) -> int:

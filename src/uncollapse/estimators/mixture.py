@@ -202,9 +202,13 @@ class MixtureVAE(Estimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(y|x), shape (n, c), float32: E_q(z|x) p(y|z) at 64 draws that belong to the row, or what "enumerate" has learned."""
-        components: np.ndarray | None = infer(self._model, self.check_rows(X)).components
-        assert components is not None
-        return components
+
+        def components(rows: np.ndarray) -> np.ndarray:
+            found: np.ndarray | None = infer(self._model, rows).components
+            assert found is not None
+            return found
+
+        return self._row_by_row(X, components)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """`fit`, then `predict` on the same rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,7 +31,7 @@ from uncollapse.estimators.arguments import (
     SequencePosteriorName,
     StrategyLike,
 )
-from uncollapse.estimators.base import Estimator, Plan
+from uncollapse.estimators.base import Estimator, Plan, digest_of
 from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
 from uncollapse.inputs import check_count, check_positive
@@ -258,7 +258,7 @@ class SequenceVAE(Estimator):
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
             vocabulary, encoded = _read(X, parameters)
-            seed = self._agree_on_seed(parameters, encoded, budget, kept, len(encoded))
+            seed = self._agree_on_seed(parameters, {"shape": encoded.shape, "digest": digest_of(encoded)}, budget, kept)
             rows = _split(vocabulary, encoded, validation, parameters["max_length"], seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
@@ -289,8 +289,11 @@ class SequenceVAE(Estimator):
         Raises:
             InputError: if a document is empty, too long, or holds nothing that is known.
         """
+        return next(self._checked_pieces(X))
+
+    def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         check_is_fitted(self)
-        return _encode(X, self.vocabulary_, self.parameters_["max_length"])
+        yield _encode(X, self.vocabulary_, self.parameters_["max_length"])
 
     def inverse_transform(self, Z: Any) -> list[Any]:
         """The most probable symbol after symbol, given z: n documents.

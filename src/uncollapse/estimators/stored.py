@@ -1,47 +1,73 @@
-"""Data that stay on disk while a model is trained: what is read once before, and what of them is kept."""
+"""Data that are not in memory while a model is trained: what is read once before, and what of them is kept."""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from uncollapse.data.stored import MAX_IN_MEMORY, StoredArray, StoredRows
+from uncollapse.data.loaders import LoadedRows, StoredDataset
+from uncollapse.data.stored import MAX_IN_MEMORY, RowSource, StoredArray
 from uncollapse.diagnostics.stream import Reservoir
-from uncollapse.errors import InputError
 from uncollapse.families import Family
-from uncollapse.inputs import finite_floats
+from uncollapse.inputs import counted_from, finite_floats
+from uncollapse.noise import drawing_from
 from uncollapse.progress import progress_bar
 
 
-def as_stored(X: Any) -> StoredRows | None:
-    """The rows, if they are to stay on disk: large memory maps, an AnnData that is backed, and what is stored by itself."""
-    if isinstance(X, StoredRows):
+def as_source(X: Any, batch_size: int) -> RowSource | None:
+    """The rows, if they are to stay where they are.
+
+    Those are large memory maps, an AnnData that is backed, data sets and loaders of PyTorch, and what is stored by itself. A
+    data set that can only be gone through comes in batches of this size.
+    """
+    if isinstance(X, RowSource):
         return X
+    if isinstance(X, IterableDataset):
+        X = DataLoader(X, batch_size)
+    if isinstance(X, DataLoader):
+        return LoadedRows(X)
+    if isinstance(X, Dataset):
+        return StoredDataset(X)
     if isinstance(X, np.memmap):
         return StoredArray(X) if X.nbytes > MAX_IN_MEMORY else None
     return StoredArray(X.X) if getattr(X, "isbacked", False) else None
 
 
-def survey(stored: StoredRows, family: Family, verbose: bool) -> tuple[np.ndarray, bool]:
-    """Go through all rows once.
+@dataclass(frozen=True)
+class Survey:
+    """What is known of rows that have been gone through once.
 
-    Returns:
-        A random sample, shape (n, n_features), float32, at most 10,000 rows; and whether all rows are as the family observes them.
+    Attributes:
+        sample: random ones, shape (n, n_features), float32, at most 10,000.
+        is_observed: whether all are as the family observes them.
+        digest: of all of them, and of how they are cut into blocks.
+    """
+
+    sample: np.ndarray
+    is_observed: bool
+    digest: str
+
+
+def survey(source: RowSource, family: Family, verbose: bool) -> Survey:
+    """Go through all rows once.
 
     Raises:
         InputError: if a row is not finite, or lies outside the family's support.
     """
-    sample, observed, n = Reservoir(), True, 0
-    with progress_bar("reading", len(stored), verbose) as advance:
-        for block in stored.blocks():
-            try:
+    sample, digest, is_observed, n = Reservoir(), hashlib.blake2b(digest_size=16), True, 0
+    with progress_bar("reading", len(source) or None, verbose) as advance:
+        for block in drawing_from(0, source.blocks()):
+            with counted_from(n):
                 rows = finite_floats(block, "X")
                 family.check(rows)
-            except InputError as error:
-                raise InputError(f"{error} (Rows are counted from {n} on.)") from None
-            observed = observed and family.is_observed(rows)
+            is_observed = is_observed and family.is_observed(rows)
             sample.add(rows, None)
+            digest.update(np.ascontiguousarray(rows).data)
             n += len(rows)
             advance("", n)
-    return sample.rows, observed
+    digest.update(repr(list(source.sizes)).encode())
+    return Survey(sample.rows, is_observed, digest.hexdigest())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uncollapse.noise import derived_seed
+from uncollapse.noise import derived_seed, drawing_from
 
 BUFFER_BYTES = 2**25  # of rows from disk, float32, that are mixed with each other
 POOLED_BATCHES = 50  # batches whose rows are sorted by length together
@@ -106,6 +107,26 @@ def random_rows(data: Tensor, n: int) -> np.ndarray:
     return np.asarray(data[order].cpu().numpy())
 
 
+class SampledRows(Rows):
+    """Rows of which only some are in memory.
+
+    Args:
+        some: random rows, shape (n, data_dim), for those who do not need all.
+    """
+
+    def __init__(self, some: np.ndarray) -> None:
+        self.some = some
+
+    def random_batch(self, epoch: int) -> Tensor:
+        """As many of the rows in memory as a batch has, chosen by the global generator."""
+        del epoch
+        return torch.as_tensor(self.some[torch.randperm(len(self.some))[: self.batch_size].numpy()])
+
+    def sample(self, n: int) -> np.ndarray:
+        """At most so many rows, always the same random ones."""
+        return self.some[:n]
+
+
 class Blocks(Protocol):
     """Rows on disk, in blocks."""
 
@@ -113,12 +134,12 @@ class Blocks(Protocol):
     def sizes(self) -> Sequence[int]:
         """Rows of each block."""
 
-    def read(self, block: int) -> np.ndarray:
-        """The rows of a block, shape (n, data_dim)."""
+    def read(self, block: int) -> Iterator[np.ndarray]:
+        """The rows of a block in one piece or in several, each of shape (n, data_dim)."""
 
 
-class RowsOnDisk(Rows):
-    """Rows that are read block after block: in each epoch in another order, and mixed within a buffer of many blocks.
+class RowsOnDisk(SampledRows):
+    """Rows that are read block after block: in each epoch in another order, and mixed within a buffer that many blocks fill.
 
     Args:
         blocks: where they are.
@@ -128,44 +149,89 @@ class RowsOnDisk(Rows):
     """
 
     def __init__(self, blocks: Blocks, batch_size: int, seed: int, some: np.ndarray) -> None:
+        super().__init__(some)
         self.blocks = blocks
         self.batch_size = batch_size
         self.seed = derived_seed(seed, "order")
-        self.some = some
         self.n_rows = sum(blocks.sizes)
-        self.at_once = max(1, BUFFER_BYTES * len(blocks.sizes) // (self.n_rows * some[0].nbytes))  # blocks
+        self.at_once = max(1, BUFFER_BYTES // (some[0].nbytes * batch_size))  # batches
 
     def __len__(self) -> int:
         return self.n_rows
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The batches of an epoch, from one of them on."""
+        first, to_skip = divmod(start, self.at_once)
+        for index, buffer in enumerate(self._buffers(epoch, first), first):
+            mixed = np.random.default_rng(derived_seed(self.seed, f"buffer {epoch}", index)).permutation(len(buffer))
+            for place in range(to_skip * self.batch_size, len(buffer), self.batch_size):
+                yield torch.as_tensor(buffer[mixed[place : place + self.batch_size]])
+            to_skip = 0
+
+    def _buffers(self, epoch: int, first: int) -> Iterator[np.ndarray]:
+        """Whole batches, as many as are mixed with each other, from one such buffer on; the memory is the same for all of them."""
+        size = self.at_once * self.batch_size
+        buffer, filled = np.empty((min(size, self.n_rows), *self.some.shape[1:]), np.float32), 0
+        for piece in self._pieces(epoch, first * size):
+            rest = piece
+            while len(rest):
+                taken, rest = np.split(rest, [len(buffer) - filled])
+                buffer[filled : filled + len(taken)] = taken
+                filled += len(taken)
+                if filled == len(buffer):
+                    yield buffer
+                    filled = 0
+        if filled:
+            yield buffer[:filled]
+
+    def _pieces(self, epoch: int, to_skip: int) -> Iterator[np.ndarray]:
+        """The rows of the blocks in the epoch's order, but for so many at first."""
         order = np.random.default_rng(derived_seed(self.seed, "blocks", epoch)).permutation(len(self.blocks.sizes))
-        buffers = [order[first : first + self.at_once] for first in range(0, len(order), self.at_once)]
-        to_skip, rest = start * self.batch_size, self.some[:0]
-        for index, buffer in enumerate(buffers):
-            size = sum(self.blocks.sizes[block] for block in buffer)
-            if size <= to_skip:
-                to_skip -= size
+        for block in map(int, order):
+            if to_skip >= self.blocks.sizes[block]:
+                to_skip -= self.blocks.sizes[block]
                 continue
-            mixed = np.random.default_rng(derived_seed(self.seed, f"buffer {epoch}", index)).permutation(size)[to_skip:]
-            rows = np.concatenate([rest, self._read(buffer)[mixed]])
-            to_skip, n_whole = 0, len(rows) // self.batch_size * self.batch_size
-            if index == len(buffers) - 1:
-                n_whole = len(rows)
-            for first in range(0, n_whole, self.batch_size):
-                yield torch.as_tensor(rows[first : first + self.batch_size])
-            rest = rows[n_whole:]
+            # What a data set draws, such as crops of images, depends on the epoch and the block alone.
+            for piece in drawing_from(derived_seed(self.seed, f"block {epoch}", block), self.blocks.read(block)):
+                yield piece[to_skip:]
+                to_skip = max(0, to_skip - len(piece))
 
-    def _read(self, buffer: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.blocks.read(int(block)).astype(np.float32, copy=False) for block in buffer])
 
-    def random_batch(self, epoch: int) -> Tensor:
-        """Rows for a step out of one random block, chosen by the global generator."""
-        del epoch
-        rows = self._read(torch.randint(len(self.blocks.sizes), (1,)).numpy())
-        return torch.as_tensor(rows[torch.randperm(len(rows))[: self.batch_size].numpy()])
+class Loader(Protocol):
+    """Rows in batches of its own."""
 
-    def sample(self, n: int) -> np.ndarray:
-        """At most so many rows, always the same random ones."""
-        return self.some[:n]
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Rows of each batch."""
+
+    def batches(self, epoch: int, seed: int) -> Iterator[np.ndarray]:
+        """The batches of an epoch, each of shape (n, data_dim), in an order that the seed decides."""
+
+
+class RowsFromLoader(SampledRows):
+    """Rows in the batches in which a loader gives them. To begin within an epoch, it goes through what is before.
+
+    Args:
+        loader: gives them.
+        seed: decides what is left to chance.
+        some: random rows, for those who do not need all.
+    """
+
+    def __init__(self, loader: Loader, seed: int, some: np.ndarray) -> None:
+        super().__init__(some)
+        self.loader = loader
+        self.batch_size = max(loader.sizes)
+        self.seed = derived_seed(seed, "order")
+
+    def __len__(self) -> int:
+        return sum(self.loader.sizes)
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches an epoch has."""
+        return len(self.loader.sizes)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The batches of an epoch, from one of them on."""
+        batches = self.loader.batches(epoch, derived_seed(self.seed, "loader", epoch))
+        return (torch.as_tensor(rows) for rows in islice(batches, start, None))

@@ -1,0 +1,155 @@
+"""Examples from data sets and loaders of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
+
+from uncollapse.data.stored import RowSource, StoredRows, equal_blocks, lost
+from uncollapse.errors import InputError
+from uncollapse.inputs import counted_from, read_array
+from uncollapse.noise import drawing_from
+
+
+class StoredDataset(StoredRows):
+    """The items of a data set of PyTorch, which are read when they are needed.
+
+    Args:
+        dataset: has a length, and items by their number: numbers of one shape, or tuples of which these come first.
+
+    Raises:
+        InputError: if it is empty, or holds something else.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        n = len(dataset) if hasattr(dataset, "__len__") else None
+        if not n:
+            what = "one without a length" if n is None else "an empty one"
+            raise InputError(f"X expects a data set of at least one example, got {what}: give a DataLoader or an array.")
+        self.dataset = dataset
+        self.n_features = self._rows(0, 1).shape[1]
+        self.sizes = equal_blocks(n, 4 * self.n_features)
+
+    def read(self, block: int) -> Iterator[np.ndarray]:
+        """The rows of a block, float32."""
+        start = block * self.sizes[0]
+        with counted_from(start):
+            rows = _as_wide(self._rows(start, start + self.sizes[block]), self.n_features)
+        yield rows
+
+    def _rows(self, start: int, stop: int) -> np.ndarray:
+        try:
+            items = [self.dataset[index] for index in range(start, stop)]
+        except OSError as error:  # of the files that items come from
+            raise lost("X", error) from None
+        with suppress(TypeError, RuntimeError):  # of things that are no numbers, or of several shapes
+            batch = default_collate([_data_of(item) for item in items])
+            if isinstance(batch, torch.Tensor):
+                return _flat(batch)
+        raise InputError(
+            f"X expects items that are numbers of one shape, or tuples with such first, got {_kinds(items)}: transform them."
+        )
+
+
+class LoadedRows(RowSource):
+    """The batches of a loader, which decides over their order and their sizes. How many there are shows when all have come once.
+
+    Args:
+        loader: gives numbers, or tuples of which these come first, the same in each epoch up to their order.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+        self.n_features, self.sizes = 0, []
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All batches, as in the first epoch of seed 0.
+
+        Raises:
+            InputError: if a batch cannot be used.
+        """
+        sizes = []
+        for rows in self.batches(0, 0):
+            sizes.append(len(rows))
+            self.n_features = rows.shape[1]
+            yield rows
+        self.sizes = sizes
+
+    def n_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has, whatever the batch size that is asked for."""
+        return len(self.sizes)
+
+    def batches(self, epoch: int, seed: int) -> Iterator[np.ndarray]:
+        """All batches of an epoch, float32, in the order that the loader chooses by chance that begins at the seed.
+
+        Raises:
+            InputError: if a batch cannot be used, or there is none.
+        """
+        _start_at(self.loader, epoch, seed)
+        return drawing_from(seed, self._batches())
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        n = 0
+        for batch in self.loader:
+            with counted_from(n):
+                rows = _as_wide(_flat(_data_of(batch)), self.n_features)
+            yield rows
+            n += len(rows)
+        if not n:
+            raise InputError("X expects at least one example each time that it is gone through, got a loader that gave none.")
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the loader neither shuffles nor leaves examples out, as far as can be seen."""
+        sampler, batch_sampler = self.loader.sampler, self.loader.batch_sampler
+        is_plain = batch_sampler is None or type(batch_sampler) is BatchSampler
+        goes_along = isinstance(sampler, SequentialSampler) or isinstance(self.loader.dataset, IterableDataset)
+        return is_plain and goes_along and not self.loader.drop_last
+
+
+def _start_at(loader: DataLoader[Any], epoch: int, seed: int) -> None:
+    """Let all that decides over a loader's order begin at an epoch, or at a seed."""
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    parts: tuple[Any, ...] = (loader, loader.dataset, loader.sampler, loader.batch_sampler, inner)
+    for part in parts:
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+
+
+def _data_of(item: Any) -> Any:
+    """What comes first, by PyTorch's convention."""
+    if isinstance(item, dict):
+        raise InputError("X expects tensors, or tuples with the data first, got dictionaries: give the data alone.")
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def _flat(batch: Any) -> np.ndarray:
+    """A batch as rows, shape (n, n_features), float32."""
+    rows = read_array(batch)
+    return rows.reshape(len(rows), -1)
+
+
+def _as_wide(rows: np.ndarray, n_features: int) -> np.ndarray:
+    """The same rows, if they are as wide as those before, of which 0 is none.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if n_features not in (0, rows.shape[1]):
+        raise InputError(f"X expects {n_features} numbers in every row, as at first, got {rows.shape[1]}: give rows of one width.")
+    return rows
+
+
+def _kinds(items: Sequence[Any]) -> str:
+    """What items there are, by types and shapes."""
+    shapes = [(type(data).__name__, getattr(data, "shape", None)) for data in map(_data_of, items)]
+    kinds = {name if shape is None else f"{name} of shape {tuple(shape)}" for name, shape in shapes}
+    return " and ".join(sorted(kinds)[:2])
