@@ -1,0 +1,155 @@
+"""`python -m benchmarks.memory FOLDER`: peak memory and speed of a training whose data are in memory or stay on disk."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+import typer
+from pyarrow.parquet import ParquetWriter
+
+from benchmarks.scaling import SEED, peak_process_mib
+from benchmarks.timing import print_row
+from uncollapse.data import StoredParquet
+from uncollapse.estimators import VAE
+
+N_FEATURES, BATCH_SIZE = 512, 1000
+ROWS_AT_ONCE = 2**15  # while files are written, and in each row group of Parquet
+GROUPS_IN_FILE = 16
+# Of the sweep over sizes, whose largest would take hours with large maps, and of the comparison of speeds.
+SMALL: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
+USUAL: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
+
+
+class Cost(NamedTuple):
+    """The most memory that a process has had, in MiB, the seconds of its epoch, and those before, in which rows are read once."""
+
+    peak_mib: float
+    epoch_seconds: float
+    seconds_before: float
+
+
+def chunks(n_rows: int) -> Iterator[np.ndarray]:
+    """Independent standard normal numbers, so many rows at a time."""
+    chance = np.random.default_rng(SEED)
+    for start in range(0, n_rows, ROWS_AT_ONCE):
+        yield chance.standard_normal((min(ROWS_AT_ONCE, n_rows - start), N_FEATURES), dtype=np.float32)
+
+
+def write_npy(folder: Path, n_rows: int) -> Path:
+    """One array in one file."""
+    path = folder / "x.npy"
+    with path.open("wb") as file:
+        header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (n_rows, N_FEATURES)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chunks(n_rows):
+            chunk.tofile(file)
+    return path
+
+
+def write_parquet(folder: Path, n_rows: int) -> Path:
+    """A folder of files of 1 GiB."""
+    path = folder / "x"
+    path.mkdir()
+    schema = pa.schema([(f"x{index}", pa.float32()) for index in range(N_FEATURES)])
+    for index, chunk in enumerate(chunks(n_rows)):
+        if index % GROUPS_IN_FILE == 0:
+            writer = ParquetWriter(path / f"{index // GROUPS_IN_FILE}.parquet", schema)
+        writer.write_table(pa.Table.from_arrays(list(np.ascontiguousarray(chunk.T)), schema=schema))
+        if index % GROUPS_IN_FILE == GROUPS_IN_FILE - 1:
+            writer.close()
+    writer.close()
+    return path
+
+
+WRITERS: dict[str, Callable[[Path, int], Path]] = {"npy": write_npy, "parquet": write_parquet}
+READERS: dict[str, Callable[[Path], Any]] = {
+    "memory": np.load,
+    "npy": lambda path: np.load(path, mmap_mode="r"),
+    "parquet": StoredParquet,
+}
+
+
+def fit_cost(source: str, path: Path, sizes: dict[str, Any]) -> Cost:
+    """Of an epoch of `fit`."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    vae = VAE(**sizes, batch_size=BATCH_SIZE, max_epochs=1, random_state=SEED, device="cpu", verbose=False)
+    seconds = float(vae.fit(READERS[source](path)).history_["seconds"].iloc[-1])
+    return Cost(peak_process_mib(), seconds, time.perf_counter() - start - seconds)
+
+
+def in_fresh_process(source: str, path: Path, sizes: dict[str, Any]) -> Cost:
+    """The same, in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(fit_cost, source, path, sizes).result()
+
+
+def sweep(folder: Path, name: str, gib: float) -> None:
+    """Print what an epoch of so much data costs."""
+    path = WRITERS[name](folder, n_rows(gib))
+    cost = in_fresh_process(name, path, SMALL)
+    print_row(**common(SMALL), contestant=name, gib=gib, rows=n_rows(gib), **rounded(cost))
+    remove(path)
+
+
+def race(folder: Path, gib: float, rounds: int) -> None:
+    """Print what epochs cost from memory and from disk, which take turns."""
+    npy, parquet = (write(folder, n_rows(gib)) for write in WRITERS.values())
+    paths = {"memory": npy, "npy": npy, "parquet": parquet}
+    found = [{name: in_fresh_process(name, path, USUAL) for name, path in paths.items()} for _ in range(rounds)]
+    for name in paths:
+        cost = Cost(*map(statistics.median, zip(*(costs[name] for costs in found), strict=True)))
+        ratio = statistics.median(costs["memory"].epoch_seconds / costs[name].epoch_seconds for costs in found)
+        print_row(**common(USUAL), contestant=name, gib=gib, rounds=rounds, **rounded(cost), speed=round(ratio, 4))
+    for path in {npy, parquet}:
+        remove(path)
+
+
+def n_rows(gib: float) -> int:
+    """Rows that take so much."""
+    return round(gib * 2**30 / (4 * N_FEATURES))
+
+
+def common(sizes: dict[str, Any]) -> dict[str, Any]:
+    """What all rows say."""
+    return {"benchmark": "memory", "seed": SEED, **sizes, "n_features": N_FEATURES, "batch": BATCH_SIZE}
+
+
+def rounded(cost: Cost) -> dict[str, float]:
+    """The cost as a row has it."""
+    return {name: round(value, 2) for name, value in cost._asdict().items()}
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where data are written, and removed again.", file_okay=False)],
+    gib: Annotated[str, typer.Option(help="Sizes of the sweep, with commas between.")] = "1,5,20",
+    race_gib: Annotated[float, typer.Option(help="Size in the comparison of speeds.")] = 1.0,
+    rounds: Annotated[int, typer.Option(help="Of that comparison; 0 leaves it out.")] = 5,
+) -> None:
+    """Print one JSON line for each format and size, and one for each contestant in speed, whose speed is relative to memory."""
+    torch.set_num_threads(1)  # which rows tell
+    folder.mkdir(parents=True, exist_ok=True)
+    for size in map(float, gib.split(",") if gib else ()):
+        for name in WRITERS:
+            sweep(folder, name, size)
+    if rounds:
+        race(folder, race_gib, rounds)
+
+
+if __name__ == "__main__":
+    typer.run(main)
