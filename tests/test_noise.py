@@ -1,9 +1,12 @@
 """Noise that belongs to rows, and seeds that do not meet."""
 
+from collections import Counter
+
 import numpy as np
+import torch
 from scipy.stats import kstest
 
-from uncollapse.noise import RowNoise, derived_seed
+from uncollapse.noise import RowNoise, Sightings, derived_seed, drawing_from, one_pass
 
 ROWS = np.arange(4000.0).reshape(2000, 2)
 
@@ -29,3 +32,40 @@ def test_derived_seeds_do_not_meet():
     seeds = {derived_seed(seed, purpose, index) for seed in range(20) for purpose in "abc" for index in range(20)}
     assert len(seeds) == 20 * 3 * 20
     assert max(seeds) < 2**32
+
+
+def test_sightings_are_counted_over_all_that_came_before():
+    chance, sightings, seen = np.random.default_rng(0), Sightings(), Counter()
+    for _ in range(50):
+        keys = chance.integers(0, 200, size=chance.integers(1, 40)).astype(np.uint64) + np.uint64(2**64 - 200)
+        expected = []
+        for key in keys.tolist():
+            expected.append(seen[key])
+            seen[key] += 1
+        assert sightings.count(keys).tolist() == expected
+
+
+def test_rows_that_come_in_pieces_have_the_noise_that_they_would_have_at_once():
+    rows = np.random.default_rng(0).integers(0, 3, size=(100, 3)).astype(np.float32)
+    at_once = RowNoise(rows, "z").normal((2,))
+    with one_pass():
+        pieces = [RowNoise(rows[start : start + 7], "z").normal((2,)) for start in range(0, 100, 7)]
+        others = RowNoise(rows, "observe").normal((2,))
+    assert np.array_equal(np.concatenate(pieces), at_once)
+    assert np.array_equal(others, RowNoise(rows, "observe").normal((2,)))
+    assert np.array_equal(RowNoise(rows, "z").normal((2,)), at_once)
+
+
+def test_what_an_iterator_draws_and_what_others_draw_do_not_touch():
+    def items():
+        while True:
+            yield float(torch.rand(()))
+
+    torch.manual_seed(3)
+    expected = torch.rand(6).tolist()
+    torch.manual_seed(0)
+    mine = torch.rand(6).tolist()
+    torch.manual_seed(0)
+    found = [(float(torch.rand(())), item) for item, _ in zip(drawing_from(3, items()), range(6), strict=False)]
+    assert [item for _, item in found] == expected
+    assert [other for other, _ in found] == mine

@@ -26,11 +26,13 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # beside other tests, sever
 SCRIPT = """
 import json, sys
 import lightning.pytorch as pl, numpy as np, torch, uncollapse as uc
+from torch.utils.data import DataLoader, TensorDataset
 from uncollapse.data import load
 from uncollapse.processes import is_first_process
 
 torch.set_num_threads(1)
 X = np.random.default_rng(0).normal(size=(205, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1])
+rows = TensorDataset(torch.as_tensor(X))
 texts = list(load("synthetic-text").X[:60])
 small = dict(latent_dim=2, hidden=(8, 8), max_epochs=2, batch_size=51, random_state=0, verbose=False, device="cpu")
 tiny = dict(small, embedding_dim=8, hidden_dim=8, word_dropout=0.2, batch_size=7)
@@ -46,6 +48,8 @@ kinds = {
     "grey levels": (uc.VAE, dict(small, family="bernoulli"), np.abs(X) / np.abs(X).max()),
     "mixture": (uc.MixtureVAE, dict(small, n_components=3), X),
     "enumerated": (uc.MixtureVAE, dict(small, n_components=3, inference="enumerate"), X),
+    "data set": (uc.VAE, small, rows),
+    "loader": (uc.VAE, small, DataLoader(rows, 51, shuffle=True)),
     "text": (uc.SequenceVAE, tiny, texts),
 }
 

@@ -1,5 +1,8 @@
 """Data that stay on disk: every row is met once in each epoch, and the model is as good as with all of it in memory."""
 
+import contextlib
+import os
+import shutil
 import subprocess
 import sys
 
@@ -7,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csc_matrix, csr_matrix
 
 import uncollapse as uc
 from uncollapse.data import StoredArray, StoredParquet, read_file
 from uncollapse.data import stored as stored_data
-from uncollapse.errors import InputError
+from uncollapse.errors import InputError, LostDataError
 from uncollapse.estimators import stored as estimators_stored
+from uncollapse.training import engine
 from uncollapse.training import rows as training_rows
 from uncollapse.training.rows import RowsOnDisk
 
@@ -42,7 +47,7 @@ def test_blocks_are_the_rows_in_their_order(tmp_path, small_blocks):
     assert stored.shape == (123, 4)
     assert list(stored.sizes) == [10] * 12 + [3]
     assert np.array_equal(np.concatenate(list(stored.blocks())), X)
-    assert not isinstance(stored.read(0), np.memmap)
+    assert not isinstance(next(stored.read(0)), np.memmap)
 
 
 def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks):
@@ -122,11 +127,9 @@ def test_lagging_needs_rows_that_it_can_hold_out(tmp_path, small_blocks):
 
 
 def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks, monkeypatch):
-    import os
     import signal
 
     from uncollapse.interrupts import Terminated
-    from uncollapse.training import engine
 
     X = numbered(tmp_path)
     whole = uc.VAE(**SMALL).fit(X)
@@ -184,6 +187,231 @@ def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     data = read_file(tmp_path / "x.npy")
     assert isinstance(data.X, np.memmap)
     assert (data.X.shape, data.image_shape) == ((100, 12), (3, 4))
+
+
+VIEWS = {
+    "whole": lambda X: X,
+    "some rows": lambda X: X[7:100],
+    "some rows of some": lambda X: X[7:100][3:],
+    "every other row": lambda X: X[::2],
+    "some columns": lambda X: X[:, 1:3],
+    "images": lambda X: X.reshape(123, 2, 2),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_view_of_a_memory_map_is_read_as_it_is(tmp_path, small_blocks, view, order):
+    X = VIEWS[view](on_disk(tmp_path, np.asarray(np.arange(4.0 * 123).reshape(123, 4), order=order)))
+    assert np.array_equal(np.concatenate(list(StoredArray(X).blocks())), np.asarray(X).reshape(len(X), -1))
+
+
+def test_what_a_map_has_in_memory_alone_is_read(tmp_path, small_blocks):
+    numbered(tmp_path)
+    X = np.load(tmp_path / "x.npy", mmap_mode="c")
+    X[5] = -1
+    assert np.array_equal(np.concatenate(list(StoredArray(X).blocks())), X)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
+def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, family):
+    """Of equal rows as well, which are binarised, and weighted, by draws of their own."""
+    grey = np.random.default_rng(0).integers(0, 3, size=(123, 4)) / 2
+    X = on_disk(tmp_path, grey)
+    with pytest.warns(UserWarning, match="dynamic binarisation") if family == "bernoulli" else contextlib.nullcontext():
+        vae = uc.VAE(**SMALL, family=family).fit(X)
+    assert len({row.tobytes() for row in grey}) < 80
+    assert np.allclose(vae.transform(X), vae.transform(grey), atol=1e-6)
+    assert np.allclose(vae.reconstruct(X), vae.reconstruct(grey), atol=1e-6)
+    assert np.allclose(vae.score_samples(X, 4), vae.score_samples(grey, 4), atol=1e-4)
+    assert len(set(vae.score_samples(X, 4).tolist())) == 123
+    assert vae.score(X) == pytest.approx(vae.score(grey), abs=1e-4)
+    assert np.array_equal(vae.check_rows(X), grey.astype(np.float32))
+
+
+def test_components_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, blobs):
+    mixture = uc.MixtureVAE(3, **SMALL).fit(blobs[0])
+    X = on_disk(tmp_path, blobs[0])
+    assert np.allclose(mixture.predict_proba(X), mixture.predict_proba(blobs[0]), atol=1e-5)
+    assert np.array_equal(mixture.predict(X), mixture.predict(blobs[0]))
+
+
+def test_rows_on_disk_that_do_not_suit_a_model_are_told_of(tmp_path, small_blocks):
+    vae = uc.VAE(**SMALL).fit(numbered(tmp_path))
+    X = np.ones((123, 4))
+    X[57, 1] = np.nan
+    with pytest.raises(InputError, match=r"got 1 NaN.*the first in row 7.*counted from 50 on"):
+        vae.transform(on_disk(tmp_path, X))
+    with pytest.raises(InputError, match="expecting 4 features"):
+        vae.score_samples(on_disk(tmp_path, np.ones((123, 3))))
+
+
+def rewrite_npy(path):
+    np.save(path, np.load(path)[::-1].copy())
+
+
+def shorten(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def rewrite_parquet(path):
+    pd.read_parquet(path).iloc[::-1].to_parquet(path, row_group_size=10)
+
+
+CHANGES = {
+    "npy, rewritten": ("x.npy", rewrite_npy),
+    "npy, cut short": ("x.npy", shorten),
+    "npy, gone": ("x.npy", os.remove),
+    "parquet, rewritten": ("table/part-1.parquet", rewrite_parquet),
+    "parquet, cut short": ("table/part-1.parquet", shorten),
+    "parquet, gone": ("table/part-1.parquet", os.remove),
+}
+
+
+@pytest.fixture
+def changing(tmp_path, monkeypatch):
+    """Changes a file after the fifth step of the next training, as a context: within, the data stay on disk."""
+
+    @contextlib.contextmanager
+    def within(name):
+        place, change = CHANGES[name]
+        original = engine.Training.on_train_batch_end
+
+        def changing(self, *args):
+            if self.steps_done == 5:
+                shutil.copy2(tmp_path / place, tmp_path / "kept")
+                change(tmp_path / place)
+            return original(self, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine.Training, "on_train_batch_end", changing)
+            yield tmp_path / place
+
+    monkeypatch.setattr(stored_data, "BLOCK_BYTES", 320)
+    monkeypatch.setattr(training_rows, "BUFFER_BYTES", 800)
+    monkeypatch.setattr(estimators_stored, "MAX_IN_MEMORY", 0)
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 0)
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(123, 4)))
+    parquet_folder(tmp_path / "table", 5)
+    return within
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("name", CHANGES)
+def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(name, tmp_path, changing, command_line):
+    """What was learned is saved; with the data put back it goes on to the same end, and with others it does not go on."""
+    words = ["fit", "x.npy"] if "npy" in name else ["fit", "table", "--labels", "group"]
+    words += ["max_epochs=4", "hidden=8,8", "batch_size=20", "random_state=0", "-o"]
+    assert command_line(*words, "whole")[0] == 0
+    with changing(name) as path:
+        code, _, err = command_line(*words, "run")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert f"{path.name} has changed while it was read (" in err
+    assert "put it back to go on from the last state, or begin anew. What was learned is in run; --resume goes on with it." in err
+    assert np.isfinite(uc.load("run").sample(3)).all()
+    if "gone" not in name:
+        code, _, err = command_line(*words, "run", "--resume")
+        assert code == 2
+        assert err.count("\n") == 1
+    os.replace(tmp_path / "kept", path)
+    code, _, err = command_line(*words, "run", "--resume")
+    assert (code, err) == (0, "")
+    assert weights_of("run") == weights_of("whole")
+
+
+def weights_of(run):
+    return {name: value.tolist() for name, value in uc.load(run).model_.state_dict().items()}
+
+
+@pytest.mark.parametrize("change", [shorten, rewrite_npy, os.remove])
+def test_a_file_that_changes_between_two_blocks_is_told_of(change, tmp_path, small_blocks):
+    stored = StoredArray(numbered(tmp_path))
+    blocks = stored.blocks()
+    assert next(blocks)[0].tolist() == [0, 1, 2, 3]
+    change(tmp_path / "x.npy")
+    with pytest.raises(LostDataError, match=r"x\.npy has changed while it was read"):
+        list(blocks)
+
+
+def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path, small_blocks, monkeypatch):
+    X = numbered(tmp_path)
+    vae = uc.VAE(**SMALL).fit(X)
+    before = vae.transform(X)
+    original = estimators_stored.Reservoir.add
+
+    def adding(self, rows, labels):
+        if self.n_seen == 50:
+            shorten(tmp_path / "x.npy")
+        original(self, rows, labels)
+
+    monkeypatch.setattr(estimators_stored.Reservoir, "add", adding)
+    with pytest.raises(LostDataError, match="has changed while it was read"):
+        vae.fit(X, checkpoint=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+    assert np.array_equal(vae.transform(np.arange(4.0 * 123).reshape(123, 4)), before)
+
+
+@pytest.mark.extra
+def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_data, "PIECE_BYTES", 64)
+    monkeypatch.setattr(training_rows, "BUFFER_BYTES", 200)
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60) % 2 == 0, "c": np.arange(60), "d": np.float32(0.5)})
+    frame.to_parquet(tmp_path / "x.parquet", row_group_size=25)
+    stored = StoredParquet(tmp_path)
+    pieces = list(stored.read(0))
+    assert [len(piece) for piece in pieces] == [4] * 6 + [1]
+    assert np.array_equal(np.concatenate(list(stored.blocks())), frame.to_numpy(np.float32))
+    rows = RowsOnDisk(stored, 7, seed=0, some=pieces[0])
+    whole = list(rows.batches(1))
+    assert [len(batch) for batch in whole] == [7] * 8 + [4]
+    assert sorted(torch.cat(whole)[:, 0].tolist()) == list(range(60))
+    for start in range(len(whole)):
+        assert torch.equal(torch.cat(list(rows.batches(1, start))), torch.cat(whole[start:]))
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("values", [[1.0, None, 2.0], [True, None, False], [1, None, 3], [1e300, 2.0, 3.0]])
+def test_gaps_in_parquet_are_told_of(tmp_path, values):
+    pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": pd.array(values)}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="X expects finite numbers, got"):
+        uc.VAE(**SMALL).fit(StoredParquet(tmp_path))
+
+
+COUNTS = np.random.default_rng(0).poisson(np.random.default_rng(1).gamma(2.0, 1.0, size=(300, 1)), size=(300, 6))
+
+
+def backed(tmp_path, X):
+    anndata = pytest.importorskip("anndata")
+    anndata.AnnData(X).write_h5ad(tmp_path / "cells.h5ad")
+    return anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_annotated_data_stay_on_disk_from_training_to_diagnosis(tmp_path, small_blocks, kind):
+    """Dense or sparse, they end in the model of the same rows in a file, and in the same results as in memory."""
+    X = COUNTS.astype(np.float64)
+    cells = backed(tmp_path, kind(X))
+    assert cells.isbacked
+    vae = uc.VAE(**SMALL, family="poisson").fit(cells)
+    of_file = uc.VAE(**SMALL, family="poisson").fit(on_disk(tmp_path, X))
+    assert all(torch.equal(a, b) for a, b in zip(vae.model_.parameters(), of_file.model_.parameters(), strict=True))
+    assert np.allclose(vae.transform(cells), vae.transform(X), atol=1e-6)
+    assert np.allclose(vae.score_samples(cells, 8), vae.score_samples(X, 8), atol=1e-4)
+    reports = [uc.diagnose(vae, data, thorough=False, verbose=False) for data in (cells, X)]
+    assert reports[0].n_examples == reports[1].n_examples == 300
+    assert reports[0].estimates["kl_nats"].value == pytest.approx(reports[1].estimates["kl_nats"].value, rel=1e-5)
+    assert cells.isbacked
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_annotated_data_that_lie_by_columns_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"got a CSC matrix in .*cells.h5ad: store it as CSR"):
+        uc.VAE(**SMALL).fit(backed(tmp_path, csc_matrix(COUNTS)))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from uncollapse.errors import InputError, LostDataError, brief, one_line
 
+SIGNAL_SECONDS = 1  # within which the system tells of a process that has died
 FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
 
 
@@ -43,7 +45,11 @@ def living_workers() -> Iterator[None]:
     A signal handler of PyTorch raises it, wherever the program happens to be.
     """
     try:
-        yield
+        try:
+            yield
+        except (ConnectionError, EOFError):  # which may come before the signal
+            time.sleep(SIGNAL_SECONDS)
+            raise
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise

@@ -94,14 +94,23 @@ class LoadedRows(RowSource):
         return drawing_from(seed, self._batches())
 
     def _batches(self) -> Iterator[np.ndarray]:
-        n = 0
-        for batch in self.loader:
+        n, batches = 0, iter(self.loader)
+        while (batch := self._next(batches)) is not None:
             with counted_from(n):
                 rows = _as_wide(_flat(_data_of(batch)), self.n_features)
             yield rows
             n += len(rows)
         if not n:
             raise InputError("X expects at least one example each time that it is gone through, got a loader that gave none.")
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; None at the end."""
+        try:
+            return next(batches, None)
+        except ConnectionError:  # to a process that has died, as `living_workers` tells
+            raise
+        except OSError as error:  # of the files that examples come from
+            raise lost("X", error) from None
 
     @property
     def is_ordered(self) -> bool:
@@ -114,9 +123,9 @@ class LoadedRows(RowSource):
 
 def _start_at(loader: DataLoader[Any], epoch: int, seed: int) -> None:
     """Let all that decides over a loader's order begin at an epoch, or at a seed."""
-    inner = getattr(loader.batch_sampler, "sampler", None)
-    parts: tuple[Any, ...] = (loader, loader.dataset, loader.sampler, loader.batch_sampler, inner)
-    for part in parts:
+    inner = getattr(loader.batch_sampler, "sampler", None)  # most often the loader's own
+    parts: dict[int, Any] = {id(part): part for part in (loader, loader.dataset, loader.batch_sampler, loader.sampler, inner)}
+    for part in parts.values():
         generator = getattr(part, "generator", None)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(seed)

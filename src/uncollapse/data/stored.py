@@ -154,7 +154,8 @@ class StoredArray(StoredRows):
             dense = piece.toarray() if hasattr(piece, "toarray") else np.array(piece)
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # which HDF5 raises as well
             raise lost(self._name, error) from None
-        forget_pages(self.array)
+        if getattr(self.array, "mode", None) != "c":  # whose changes are nowhere else
+            forget_pages(self.array)
         if self._seal is not None:
             self._seal.check()
         yield dense.reshape(len(dense), -1)

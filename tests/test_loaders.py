@@ -1,0 +1,278 @@
+"""Data sets and loaders of PyTorch: they are trained on as they are, and a training on them goes on bit for bit."""
+
+import contextlib
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
+
+import uncollapse as uc
+from uncollapse.data import stored as stored_data
+from uncollapse.data.loaders import LoadedRows, StoredDataset
+from uncollapse.errors import InputError, LostDataError
+from uncollapse.estimators import stored as estimators_stored
+from uncollapse.interrupts import Terminated
+from uncollapse.training import engine
+from uncollapse.training.rows import RowsFromLoader
+
+SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0, "verbose": False}
+X = np.random.default_rng(0).normal(size=(123, 4)).astype(np.float32)
+ROWS = TensorDataset(torch.as_tensor(X), torch.arange(len(X)))
+NUMBERED = TensorDataset(torch.arange(123.0)[:, None])
+
+
+class Items(Dataset):
+    """Whatever is in a list."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Noisy(Items):
+    """Items that draw on torch's generator, as crops of images do."""
+
+    def __getitem__(self, index):
+        return self.items[index] + 0.1 * torch.randn(4)
+
+
+class Stream(IterableDataset):
+    """Items that can only be gone through."""
+
+    def __iter__(self):
+        return iter(X)
+
+
+class Fatal(Items):
+    """Kills the process that reads an item, once a file is there."""
+
+    def __init__(self, items, path):
+        super().__init__(items)
+        self.path = path
+
+    def __getitem__(self, index):
+        if index == 77 and self.path.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.items[index]
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.model_.parameters(), other.model_.parameters(), strict=True))
+
+
+def rows_of(loader, seed=0):
+    loaded = LoadedRows(loader)
+    list(loaded.blocks())
+    return RowsFromLoader(loaded, seed, X)
+
+
+@pytest.fixture
+def after_steps(monkeypatch):
+    """A context in which something is done at the end of a step."""
+
+    @contextlib.contextmanager
+    def within(n, action):
+        original = engine.Training.on_train_batch_end
+
+        def acting(self, *args):
+            if self.steps_done == n:
+                action()
+            return original(self, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine.Training, "on_train_batch_end", acting)
+            yield
+
+    return within
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_data_set_is_trained_on_as_the_same_rows_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_data, "BLOCK_BYTES", 160)
+    monkeypatch.setattr(estimators_stored, "MAX_IN_MEMORY", 0)
+    np.save(tmp_path / "x.npy", X)
+    of_file = uc.VAE(**SMALL).fit(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    of_set = uc.VAE(**SMALL).fit(ROWS)
+    assert equal(of_file, of_set)
+    assert of_set.n_features_in_ == 4
+    assert np.allclose(of_set.transform(ROWS), of_set.transform(X), atol=1e-6)
+    assert np.allclose(of_set.score_samples(ROWS, 8), of_set.score_samples(X, 8), atol=1e-5)
+    assert np.array_equal(of_set.check_rows(ROWS), X)
+
+
+def test_images_become_rows():
+    stored = StoredDataset(Items([(torch.full((1, 2, 3), float(index)), "label") for index in range(5)]))
+    assert stored.shape == (5, 6)
+    assert np.array_equal(np.concatenate(list(stored.blocks())), np.repeat(np.arange(5.0)[:, None], 6, 1))
+    images = Items([torch.randn(1, 2, 3) for _ in range(60)])
+    vae = uc.VAE(**SMALL).fit(images)
+    assert vae.transform(DataLoader(images, 7)).shape == (60, 2)
+    assert uc.diagnose(vae, images, thorough=False, verbose=False).n_examples == 60
+
+
+def test_batches_are_those_of_the_loader():
+    rows = rows_of(DataLoader(NUMBERED, 50))
+    assert (len(rows), rows.n_batches) == (123, 3)
+    for epoch in (0, 1):
+        assert [batch[:, 0].tolist() for batch in rows.batches(epoch)] == [
+            list(map(float, part)) for part in (range(50), range(50, 100), range(100, 123))
+        ]
+    dropping = rows_of(DataLoader(NUMBERED, 50, drop_last=True))
+    assert (len(dropping), dropping.n_batches) == (100, 2)
+    assert rows_of(DataLoader(ROWS, 50)).n_batches == uc.VAE(**SMALL).fit(DataLoader(ROWS, 50)).history_.shape[0] == 3
+
+
+LOADERS = {
+    "shuffled": lambda: DataLoader(NUMBERED, 16, shuffle=True),
+    "its own generator": lambda: DataLoader(NUMBERED, 16, shuffle=True, generator=torch.Generator()),
+    "a sampler's generator": lambda: DataLoader(
+        NUMBERED, 16, sampler=RandomSampler(NUMBERED, replacement=True, generator=torch.Generator())
+    ),
+    "processes": lambda: DataLoader(NUMBERED, 16, shuffle=True, num_workers=2),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_order_of_a_loader_depends_on_the_seed_and_the_epoch_alone(name):
+    rows = rows_of(LOADERS[name]())
+    before = torch.get_rng_state()
+    first, second = (torch.cat(list(rows.batches(epoch)))[:, 0] for epoch in (0, 1))
+    torch.rand(3)  # what others draw is of no matter
+    again = rows_of(LOADERS[name]())
+    assert torch.equal(torch.cat(list(again.batches(1, 3)))[:, 0], second[48:])
+    assert torch.equal(torch.cat(list(again.batches(0)))[:, 0], first)
+    assert not torch.equal(first, second)
+    assert not torch.equal(torch.cat(list(rows_of(LOADERS[name](), seed=1).batches(0)))[:, 0], first)
+    if "sampler" not in name:
+        assert sorted(first.tolist()) == list(range(123))
+    torch.set_rng_state(before)
+    list(rows.batches(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_samplers_are_told_the_epoch():
+    epochs = []
+
+    class Told(RandomSampler):
+        def set_epoch(self, epoch):
+            epochs.append(epoch)
+
+    uc.VAE(**SMALL).fit(DataLoader(ROWS, 50, sampler=Told(ROWS)))
+    assert epochs == [0, 0, 1, 2]  # of the reading before, and of the training
+
+
+FEEDS = {
+    "a data set": lambda: ROWS,
+    "a data set that draws": lambda: Noisy(list(torch.as_tensor(X))),
+    "a loader": lambda: DataLoader(ROWS, 20, shuffle=True),
+    "a loader that draws": lambda: DataLoader(Noisy(list(torch.as_tensor(X))), 20, shuffle=True),
+    "a stream": Stream,
+}
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_an_interrupted_training_goes_on(name, tmp_path, after_steps):
+    whole = uc.VAE(**{**SMALL, "batch_size": 20}).fit(FEEDS[name]())
+    with after_steps(10, terminate), pytest.raises(Terminated):
+        uc.VAE(**{**SMALL, "batch_size": 20}).fit(FEEDS[name](), checkpoint=tmp_path / "state")
+    again = uc.VAE(**{**SMALL, "batch_size": 20}).fit(FEEDS[name](), checkpoint=tmp_path / "state")
+    assert equal(whole, again)
+
+
+def test_other_batches_are_another_training(tmp_path, after_steps):
+    with after_steps(2, terminate), pytest.raises(Terminated):
+        uc.VAE(**SMALL).fit(DataLoader(ROWS, 20), checkpoint=tmp_path)
+    with pytest.raises(InputError, match="holds the state of another training, of which digest is"):
+        uc.VAE(**SMALL).fit(DataLoader(ROWS, 25), checkpoint=tmp_path)
+
+
+def test_a_process_of_the_loader_that_is_killed_is_one_sentence(tmp_path, after_steps):
+    """The state of the training that was written last is taken up once the loader's processes live."""
+    trigger = tmp_path / "now"
+
+    def loader():
+        return DataLoader(Fatal(X, trigger), 20, shuffle=True, num_workers=2)
+
+    vae = uc.VAE(**SMALL)
+    complaint = r"process that reads for the loader has died \(DataLoader worker"
+    with after_steps(10, trigger.touch), pytest.raises(LostDataError, match=complaint):
+        vae.fit(loader(), checkpoint=tmp_path / "state")
+    assert len(vae.history_) >= 1
+    assert np.isfinite(vae.transform(X)).all()
+    with pytest.raises(LostDataError, match="has died"):
+        vae.transform(DataLoader(Fatal(X, trigger), 20, num_workers=1))
+    with pytest.raises(LostDataError, match="has died"):
+        uc.diagnose(vae, DataLoader(Fatal(X, trigger), 20, num_workers=1), verbose=False)
+    trigger.unlink()
+    assert equal(uc.VAE(**SMALL).fit(loader()), uc.VAE(**SMALL).fit(loader(), checkpoint=tmp_path / "state"))
+
+
+def test_other_errors_of_a_loader_stay_what_they_are():
+    class Broken(Items):
+        def __getitem__(self, index):
+            raise RuntimeError("of somebody else")
+
+    with pytest.raises(RuntimeError, match="of somebody else"):
+        uc.VAE(**SMALL).fit(DataLoader(Broken(X), 20))
+
+
+def one_of_four():
+    return [np.ones(3)] * 5 + [np.ones(4)]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (Items([]), "at least one example, got an empty one"),
+        (DataLoader(Items([]), 2), "got a loader that gave none"),
+        (Items(["a", "b"]), "numbers of one shape, or tuples with such first, got str"),
+        (DataLoader(Items(["a", "b"]), 2), "expects numbers, one row for each example, got str"),
+        (Items([{"x": 1.0}] * 3), "got dictionaries"),
+        (DataLoader(Items([{"x": 1.0}] * 3), 2), "got dictionaries"),
+        (Items(one_of_four()), r"got ndarray of shape \(3,\) and ndarray of shape \(4,\)"),
+        (DataLoader(Items(one_of_four()), 1), r"expects 3 numbers in every row, as at first, got 4.*counted from 5 on"),
+        (Items([1.0, 2.0]), "at least two dimensions, rows and features"),
+        (DataLoader(Stream(), batch_size=None), "at least two dimensions, rows and features"),
+        (DataLoader(Items([*X[:5], np.full(4, np.nan)]), 2), r"got 4 NaN.*the first in row 1.*counted from 4 on"),
+        (Items([*X[:5], np.full(4, np.inf)]), r"4 infinite \(inf\) values, the first in row 5"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_sentence(given, complaint):
+    with pytest.raises(InputError, match=complaint):
+        uc.VAE(**SMALL).fit(given)
+
+
+def test_a_stream_that_gives_nothing_the_second_time_is_told_of():
+    class Once(IterableDataset):
+        items = iter(X)
+
+        def __iter__(self):
+            return self.items
+
+    with pytest.raises(InputError, match="at least one example each time that it is gone through"):
+        uc.VAE(**SMALL).fit(Once())
+
+
+def test_rows_have_results_in_their_order_or_none():
+    vae = uc.VAE(**SMALL).fit(ROWS)
+    for loader in (DataLoader(ROWS, 10), DataLoader(Stream(), 10), Stream()):
+        assert np.allclose(vae.transform(loader), vae.transform(X), atol=1e-6)
+    for loader in (DataLoader(ROWS, 10, shuffle=True), DataLoader(ROWS, 10, drop_last=True)):
+        with pytest.raises(InputError, match="expects rows in their order, got a loader that shuffles or leaves some out"):
+            vae.transform(loader)
+
+
+def test_lagging_needs_rows_in_memory():
+    with pytest.raises(InputError, match="strategy 'lagging' holds out rows"):
+        uc.VAE(**SMALL, strategy="lagging").fit(ROWS)
