@@ -155,3 +155,19 @@ def test_all_families_are_drawn_with_data_that_they_take():
     assert {name for run in tables for name in run.arguments["family"]} == set(FAMILIES)
     for run in tables:
         get_family(run.arguments["family"]).check(run.X.astype(np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+def test_data_on_disk_are_measured_against_data_in_memory(tmp_path):
+    rows = rows_of("benchmarks.memory", str(tmp_path / "big"), "--gib", "0.01,0.02", "--race-gib", "0.02", "--rounds", "1")
+    assert [(row["contestant"], row["gib"]) for row in rows[:4]] == [
+        ("npy", 0.01),
+        ("parquet", 0.01),
+        ("npy", 0.02),
+        ("parquet", 0.02),
+    ]
+    assert [row["contestant"] for row in rows[4:]] == ["memory", "npy", "parquet"]
+    assert rows[4]["speed"] == 1
+    assert all(row["peak_mib"] > 0 and row["epoch_seconds"] > 0 for row in rows)
+    assert list((tmp_path / "big").iterdir()) == []

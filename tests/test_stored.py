@@ -171,6 +171,8 @@ def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_
     assert uc.load("runs/table").feature_names_in_.tolist() == ["a", "b", "c"]
     code, out, err = command_line("diagnose", "runs/table", "table", "--labels", "group", "--quick")
     assert (code, err) == (0, "")
+    code, out, err = command_line("certify", "runs/table", "table", "--labels", "group", "--n-samples", "4")
+    assert (code, err) == (0, "")
     code, out, err = command_line("fit", "table", "--overwrite")
     assert code == 2
     assert "something else than numbers in the column 'group'" in err
