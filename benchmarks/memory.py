@@ -21,6 +21,7 @@ from benchmarks.scaling import SEED, peak_process_mib
 from benchmarks.timing import print_row
 from uncollapse.data import StoredParquet
 from uncollapse.estimators import VAE
+from uncollapse.training.budget import Budget
 
 N_FEATURES, BATCH_SIZE = 512, 1000
 ROWS_AT_ONCE = 2**15  # while files are written, and in each row group of Parquet
@@ -31,10 +32,13 @@ USUAL: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
 
 
 class Cost(NamedTuple):
-    """The most memory that a process has had, in MiB, the seconds of its epoch, and those before, in which rows are read once."""
+    """The most memory that a process has had, in MiB, rows in a second of its training, and the seconds before it.
+
+    Before training, data from disk are read once, and data in memory all at once.
+    """
 
     peak_mib: float
-    epoch_seconds: float
+    rows_per_second: float
     seconds_before: float
 
 
@@ -79,38 +83,42 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def fit_cost(source: str, path: Path, sizes: dict[str, Any]) -> Cost:
-    """Of an epoch of `fit`."""
+def fit_cost(source: str, path: Path, sizes: dict[str, Any], n_seen: int) -> Cost:
+    """Of `fit`, of which so many rows are trained on."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     vae = VAE(**sizes, batch_size=BATCH_SIZE, max_epochs=1, random_state=SEED, device="cpu", verbose=False)
-    seconds = float(vae.fit(READERS[source](path)).history_["seconds"].iloc[-1])
-    return Cost(peak_process_mib(), seconds, time.perf_counter() - start - seconds)
+    vae.fit(READERS[source](path), budget=Budget(evaluations=n_seen))  # of the decoder, one for each row
+    last = vae.history_.iloc[-1]
+    before = time.perf_counter() - start - last["seconds"]
+    return Cost(peak_process_mib(), float(last["evaluations"] / last["seconds"]), float(before))
 
 
-def in_fresh_process(source: str, path: Path, sizes: dict[str, Any]) -> Cost:
+def in_fresh_process(source: str, path: Path, sizes: dict[str, Any], n_seen: int) -> Cost:
     """The same, in a process that has done nothing else."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        return fresh.submit(fit_cost, source, path, sizes).result()
+        return fresh.submit(fit_cost, source, path, sizes, n_seen).result()
 
 
-def sweep(folder: Path, name: str, gib: float) -> None:
-    """Print what an epoch of so much data costs."""
+def sweep(folder: Path, name: str, gib: float, share: float) -> None:
+    """Print what a training on so much data costs."""
     path = WRITERS[name](folder, n_rows(gib))
-    cost = in_fresh_process(name, path, SMALL)
-    print_row(**common(SMALL), contestant=name, gib=gib, rows=n_rows(gib), **rounded(cost))
+    cost = in_fresh_process(name, path, SMALL, n_rows(gib * share))
+    print_row(**common(SMALL), contestant=name, gib=gib, rows=n_rows(gib), epochs=share, **rounded(cost))
     remove(path)
 
 
-def race(folder: Path, gib: float, rounds: int) -> None:
-    """Print what epochs cost from memory and from disk, which take turns."""
+def race(folder: Path, gib: float, rounds: int, share: float) -> None:
+    """Print what trainings cost from memory and from disk, which take turns."""
     npy, parquet = (write(folder, n_rows(gib)) for write in WRITERS.values())
     paths = {"memory": npy, "npy": npy, "parquet": parquet}
-    found = [{name: in_fresh_process(name, path, USUAL) for name, path in paths.items()} for _ in range(rounds)]
+    n_seen = n_rows(gib * share)
+    found = [{name: in_fresh_process(name, path, USUAL, n_seen) for name, path in paths.items()} for _ in range(rounds)]
     for name in paths:
         cost = Cost(*map(statistics.median, zip(*(costs[name] for costs in found), strict=True)))
-        ratio = statistics.median(costs["memory"].epoch_seconds / costs[name].epoch_seconds for costs in found)
-        print_row(**common(USUAL), contestant=name, gib=gib, rounds=rounds, **rounded(cost), speed=round(ratio, 4))
+        ratio = statistics.median(costs[name].rows_per_second / costs["memory"].rows_per_second for costs in found)
+        told = {"gib": gib, "rows": n_rows(gib), "epochs": share, "rounds": rounds}
+        print_row(**common(USUAL), contestant=name, **told, **rounded(cost), speed=round(ratio, 4))
     for path in {npy, parquet}:
         remove(path)
 
@@ -140,15 +148,16 @@ def main(
     gib: Annotated[str, typer.Option(help="Sizes of the sweep, with commas between.")] = "1,5,20",
     race_gib: Annotated[float, typer.Option(help="Size in the comparison of speeds.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Of that comparison; 0 leaves it out.")] = 5,
+    epochs: Annotated[float, typer.Option(max=1, help="How much of the data is trained on; all of them are read before.")] = 1.0,
 ) -> None:
-    """Print one JSON line for each format and size, and one for each contestant in speed, whose speed is relative to memory."""
+    """Print one JSON line for each format and size, and one for each contestant in speed, which is relative to that from memory."""
     torch.set_num_threads(1)  # which rows tell
     folder.mkdir(parents=True, exist_ok=True)
     for size in map(float, gib.split(",") if gib else ()):
         for name in WRITERS:
-            sweep(folder, name, size)
+            sweep(folder, name, size, epochs)
     if rounds:
-        race(folder, race_gib, rounds)
+        race(folder, race_gib, rounds, epochs)
 
 
 if __name__ == "__main__":
