@@ -175,7 +175,7 @@ SWEEPS: dict[str, Sweep] = {
 def slopes(values: Sequence[int], costs: Sequence[Cost]) -> dict[str, float]:
     """Those of log cost against log value by least squares, over all values and over the upper half, where constants weigh less."""
     half = max(2, -(-len(values) // 2))
-    logs = np.log(np.column_stack((values, costs)))
+    logs = np.log(np.maximum(np.column_stack((values, costs)), 1e-9))  # memory beyond what was there may be none
     return {
         f"{name}_slope{part}": round(float(np.polyfit(some[:, 0], some[:, column], 1)[0]), 3)
         for column, name in enumerate(("time", "memory"), start=1)
@@ -189,6 +189,9 @@ def main(
     n_values: Annotated[int, typer.Option(min=2, help="Of each sweep at most, the smallest first.")] = 100,
 ) -> None:
     """Print one JSON line for each value of each contestant, and one for the slopes of each contestant."""
+    unknown = set(sweeps.split(",")) - set(SWEEPS)
+    if unknown:
+        raise typer.BadParameter(f"there is no {unknown.pop()!r}: expected {', '.join(SWEEPS)}.")
     for name in sweeps.split(","):
         sweep = SWEEPS[name]
         values = sweep.values[:n_values]

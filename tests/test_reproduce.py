@@ -310,6 +310,23 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     assert not any("lack" in line for line in said)
 
 
+def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(fewer_runs, tmp_path, command_line, monkeypatch):
+    execute = Fit.execute
+
+    def fail(trial, *others):
+        if trial.model == "GMVAE":
+            raise InputError("no room.")
+        return execute(trial, *others)
+
+    monkeypatch.setattr(Fit, "execute", fail)
+    code, _, err = command_line("reproduce", "k23-toy", "--scale", "smoke", "-o", tmp_path)
+    assert (code, err) == (
+        2,
+        "error: 2 trials gave no result, and are due again with --resume: GMVAE, sigma 0.5, seed 0: no room.\n",
+    )
+    assert "GMVAE" not in set(pd.read_csv(tmp_path / "k23-toy-smoke.csv")["model"])
+
+
 def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
     said = []
     reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)

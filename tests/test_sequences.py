@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import uncollapse as uc
-from uncollapse.diagnostics import likelihood
+from uncollapse.diagnostics import work
 from uncollapse.diagnostics.collapse import infer
 from uncollapse.diagnostics.fisher import relative_fisher_divergence
 from uncollapse.diagnostics.likelihood import importance_log_likelihood
@@ -384,12 +384,29 @@ def test_long_documents_are_scored_in_smaller_batches():
     rows = np.full((100, 300), PAD, np.float64)
     rows[:90, :10] = 0
     rows[90:] = 0
-    batches = likelihood._batches(sequence_model().evaluations(rows, 64))
+    batches = work._batches(sequence_model().evaluations(rows, 64))
     assert [row for batch in batches for row in range(100)[batch]] == list(range(100))
     costs = [int((rows[batch] >= 0).sum()) for batch in batches]
-    assert max(costs) <= likelihood.EVALUATIONS_AT_ONCE
+    assert max(costs) <= work.EVALUATIONS_AT_ONCE
     assert sum(costs) == 90 * 10 + 10 * 300
-    assert likelihood._batches(np.array([9000, 1, 9000])) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert work._batches(np.array([9000, 1, 9000])) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+
+
+def test_a_training_does_not_go_on_by_other_documents_than_it_was_begun_with(tmp_path):
+    settings = {
+        "latent_dim": 2,
+        "hidden": (4,),
+        "hidden_dim": 4,
+        "embedding_dim": 4,
+        "max_epochs": 1,
+        "random_state": 0,
+        "verbose": False,
+    }
+    documents = ["a b", "b a", "a a", "b b"]
+    uc.SequenceVAE(**settings).fit(documents, validation=["a b", "b b"], checkpoint=tmp_path / "state")
+    for validation in (["b a", "b b"], None):
+        with pytest.raises(InputError, match="holds the state of another training, of which validation is"):
+            uc.SequenceVAE(**settings).fit(documents, validation=validation, checkpoint=tmp_path / "state")
 
 
 # Vocabularies.

@@ -15,8 +15,9 @@ import pytest
 import uncollapse as uc
 from uncollapse.data import hold_out, load
 from uncollapse.errors import InputError, NonFiniteLossError
-from uncollapse.sweeps import Candidate, Rule, Sweep, as_data
-from uncollapse.trials import Parts, Place, ResultsFile, do_trials
+from uncollapse.reproduce import reproduce
+from uncollapse.sweeps import Candidate, Sweep, _digest, as_data
+from uncollapse.trials import Parts, Place, ResultsFile, Rule, do_trials
 from uncollapse.trials.doing import on_ray
 
 X = np.random.default_rng(0).normal(size=(120, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
@@ -38,7 +39,7 @@ def row(labels, seed, nll=None, kl=None, **others):
 
 
 def found(rows, min_kl=0.0, tmp_path=None):
-    return Sweep(tuple(rows), ("L",), Rule(min_kl), tmp_path)
+    return Sweep(tuple(rows), ("L",), 2, Rule(min_kl), tmp_path)
 
 
 ROWS = [
@@ -76,10 +77,17 @@ def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp
 def test_configurations_that_have_lost_trials_come_after_whole_ones():
     rows = [row({"L": 0}, 0, 1.0, 1.0), row({"L": 0}, 1, error="the loss became nan"), *ROWS[2:4]]
     assert found(rows).best["labels"] == {"L": 1}
+    assert found([*rows[:1], *ROWS[2:4]]).best["labels"] == {"L": 1}  # the other one has left no row at all
+    assert found(rows[:1] + ROWS[2:4], 2.7).best is None
     rows[2:] = [row({"L": 1}, 0, 13.0, 2.0), row({"L": 1}, 1, stopped=3)]
     assert found(rows).best["labels"] == {"L": 0}
     assert found(rows, 1.5).best["labels"] == {"L": 1}
+    assert found([*ROWS[:2], *rows[2:]], 1.5).best["labels"] == {"L": 1}  # where no whole one has the KL
     assert found(rows).table()[["done", "stopped", "failed"]].to_numpy().tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+def test_a_kl_below_zero_by_chance_is_enough_where_none_is_asked_for():
+    assert found([row({"L": 0}, 0, 1.0, -0.01), row({"L": 0}, 1, 1.0, -0.01)]).best is not None
 
 
 def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
@@ -91,7 +99,7 @@ def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
         (constant, rate, seed) for seed in (0, 1) for constant in (0.0, 1.0) for rate in (1e-3, 1e-2)
     ]
     assert all((row["n_train"], row["n_test"]) == (96, 24) for row in rows)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".trials.jsonl.lock") == [
         "best.json",
         "models",
         "rate-distortion.png",
@@ -129,14 +137,14 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
     def stop(numbers):
         epochs.append(numbers["epoch"])
         if len(epochs) == 2:
-            raise ZeroDivisionError
+            raise ZeroDivisionError("0")
 
     place = Place(ResultsFile(tmp_path / "cut" / "trials.jsonl"))
     execute = Candidate.execute
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Candidate, "execute", lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, stop))
         patch.setattr("uncollapse.training.engine.CHECKPOINT_SHARE", np.inf)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(InputError, match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0"):
             sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]})
     assert not place.file.rows()
     (state,) = place.states.iterdir()
@@ -185,8 +193,58 @@ def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, mon
         raise InputError("no room.")
 
     monkeypatch.setattr(Candidate, "execute", fail)
-    with pytest.raises(InputError, match=r"^VAE, inverse_lipschitz 0\.0, learning_rate 0\.001, seed 0: no room\.$"):
+    said = r"^none of 4 trials has a result: VAE, inverse_lipschitz 0\.0, learning_rate 0\.001, seed 0: no room\.$"
+    with pytest.raises(InputError, match=said):
         sweep(tmp_path)
+
+
+def test_rows_are_json_that_all_can_read(tmp_path):
+    sweep(tmp_path, {"inverse_lipschitz": [1.0]}, seeds=np.arange(1))
+
+    def refuse(name):
+        pytest.fail(f"{name} is no JSON")
+
+    for line in [*(tmp_path / "trials.jsonl").read_text().splitlines(), (tmp_path / "best.json").read_text()]:
+        json.loads(line, parse_constant=refuse)
+
+
+def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
+    result, _ = sweep(tmp_path, {"learning_rate": [1e30, "1e-3"]})
+    assert result.table()[["learning_rate", "done", "failed"]].to_numpy().tolist() == [[1e30, 0, 1], [1e-3, 1, 0]]
+    again, said = sweep(tmp_path, {"learning_rate": [1e-3]}, resume=True)
+    assert said[0] == "1 trials, 1 of them done before"
+    assert again.best == {**result.best, "labels": {}}
+    with pytest.raises(InputError, match=r"none of 1 trials has a result: the loss became"):
+        sweep(tmp_path, {"learning_rate": [1e30]}, resume=True)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    place = Place(ResultsFile(tmp_path / "trials.jsonl"))
+    with place.occupied(), pytest.raises(InputError, match=r"trials\.jsonl is being written by another process: wait"):
+        sweep(tmp_path)
+
+
+def test_results_belong_to_the_data_and_their_labels(tmp_path):
+    grid, labels = {"inverse_lipschitz": [1.0]}, np.arange(20) % 2
+    sweep(tmp_path, grid, held_out=X[:20])
+    for held_out, given, done in ((X[:20], None, 1), (X[:20], labels, 0), (X[:20], 1 - labels, 0), (X[1:21], None, 0)):
+        _, said = sweep(tmp_path, grid, held_out=held_out, labels=given, resume=True)
+        assert said[0] == f"1 trials, {done} of them done before"
+    long = [np.arange(3000), np.r_[np.arange(1500), 7, np.arange(1501, 3000)]]
+    digests = {_digest(as_data([tokens], is_text=True)) for tokens in long}
+    assert len(digests) == 2
+
+
+def test_data_are_taken_as_the_estimators_take_them():
+    frame = as_data(pd.DataFrame({"a": [1.5, 2.0], "b": [True, False]}))
+    assert (frame.X.tolist(), frame.feature_names) == ([[1.5, 1.0], [2.0, 0.0]], ["a", "b"])
+    assert as_data([[1, 2], [3, 4]]).X.tolist() == [[1, 2], [3, 4]]
+    assert not as_data([[1, 2], [3, 4]]).is_text
+    assert as_data([[1, 2], [3, 4]], is_text=True).is_text
+    assert as_data([[1, 2], [3]]).is_text
+    assert as_data(["a b", "c"]).X.tolist() == ["a b", "c"]
+    with pytest.raises(InputError, match="X expects columns of numbers"):
+        as_data(pd.DataFrame({"a": ["u", "v"]}))
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
@@ -203,10 +261,16 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
         ({"grid": {"inverse_lipschitz": "5..1"}, "n_searched": 3, "ray": "local"}, "expects its lower end first"),
         ({"grid": {"inverse_lipschitz": [0, 0.0]}}, "inverse_lipschitz expects one or more values, each once"),
         ({"grid": {"inverse_lipschitz": []}}, "inverse_lipschitz expects one or more values, each once"),
-        ({"grid": {"family": [object()]}}, "family expects values that JSON has"),
+        ({"grid": {"family": [uc.families.Bernoulli()]}}, "family expects values that JSON has"),
         ({"grid": {"latent_dim": [1, 0]}}, "latent_dim expects a positive integer, got 0"),
         ({"grid": {"latent_dims": [1, 2]}}, "there is no parameter 'latent_dims': did you mean 'latent_dim'?"),
-        ({"grid": {"latent_dim": [9, 1]}}, "an injective decoder expects latent_dim <= natural dimension"),
+        ({"grid": {"latent_dim": [1, 9]}}, "an injective decoder expects latent_dim <= natural dimension"),
+        ({"grid": {"learning_rate": ["1e-3", 0.001]}}, "learning_rate expects one or more values, each once"),
+        ({"grid": {"device": ["auto", "cpu"]}}, "device makes no difference to results, got several values"),
+        ({"devices": 2}, "a sweep trains each trial on one device"),
+        ({"seeds": 2}, "seeds expect a list of whole numbers, got 2"),
+        ({"seeds": [0, 1.5]}, "seeds expect a list of whole numbers"),
+        ({"seeds": [0, -1]}, "seeds expects an integer"),
         ({"random_state": 1}, "a sweep has its seeds from seeds"),
         ({"seeds": [1, 1]}, "seeds expect one or more, each once"),
         ({"seeds": []}, "seeds expect one or more, each once"),
@@ -293,9 +357,11 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
     start = time.monotonic()
     assert run(tmp_path / "whole", None)
     took = time.monotonic() - start
-    chance = np.random.default_rng(0)
+    chance, n_states = np.random.default_rng(0), 0
     for _ in range(4):
         run(tmp_path / "cut", took * chance.uniform(0.4, 0.8))
+        n_states += len(list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.safetensors")))
+    assert n_states > 0  # there was something to go on from
     assert run(tmp_path / "cut", None)
     assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
     rows = [ResultsFile(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")]
@@ -387,17 +453,33 @@ def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
 
 
 @pytest.mark.extra
+def test_on_ray_an_experiment_finds_its_models(ray, tmp_path, monkeypatch):
+    """Though its workers, which have begun before, are in another folder."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    table = reproduce("w21-pinwheel", "smoke", output="results", ray=ray, tell=said.append)
+    table = table.dropna(subset="seeds")  # the others are the paper's alone
+    assert table["seeds"].tolist() == [1] * 10
+    assert len(list(Path("results", "models").iterdir())) == len(table)
+    assert not [line for line in said if "lacks" in line]
+    assert not Path("results", "w21-pinwheel-smoke.unfinished").exists()
+
+
+@pytest.mark.extra
 def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
     rates = {"learning_rate": [1e-9, 1e-8, 2e-2, 1e-2, 1e-7, 1e-6]}
     result, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True)
     table = result.table()
     assert table["stopped"].sum() >= 2
     assert table["done"].sum() >= 1
-    assert all(row["stopped"] < 9 for row in result.rows if "stopped" in row)
+    assert {row["stopped"] for row in result.rows if "stopped" in row} <= {1, 3}  # a ninth and a third of the epochs
     assert result.best["labels"]["learning_rate"] >= 1e-2
     assert any(line.endswith("epochs") and "stopped after" in line for line in said)
-    _, said = sweep(tmp_path, rates, max_epochs=9, ray="none", resume=True)
+    _, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True, resume=True)
     assert said[0] == "6 trials, 6 of them done before"
+    whole, said = sweep(tmp_path, rates, max_epochs=9, ray="none", resume=True)
+    assert said[0] == f"6 trials, {table['done'].sum()} of them done before"
+    assert whole.table()["done"].tolist() == [1] * 6
 
 
 @pytest.mark.extra
@@ -414,3 +496,13 @@ def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
     assert len(more.rows) == 5
     with pytest.raises(InputError, match="a search takes one seed, got 2"):
         sweep(tmp_path / "other", space, ray=ray, n_searched=2, seeds=[0, 1])
+    for choices, number in (({"hidden": [[4], [8]]}, 2), ({}, 1)):
+        with pytest.raises(InputError, match=f"a search of 3 expects as many combinations at least, got {number}: try them all"):
+            sweep(tmp_path / "other", choices, ray=ray, n_searched=3)
+
+
+@pytest.mark.extra
+def test_on_ray_optuna_chooses_nothing_twice(ray, tmp_path):
+    result, _ = sweep(tmp_path, {"inverse_lipschitz": [0.0, 1.0], "precision": ["float32", "bfloat16"]}, ray=ray, n_searched=4)
+    assert len(ResultsFile(tmp_path / "trials.jsonl").rows()) == len(result.rows) == 4
+    assert len({row["key"] for row in result.rows}) == 4

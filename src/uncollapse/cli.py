@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uncollapse._version import __version__
-from uncollapse.errors import InputError, LostDataError, NonFiniteLossError, brief, one_line
+from uncollapse.errors import DEBUG_VARIABLE, InputError, LostDataError, NonFiniteLossError, brief, one_line
 from uncollapse.interrupts import INTERRUPTS, Interrupt, Terminated, raise_interrupts
 from uncollapse.processes import is_first_process
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from uncollapse.estimators import Estimator
     from uncollapse.runs import Unfinished
 
-DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"
 MAX_SEEDS = 1000
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
+DEBUG_VARIABLE = "UNCOLLAPSE_DEBUG"  # of the environment: what nobody has expected is raised as it is
 MAX_BRIEF, MAX_QUOTED = 200, 400
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 4, 100, 100

@@ -84,7 +84,7 @@ def batch_mean(values: Tensor) -> Tensor:
 
 
 def gather(values: Tensor) -> Tensor:
-    """Values of a share, shape (n, ...), and after them those of all other shares, without gradients.
+    """Values of all shares, each of shape (n, ...), one after the other in the order of their processes, without gradients.
 
     Of a process that has no rows, they are those of the row that it goes along with, once more.
     """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,59 +17,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from uncollapse.data import Data
 from uncollapse.diagnostics import Report
 from uncollapse.diagnostics.page import COLOURS
 from uncollapse.diagnostics.rate_distortion import rate_distortion
-from uncollapse.errors import InputError, brief
+from uncollapse.errors import InputError, NonFiniteLossError, brief
 from uncollapse.estimators import Estimator
+from uncollapse.estimators.base import INDIFFERENT
+from uncollapse.estimators.building import check_memory
 from uncollapse.files import write_bytes, write_text
-from uncollapse.inputs import check_count
+from uncollapse.inputs import check_count, check_seed
 from uncollapse.parameters import check_parameters
 from uncollapse.training.budget import Budget
 from uncollapse.training.checkpoint import Checkpoint
-from uncollapse.trials import FitTrial, Parts, Place, ResultsFile, do_trials
+from uncollapse.trials import FitTrial, Parts, Place, ResultsFile, Rule, do_trials
 from uncollapse.trials.doing import ONE_PROCESS, OWN_INSTANCE, has_ray, on_ray
-from uncollapse.trials.figures import new_figure
-from uncollapse.trials.tables import provenance
+from uncollapse.trials.figures import as_png, new_figure
+from uncollapse.trials.tables import provenance, value_of
+from uncollapse.trials.trial import told_arguments
 
 RESULTS, TABLE, PICTURE, BEST = "trials.jsonl", "sweep.csv", "rate-distortion.png", "best.json"
 MEASURES = ("nll_nats", "kl_nats", "mutual_information_nats", "active_units", "informative_units")
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"({NUMBER})\.\.({NUMBER})")
-PENALTY = 1e6  # nats, for each that a KL lacks: whatever has the KL comes before whatever has not
 MAX_IN_LEGEND = 24
-
-
-@dataclass(frozen=True)
-class Rule:
-    """By what the best model is chosen.
-
-    Attributes:
-        min_kl: what the mean KL(q(z|x) || p(z)) of held-out data must be at least, in nats.
-    """
-
-    min_kl: float = 0.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.min_kl, bool) or not isinstance(self.min_kl, int | float) or not 0 <= self.min_kl < math.inf:
-            raise InputError(f"min_kl expects a number of nats, 0 or more, got {brief(self.min_kl)}.")
-
-    def rank(self, nll_nats: float, kl_nats: float) -> float:
-        """What a model is worth, the lower the better.
-
-        >>> Rule(2.0).rank(100.0, 2.5)
-        100.0
-        >>> Rule(2.0).rank(90.0, 1.5) > Rule(2.0).rank(90.0, 1.9) > 1e4
-        True
-        """
-        return nll_nats + PENALTY * max(0.0, self.min_kl - kl_nats)
-
-    def __str__(self) -> str:
-        at = f" at a KL of at least {self.min_kl:g} nats" if self.min_kl else ""
-        return f"the lowest negative log-likelihood of held-out data{at}, both as means over seeds"
 
 
 @dataclass(frozen=True)
@@ -108,6 +80,7 @@ class Sweep:
     Attributes:
         rows: of the trials, as they stand in the file.
         names: of the arguments that differ.
+        n_seeds: with which every configuration is trained.
         rule: by which the best is chosen.
         models: the folder of the fitted models.
         failures: a sentence about each trial that something was in the way of.
@@ -115,6 +88,7 @@ class Sweep:
 
     rows: tuple[dict[str, Any], ...]
     names: tuple[str, ...]
+    n_seeds: int
     rule: Rule
     models: Path
     failures: tuple[str, ...] = ()
@@ -124,43 +98,44 @@ class Sweep:
 
         ``done``, ``stopped`` and ``failed`` count its trials; ``qualifies`` tells whether its KL is what the rule asks for.
         """
-        return pd.DataFrame([self._line(members) for members in self._groups.values()])
+        return pd.DataFrame([self._line(members) for members in self._groups])
 
     @cached_property
-    def _groups(self) -> dict[str, list[dict[str, Any]]]:
+    def _groups(self) -> list[list[dict[str, Any]]]:
+        """The rows of each configuration."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for row in self.rows:
             groups.setdefault(json.dumps(row["labels"], sort_keys=True), []).append(row)
-        return groups
+        return list(groups.values())
 
     def _line(self, members: list[dict[str, Any]]) -> dict[str, Any]:
-        done = [row for row in members if "estimates" in row]
+        done = _done(members)
         line = {name: _shown(members[0]["labels"].get(name)) for name in self.names}
         for measure in MEASURES:
-            values = np.array([row["estimates"].get(measure, {"value": math.nan})["value"] for row in done])
+            values = np.array([value_of(row, measure) for row in done])
             line[measure] = float(values.mean()) if len(values) else math.nan
             line[f"{measure}_deviation"] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
         line["seconds"] = float(np.mean([row["seconds"] for row in done])) if done else math.nan
         counts = {"done": len(done), "stopped": _count(members, "stopped"), "failed": _count(members, "error")}
-        return {**line, **counts, "qualifies": bool(line["kl_nats"] >= self.rule.min_kl)}
+        return {**line, **counts, "qualifies": bool(done) and self.rule.admits(line["kl_nats"])}
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best model; None if no configuration qualifies.
+        """The row of the best model; None if none qualifies.
 
-        Of the configurations all of whose trials were done, that which the rule names, and of its seeds that with the lowest rank.
-        Where each has lost trials, the best of all that were done.
+        Of the configurations that were trained with all seeds, that which the rule names, and of its seeds that with the lowest
+        rank. Where none of them qualifies, the best single trial of those configurations that have lost some.
         """
-        whole = [members for members in self._groups.values() if all("estimates" in row for row in members)]
+        whole = [members for members in self._groups if len(_done(members)) == self.n_seeds]
         lines = [self._line(members) for members in whole]
         chosen = [(line["nll_nats"], index) for index, line in enumerate(lines) if line["qualifies"]]
         if chosen:
             return min(whole[min(chosen)[1]], key=self._rank)
-        done = [row for row in self.rows if "estimates" in row and _estimate(row, "kl_nats") >= self.rule.min_kl]
-        return min(done, key=self._rank) if done and not whole else None
+        rest = [row for members in self._groups if members not in whole for row in _done(members)]
+        return min((row for row in rest if self.rule.admits(value_of(row, "kl_nats"))), key=self._rank, default=None)
 
     def _rank(self, row: Mapping[str, Any]) -> float:
-        return self.rule.rank(_estimate(row, "nll_nats"), _estimate(row, "kl_nats"))
+        return self.rule.rank(value_of(row, "nll_nats"), value_of(row, "kl_nats"))
 
     @property
     def best_folder(self) -> Path | None:
@@ -172,22 +147,21 @@ class Sweep:
         lines = [shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}"), "", f"best by {self.rule}:"]
         best = self.best
         if best is None:
-            highest = self.table()["kl_nats"].max()
-            lines.append(f"none: the highest KL of a configuration is {highest:.3g} nats")
+            lines.append(f"none: the highest KL of a configuration is {self.table()['kl_nats'].max():.3g} nats")
         else:
             told = ", ".join(f"{name}={_shown(best['labels'][name])}" for name in self.names)
-            numbers = f"NLL {_estimate(best, 'nll_nats'):.2f}, KL {_estimate(best, 'kl_nats'):.2f} nats"
+            numbers = f"NLL {value_of(best, 'nll_nats'):.2f}, KL {value_of(best, 'kl_nats'):.2f} nats"
             lines.append(f"{told or best['model']}, seed {best['seed']}: {numbers}, in {self.best_folder}")
         return "\n".join(lines)
 
     def figure(self) -> Any:
         """The rate-distortion picture: a curve for each configuration, a point for each seed, and a ring around the best."""
-        figure, axes = new_figure(1, 1, width=8.0, height=5.5)
+        figure, axes = new_figure(1, 1, width=8.0, height=5.0)
         axis = axes[0][0]
-        for index, members in enumerate(members for members in self._groups.values() if any("curve" in row for row in members)):
-            curves = [np.array(row["curve"]) for row in members if "curve" in row]
+        for index, members in enumerate(filter(_done, self._groups)):
+            curves = [np.array(row["curve"], dtype=float) for row in _done(members)]
             colour = COLOURS[index % len(COLOURS)]
-            name = ", ".join(f"{name} {_shown(value)}" for name, value in members[0]["labels"].items())
+            name = ", ".join(f"{name} {_shown(value)}" for name, value in members[0]["labels"].items()) or members[0]["model"]
             axis.plot(*curves[0].T, color=colour, linewidth=1, alpha=0.7)
             points = np.array([curve[-1] for curve in curves])
             axis.scatter(*points.T, color=colour, s=18, label=name if index < MAX_IN_LEGEND else None)
@@ -198,7 +172,7 @@ class Sweep:
             axis.axvline(self.rule.min_kl, color="grey", linestyle=":", linewidth=1)
         axis.set(xlabel="rate KL(q(z|x) ‖ p(z)), nats", ylabel="distortion -E log p(x|z), nats", title="held-out data")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.legend(fontsize=7, loc="outside right center")
         return figure
 
     def write(self, folder: Path) -> list[Path]:
@@ -210,8 +184,8 @@ class Sweep:
         best = self.best
         told = {"rule": str(self.rule), "run": None if best is None else str(self.best_folder), "trial": best}
         write_text(folder / TABLE, self.table().to_csv(index=False), overwrite=True)
-        write_text(folder / BEST, json.dumps(told, indent=2) + "\n", overwrite=True)
-        write_bytes(folder / PICTURE, _as_png(self.figure()))
+        write_text(folder / BEST, json.dumps(told, indent=2, allow_nan=False) + "\n", overwrite=True)
+        write_bytes(folder / PICTURE, as_png(self.figure()))
         return [folder / name for name in (TABLE, PICTURE, BEST)]
 
 
@@ -266,10 +240,11 @@ def sweep(
     >>> found.table()[["inverse_lipschitz", "done"]].to_numpy().tolist()
     [[0.0, 1.0], [1.0, 1.0]]
     """
-    train, held = as_data(X), None if held_out is None else as_data(held_out, labels)
-    if held is None and labels is not None:
+    if held_out is None and labels is not None:
         raise InputError("labels belong to held_out, which was not given: give both, or neither.")
-    train, held = train.hold_out() if held is None else (train, held)
+    is_text = None if model is None else model == "SequenceVAE"
+    train = as_data(X, is_text=is_text)
+    train, held = train.hold_out() if held_out is None else (train, as_data(held_out, labels, is_text))
     return sweep_data(
         train,
         held,
@@ -287,17 +262,26 @@ def sweep(
     )
 
 
-def as_data(X: Any, labels: Any = None) -> Data:
-    """Examples in memory as `Data`."""
+def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
+    """Examples in memory as `Data`; they are documents if they are strings or of different lengths, where `is_text` does not say.
+
+    Raises:
+        InputError: if a column of a data frame holds something other than numbers.
+    """
     y = None if labels is None else np.asarray(labels)
     if isinstance(X, pd.DataFrame):
-        return Data(X.to_numpy(), y, feature_names=[str(name) for name in X.columns])
+        try:
+            return Data(X.to_numpy(dtype=float), y, feature_names=[str(name) for name in X.columns])
+        except (ValueError, TypeError) as error:
+            raise InputError(f"X expects columns of numbers, got others ({error}): encode them, or leave them out.") from None
     rows = list(X)
-    if rows and (isinstance(rows[0], str) or len({np.size(row) for row in rows}) > 1):
-        documents = np.empty(len(rows), dtype=object)
-        documents[:] = rows
-        return Data(documents, y)
-    return Data(np.asarray(X), y)
+    if is_text is None:
+        is_text = bool(rows) and (isinstance(rows[0], str) or len({np.size(row) for row in rows}) > 1)
+    if not is_text:
+        return Data(np.asarray(X), y)
+    documents = np.empty(len(rows), dtype=object)
+    documents[:] = rows
+    return Data(documents, y)
 
 
 def sweep_data(
@@ -317,41 +301,67 @@ def sweep_data(
     tell: Callable[[str], None],
 ) -> Sweep:
     """As `sweep`, of data that have been read."""
-    rule, folder = Rule(min_kl), Path(output).absolute()
+    rule, folder, seeds = Rule(min_kl), Path(output).absolute(), _checked(seeds)
     place = Place(ResultsFile(folder / RESULTS))
     ray = ray or (OWN_INSTANCE if has_ray() else ONE_PROCESS)
     if ray == ONE_PROCESS and (stop_early or n_searched is not None):
         raise InputError("stopping early and searching need Ray: pip install 'uncollapse[sweep]', and leave ray='none' out.")
-    model = model or ("SequenceVAE" if train.is_text else "VAE")
-    if model not in Estimator.kinds:
-        raise InputError(f"model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
-    values = {name: _values(name, what, n_searched) for name, what in grid.items()}
-    tried = {name: what for name, what in values.items() if len(what) > 1}
-    space = _Space(
-        train, held_out, model, tried, {**settings, **{name: what[0] for name, what in values.items() if len(what) == 1}}
-    )
-    if len(set(seeds)) < max(len(seeds), 1):
-        raise InputError(f"seeds expect one or more, each once, got {brief(list(seeds))}.")
-    done = {row["key"] for row in place.file.rows()}
-    if done and not resume:
-        raise InputError(f"{place.file.path} holds {len(done)} trials: go on with them (--resume), or choose another --output.")
-    space.rehearse()
-    verbose = bool(settings.get("verbose", True))
+    space = _Space.of(train, held_out, model or ("SequenceVAE" if train.is_text else "VAE"), grid, settings, n_searched is not None)
+    before = place.file.rows()
+    if before and not resume:
+        raise InputError(f"{place.file.path} holds {len(before)} trials: go on with them (--resume), or choose another --output.")
+    space.rehearse(anywhere=ray not in (ONE_PROCESS, OWN_INSTANCE))
     if n_searched is None:
-        wanted = {trial.key(seed): (trial, seed) for seed in seeds for trial in space.all()}
-        due = [chosen for key, chosen in wanted.items() if key not in done]
-        tell(f"{len(wanted)} trials, {len(wanted) - len(due)} of them done before")
-        failures = do_trials(due, place, ray, verbose, tell, rule.rank if stop_early else None)
+        verbose = bool(settings.get("verbose", True))
+        failures, wanted = _go_through(space, seeds, place, ray, verbose, tell, rule, stop_early)
     else:
-        failures = _search(space, seeds, n_searched, place, ray, tell, rule, stop_early)
-        wanted = {trial.key(seeds[0]): (trial, seeds[0]) for trial, _, _ in space.known(place.file.rows(), seeds[0])}
-    found = {row["key"]: row for row in place.file.rows()}
+        failures, wanted = _search(space, seeds, n_searched, place, ray, tell, rule, stop_early)
+    found = {row["key"]: row for row in place.file.rows()}  # of a trial that was stopped and then done, the last
     # Labels follow this call, whatever differed in the one that has done a trial.
-    rows = tuple({**found[key], "labels": trial.labels} for key, (trial, _) in wanted.items() if key in found)
-    result = Sweep(rows, tuple(tried), rule, place.models, tuple(failures))
+    rows = tuple({**found[key], "labels": labels} for key, labels in wanted.items() if key in found)
+    if not _done(rows):
+        reasons = [*failures, *(row["error"] for row in rows if "error" in row), "all were stopped early"]
+        raise InputError(f"none of {len(wanted)} trials has a result: {reasons[0]}")
+    result = Sweep(rows, tuple(space.values), len(seeds), rule, place.models, tuple(failures))
     written = result.write(folder)
     tell(f"written: {', '.join(map(str, [place.file.path, *written]))}\n{provenance(rows)}")
     return result
+
+
+def _checked(seeds: Sequence[int]) -> list[int]:
+    try:
+        plain = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise InputError(f"seeds expect a list of whole numbers, got {brief(seeds)}.") from None
+    if len(set(plain)) < max(len(plain), 1):
+        raise InputError(f"seeds expect one or more, each once, got {brief(plain)}.")
+    for seed in plain:
+        check_seed("seeds", seed)
+    return plain
+
+
+def _go_through(
+    space: _Space,
+    seeds: Sequence[int],
+    place: Place,
+    ray: str,
+    verbose: bool,
+    tell: Callable[[str], None],
+    rule: Rule,
+    stop_early: bool,
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Do what is wanted and not done: sentences on what was in the way, and the labels of what is wanted, by key."""
+    wanted = {trial.key(seed): (trial, seed) for seed in seeds for trial in space.all()}
+    done = {row["key"] for row in place.file.rows() if _is_final(row, rule if stop_early else None)}
+    due = [chosen for key, chosen in wanted.items() if key not in done]
+    tell(f"{len(wanted)} trials, {len(wanted) - len(due)} of them done before")
+    failures = do_trials(due, place, ray, verbose, tell, rule if stop_early else None)
+    return failures, {key: trial.labels for key, (trial, _) in wanted.items()}
+
+
+def _is_final(row: Mapping[str, Any], stop_by: Rule | None) -> bool:
+    """Whether a trial need not be done: not one that was stopped early, unless it would be stopped again."""
+    return "stopped" not in row or (stop_by is not None and row["min_kl"] == stop_by.min_kl)
 
 
 def _search(
@@ -363,24 +373,25 @@ def _search(
     tell: Callable[[str], None],
     rule: Rule,
     stop_early: bool,
-) -> list[str]:
-    """Let Optuna choose, after what an interruption has left has been done."""
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Let Optuna choose, after what an interruption has left has been done. Returns what `_go_through` does."""
     check_count("n_searched", n)
     if len(seeds) != 1:
         raise InputError(f"a search takes one seed, got {len(seeds)}: search with one, and sweep the best with more.")
-    begun = [(trial, seeds[0]) for trial in space.begun(place.states, seeds[0])]
+    if space.size < n:
+        raise InputError(f"a search of {n} expects as many combinations at least, got {space.size}: try them all instead.")
+    seed = seeds[0]
+    begun = [(trial, seed) for trial in space.begun(place.states, seed)]
     failures = do_trials(begun, place, ray, False, tell) if begun else []
     known = []
-    for _, point, row in space.known(place.file.rows(), seeds[0]):
-        worth = rule.rank(_estimate(row, "nll_nats"), _estimate(row, "kl_nats")) if "estimates" in row else row.get("rank", PENALTY)
-        known.append((point, worth))
+    for _, point, row in space.known(place.file.rows(), seed):
+        rank = rule.rank(value_of(row, "nll_nats"), value_of(row, "kl_nats")) if "estimates" in row else row.get("rank")
+        known.append((point, math.inf if rank is None else rank))
     tell(f"{n} trials to be chosen, {min(n, len(known))} of them done before")
     if len(known) < n:
-        make = partial(_chosen, space, seeds[0])
-        failures += on_ray().search(
-            make, space.dimensions(), n - len(known), place, ray, tell, rule.rank, known, stop_early=stop_early
-        )
-    return failures
+        arguments = (partial(_chosen, space, seed), space.dimensions(), n - len(known), place, ray, tell, rule, known)
+        failures += on_ray().search(*arguments, stop_early=stop_early)
+    return failures, {trial.key(seed): trial.labels for trial, _, _ in space.known(place.file.rows(), seed)}
 
 
 def _chosen(space: _Space, seed: int, point: dict[str, Any]) -> tuple[Candidate, int]:
@@ -405,23 +416,49 @@ class _Space:
     values: dict[str, Any]
     settings: Mapping[str, Any]
 
+    @classmethod
+    def of(
+        cls, train: Data, held_out: Data, model: str, grid: Mapping[str, Any], settings: Mapping[str, Any], is_searched: bool
+    ) -> _Space:
+        """The space of a grid, of which what has one value is a setting.
+
+        Raises:
+            InputError: if an argument cannot be used, or makes no difference to results.
+        """
+        if model not in Estimator.kinds:
+            raise InputError(f"model expects one of {', '.join(Estimator.kinds)}, got {model!r}.")
+        values = {name: _values(Estimator.kinds[model], name, what, is_searched) for name, what in grid.items()}
+        tried = {name: what for name, what in values.items() if len(what) > 1}
+        common = {**train.defaults, **settings, **{name: what[0] for name, what in values.items() if len(what) == 1}}
+        if "random_state" in {**common, **tried}:
+            raise InputError("a sweep has its seeds from seeds (--seeds), got random_state as well: leave it out.")
+        if useless := sorted(set(tried) & set(INDIFFERENT)):
+            raise InputError(f"{useless[0]} makes no difference to results, got several values: give one.")
+        if any(common.get(name, 1) != 1 for name in ("devices", "num_nodes")):
+            raise InputError("a sweep trains each trial on one device, got devices or num_nodes: leave them out, and give --ray.")
+        return cls(train, held_out, model, tried, {name: value for name, value in common.items() if name not in tried})
+
     @cached_property
     def data(self) -> dict[str, Any]:
         """What tells these data apart from others."""
-        return {"name": self.train.name, "digest": _digest(self.train), "held_out": _digest(self.held_out)}
+        return {"name": self.train.name, "digest": _digest(self.train), "held_out": _digest(self.held_out, self.held_out.labels)}
+
+    @property
+    def size(self) -> float:
+        """How many combinations there are."""
+        return math.prod(len(what) if isinstance(what, list) else math.inf for what in self.values.values())
 
     def candidate(self, chosen: Mapping[str, Any]) -> Candidate:
         """The trial with these values."""
-        given = {**self.train.defaults, **self.settings, **chosen}
-        if "random_state" in given:
-            raise InputError("a sweep has its seeds from seeds (--seeds), got random_state as well: leave it out.")
+        given = {**self.settings, **chosen}
         arguments = check_parameters(Estimator.kinds[self.model], given)
         taken = {name: arguments[name] for name in given}
         return Candidate(self.model, self.model, taken, self.data, dict(chosen), sources=Parts(self.train, self.held_out))
 
     def all(self) -> Iterator[Candidate]:
-        """Every combination."""
-        return (self.candidate(dict(zip(self.values, chosen, strict=True))) for chosen in itertools.product(*self.values.values()))
+        """Every combination, of ranges that of their ends."""
+        lists = map(list, self.values.values())
+        return (self.candidate(dict(zip(self.values, chosen, strict=True))) for chosen in itertools.product(*lists))
 
     def at(self, point: Mapping[str, Any]) -> Candidate:
         """The trial of a point that Optuna has chosen: the place of a value in its list, or the value itself of a range."""
@@ -443,8 +480,8 @@ class _Space:
 
     def known(self, rows: Sequence[dict[str, Any]], seed: int) -> Iterator[tuple[Candidate, dict[str, Any], dict[str, Any]]]:
         """Of rows, those of this space and seed: their trials, their points, and the rows."""
-        for row in rows:
-            point = self.point(row["config"]["arguments"])
+        for row in {row["key"]: row for row in rows}.values():
+            point = self.point(told_arguments(row["config"]))
             if point is not None and self.at(point).key(seed) == row["key"]:
                 yield self.at(point), point, row
 
@@ -460,49 +497,70 @@ class _Space:
         """How many values there are to choose from, or the ends of a range, by name."""
         return {name: len(what) if isinstance(what, list) else what for name, what in self.values.items()}
 
-    def rehearse(self) -> None:
-        """Find out by a step of training whether the first trial can be done, and whether the arguments of all can be used."""
-        ends = {name: what if isinstance(what, list) else list(what) for name, what in self.values.items()}
-        trials = list(_Space(self.train, self.held_out, self.model, ends, self.settings).all())
-        first = Estimator.kinds[self.model](**{**trials[0].arguments, "random_state": 0, "verbose": False})
-        clone(first).fit(self.train.table(), budget=Budget(evaluations=1)).check_rows(self.held_out.table())
+    def rehearse(self, anywhere: bool) -> None:
+        """Find out by a step of training whether data and model go together, and whether all combinations can be built.
+
+        Args:
+            anywhere: whether this machine need not have the device.
+        """
+        kind = Estimator.kinds[self.model]
+        arguments = [trial.arguments for trial in self.all()]
+        if not self.train.is_text:
+            for given in arguments:
+                parameters = check_parameters(kind, given)
+                check_memory(partial(kind.build, parameters, self.train.X.shape[1]), parameters)
+        here = {"device": "auto"} if anywhere else {}
+        first = kind(**{**arguments[0], **here, "random_state": 0, "verbose": False})
+        with suppress(NonFiniteLossError):  # a result, of this one
+            first.fit(self.train.table(), budget=Budget(evaluations=1))
+        first.check_rows(self.held_out.table())
 
 
-def _values(name: str, what: Any, n_searched: int | None) -> Any:
-    """A list of values, or the two ends of a range."""
+def _values(kind: type[Estimator], name: str, what: Any, is_searched: bool) -> Any:
+    """A list of values as the estimator takes them, each once; or the two ends of a range."""
     if isinstance(what, str):
         ends = RANGE.fullmatch(what)
         if ends is None:
             raise InputError(f"{name} expects a list of values, or a range such as '0.1..5', got {what!r}.")
-        low, high = (int(end) if re.fullmatch(r"[-+]?\d+", end) else float(end) for end in ends.groups())
-        if not low < high:
-            raise InputError(f"the range of {name} expects its lower end first, got {what!r}.")
-        if n_searched is None:
+        if not is_searched:
             raise InputError(f"{name} is a range, which is for a search (--search), got {what!r}: give a list of values.")
+        low, high = (check_parameters(kind, {name: float(end)})[name] for end in ends.groups())
+        if not (isinstance(low, int | float) and isinstance(high, int | float) and low < high):
+            raise InputError(f"the range of {name} expects its lower end first, got {what!r}.")
         return low, high
-    values = list(what) if isinstance(what, list | tuple | np.ndarray | range) else [what]
+    given = list(what) if isinstance(what, list | tuple | np.ndarray | range) else [what]
     try:
-        plain = json.loads(json.dumps([value.item() if isinstance(value, np.generic) else value for value in values]))
-    except (TypeError, ValueError):
-        raise InputError(f"{name} expects values that JSON has, such as names and numbers, got {brief(values)}.") from None
-    if not plain or any(value in plain[:index] for index, value in enumerate(plain)):
-        raise InputError(f"{name} expects one or more values, each once, got {brief(values)}.")
-    return plain
+        values = [_plain(check_parameters(kind, {name: _native(value)})[name]) for value in given]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} expects values that JSON has, such as names and numbers, got {brief(given)}.") from None
+    if not values or any(value in values[:index] for index, value in enumerate(values)):
+        raise InputError(f"{name} expects one or more values, each once, got {brief(given)}.")
+    return values
 
 
-def _digest(data: Data) -> str:
-    content = hashlib.blake2b(digest_size=16)
-    if data.X.dtype == object:
-        for document in data.X:
-            content.update(f"{len(document)} {document}".encode(errors="surrogatepass"))
-    else:
-        content.update(f"{data.X.shape} {data.X.dtype}".encode())
-        content.update(np.ascontiguousarray(data.X).data)
+def _native(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _digest(data: Data, labels: np.ndarray | None = None) -> str:
+    """32 hexadecimal digits that depend on all examples, the names of their features, and the labels."""
+    content = hashlib.blake2b(repr(data.feature_names).encode(errors="surrogatepass"), digest_size=16)
+    arrays = list(map(np.asarray, data.X)) if data.X.dtype == object else [data.X]
+    for array in arrays if labels is None else [*arrays, labels]:
+        plain = array.astype(str) if array.dtype == object else array
+        content.update(f"{plain.shape} {plain.dtype}".encode())
+        content.update(np.ascontiguousarray(plain).tobytes())
     return content.hexdigest()
 
 
-def _estimate(row: Mapping[str, Any], name: str) -> float:
-    return float(row["estimates"][name]["value"]) if "estimates" in row else math.nan
+def _done(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if "estimates" in row]
 
 
 def _count(members: Sequence[Mapping[str, Any]], name: str) -> int:
@@ -511,9 +569,3 @@ def _count(members: Sequence[Mapping[str, Any]], name: str) -> int:
 
 def _shown(value: Any) -> Any:
     return "None" if value is None else value if isinstance(value, int | float | str) else json.dumps(value)
-
-
-def _as_png(figure: Any) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, bbox_inches="tight")
-    return content.getvalue()

@@ -313,6 +313,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             n_importance: draws of z for each row; the estimate rises to log p(x) with it.
         """
         check_count("n_importance", n_importance)
+        check_is_fitted(self)
 
         def score(rows: np.ndarray) -> np.ndarray:
             observed = self.model_.observe(rows)

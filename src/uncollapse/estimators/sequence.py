@@ -258,8 +258,11 @@ class SequenceVAE(Estimator):
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
             vocabulary, encoded = _read(X, parameters)
-            seed = self._agree_on_seed(parameters, {"shape": encoded.shape, "digest": digest_of(encoded)}, budget, kept)
-            rows = _split(vocabulary, encoded, validation, parameters["max_length"], seed)
+            held_out = None if validation is None else _encode(validation, vocabulary, parameters["max_length"], "validation")
+            others = None if held_out is None else digest_of(held_out)
+            data = {"shape": encoded.shape, "digest": digest_of(encoded), "validation": others}
+            seed = self._agree_on_seed(parameters, data, budget, kept)
+            rows = _split(vocabulary, encoded, held_out, seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
             model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
@@ -389,10 +392,10 @@ def _read(X: Any, parameters: dict[str, Any]) -> tuple[Vocabulary, np.ndarray]:
     return vocabulary, vocabulary.encode(documents, parameters["max_length"])
 
 
-def _split(vocabulary: Vocabulary, rows: np.ndarray, validation: Any, max_length: int, seed: int) -> _Rows:
+def _split(vocabulary: Vocabulary, rows: np.ndarray, validation: np.ndarray | None, seed: int) -> _Rows:
     """Documents for training, and to find the best epoch by: those that are given, or some that are held out."""
     if validation is not None:
-        return _Rows(vocabulary, rows, _encode(validation, vocabulary, max_length, "validation"))
+        return _Rows(vocabulary, rows, validation)
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
     n_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
     return _Rows(vocabulary, rows[order[n_held_out:]], rows[order[:n_held_out]])

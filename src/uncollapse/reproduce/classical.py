@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -19,7 +20,7 @@ from scipy.stats import norm
 
 from uncollapse.classical import PPCA, Draws, MixtureWeight
 from uncollapse.diagnostics import is_identifiable
-from uncollapse.files import check_writable
+from uncollapse.files import check_writable, write_bytes
 from uncollapse.noise import derived_seed
 from uncollapse.reproduce.experiment import Experiment, Models
 from uncollapse.trials import Kept, Trial
@@ -42,8 +43,9 @@ class Arrays:
         """Write them into a folder."""
         file = Path(path) / ARRAYS
         check_writable(file, overwrite)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(file, **self.arrays)  # type: ignore[arg-type]
+        content = io.BytesIO()
+        np.savez_compressed(content, **self.arrays)  # type: ignore[arg-type]
+        write_bytes(file, content.getvalue())
         return file
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from uncollapse.errors import InputError
-from uncollapse.files import write_text
+from uncollapse.files import write_bytes, write_text
 from uncollapse.inputs import check_count
 from uncollapse.reproduce.classical import CLASSICAL_GMM, CLASSICAL_PPCA
 from uncollapse.reproduce.experiment import SCALES, Experiment, paper_notes
@@ -20,6 +20,7 @@ from uncollapse.reproduce.w21 import DEPTH, ONE_CLUSTER, PINWHEEL
 from uncollapse.reproduce.w21 import IMAGES as W21_IMAGES
 from uncollapse.trials import Place, ResultsFile, Trial, do_trials
 from uncollapse.trials.doing import ONE_PROCESS
+from uncollapse.trials.figures import as_png
 from uncollapse.trials.tables import flat, provenance, to_markdown
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -66,7 +67,8 @@ def reproduce(
         The table.
 
     Raises:
-        InputError: if there is no such experiment or scale, or results are there and `resume` is False.
+        InputError: if there is no such experiment or scale, results are there and `resume` is False, or something was in the way
+            of a trial, once all others are done and published.
     """
     experiment = _find(name, scale)
     n_seeds = experiment.seeds[scale] if seeds is None else seeds
@@ -80,10 +82,15 @@ def reproduce(
     wanted = {trial.key(seed): (trial, seed) for seed in range(n_seeds) for trial in trials}
     due = {key: chosen for key, chosen in wanted.items() if key not in done}
     _take_over(due, file, scale, tell)
-    do_trials(list(due.values()), Place(file), ray, verbose, tell)
+    failures = do_trials(list(due.values()), Place(file), ray, verbose, tell)
     found = {row["key"]: row for row in file.rows()}
     rows = [found[key] for key in wanted if key in found]  # tables follow the experiment, whenever its trials were done
-    return _publish(name, scale, experiment, rows, folder, tell)
+    if failures and not any("estimates" in row for row in rows):
+        raise InputError(failures[0])
+    table = _publish(name, scale, experiment, rows, folder, tell)
+    if failures:
+        raise InputError(f"{len(failures)} trials gave no result, and are due again with --resume: {failures[0]}")
+    return table
 
 
 def _find(name: str, scale: str) -> Experiment:
@@ -132,7 +139,7 @@ def _publish(
             continue
         if models.missing:
             tell(f"note: {path} lacks {lacking}")
-        figure.savefig(path, dpi=150)
+        write_bytes(path, as_png(figure))
         written.append(str(path))
     tell(f"written: {', '.join(written)}")
     return table

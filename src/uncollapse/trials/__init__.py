@@ -2,6 +2,7 @@
 
 from uncollapse.trials.doing import Place, do_trials
 from uncollapse.trials.results import ResultsFile
+from uncollapse.trials.rule import Rule
 from uncollapse.trials.trial import FitTrial, Kept, Parts, Trial
 
-__all__ = ["FitTrial", "Kept", "Parts", "Place", "ResultsFile", "Trial", "do_trials"]
+__all__ = ["FitTrial", "Kept", "Parts", "Place", "ResultsFile", "Rule", "Trial", "do_trials"]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from uncollapse.errors import InputError, NonFiniteLossError
+from filelock import FileLock, Timeout
+
+from uncollapse.errors import DEBUG_VARIABLE, InputError, NonFiniteLossError, one_line
 from uncollapse.files import check_writable
 from uncollapse.trials.results import ResultsFile
-from uncollapse.trials.trial import Rank, Trial, Watch
+from uncollapse.trials.rule import Rule
+from uncollapse.trials.trial import Trial, Watch
 
 ONE_PROCESS, OWN_INSTANCE = "none", "local"  # in place of the address of a cluster
 Due = Sequence[tuple[Trial, int]]
@@ -22,7 +27,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where what trials give is put.
+    """Where what trials give is put. Folders are absolute, as processes of Ray's begin elsewhere.
 
     Attributes:
         file: of their rows.
@@ -33,28 +38,44 @@ class Place:
     @property
     def models(self) -> Path:
         """A folder with a folder for all that is kept of a trial, by its key."""
-        return self.file.path.parent / "models"
+        return self.file.path.absolute().parent / "models"
 
     @property
     def states(self) -> Path:
         """A folder with a folder for each trial that is not done, by its key."""
-        return self.file.path.with_suffix(".unfinished")
+        return self.file.path.absolute().with_suffix(".unfinished")
 
     def settle(self, row: Mapping[str, Any]) -> None:
         """Write down the row of a trial, which then needs no state any more."""
-        self.file.append(dict(row))
+        self.file.append(row)
         shutil.rmtree(self.states / row["key"], ignore_errors=True)
 
-    def clear(self) -> None:
-        """Remove the states of what is done, which a kill may have left."""
-        for row in self.file.rows():
-            shutil.rmtree(self.states / row["key"], ignore_errors=True)
+    def clear(self, but: Collection[str]) -> None:
+        """Remove the states of what is done, which a kill may have left, but for those of some keys."""
+        for key in {row["key"] for row in self.file.rows()} - set(but):
+            shutil.rmtree(self.states / key, ignore_errors=True)
         if self.states.is_dir() and not any(self.states.iterdir()):
             self.states.rmdir()
 
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Within the block, nobody else does trials here.
+
+        Raises:
+            InputError: if somebody does, or the place cannot be written to.
+        """
+        check_writable(self.file.path, overwrite=True)
+        try:
+            with FileLock(self.file.path.with_name(f".{self.file.path.name}.lock"), timeout=0):
+                yield
+        except Timeout:
+            raise InputError(
+                f"{self.file.path} is being written by another process: wait for it to end, or choose another --output."
+            ) from None
+
 
 def do_trials(
-    due: Due, place: Place, ray: str = ONE_PROCESS, verbose: bool = True, tell: Tell = print, stop_by: Rank | None = None
+    due: Due, place: Place, ray: str = ONE_PROCESS, verbose: bool = True, tell: Tell = print, stop_by: Rule | None = None
 ) -> list[str]:
     """Do trials, and put down the row of each as soon as it is done.
 
@@ -65,26 +86,24 @@ def do_trials(
             machines see the same folders.
         verbose: show progress bars where there is a terminal.
         tell: receives a line about each step.
-        stop_by: what a trial is worth, from its negative log-likelihood and its KL in nats, the lower the better: on Ray, those
-            that do not look promising are stopped early (ASHA).
+        stop_by: on Ray, trials that do not look promising by this rule are stopped early (ASHA).
 
     Returns:
         A sentence about each trial that something was in the way of. They are due again.
 
     Raises:
-        InputError: if the place cannot be written to, nothing came of any of them, or Ray is asked for and is not there.
+        InputError: if the place cannot be written to, or somebody else does trials there, or Ray is asked for and is not there.
     """
-    check_writable(place.file.path, overwrite=True)
-    place.clear()
-    if ray == ONE_PROCESS:
-        failures = _one_by_one(due, place, verbose, tell)
-    elif due:
-        failures = on_ray().do_grid(due, place, ray, tell, stop_by)
-    else:
-        failures = []
-    place.clear()
-    if failures and len(failures) == len(due):
-        raise InputError(failures[0])
+    keys = [trial.key(seed) for trial, seed in due]
+    with place.occupied():
+        place.clear(but=keys)
+        if not due:
+            failures = []
+        elif ray == ONE_PROCESS:
+            failures = _one_by_one(due, place, verbose, tell)
+        else:
+            failures = on_ray().do_grid(due, place, ray, tell, stop_by)
+        place.clear(but=())
     return failures
 
 
@@ -97,41 +116,49 @@ def on_ray() -> Any:
     """The module that knows Ray.
 
     Raises:
-        InputError: if Ray is not installed.
+        InputError: if Ray, or Tune, is not installed.
     """
     try:
         return import_module("uncollapse.trials.on_ray")
     except ImportError:
-        raise InputError("doing trials side by side needs Ray: pip install 'uncollapse[sweep]'.") from None
+        raise InputError(
+            "doing trials side by side needs Ray Tune: pip install 'uncollapse[sweep]', or give ray='none' (--ray none)."
+        ) from None
 
 
 def _one_by_one(due: Due, place: Place, verbose: bool, tell: Tell) -> list[str]:
     failures = []
     for number, (trial, seed) in enumerate(due, 1):
         tell(f"trial {number} of {len(due)}: {trial.describe(seed)}")
-        try:
-            row = do_trial(trial, seed, place, verbose)
-        except InputError as error:
-            failures.append(f"{trial.describe(seed)}: {error}")
-            tell(f"note: {error}")
+        found = attempt(trial, seed, place, verbose)
+        if isinstance(found, str):
+            failures.append(f"{trial.describe(seed)}: {found}")
+            tell(f"note: {found}")
             continue
-        place.settle(row)
-        if "error" in row:
-            tell(f"note: {row['error']}")
+        place.settle(found)
+        if "error" in found:
+            tell(f"note: {found['error']}")
     return failures
 
 
-def do_trial(trial: Trial, seed: int, place: Place, verbose: bool = False, watch: Watch | None = None) -> dict[str, Any]:
+def attempt(trial: Trial, seed: int, place: Place, verbose: bool = False, watch: Watch | None = None) -> dict[str, Any] | str:
     """Do one trial, and keep what it makes.
 
     Returns:
-        Its row, which is still to be put down.
+        Its row, which is still to be put down; or a sentence on what was in the way of it, whatever that was, as other trials may
+        do better.
     """
     key = trial.key(seed)
     try:
         kept, row = trial.execute(seed, place.states / key, verbose, watch)
+        if trial.keeps(seed):
+            kept.save(place.models / key, overwrite=True)
     except NonFiniteLossError as error:  # a result as well, which another try would only repeat
         return trial.failure(seed, error)
-    if trial.keeps(seed):
-        kept.save(place.models / key, overwrite=True)
+    except InputError as error:
+        return str(error)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return f"unexpected {type(error).__name__}: {one_line(error)} (set {DEBUG_VARIABLE}=1 to see where)"
     return row

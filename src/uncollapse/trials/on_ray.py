@@ -12,18 +12,23 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import optuna
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
 from uncollapse.errors import InputError, one_line
 from uncollapse.interrupts import INTERRUPTS, raise_interrupts
-from uncollapse.trials.doing import Due, Place, Tell, do_trial
+from uncollapse.trials.doing import Due, Place, Tell, attempt
 from uncollapse.trials.environment import environment
-from uncollapse.trials.trial import FitTrial, Rank, Trial
+from uncollapse.trials.rule import Rule
+from uncollapse.trials.trial import FitTrial, Trial
 
 TRIES = 3  # at a trial whose process dies, each from where the last one came
 REDUCTION, FIRST_RUNG = 3, 9  # of ASHA: the share that goes on is a third, from a ninth of the epochs on
+DRAWS = 100  # of a point that has not been tried before, until there seems to be none
 # Ray's own habits: files of its own for each trial, reports to its makers, a working directory for each trial, Ctrl-C.
 HABITS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,16 +37,20 @@ HABITS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-TAKEN_ALONG = ("UNCOLLAPSE_DATA", "PYTHONPATH")  # from this process's environment to those of a cluster
+TAKEN_ALONG = ("UNCOLLAPSE_DATA", "PYTHONPATH")  # from this process's environment to those of a cluster: paths
 
 # The trial that a point of what Tune goes through stands for, and its seed.
 Make = Callable[[dict[str, Any]], tuple[Trial, int]]
 
 
-def do_grid(due: Due, place: Place, address: str, tell: Tell, stop_by: Rank | None = None) -> list[str]:
-    """Do trials, the more promising ones to their ends where `stop_by` says which these are. As `do_trials` otherwise."""
-    make = partial(_of_grid, due)
-    return _tune(make, {"index": tune.grid_search(list(range(len(due))))}, 1, due, place, address, tell, stop_by)
+def do_grid(due: Due, place: Place, address: str, tell: Tell, stop_by: Rule | None = None) -> list[str]:
+    """Do trials, the more promising ones to their ends where a rule says which these are. As `do_trials` otherwise."""
+    scheduler = None if stop_by is None else _halving(max(_n_epochs(trial) for trial, _ in due))
+    makes_use_of_gpu = any(trial.takes_gpu for trial, _ in due)
+    space = {"index": tune.grid_search(list(range(len(due))))}
+    config = tune.TuneConfig(metric="rank", mode="min", scheduler=scheduler, reuse_actors=True)
+    collector = _Collector(partial(_of_grid, due), place, len(due), tell, stop_by)
+    return _tune(collector, space, config, address, makes_use_of_gpu, stop_by)
 
 
 def search(
@@ -51,45 +60,48 @@ def search(
     place: Place,
     address: str,
     tell: Tell,
-    rank: Rank,
+    rule: Rule,
     known: Sequence[tuple[dict[str, Any], float]] = (),
     stop_early: bool = False,
 ) -> list[str]:
-    """Do trials that Optuna chooses, by what came of those before.
+    """Do trials that Optuna chooses, by what came of those before, none of them twice.
 
     Args:
         make: the trial that a point of the space stands for.
         space: a number of values to choose from, or the ends of a range, by name.
-        n: how many.
+        n: how many, or as many as there are.
         place: as for `do_trials`.
         address: as for `do_trials`.
         tell: as for `do_trials`.
-        rank: what a trial is worth.
+        rule: by which trials are ranked.
         known: points of trials that are done, and their ranks.
         stop_early: stop what does not look promising.
 
     Returns:
         A sentence about each trial that something was in the way of.
     """
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    points, ranks = [point for point, _ in known], [value for _, value in known]
-    chooser = OptunaSearch(
-        sampler=optuna.samplers.TPESampler(seed=len(known)),
-        points_to_evaluate=points or None,
-        evaluated_rewards=ranks or None,
-    )
     dimensions = {name: _dimension(what) for name, what in space.items()}
-    return _tune(make, dimensions, n, (), place, address, tell, rank, chooser, stop_early)
+    example, _ = make({name: dimension.sample() for name, dimension in dimensions.items()})
+    config = tune.TuneConfig(
+        metric="rank",
+        mode="min",
+        num_samples=n,
+        scheduler=_halving(_n_epochs(example)) if stop_early else None,
+        search_alg=_Distinct(make, known),
+        reuse_actors=True,
+    )
+    collector = _Collector(make, place, n, tell, rule)
+    with place.occupied():
+        failures = _tune(collector, dimensions, config, address, example.takes_gpu, rule)
+        place.clear(but=())
+    return failures
 
 
 def _dimension(what: Any) -> Any:
     if isinstance(what, int):
         return tune.choice(list(range(what)))
     low, high = what
-    if isinstance(low, int) and isinstance(high, int):
+    if isinstance(low, int):
         return tune.lograndint(low, high + 1) if low > 0 else tune.randint(low, high + 1)
     return tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
 
@@ -100,44 +112,19 @@ def _of_grid(due: Due, config: dict[str, Any]) -> tuple[Trial, int]:
 
 
 def _tune(
-    make: Make,
-    space: dict[str, Any],
-    n_samples: int,
-    due: Due,
-    place: Place,
-    address: str,
-    tell: Tell,
-    rank: Rank | None,
-    chooser: Any = None,
-    stop_early: bool = True,
+    collector: _Collector, space: dict[str, Any], config: tune.TuneConfig, address: str, takes_gpu: bool, rule: Rule | None
 ) -> list[str]:
     with _instance(address), tempfile.TemporaryDirectory(prefix="uncollapse-") as scratch:
-        has_gpu = ray.cluster_resources().get("GPU", 0) > 0
-        example = due[0][0] if due else make({name: dimension.sample() for name, dimension in space.items()})[0]
-        collector = _Collector(make, place, len(due) or n_samples, tell)
-        stops = rank is not None and stop_early
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(_do, make=make, place=place, rank=rank),
-                {"cpu": 1, "gpu": 1 if has_gpu and example.takes_gpu else 0},
-            ),
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric="rank",
-                mode="min",
-                num_samples=n_samples,
-                scheduler=_halving(max(_n_epochs(trial) for trial, _ in due) if due else _n_epochs(example)) if stops else None,
-                search_alg=chooser,
-                reuse_actors=True,  # a fresh process would import everything again
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                callbacks=[collector],
-                failure_config=tune.FailureConfig(max_failures=TRIES - 1),
-                verbose=0,
-            ),
+        n_gpus = 1 if takes_gpu and ray.cluster_resources().get("GPU", 0) > 0 else 0
+        work = tune.with_parameters(_do, make=collector.make, place=collector.place, rule=rule)
+        run_config = tune.RunConfig(
+            storage_path=scratch,
+            callbacks=[collector],
+            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
+            verbose=0,
         )
-        tuner.fit()
+        resources = {"cpu": 1, "gpu": n_gpus}
+        tune.Tuner(tune.with_resources(work, resources), param_space=space, tune_config=config, run_config=run_config).fit()
     return collector.failures
 
 
@@ -152,34 +139,38 @@ def _halving(n_epochs: int) -> ASHAScheduler:
     )
 
 
-def _do(config: dict[str, Any], make: Make, place: Place, rank: Rank | None) -> None:
+def _do(config: dict[str, Any], make: Make, place: Place, rule: Rule | None) -> None:
     """One trial, in a process of Ray's."""
     trial, seed = make(config)
-    epoch = 0
+    n_epochs, where = _n_epochs(trial), json.dumps(environment(trial.device))
 
     def watch(numbers: Mapping[str, float]) -> None:
-        nonlocal epoch
         epoch = int(numbers["epoch"]) + 1
-        if rank is not None:
-            tune.report({"epoch": epoch, "rank": rank(numbers["reconstruction"] + numbers["kl"], numbers["kl"])})
+        if rule is not None and epoch <= n_epochs // REDUCTION:  # what has come further is worth its measuring
+            rank = rule.rank(numbers["reconstruction"] + numbers["kl"], numbers["kl"])
+            tune.report({"epoch": epoch, "rank": rank, "environment": where})
 
-    try:
-        row = do_trial(trial, seed, place, watch=watch)
-    except InputError as error:
-        tune.report({"epoch": epoch + 1, "rank": math.inf, "refusal": str(error)})
+    found = attempt(trial, seed, place, watch=watch)
+    if isinstance(found, str):
+        tune.report({"epoch": n_epochs + 1, "rank": math.inf, "refusal": found})
         return
-    found = {name: row["estimates"][name]["value"] for name in ("nll_nats", "kl_nats")} if "estimates" in row else {}
-    value = rank(found["nll_nats"], found["kl_nats"]) if rank is not None and found else math.inf
-    tune.report({"epoch": epoch + 1, "rank": value, "row": json.dumps(row)})
+    rank = math.inf
+    if rule is not None and "estimates" in found:
+        rank = rule.rank(*(found["estimates"][name]["value"] for name in ("nll_nats", "kl_nats")))
+    tune.report({"epoch": n_epochs + 1, "rank": rank, "row": json.dumps(found)})
 
 
 class _Collector(tune.Callback):  # type: ignore[misc]
     """Puts down rows as they come, in the process that has asked for them."""
 
-    def __init__(self, make: Make, place: Place, n: int, tell: Tell) -> None:
-        self.make, self.place, self.n, self.tell = make, place, n, tell
+    def __init__(self, make: Make, place: Place, n: int, tell: Tell, rule: Rule | None) -> None:
+        self.make, self.place, self.n, self.tell, self.rule = make, place, n, tell, rule
         self.n_done = 0
         self.failures: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps its callbacks in a file of its own, from which nobody goes on."""
+        return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take what it has given; a trial that was stopped gives only how far it came."""
@@ -192,13 +183,15 @@ class _Collector(tune.Callback):  # type: ignore[misc]
             self.place.settle(row)
             self._tell(ours, seed, f": {row['error']}" if "error" in row else "")
         else:
-            stopped = {"stopped": int(last["epoch"]), "rank": last["rank"], "environment": environment(ours.device)}
-            self.place.settle({**ours.identity(seed), **stopped})
+            min_kl = None if self.rule is None else self.rule.min_kl
+            stopped = {"stopped": last["epoch"], "rank": last["rank"], "min_kl": min_kl}
+            self.place.settle({**ours.identity(seed), **stopped, "environment": json.loads(last["environment"])})
             self._tell(ours, seed, f", stopped after {last['epoch']} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say what kept it from its end."""
-        reason = one_line(trial.get_error() or "its process died")
+        lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+        reason = one_line(lines[-1]) if lines else "its process died"
         self._fail(*self.make(trial.config), f"{reason} ({TRIES} tries)")
 
     def _fail(self, trial: Trial, seed: int, reason: str) -> None:
@@ -210,16 +203,76 @@ class _Collector(tune.Callback):  # type: ignore[misc]
         self.tell(f"done {self.n_done} of {self.n}: {trial.describe(seed)}{how}")
 
 
+class _Distinct(OptunaSearch):  # type: ignore[misc]
+    """Optuna's choice (Akiba et al. 2019, by tree-structured Parzen estimators), of what has not been chosen before.
+
+    Args:
+        make: the trial that a point stands for.
+        known: points of trials that are done, and their ranks.
+    """
+
+    def __init__(self, make: Make, known: Sequence[tuple[dict[str, Any], float]]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._make = make
+        self._seen = {self._key(point) for point, _ in known}
+        super().__init__(
+            sampler=optuna.samplers.TPESampler(seed=len(known)),
+            points_to_evaluate=[point for point, _ in known] or None,
+            evaluated_rewards=[rank for _, rank in known] or None,
+        )
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A point; that there is none any more, if chance finds none."""
+        for _ in range(DRAWS):
+            point: dict[str, Any] | None = super().suggest(trial_id)
+            if point is None or self._key(point) not in self._seen:
+                break
+            self.on_trial_complete(trial_id, error=True)
+            del self._ot_trials[trial_id]
+            self._completed_trials.discard(trial_id)
+        else:
+            finished: str = Searcher.FINISHED
+            return finished
+        if point is not None:
+            self._seen.add(self._key(point))
+        return point
+
+    def _key(self, point: dict[str, Any]) -> str:
+        trial, seed = self._make(point)
+        return trial.key(seed)
+
+
 @contextmanager
 def _instance(address: str) -> Iterator[None]:
-    """Ray, unless the caller has it running already."""
-    if ray.is_initialized():
-        yield
-        return
+    """Ray, the instance that the caller has running already or a new one, without its habits."""
+    if address.startswith("ray://"):
+        raise InputError(f"ray expects an address such as '10.0.0.1:6379', from a machine of the cluster, got {address!r}.")
+    before = dict(os.environ)
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("ray", "ray.tune"))}
     os.environ.update(HABITS)
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    taken = {name: os.environ[name] for name in TAKEN_ALONG if name in os.environ}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    is_ours = not ray.is_initialized()
+    try:
+        if is_ours:
+            _begin(address)
+        with raise_interrupts() as interrupt:  # Ray has begun to listen, and would end the process without a word
+            yield
+    except KeyboardInterrupt:  # as which Ray lets all pass
+        raise INTERRUPTS.get(interrupt(), KeyboardInterrupt) from None
+    finally:
+        if is_ours:
+            ray.shutdown()
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        for name in HABITS:
+            os.environ.pop(name)
+            os.environ.update({name: before[name]} if name in before else {})
+
+
+def _begin(address: str) -> None:
+    paths = {name: os.environ[name].split(os.pathsep) for name in TAKEN_ALONG if name in os.environ}
+    taken = {name: os.pathsep.join(map(os.path.abspath, parts)) for name, parts in paths.items()}
     try:
         ray.init(
             address=address,
@@ -232,10 +285,3 @@ def _instance(address: str) -> Iterator[None]:
         raise InputError(
             f"Ray cannot be reached at {address!r} ({one_line(error)}): give the address of a cluster, 'local', or 'none'."
         ) from None
-    try:
-        with raise_interrupts() as interrupt:  # Ray has begun to listen, and would end the process without a word
-            yield
-    except KeyboardInterrupt:  # as which Ray lets all pass
-        raise INTERRUPTS.get(interrupt(), KeyboardInterrupt) from None
-    finally:
-        ray.shutdown()

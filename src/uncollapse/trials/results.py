@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ class ResultsFile:
         """
         if not self.path.is_file():
             return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_bytes().split(b"\n")
         rows = []
         for number, line in enumerate(lines, 1):
             try:
@@ -43,15 +45,15 @@ class ResultsFile:
                     ) from None
         return rows
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Write a row, to the disk itself.
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write a row, to the disk itself. What is not finite becomes null, as JSON has no other word for it.
 
         Raises:
             InputError: if it cannot be written. What was there before stays.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._append(json.dumps(row).encode())
+            self._append(json.dumps(_plain(row), allow_nan=False).encode())
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
@@ -66,6 +68,14 @@ class ResultsFile:
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_row(line: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,11 +19,17 @@ def flat(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "seed": row["seed"],
                 "seconds": row["seconds"],
                 "constants": row["constants"],
-                **{name: estimate["value"] for name, estimate in row["estimates"].items()},
+                **{name: value_of(row, name) for name in row["estimates"]},
             }
             for row in rows
         ]
     )
+
+
+def value_of(row: Mapping[str, Any], name: str) -> float:
+    """An estimate of a row; NaN where there is none."""
+    value = row.get("estimates", {}).get(name, {}).get("value")
+    return math.nan if value is None else float(value)
 
 
 def over_seeds(results: pd.DataFrame, by: Sequence[str], columns: dict[str, str], digits: int = 2) -> pd.DataFrame:

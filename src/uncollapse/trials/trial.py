@@ -19,8 +19,6 @@ from uncollapse.trials.environment import environment
 
 N_IMPORTANCE = 64
 ADDED = {"precision": "float32"}  # arguments that are younger than some results, at what was in force before
-# What a trial is worth, the lower the better, from its negative log-likelihood and its KL in nats.
-Rank = Callable[[float, float], float]
 # Told the numbers of each epoch.
 Watch = Callable[[Mapping[str, float]], None]
 
@@ -204,3 +202,8 @@ class FitTrial(Trial):
         """Those that are given, and the defaults of the others."""
         arguments: dict[str, Any] = Estimator.kinds[self.estimator](**self.arguments).get_params()
         return arguments
+
+
+def told_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a `FitTrial` by its config, those that it leaves out among them, as JSON has them."""
+    return {**dict.fromkeys(Estimator.kinds[config["estimator"]]().get_params()), **ADDED, **config["arguments"]}
