@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import uncollapse as uc
 from uncollapse.data import load
 from uncollapse.errors import InputError
+from uncollapse.files import remove_folder
 from uncollapse.interrupts import Terminated, deferred_interrupt
 from uncollapse.training import engine
 from uncollapse.training.checkpoint import Checkpoint
@@ -147,6 +150,7 @@ def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypat
 
 def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path)
+    checkpoint.begin()
     checkpoint.write("training", {"a": torch.ones(3), "inner": {"b": torch.zeros(2), "n": 1}})
 
     def full(self, content):
@@ -161,6 +165,62 @@ def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
     assert found["inner"]["n"] == 1
 
 
+def test_a_state_that_nothing_tells_the_work_of_is_nobodys(blobs, tmp_path):
+    """As a removal leaves it that was cut short: neither another seed's model nor other data's is taken for one's own."""
+    X = blobs[0]
+    expected = weights(estimator("vae", random_state=1).fit(X * 3))
+    estimator("vae").fit(X, checkpoint=tmp_path / "state")
+    (tmp_path / "state" / "training.json").unlink()
+    assert torch.equal(weights(estimator("vae", random_state=1).fit(X * 3, checkpoint=tmp_path / "state")), expected)
+
+
+def test_a_state_of_other_work_is_told_from_ones_own(tmp_path):
+    first = Checkpoint(tmp_path)
+    first.agree({"seed": 0})
+    first.begin()
+    first.write("training", {"a": torch.ones(3)})
+    identity = json.loads((tmp_path / "training.json").read_text())
+    (tmp_path / "training.json").write_text(json.dumps({**identity, "seed": 1}))
+    other = Checkpoint(tmp_path)
+    other.agree({"seed": 1})
+    with pytest.raises(InputError, match="its content has changed since it was written"):
+        other.read("training")
+
+
+def test_a_folder_whose_removal_is_cut_short_is_gone_from_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "training.json").touch()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(folder)
+    assert not folder.exists()
+
+
+def test_a_full_disk_is_told_by_the_log_as_well(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoint, "open_log", lambda self, n_lines: Path("/dev/full"))
+    with pytest.raises(InputError, match=r"^cannot write /dev/full \(No space left on device\): make room"):
+        estimator("vae").fit(blobs[0], checkpoint=tmp_path)
+
+
+class Breaking(pl.Callback):
+    """Makes a parameter infinite in the third step of the second epoch, and the disk full after it."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if module.epochs_done == 1 and index == 2:
+            next(module.model.parameters()).data.fill_(torch.inf)
+            raise InputError("cannot write it: make room.")
+
+
+def test_what_breaks_off_an_epoch_does_not_leave_what_is_not_finite(blobs):
+    once = estimator("vae", max_epochs=2).fit(blobs[0], callbacks=[])
+    broken = estimator("vae", max_epochs=2)
+    with pytest.raises(InputError, match="make room"):
+        broken.fit(blobs[0], callbacks=[Breaking()])
+    assert weights(broken).isfinite().all()
+    assert broken.history_["loss"].tolist() == once.history_["loss"].tolist()[:1]
+
+
 def test_a_signal_that_nobody_asks_for_comes_at_the_end():
     reached = []
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():  # noqa: PT012
@@ -170,6 +230,34 @@ def test_a_signal_that_nobody_asks_for_comes_at_the_end():
     with deferred_interrupt() as interrupt:
         signal.raise_signal(signal.SIGTERM)
         assert interrupt() == signal.SIGTERM
+
+
+READING = """
+import time, uncollapse as uc
+from torch.utils.data import Dataset
+
+class Slow(Dataset):
+    def __len__(self):
+        return 5000
+
+    def __getitem__(self, index):
+        if index == 10:
+            print("reading", flush=True)
+        time.sleep(0.01)
+        return [float(index), 1.0, float(index % 7)]
+
+uc.VAE(latent_dim=1, hidden=(4,), max_epochs=1, verbose=False).fit(Slow())
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_heard_while_data_are_read():
+    process = subprocess.Popen([sys.executable, "-c", READING], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "reading\n"
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert time.monotonic() - start < 15  # of 50 seconds that reading takes
 
 
 TRAINING = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.utils.data import DataLoader, Dataset
 
 import uncollapse as uc
 from uncollapse.data import load
@@ -88,6 +89,23 @@ def test_the_report_is_that_of_one_device(kind, models, tmp_path, small_pieces, 
         assert len({model for _, model in seen}) == devices
     assert threading.get_ident() not in {thread for thread, _ in seen}
     assert reports[0] == reports[1]
+
+
+class Jittered(Dataset):
+    """Rows to which the global generator adds noise, as crops and flips do to pictures."""
+
+    def __len__(self):
+        return len(ROWS)
+
+    def __getitem__(self, index):
+        return torch.as_tensor(ROWS[index]) + 0.1 * torch.randn(5)
+
+
+def test_what_a_loader_draws_is_not_mixed_with_what_a_model_draws(models, small_pieces):
+    model, _ = models["foreign"]
+    loader = DataLoader(Jittered(), batch_size=7)
+    found = [uc.diagnose(model, loader, devices=n, n_importance=8, thorough=False, verbose=False) for n in (1, 3, 3, 3)]
+    assert len({report.estimates["kl_nats"].value for report in found}) == 1
 
 
 def test_scores_are_those_of_one_device(models, small_pieces):

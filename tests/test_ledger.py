@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
 from uncollapse.data.stored import StoredArray
@@ -90,6 +91,29 @@ def test_nothing_is_evaluated_twice(vae, tmp_path, steps):
     taken.clear()
     assert written(report_of(vae, folder), tmp_path) == whole
     assert taken == []
+
+
+def test_rows_may_come_in_other_batches_than_before(vae, tmp_path, steps):
+    taken, due = steps
+    whole = report_of(vae, thorough=False)
+    taken.clear()
+    due["stop at"] = 2
+    with pytest.raises(KeyboardInterrupt):
+        report_of(vae, tmp_path, thorough=False)
+    due.clear()
+    others = DataLoader(TensorDataset(torch.as_tensor(ROWS)), batch_size=50)  # 120 rows are known
+    again = report_of(vae, tmp_path, others, thorough=False)
+    assert taken[:4] == ["posteriors"] * 4
+    for name in ("kl_nats", "nll_nats"):
+        assert again.estimates[name].value == pytest.approx(whole.estimates[name].value, rel=1e-6)
+
+
+def test_a_model_whose_constants_have_been_set_is_another_one(vae, tmp_path):
+    model = copy.deepcopy(vae)
+    report_of(model, tmp_path, thorough=False)
+    model.model_.decoder.set_constants(tuple(5.0 for _ in model.model_.decoder.constants))
+    with pytest.raises(InputError, match="holds the state of another diagnosis, of which constants is"):
+        report_of(model, tmp_path, thorough=False)
 
 
 def test_data_on_disk_are_read_again_and_not_looked_at_again(vae, tmp_path, steps, monkeypatch):

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -127,7 +127,15 @@ def write_bytes(target: Path, content: bytes) -> None:
         os.replace(fresh, target)
         _settle(target.parent)
     except OSError as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)  # what room it takes is needed
         raise cannot_write(target, error) from None
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, so that a kill on the way leaves no part of it in its place."""
+    with _aside(folder) as scratch:
+        os.replace(folder, scratch / "gone")
 
 
 def _settle(path: Path) -> None:

@@ -40,7 +40,7 @@ def drawing_from(seed: int, items: Iterator[Item]) -> Iterator[Item]:
     """
     state = torch.Generator().manual_seed(seed).get_state()
     while True:
-        with torch.random.fork_rng(devices=[]):
+        with _TURN, torch.random.fork_rng(devices=[]):
             torch.set_rng_state(state)
             try:
                 item = next(items)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError, one_line
-from uncollapse.files import check_readable, check_writable, new_folder, open_table, write_bytes
+from uncollapse.files import check_readable, check_writable, new_folder, open_table, remove_folder, write_bytes
 from uncollapse.processes import is_first_process
 from uncollapse.states import STATE_ENDING
 
@@ -119,7 +118,7 @@ class UnfinishedWork(ABC):
             raise InputError(
                 f"{self.folder} holds a {self.work} that was interrupted: go on with it (--resume), or drop it (--overwrite)."
             )
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder)
         return True
 
     @abstractmethod
@@ -158,7 +157,7 @@ class Unfinished(UnfinishedWork):
         if log.is_file():
             write_bytes(self.run / LOG_FILE, log.read_bytes())
         if not goes_on:
-            shutil.rmtree(self.folder)
+            remove_folder(self.folder)
 
 
 class UnfinishedDiagnosis(UnfinishedWork):
@@ -183,7 +182,7 @@ class UnfinishedDiagnosis(UnfinishedWork):
 
     def end(self) -> None:
         """Away with it, as the report is written."""
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder)
 
 
 def read_settings(folder: Path) -> Settings:

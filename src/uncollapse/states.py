@@ -73,16 +73,18 @@ class StateFolder:
             InputError: if it cannot be written.
         """
         if is_first_process() and not self._identity_file.is_file():
+            for path in self.folder.glob(f"*{STATE_ENDING}"):  # of which nobody knows whose they are
+                path.unlink()
             write_bytes(self._identity_file, json.dumps(self.identity, indent=2).encode())
 
     def read(self, part: str) -> dict[str, Any] | None:
-        """The state of a part; None where it has not begun.
+        """The state of a part; None where it has not begun, or nothing tells of which work it is.
 
         Raises:
-            InputError: if the file is damaged.
+            InputError: if the file is damaged, or of other work.
         """
         path = self.folder / f"{part}{STATE_ENDING}"
-        if not path.is_file():
+        if not (path.is_file() and self._identity_file.is_file()):
             return None
         try:
             with safe_open(path, framework="pt") as file:
@@ -120,7 +122,8 @@ class StateFolder:
         )
 
     def _checksum(self, part: str, rest: str, tensors: Mapping[str, Tensor]) -> str:
-        return hashlib.blake2b(f"{self.work} {part} {digest(tensors)} {rest}".encode(), digest_size=16).hexdigest()
+        whose = json.dumps(self.identity, sort_keys=True)
+        return hashlib.blake2b(f"{self.work} {whose} {part} {digest(tensors)} {rest}".encode(), digest_size=16).hexdigest()
 
     @property
     def _identity_file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ from uncollapse.errors import InputError
 from uncollapse.inputs import check_count, check_labels, living_workers
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
 from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
-from uncollapse.noise import seeded
+from uncollapse.noise import drawing_from, seeded
 from uncollapse.progress import progress_bar, spinner
 from uncollapse.states import StateFolder, digest
 
@@ -52,6 +53,7 @@ N_POINTS = 2000
 N_REFINED, N_REFEREED, N_CERTIFIED, MIN_ROWS = 64, 16, 100, 4
 # Draws of z that tell whether the likelihood moves with it.
 N_PROBES = 8
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, which another process has elsewhere
 MAX_REFINED_AT_ONCE, MAX_REFEREED_AT_ONCE = 4096, 1024
 
 
@@ -116,8 +118,17 @@ def diagnose(
 def _agreed(folder: Path, subject: Subject, X: Any, arguments: dict[str, Any]) -> StateFolder:
     """The folder, which holds this diagnosis or none. Its data are compared row by row when they are read."""
     found = StateFolder(folder, "diagnosis")
-    weights = {name: value for name, value in subject.model.state_dict().items() if isinstance(value, torch.Tensor)}
-    found.agree({"model": {"name": subject.name, "weights": digest(weights)}, "data": {"rows": n_rows(X)}, **arguments})
+    model = subject.model
+    weights = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    # What is no weight, such as constants, a family and its scale, stands in what a model calls itself.
+    structure = ADDRESS.sub("", f"{model!r} {getattr(model, 'family', None)!r} {getattr(model, 'decoder', None)!r}")
+    told = {
+        "name": subject.name,
+        "weights": digest(weights),
+        "structure": hashlib.blake2b(structure.encode(), digest_size=16).hexdigest(),
+    }
+    constants = getattr(getattr(model, "decoder", None), "constants", None)
+    found.agree({"model": {**told, "constants": constants}, "data": {"rows": n_rows(X)}, **arguments})
     return found
 
 
@@ -143,7 +154,8 @@ def _survey(subject: Subject, X: Any, labels: Any, work: Work, verbose: bool) ->
     given = None if labels is None else _check_labels(labels, total)
     sums, sample = _RunningSums(subject.model, work.ledger), Reservoir()
     with progress_bar("inferring posteriors", total, verbose) as advance:
-        for batch, found in work.map(_look, sums.batches(row_batches(subject, X))):
+        read = drawing_from(0, row_batches(subject, X))  # what a loader draws is its own, whoever looks at rows meanwhile
+        for batch, found in work.map(_look, sums.batches(read)):
             n = sample.n_seen
             sample.add(batch.rows, batch.labels if given is None else given[n : n + len(batch.rows)])
             if found is not None:
@@ -198,7 +210,8 @@ class _RunningSums:
             InputError: if the first ones are not those that the sums have.
         """
         seen, n, n_known = hashlib.blake2b(digest_size=16), 0, self.units.n
-        for rows, labels in read:
+        parts = (part for rows, labels in read for part in _cut(rows, labels, n_known - n))
+        for rows, labels in parts:
             n += len(rows)
             if self._ledger.is_kept:
                 seen.update(np.ascontiguousarray(rows).data)
@@ -212,6 +225,15 @@ class _RunningSums:
         """Take in the posteriors of a batch."""
         self.units.add(posteriors, observed)
         self._page.replace({**self.units.state(), "digest": np.frombuffer(batch.digest, np.uint8).copy()})
+
+
+def _cut(rows: np.ndarray, labels: Any, place: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """A batch in two where the place is within it."""
+    if not 0 < place < len(rows):
+        yield rows, labels
+        return
+    for part in (slice(None, place), slice(place, None)):
+        yield rows[part], None if labels is None else labels[part]
 
 
 def _sampled_labels(found: list[Any], given: np.ndarray | None) -> np.ndarray | None:

@@ -124,7 +124,11 @@ def train(
         training.resume(saved)
     if saved is None or not saved["is_over"]:
         logs = [] if checkpoint is None else [JsonLines(checkpoint.open_log(len(history)))]
-        _minimise(training, max_epochs, callbacks, [*logs, *loggers], hardware or {"accelerator": "cpu", "devices": 1}, verbose)
+        try:
+            _minimise(training, max_epochs, callbacks, [*logs, *loggers], hardware or {"accelerator": "cpu", "devices": 1}, verbose)
+        except InputError:  # data that were lost, a disk that is full: what has been learned is kept, if it is any good
+            training.go_back_if_broken()
+            raise
     training.restore_best()
     if training.stopped_by:
         raise INTERRUPTS[training.stopped_by]
@@ -412,7 +416,7 @@ class Training(pl.LightningModule):
         return int(found)
 
     def on_train_epoch_end(self) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+        if not self._is_sound:
             self._fail(f"a parameter became non-finite in epoch {self.epoch}, by step {self.steps_done}")
         self.strategy.after_epoch(self)
         means = (self.sums / self.rows_seen).tolist()
@@ -537,13 +541,28 @@ class Training(pl.LightningModule):
         self.model.load_state_dict(snapshot.state)
         self.model.decoder.set_constants(snapshot.constants)
 
-    def _fail(self, what: str) -> None:
-        del self.history[self.epochs_before + self.good_epochs :]
+    @property
+    def _is_sound(self) -> bool:
+        """Whether all parameters are finite, those of the objective among them."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.parameters())
+
+    def go_back_if_broken(self) -> None:
+        """Take the model back to its last good state where a parameter is not finite, within an epoch that did not end."""
+        if not self._is_sound:
+            self._go_back()
+
+    def _go_back(self) -> int:
+        """Take model and history back to the last good state. Returns its whole epochs."""
         n_epochs = self.epochs_before + self.good_epochs
+        del self.history[n_epochs:]
         if self.best.state:
             self._restore(self.best)
         elif self.good.state:
             self._restore(self.good)
+        return n_epochs
+
+    def _fail(self, what: str) -> None:
+        n_epochs = self._go_back()
         remedy = f"Lower learning_rate (now {self.learning_rate:g})" if self.steps_done else "Lower inverse_lipschitz"
         raise NonFiniteLossError(
             f"{what}. The model is in its state after {'the best of ' if self.best.state else ''}{n_epochs} whole epochs. "

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from uncollapse.files import cannot_write
+
 
 class Told(Logger):
     """Tells a function what Lightning logs at the end of each epoch: its number, and the numbers beside the progress bar.
@@ -53,5 +55,8 @@ class JsonLines(Told):
     def _write(self, metrics: dict[str, float]) -> None:
         numbers = {name: float(f"{value:.7g}") for name, value in metrics.items()}
         row = {"epoch": int(numbers.pop("epoch")), **numbers}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from None

@@ -48,14 +48,17 @@ class Place:
     def settle(self, row: Mapping[str, Any]) -> None:
         """Write down the row of a trial, which then needs no state any more."""
         self.file.append(row)
-        shutil.rmtree(self.states / row["key"], ignore_errors=True)
+        self._forget(row["key"])
 
     def clear(self, but: Collection[str]) -> None:
         """Remove the states of what is done, which a kill may have left, but for those of some keys."""
         for key in {row["key"] for row in self.file.rows()} - set(but):
-            shutil.rmtree(self.states / key, ignore_errors=True)
+            self._forget(key)
         if self.states.is_dir() and not any(self.states.iterdir()):
             self.states.rmdir()
+
+    def _forget(self, key: str) -> None:
+        shutil.rmtree(self.states / key, ignore_errors=True)  # which `clear` does again, should it be cut short
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
