@@ -216,15 +216,14 @@ class StoredParquet(StoredRows):
         try:
             found = dataset.dataset(str(path), format="parquet")
             self._seals = {name: Seal(Path(name)) for name in found.files}
-            groups = [group for fragment in found.get_fragments() for group in fragment.split_by_row_group()]
-            sized = [(group, sum(part.num_rows for part in group.row_groups)) for group in groups]
+            sized = [(file, *group) for file in found.files for group in enumerate(_group_sizes(file, found.filesystem))]
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as Parquet ({one_line(error)}): check the path.") from None
         self._schema, self._dataset = found.schema, found
         if leave_out is not None and leave_out not in found.schema.names:
             raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
-        self._groups = [group for group, size in sized if size]
-        self.sizes = [size for _, size in sized if size]
+        self._groups = [(file, group) for file, group, size in sized if size]
+        self.sizes = [size for *_, size in sized if size]
         names = [name for name in found.schema.names if name != leave_out]
         self.feature_names, self.n_features = names, len(names)
         text = [
@@ -239,36 +238,43 @@ class StoredParquet(StoredRows):
 
     def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block, in pieces, float32."""
-        group = self._groups[block]
-        batches = self._batches(group)
+        file, group = self._groups[block]
+        batches = self._batches(file, group)
         while True:
             try:
                 batch = next(batches, None)
             except (OSError, ValueError) as error:
-                raise lost(group.path, error) from None
-            self._seals[group.path].check()
+                raise lost(file, error) from None
+            self._seals[file].check()
             if batch is None:
                 return
             yield _as_rows(batch)
 
-    def _batches(self, group: Any) -> Iterator[Any]:
+    def _batches(self, file: str, group: int) -> Iterator[Any]:
         """Batches of PyArrow, of which no more is read at a time than pages have: row groups may be larger than memory."""
         from pyarrow.dataset import ParquetFragmentScanOptions
 
-        return iter(
-            group.to_batches(
-                schema=self._schema,
-                columns=self.feature_names,
-                batch_size=max(1, PIECE_BYTES // (4 * self.n_features)),
-                batch_readahead=0,
-                fragment_readahead=0,
-                fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
-            )
+        fragment = self._dataset.format.make_fragment(file, self._dataset.filesystem, row_groups=[group])
+        yield from fragment.to_batches(
+            schema=self._schema,
+            columns=self.feature_names,
+            batch_size=max(1, PIECE_BYTES // (4 * self.n_features)),
+            batch_readahead=0,
+            fragment_readahead=0,
+            fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
         )
 
     def column(self, name: str) -> np.ndarray:
         """A column, shape (n,), in memory."""
         return np.asarray(self._dataset.to_table(columns=[name])[name].to_pandas())
+
+
+def _group_sizes(file: str, filesystem: Any) -> list[int]:
+    """Rows of each row group of a file. What else is known of them, a kilobyte for each column, is let go."""
+    from pyarrow.parquet import read_metadata
+
+    found = read_metadata(file, filesystem=filesystem)
+    return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
 
 
 def _as_rows(batch: Any) -> np.ndarray:
