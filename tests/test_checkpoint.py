@@ -221,7 +221,8 @@ def test_what_breaks_off_an_epoch_does_not_leave_what_is_not_finite(blobs):
     assert broken.history_["loss"].tolist() == once.history_["loss"].tolist()[:1]
 
 
-def test_a_signal_that_nobody_asks_for_comes_at_the_end():
+def test_a_signal_that_nobody_asks_for_comes_at_the_end(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # in the background, Ctrl-C is ignored
     reached = []
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
