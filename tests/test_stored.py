@@ -422,7 +422,7 @@ def test_the_memory_of_a_training_does_not_grow_with_its_data(tmp_path):
     """300 MB and 600 MB, of which a process holds as much."""
     code = (
         "import re, sys, numpy as np, uncollapse as uc; X = np.load(sys.argv[1], mmap_mode='r'); "
-        "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, verbose=False).fit(X); "
+        "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, verbose=False).fit(X).transform(X); "
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
     )
     peaks = []
