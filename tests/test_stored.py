@@ -15,6 +15,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 import uncollapse as uc
 from uncollapse.data import StoredArray, StoredParquet, read_file
 from uncollapse.data import stored as stored_data
+from uncollapse.diagnostics import stream
+from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.errors import InputError, LostDataError
 from uncollapse.estimators import stored as estimators_stored
 from uncollapse.training import engine
@@ -197,6 +199,8 @@ VIEWS = {
     "some rows of some": lambda X: X[7:100][3:],
     "every other row": lambda X: X[::2],
     "some columns": lambda X: X[:, 1:3],
+    "rows far apart": lambda X: X[::31],
+    "backwards": lambda X: X[::-1, ::-2],
     "images": lambda X: X.reshape(123, 2, 2),
 }
 
@@ -327,14 +331,43 @@ def weights_of(run):
     return {name: value.tolist() for name, value in uc.load(run).model_.state_dict().items()}
 
 
-@pytest.mark.parametrize("change", [shorten, rewrite_npy, os.remove])
-def test_a_file_that_changes_between_two_blocks_is_told_of(change, tmp_path, small_blocks):
-    stored = StoredArray(numbered(tmp_path))
+@pytest.mark.parametrize("mode", ["r", "c"])
+@pytest.mark.parametrize(
+    ("change", "order", "view"),
+    [(change, "C", "whole") for change in (rewrite_npy, os.remove)] + [(shorten, order, view) for order in "CF" for view in VIEWS],
+)
+def test_a_file_that_changes_between_two_blocks_is_told_of(change, order, view, mode, tmp_path, monkeypatch):
+    """The file is of many pages, and the map of one that is cut short would end the process."""
+    monkeypatch.setattr(stored_data, "BLOCK_BYTES", 20_000)
+    numbers = np.arange(123.0 * 4000).reshape(4000, 123).T if order == "F" else np.arange(123.0 * 4000).reshape(123, 4000)
+    np.save(tmp_path / "x.npy", numbers)
+    X = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    X = VIEWS[view](X) if view != "images" else X.reshape(123, 40, 100)
+    stored, expected = StoredArray(X), np.array(X[0]).ravel()
     blocks = stored.blocks()
-    assert next(blocks)[0].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(next(blocks)[0], expected)
     change(tmp_path / "x.npy")
     with pytest.raises(LostDataError, match=r"x\.npy has changed while it was read"):
-        list(blocks)
+        list(blocks) or list(stored.blocks())
+
+
+@pytest.mark.parametrize(("order", "view"), [("C", "whole"), ("F", "every other row")])
+def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(order, view, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "ROWS_AT_ONCE", 2000)
+    X = VIEWS[view](on_disk(tmp_path, np.asarray(np.arange(4.0 * 9000).reshape(9000, 4) % 7, order=order)))
+    vae = uc.VAE(**SMALL).fit(np.array(X[:100]))
+    whole = uc.diagnose(vae, np.array(X), thorough=False, verbose=False)
+    assert str(uc.diagnose(vae, X, thorough=False, verbose=False)) == str(whole)
+    original = Reservoir.add
+
+    def adding(self, rows, labels):
+        if self.n_seen == 2000:
+            shorten(tmp_path / "x.npy")
+        original(self, rows, labels)
+
+    monkeypatch.setattr(Reservoir, "add", adding)
+    with pytest.raises(LostDataError, match=r"x\.npy has changed while it was read"):
+        uc.diagnose(vae, X, thorough=False, verbose=False)
 
 
 def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path, small_blocks, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from abc import ABC, abstractmethod
@@ -149,16 +150,41 @@ class StoredArray(StoredRows):
     def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block."""
         start = block * self.sizes[0]
+        dense = self[start : start + self.sizes[block]]
+        yield dense.reshape(len(dense), -1)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Some rows that follow each other, shape (n, *features), in memory of their own.
+
+        Raises:
+            LostDataError: if they cannot be read any more.
+        """
+        if isinstance(self.array, np.memmap):  # whose file must be as long as it was, or reading ends the process
+            self._check_seal()
         try:
-            piece = self.array[start : start + self.sizes[block]]
+            piece = self.array[rows]
             dense = piece.toarray() if hasattr(piece, "toarray") else np.array(piece)
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # which HDF5 raises as well
             raise lost(self._name, error) from None
         if getattr(self.array, "mode", None) != "c":  # whose changes are nowhere else
             forget_pages(self.array)
+        self._check_seal()
+        return dense
+
+    def _check_seal(self) -> None:
         if self._seal is not None:
             self._seal.check()
-        yield dense.reshape(len(dense), -1)
+
+
+def on_disk(X: Any) -> StoredArray | None:
+    """The rows of a memory map or of an AnnData that is backed, read from their files; None of anything else.
+
+    Raises:
+        InputError: if they are not numbers in rows, or lie in no order in which they can be read.
+    """
+    if isinstance(X, np.memmap):
+        return StoredArray(X)
+    return StoredArray(X.X) if getattr(X, "isbacked", False) else None
 
 
 class FileSlices:
@@ -166,35 +192,49 @@ class FileSlices:
 
     Args:
         path: of the file.
-        offset: of the first byte.
-        shape: of the array, whose rows lie one after the other.
+        offset: of the byte at which the first number begins.
+        shape: of the array.
         dtype: of its numbers.
+        strides: bytes from one number to the next, along each axis.
     """
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...]) -> None:
+        self.path, self.offset, self.shape, self.dtype, self.strides = path, offset, shape, dtype, strides
 
     @classmethod
     def of(cls, array: Any) -> FileSlices | None:
-        """Those of a memory map; None of anything else, and where the map is not as its file is, or not in the order of rows."""
+        """Those of a memory map, or of any view of one; None of anything else, and where the map is not as its file is."""
         path = path_of(array)
-        if not isinstance(array, np.memmap) or path is None or not path.is_file():
-            return None
-        if array.mode == "c" or not array.flags.c_contiguous:
+        if not isinstance(array, np.memmap) or path is None or not path.is_file() or array.mode == "c":
             return None
         whole: np.ndarray = array
         while isinstance(whole.base, np.ndarray):
             whole = whole.base
         # A part of a map has the offset of the whole.
-        return cls(path, array.offset + array.ctypes.data - whole.ctypes.data, array.shape, array.dtype)
+        offset = array.offset + array.ctypes.data - whole.ctypes.data
+        return cls(path, offset, array.shape, array.dtype, array.strides)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        width = int(np.prod(self.shape[1:]))
-        count = (min(rows.stop, self.shape[0]) - rows.start) * width
-        found = np.fromfile(self.path, self.dtype, count, offset=self.offset + rows.start * width * self.dtype.itemsize)
-        if len(found) < count:
+        start, stop, _ = rows.indices(self.shape[0])
+        with open(self.path, "rb") as file:
+            return self._read(file, self.offset + start * self.strides[0], (stop - start, *self.shape[1:]))
+
+    def _read(self, file: Any, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        """A part of the array that begins at a byte of the file; in halves, where what lies between its numbers is much more."""
+        spans = [(n - 1) * stride for n, stride in zip(shape, self.strides, strict=True)]
+        n_bytes = sum(map(abs, spans)) + self.dtype.itemsize
+        if n_bytes > max(BLOCK_BYTES, 2 * math.prod(shape) * self.dtype.itemsize):
+            axis = int(np.argmax(np.abs(spans)))
+            half = shape[axis] // 2
+            sizes = ((0, half), (half, shape[axis] - half))
+            parts = ((offset + at * self.strides[axis], (*shape[:axis], n, *shape[axis + 1 :])) for at, n in sizes)
+            return np.concatenate([self._read(file, *part) for part in parts], axis)
+        first = offset + sum(min(0, span) for span in spans)
+        file.seek(first)
+        found = file.read(n_bytes)
+        if len(found) < n_bytes:
             raise OSError("it has become shorter")
-        return found.reshape(-1, *self.shape[1:])
+        return np.ndarray(shape, self.dtype, found, offset - first, self.strides)
 
 
 class StoredParquet(StoredRows):

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from uncollapse.adapters import Subject
+from uncollapse.data.stored import on_disk
 from uncollapse.errors import InputError
 from uncollapse.inputs import counted_from
 from uncollapse.noise import seeded
@@ -67,7 +68,9 @@ def _pieces(X: Any) -> Iterator[Any]:
         return
     n = n_rows(X)
     rows = getattr(X, "iloc", X)  # of a data frame
-    if not n or n <= ROWS_AT_ONCE or not hasattr(rows, "__getitem__"):
+    if getattr(X, "ndim", 2) > 1:  # documents have one dimension
+        rows = on_disk(X) or rows  # a map itself ends the process where its file is cut short
+    if not n or not hasattr(rows, "__getitem__") or (n <= ROWS_AT_ONCE and rows is X):
         yield X  # whose reader complains where it must
         return
     for start in range(0, n, ROWS_AT_ONCE):

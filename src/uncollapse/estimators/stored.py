@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from uncollapse.data.loaders import LoadedRows, StoredDataset
-from uncollapse.data.stored import MAX_IN_MEMORY, RowSource, StoredArray
+from uncollapse.data.stored import MAX_IN_MEMORY, RowSource, on_disk
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.families import Family
 from uncollapse.inputs import counted_from, finite_floats
@@ -32,9 +32,9 @@ def as_source(X: Any, batch_size: int) -> RowSource | None:
         return LoadedRows(X)
     if isinstance(X, Dataset):
         return StoredDataset(X)
-    if isinstance(X, np.memmap):
-        return StoredArray(X) if X.nbytes > MAX_IN_MEMORY else None
-    return StoredArray(X.X) if getattr(X, "isbacked", False) else None
+    if isinstance(X, np.memmap) and X.nbytes <= MAX_IN_MEMORY:
+        return None
+    return on_disk(X)
 
 
 @dataclass(frozen=True)
