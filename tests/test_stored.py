@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
+from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
 from uncollapse.data import StoredArray, StoredParquet, read_file
@@ -19,6 +20,7 @@ from uncollapse.diagnostics import stream
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.errors import InputError, LostDataError
 from uncollapse.estimators import stored as estimators_stored
+from uncollapse.inputs import Resolution
 from uncollapse.training import engine
 from uncollapse.training import rows as training_rows
 from uncollapse.training.rows import RowsOnDisk
@@ -390,7 +392,7 @@ def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path,
 
 @pytest.mark.extra
 def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_data, "PIECE_BYTES", 64)
+    monkeypatch.setattr(stored_data, "PIECE_BYTES", 128)
     monkeypatch.setattr(training_rows, "BUFFER_BYTES", 200)
     frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60) % 2 == 0, "c": np.arange(60), "d": np.float32(0.5)})
     frame.to_parquet(tmp_path / "x.parquet", row_group_size=25)
@@ -412,6 +414,51 @@ def test_gaps_in_parquet_are_told_of(tmp_path, values):
     pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": pd.array(values)}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="X expects finite numbers, got"):
         uc.VAE(**SMALL).fit(StoredParquet(tmp_path))
+
+
+def far_from_zero(n=123):
+    """Times in seconds, of which float32 knows every 128th."""
+    return 1.7e9 + np.random.default_rng(0).normal(size=(n, 4))
+
+
+def parquet_of(tmp_path, X):
+    pytest.importorskip("pyarrow")
+    pd.DataFrame(X, columns=list("abcd")).to_parquet(tmp_path / "x.parquet", row_group_size=10)
+    return StoredParquet(tmp_path / "x.parquet")
+
+
+SOURCES = {
+    "memory": lambda _, X: X,
+    "map": on_disk,
+    "parquet": parquet_of,
+    "data set": lambda _, X: TensorDataset(torch.as_tensor(X)),
+    "loader": lambda _, X: DataLoader(TensorDataset(torch.as_tensor(X)), 10),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_rows_that_float32_cannot_tell_apart_are_refused_wherever_they_are(tmp_path, small_blocks, name, kind):
+    X = (10 * far_from_zero()).astype(kind)
+    with pytest.raises(InputError, match=r"float32 can tell apart, got a spread of .* around 1.7e\+10 in column 0"):
+        uc.VAE(**SMALL).fit(SOURCES[name](tmp_path, X))
+    uc.VAE(**SMALL).fit(SOURCES[name](tmp_path, X - int(1.7e10)))
+
+
+def test_what_float32_can_tell_apart_does_not_hang_on_how_rows_come():
+    X = far_from_zero() * [1, 1e-3, 0, 1] - [1.7e9, 0, 0, 1.7e9 - 1e6]
+    whole, parts = Resolution(), Resolution()
+    whole.add(X, X.astype(np.float32))
+    for part in np.array_split(X, 7):
+        parts.add(part, part.astype(np.float32))
+    for name in ("_mean", "_squares", "_largest", "_rounding"):
+        assert np.allclose(vars(whole)[name], vars(parts)[name], rtol=1e-9, atol=1e-9), name
+
+
+@pytest.mark.parametrize("kind", ["<U3", "complex64", "M8[s]"])
+def test_what_is_no_real_number_is_refused(tmp_path, small_blocks, kind):
+    with pytest.raises(InputError, match=r"x\.npy holds values of type .*: expected real numbers"):
+        uc.VAE(**SMALL).fit(on_disk(tmp_path, np.ones((20, 4)).astype("i8").astype(kind)))
 
 
 COUNTS = np.random.default_rng(0).poisson(np.random.default_rng(1).gamma(2.0, 1.0, size=(300, 1)), size=(300, 6))

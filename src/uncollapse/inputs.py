@@ -95,21 +95,49 @@ def finite_floats(array: np.ndarray, name: str) -> np.ndarray:
     return floats
 
 
+class Resolution:
+    """Whether float32 holds what tells the values of each column apart, of rows that may come in parts."""
+
+    def __init__(self) -> None:
+        self._n: Any = 0
+        self._mean: Any = 0.0
+        self._squares: Any = 0.0  # of distances from the mean, summed up
+        self._largest: Any = 0.0
+        self._rounding: Any = 0.0
+
+    def add(self, rows: np.ndarray, floats: np.ndarray) -> None:
+        """Look at rows, shape (n, n_features) with n >= 1, and at the same as float32."""
+        if np.can_cast(rows.dtype, floats.dtype):
+            return
+        n, mean = len(rows), rows.mean(axis=0, dtype=np.float64)
+        apart = mean - self._mean
+        self._squares = self._squares + n * rows.var(axis=0, dtype=np.float64) + apart**2 * (self._n * n / (self._n + n))
+        self._mean, self._n = self._mean + apart * (n / (self._n + n)), self._n + n
+        self._largest = np.maximum(self._largest, np.maximum(rows.max(axis=0), -rows.min(axis=0).astype(np.float64)))
+        self._rounding = np.maximum(self._rounding, np.abs(floats - rows).max(axis=0))
+
+    def check(self) -> None:
+        """Raise `InputError` for values so far from zero that float32 rounds their differences away."""
+        if not self._n:
+            return
+        deviation = np.sqrt(self._squares / self._n)
+        varies = deviation > 1e-13 * self._largest  # below that, float64 has rounded them away already
+        lost = varies & (self._rounding > 0.01 * deviation)
+        if lost.any():
+            column = int(np.argmax(lost))
+            too_small = deviation[column] < np.finfo(np.float32).tiny
+            remedy = "give that column in a smaller unit, or drop it" if too_small else "subtract the mean of each column"
+            raise InputError(
+                f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
+                f"{self._mean[column]:.3g} in column {column}: {remedy}."
+            )
+
+
 def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
     """Raise `InputError` for values so far from zero that float32 rounds their differences away."""
-    if rows.dtype == floats.dtype:
-        return
-    deviation = rows.std(axis=0)
-    varies = deviation > 1e-13 * np.abs(rows).max(axis=0)  # below that, float64 has rounded them away already
-    lost = varies & (np.abs(floats - rows).max(axis=0) > 0.01 * deviation)
-    if lost.any():
-        column = int(np.argmax(lost))
-        too_small = deviation[column] < np.finfo(floats.dtype).tiny
-        remedy = "give that column in a smaller unit, or drop it" if too_small else "subtract the mean of each column"
-        raise InputError(
-            f"X expects values that float32 can tell apart, got a spread of {deviation[column]:.3g} around "
-            f"{rows[:, column].mean():.3g} in column {column}: {remedy}."
-        )
+    resolution = Resolution()
+    resolution.add(rows, floats)
+    resolution.check()
 
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> None:

@@ -15,6 +15,8 @@ from uncollapse.errors import InputError
 from uncollapse.inputs import counted_from, read_array
 from uncollapse.noise import drawing_from
 
+WIDE = (torch.float64, torch.int64, torch.int32)  # types whose values float32 may not tell apart
+
 
 class StoredDataset(StoredRows):
     """The items of a data set of PyTorch, which are read when they are needed.
@@ -36,7 +38,7 @@ class StoredDataset(StoredRows):
         self.sizes = equal_blocks(n, 4 * self.n_features)
 
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """The rows of a block, float32."""
+        """The rows of a block, of the type of its items if that holds more than float32."""
         start = block * self.sizes[0]
         with counted_from(start):
             rows = _as_wide(self._rows(start, start + self.sizes[block]), self.n_features)
@@ -85,7 +87,7 @@ class LoadedRows(RowSource):
         return len(self.sizes)
 
     def batches(self, epoch: int, seed: int) -> Iterator[np.ndarray]:
-        """All batches of an epoch, float32, in the order that the loader chooses by chance that begins at the seed.
+        """All batches of an epoch, in the order that the loader chooses by chance that begins at the seed.
 
         Raises:
             InputError: if a batch cannot be used, or there is none.
@@ -141,9 +143,10 @@ def _data_of(item: Any) -> Any:
 
 
 def _flat(batch: Any) -> np.ndarray:
-    """A batch as rows, shape (n, n_features), float32."""
+    """A batch as rows, shape (n, n_features), of its own type if that holds more than float32."""
     rows = read_array(batch)
-    return rows.reshape(len(rows), -1)
+    given = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) and batch.dtype in WIDE else rows
+    return given.reshape(len(rows), -1)
 
 
 def _as_wide(rows: np.ndarray, n_features: int) -> np.ndarray:

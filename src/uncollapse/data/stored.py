@@ -133,13 +133,15 @@ class StoredArray(StoredRows):
         array: of shape (n, *features).
 
     Raises:
-        InputError: if it has no rows or no columns, or is stored by columns.
+        InputError: if it has no rows or no columns, holds no real numbers, or is a sparse matrix stored by columns.
     """
 
     def __init__(self, array: Any) -> None:
         if len(array.shape) < 2 or 0 in array.shape:
             raise InputError(f"X expects examples in rows, at least one, and a column or more, got shape {tuple(array.shape)}.")
         path = path_of(array)
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{path or 'X'} holds values of type {array.dtype}: expected real numbers.")
         if path is not None and getattr(array, "format", None) == "csc":
             raise InputError(f"X expects rows that lie one after the other, got a CSC matrix in {path}: store it as CSR.")
         self._name, self._seal = path or "X", None if path is None else Seal(path)
@@ -277,7 +279,7 @@ class StoredParquet(StoredRows):
             raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
 
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """The rows of a block, in pieces, float32."""
+        """The rows of a block, in pieces, float64 where float32 might not hold what is in the file."""
         file, group = self._groups[block]
         batches = self._batches(file, group)
         while True:
@@ -298,7 +300,7 @@ class StoredParquet(StoredRows):
         yield from fragment.to_batches(
             schema=self._schema,
             columns=self.feature_names,
-            batch_size=max(1, PIECE_BYTES // (4 * self.n_features)),
+            batch_size=max(1, PIECE_BYTES // (8 * self.n_features)),
             batch_readahead=0,
             fragment_readahead=0,
             fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
@@ -318,11 +320,12 @@ def _group_sizes(file: str, filesystem: Any) -> list[int]:
 
 
 def _as_rows(batch: Any) -> np.ndarray:
-    """A batch of PyArrow as float32, gaps as NaN."""
-    columns = np.empty((batch.num_columns, batch.num_rows), np.float32)
-    with np.errstate(over="ignore"):
-        for place, column in zip(columns, batch.columns, strict=True):
-            place[:] = column.to_numpy(zero_copy_only=False)
+    """A batch of PyArrow as float32, or float64 where a column needs it, gaps as NaN."""
+    found = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+    narrow = all(np.can_cast(column.dtype, np.float32) for column in found)
+    columns = np.empty((batch.num_columns, batch.num_rows), np.float32 if narrow else np.float64)
+    for place, column in zip(columns, found, strict=True):
+        place[:] = column
     return np.ascontiguousarray(columns.T)
 
 

@@ -13,7 +13,7 @@ from uncollapse.data.loaders import LoadedRows, StoredDataset
 from uncollapse.data.stored import MAX_IN_MEMORY, RowSource, on_disk
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.families import Family
-from uncollapse.inputs import counted_from, finite_floats
+from uncollapse.inputs import Resolution, counted_from, finite_floats
 from uncollapse.noise import drawing_from
 from uncollapse.progress import progress_bar
 
@@ -56,18 +56,20 @@ def survey(source: RowSource, family: Family, verbose: bool) -> Survey:
     """Go through all rows once.
 
     Raises:
-        InputError: if a row is not finite, or lies outside the family's support.
+        InputError: if a row is not finite, or lies outside the family's support, or float32 cannot tell the rows apart.
     """
-    sample, digest, is_observed, n = Reservoir(), hashlib.blake2b(digest_size=16), True, 0
+    sample, digest, is_observed, n, resolution = Reservoir(), hashlib.blake2b(digest_size=16), True, 0, Resolution()
     with progress_bar("reading", len(source) or None, verbose) as advance:
         for block in drawing_from(0, source.blocks()):
             with counted_from(n):
                 rows = finite_floats(block, "X")
                 family.check(rows)
+            resolution.add(block, rows)
             is_observed = is_observed and family.is_observed(rows)
             sample.add(rows, None)
             digest.update(np.ascontiguousarray(rows).data)
             n += len(rows)
             advance("", n)
+    resolution.check()
     digest.update(repr(list(source.sizes)).encode())
     return Survey(sample.rows, is_observed, digest.hexdigest())

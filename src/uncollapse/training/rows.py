@@ -234,4 +234,4 @@ class RowsFromLoader(SampledRows):
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The batches of an epoch, from one of them on."""
         batches = self.loader.batches(epoch, derived_seed(self.seed, "loader", epoch))
-        return (torch.as_tensor(rows) for rows in islice(batches, start, None))
+        return (torch.as_tensor(rows, dtype=torch.float32) for rows in islice(batches, start, None))
