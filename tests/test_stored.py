@@ -14,6 +14,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
+from uncollapse import sweeps
 from uncollapse.data import StoredArray, StoredParquet, read_file
 from uncollapse.data import stored as stored_data
 from uncollapse.diagnostics import stream
@@ -191,8 +192,24 @@ def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     assert not isinstance(read_file(tmp_path / "x.npy").X, np.memmap)
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 1000)
     data = read_file(tmp_path / "x.npy")
-    assert isinstance(data.X, np.memmap)
-    assert (data.X.shape, data.image_shape) == ((100, 12), (3, 4))
+    assert isinstance(data.X, StoredArray)
+    assert data.table() is data.X
+    assert (data.X.shape, data.image_shape, data.is_text) == ((100, 12), (3, 4), False)
+    with pytest.raises(InputError, match="x is read from disk block by block, and cannot be split"):
+        data.hold_out()
+    np.save(tmp_path / "x.npy", np.full((100, 30), None), allow_pickle=True)
+    os.truncate(tmp_path / "x.npy", 2000)
+    with pytest.raises(InputError, match="holds Python objects, which are not loaded"):
+        read_file(tmp_path / "x.npy")
+
+
+def test_a_sweep_knows_a_file_on_disk_by_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 0)
+    digests = []
+    for change in (0, 0, 1):
+        np.save(tmp_path / "x.npy", np.arange(400.0).reshape(100, 4) + change)
+        digests.append(sweeps._digest(read_file(tmp_path / "x.npy")))
+    assert digests[0] == digests[1] != digests[2]
 
 
 VIEWS = {
@@ -266,6 +283,12 @@ def rewrite_parquet(path):
     pd.read_parquet(path).iloc[::-1].to_parquet(path, row_group_size=10)
 
 
+def replace_by_one_of_the_same_time(path):
+    np.save(path.parent / "other.npy", np.load(path)[::-1].copy())
+    shutil.copystat(path, path.parent / "other.npy")
+    os.replace(path.parent / "other.npy", path)
+
+
 CHANGES = {
     "npy, rewritten": ("x.npy", rewrite_npy),
     "npy, cut short": ("x.npy", shorten),
@@ -336,7 +359,8 @@ def weights_of(run):
 @pytest.mark.parametrize("mode", ["r", "c"])
 @pytest.mark.parametrize(
     ("change", "order", "view"),
-    [(change, "C", "whole") for change in (rewrite_npy, os.remove)] + [(shorten, order, view) for order in "CF" for view in VIEWS],
+    [(change, "C", "whole") for change in (rewrite_npy, os.remove, replace_by_one_of_the_same_time)]
+    + [(shorten, order, view) for order in "CF" for view in VIEWS],
 )
 def test_a_file_that_changes_between_two_blocks_is_told_of(change, order, view, mode, tmp_path, monkeypatch):
     """The file is of many pages, and the map of one that is cut short would end the process."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.data import Data
+from uncollapse.data import Data, StoredRows
 from uncollapse.diagnostics import Report
 from uncollapse.diagnostics.page import COLOURS
 from uncollapse.diagnostics.rate_distortion import rate_distortion
@@ -551,8 +551,11 @@ def _plain(value: Any) -> Any:
 def _digest(data: Data, labels: np.ndarray | None = None) -> str:
     """32 hexadecimal digits that depend on all examples, the names of their features, and the labels."""
     content = hashlib.blake2b(repr(data.feature_names).encode(errors="surrogatepass"), digest_size=16)
-    arrays = list(map(np.asarray, data.X)) if data.X.dtype == object else [data.X]
-    for array in arrays if labels is None else [*arrays, labels]:
+    if isinstance(data.X, StoredRows):
+        arrays = data.X.blocks()
+    else:
+        arrays = map(np.asarray, data.X) if data.is_text else iter([data.X])
+    for array in arrays if labels is None else itertools.chain(arrays, [labels]):
         plain = array.astype(str) if array.dtype == object else array
         content.update(f"{plain.shape} {plain.dtype}".encode())
         content.update(np.ascontiguousarray(plain).tobytes())

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
-from uncollapse.data.stored import MAX_IN_MEMORY, StoredArray, StoredParquet, StoredRows
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows, on_disk
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
@@ -84,8 +84,6 @@ class Data:
         """The examples, with the names of their features where there are any."""
         if isinstance(self.X, StoredRows):
             return self.X
-        if isinstance(self.X, np.memmap):  # whose file may be cut short while it is read
-            return StoredArray(self.X)
         return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
 
 
@@ -133,7 +131,8 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     if X.dtype.kind not in "biuf":
         raise InputError(f"{path} holds values of type {X.dtype}: expected real numbers.")
     image_shape = (X.shape[1], X.shape[2]) if X.ndim == 3 else None
-    return Data(X.reshape(len(X), -1), y, name, names, image_shape)
+    stored = on_disk(X)  # rather than the map, whose file may be cut short while it is read
+    return Data(X.reshape(len(X), -1) if stored is None else stored, y, name, names, image_shape)
 
 
 def _read_folder(path: Path, labels: str | None) -> Data:
@@ -196,7 +195,7 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
 
 
 def _damaged(path: Path, ending: str, error: Exception) -> InputError:
-    if "Object arrays" in str(error):
+    if "Object arrays" in str(error) or "Python objects" in str(error):  # the latter of maps
         return InputError(f"{path} holds Python objects, which are not loaded because they could run code: save plain numbers.")
     foreign = "allow_pickle" in str(error)  # numpy's advice for what begins otherwise than its own files
     reason = "it begins otherwise than numpy's files" if foreign else one_line(error) or type(error).__name__

@@ -103,12 +103,12 @@ class Seal:
         self.path = path
         self._found = self._look()
 
-    def _look(self) -> tuple[int, int] | None:
+    def _look(self) -> tuple[int, int, int] | None:
         try:
             found = os.stat(self.path)
         except OSError:
             return None
-        return found.st_size, found.st_mtime_ns
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
     def check(self) -> None:
         """Raise `LostDataError` if the file is not what it was.
