@@ -112,6 +112,41 @@ def test_a_folder_of_parquet_is_read_by_row_groups(tmp_path):
     assert vae.transform(frames[0][["a", "b"]]).shape == (25, 2)
 
 
+@pytest.mark.extra
+def test_files_of_a_folder_may_hold_numbers_of_several_types(tmp_path):
+    first = pd.DataFrame({"a": np.arange(20), "b": np.arange(20) % 2 == 0, "label": 1})
+    others = [first.assign(a=first["a"] + 0.5, label="x"), first[["label", "b", "a"]].astype({"a": np.float32, "b": np.int8})]
+    for part, frame in enumerate([first, *others]):
+        frame.to_parquet(tmp_path / f"part-{part}.parquet", row_group_size=15)
+    stored = StoredParquet(tmp_path, leave_out="label")
+    expected = np.concatenate([frame[["a", "b"]].to_numpy(np.float32) for frame in (first, *others)])
+    assert np.array_equal(np.concatenate(list(stored.blocks())), expected)
+    assert stored.column("label").tolist() == [1] * 20 + ["x"] * 20 + [1] * 20
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda frame: frame.assign(b="x"), "has something else than numbers in the column 'b'"),
+        (
+            lambda frame: frame.drop(columns="b"),
+            "expects the columns of the first file of its folder, got one without the column 'b'",
+        ),
+        (
+            lambda frame: frame.assign(z=1.0),
+            "expects the columns .* got one with a column of its own, 'z': give all files the same",
+        ),
+    ],
+)
+def test_files_of_a_folder_have_the_columns_of_the_first(tmp_path, change, complaint):
+    frame = pd.DataFrame({"a": np.arange(20), "b": 0.5})
+    frame.to_parquet(tmp_path / "part-0.parquet")
+    change(frame).to_parquet(tmp_path / "part-1.parquet")
+    with pytest.raises(InputError, match=rf"part-1\.parquet {complaint}"):
+        StoredParquet(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

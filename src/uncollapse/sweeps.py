@@ -551,10 +551,8 @@ def _plain(value: Any) -> Any:
 def _digest(data: Data, labels: np.ndarray | None = None) -> str:
     """32 hexadecimal digits that depend on all examples, the names of their features, and the labels."""
     content = hashlib.blake2b(repr(data.feature_names).encode(errors="surrogatepass"), digest_size=16)
-    if isinstance(data.X, StoredRows):
-        arrays = data.X.blocks()
-    else:
-        arrays = map(np.asarray, data.X) if data.is_text else iter([data.X])
+    in_memory = map(np.asarray, data.X) if data.is_text else iter([data.X])
+    arrays = data.X.blocks() if isinstance(data.X, StoredRows) else in_memory
     for array in arrays if labels is None else itertools.chain(arrays, [labels]):
         plain = array.astype(str) if array.dtype == object else array
         content.update(f"{plain.shape} {plain.dtype}".encode())

@@ -247,34 +247,31 @@ class StoredParquet(StoredRows):
         leave_out: a column that is not read, such as the labels.
 
     Raises:
-        InputError: if there is none, or a column does not hold numbers.
+        InputError: if there is none, a column does not hold numbers, or files have other columns than the first.
     """
 
     def __init__(self, path: str | Path, leave_out: str | None = None) -> None:
         try:
-            from pyarrow import dataset, types
+            from pyarrow import dataset
         except ImportError:
             raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
         try:
             found = dataset.dataset(str(path), format="parquet")
             self._seals = {name: Seal(Path(name)) for name in found.files}
-            sized = [(file, *group) for file in found.files for group in enumerate(_group_sizes(file, found.filesystem))]
+            told = {file: _told(file, found.filesystem) for file in found.files}
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as Parquet ({one_line(error)}): check the path.") from None
-        self._schema, self._dataset = found.schema, found
         if leave_out is not None and leave_out not in found.schema.names:
             raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
-        self._groups = [(file, group) for file, group, size in sized if size]
-        self.sizes = [size for *_, size in sized if size]
+        self._dataset = found
+        sized = [(file, group, size) for file, (sizes, _) in told.items() for group, size in enumerate(sizes) if size]
+        self._groups = [(file, group) for file, group, _ in sized]
+        self.sizes = [size for *_, size in sized]
         names = [name for name in found.schema.names if name != leave_out]
         self.feature_names, self.n_features = names, len(names)
-        text = [
-            name
-            for name in names
-            if not any(kind(found.schema.field(name).type) for kind in (types.is_integer, types.is_floating, types.is_boolean))
-        ]
-        if text:
-            raise InputError(f"{path} has something else than numbers in the column {text[0]!r}: remove or encode it.")
+        for file, (_, schema) in told.items():
+            _check_names(file, schema.names, found.schema.names)
+            _check_numbers(file if len(told) > 1 else path, schema, names)
         if not self.sizes or not self.n_features:
             raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
 
@@ -297,8 +294,8 @@ class StoredParquet(StoredRows):
         from pyarrow.dataset import ParquetFragmentScanOptions
 
         fragment = self._dataset.format.make_fragment(file, self._dataset.filesystem, row_groups=[group])
-        yield from fragment.to_batches(
-            schema=self._schema,
+        yield from fragment.to_batches(  # in the file's own types, which may be others than those of the first
+            schema=fragment.physical_schema,
             columns=self.feature_names,
             batch_size=max(1, PIECE_BYTES // (8 * self.n_features)),
             batch_readahead=0,
@@ -308,15 +305,36 @@ class StoredParquet(StoredRows):
 
     def column(self, name: str) -> np.ndarray:
         """A column, shape (n,), in memory."""
-        return np.asarray(self._dataset.to_table(columns=[name])[name].to_pandas())
+        files = self._dataset.get_fragments()
+        return np.concatenate([np.asarray(file.to_table(columns=[name])[name].to_pandas()) for file in files])
 
 
-def _group_sizes(file: str, filesystem: Any) -> list[int]:
-    """Rows of each row group of a file. What else is known of them, a kilobyte for each column, is let go."""
+def _check_names(path: str, names: list[str], expected: list[str]) -> None:
+    """Raise `InputError` unless a file has the columns of the first, in whatever order."""
+    other = sorted(set(names) ^ set(expected))
+    if other:
+        what = "without the column" if other[0] in expected else "with a column of its own,"
+        raise InputError(
+            f"{path} expects the columns of the first file of its folder, got one {what} {other[0]!r}: give all files the same."
+        )
+
+
+def _check_numbers(path: str | Path, schema: Any, names: list[str]) -> None:
+    """Raise `InputError` unless these columns hold numbers."""
+    from pyarrow import types
+
+    kinds = (types.is_integer, types.is_floating, types.is_boolean)
+    text = [name for name in names if not any(kind(schema.field(name).type) for kind in kinds)]
+    if text:
+        raise InputError(f"{path} has something else than numbers in the column {text[0]!r}: remove or encode it.")
+
+
+def _told(file: str, filesystem: Any) -> tuple[list[int], Any]:
+    """Rows of each row group of a file, and its schema. What else is known of them, a kilobyte for each column, is let go."""
     from pyarrow.parquet import read_metadata
 
     found = read_metadata(file, filesystem=filesystem)
-    return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
+    return [found.row_group(group).num_rows for group in range(found.num_row_groups)], found.schema.to_arrow_schema()
 
 
 def _as_rows(batch: Any) -> np.ndarray:
