@@ -227,6 +227,30 @@ def test_other_errors_of_a_loader_stay_what_they_are():
         uc.VAE(**SMALL).fit(DataLoader(Broken(X), 20))
 
 
+class Lost(Items):
+    """Raises an error at an item, once it is told to."""
+
+    error = None
+
+    def __getitem__(self, index):
+        if index == 77 and self.error is not None:
+            raise self.error
+        return self.items[index]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "77.png"), IndexError("index 77 is out of bounds")])
+@pytest.mark.parametrize("feed", [lambda items: items, lambda items: DataLoader(items, 20)])
+def test_items_that_cannot_be_read_have_changed_only_if_they_were_there(error, feed, after_steps):
+    items = Lost(X)
+    items.error = error
+    with pytest.raises(InputError, match=r"X cannot be read \(.*77.*\): check what its rows come from") as never_there:
+        uc.VAE(**SMALL).fit(feed(items))
+    assert not isinstance(never_there.value, LostDataError)
+    items.error = None
+    with after_steps(2, lambda: setattr(items, "error", error)), pytest.raises(LostDataError, match="X has changed while it was"):
+        uc.VAE(**{**SMALL, "batch_size": 20}).fit(feed(items))
+
+
 def one_of_four():
     return [np.ones(3)] * 5 + [np.ones(4)]
 

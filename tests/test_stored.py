@@ -431,6 +431,19 @@ def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(order, view, 
         uc.diagnose(vae, X, thorough=False, verbose=False)
 
 
+@pytest.mark.extra
+def test_what_never_could_be_read_has_not_changed(tmp_path):
+    """A page of a Parquet file that is damaged, though the file is as it was when it was found."""
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(5000, 4)), columns=list("abcd"))
+    frame.to_parquet(tmp_path / "x.parquet")
+    content = bytearray((tmp_path / "x.parquet").read_bytes())
+    content[4:400] = b"\xff" * 396
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.parquet cannot be read \(.*\): check what its rows come from") as never_there:
+        uc.VAE(**SMALL).fit(StoredParquet(tmp_path / "x.parquet"))
+    assert not isinstance(never_there.value, LostDataError)
+
+
 def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path, small_blocks, monkeypatch):
     X = numbered(tmp_path)
     vae = uc.VAE(**SMALL).fit(X)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
-from uncollapse.data.stored import RowSource, StoredRows, equal_blocks, lost
+from uncollapse.data.stored import RowSource, StoredRows, equal_blocks
 from uncollapse.errors import InputError
 from uncollapse.inputs import counted_from, read_array
 from uncollapse.noise import drawing_from
@@ -47,8 +47,8 @@ class StoredDataset(StoredRows):
     def _rows(self, start: int, stop: int) -> np.ndarray:
         try:
             items = [self.dataset[index] for index in range(start, stop)]
-        except OSError as error:  # of the files that items come from
-            raise lost("X", error) from None
+        except (OSError, IndexError) as error:  # of the files that items come from; of one that is shorter than it says
+            raise self.missing("X", error) from error
         with suppress(TypeError, RuntimeError):  # of things that are no numbers, or of several shapes
             batch = default_collate([_data_of(item) for item in items])
             if isinstance(batch, torch.Tensor):
@@ -80,7 +80,7 @@ class LoadedRows(RowSource):
             sizes.append(len(rows))
             self.n_features = rows.shape[1]
             yield rows
-        self.sizes = sizes
+        self.sizes, self.was_read = sizes, True
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has, whatever the batch size that is asked for."""
@@ -111,8 +111,8 @@ class LoadedRows(RowSource):
             return next(batches, None)
         except ConnectionError:  # to a process that has died, as `living_workers` tells
             raise
-        except OSError as error:  # of the files that examples come from
-            raise lost("X", error) from None
+        except (OSError, IndexError) as error:  # of the files that examples come from; of a data set shorter than it says
+            raise self.missing("X", error) from error
 
     @property
     def is_ordered(self) -> bool:

@@ -28,18 +28,20 @@ class RowSource(ABC):
         sizes: rows of each block.
         n_features: columns.
         feature_names: of the columns, where they have names.
+        was_read: whether all rows have been read once, so that what cannot be read any more was there.
     """
 
     sizes: Sequence[int]
     n_features: int
     feature_names: list[str] | None = None
+    was_read: bool = False
 
     @abstractmethod
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows, piece after piece, each of shape (n, n_features), in memory of its own.
 
         Raises:
-            LostDataError: if they cannot be read any more.
+            InputError: if they cannot be read; a `LostDataError`, if that could be done before.
         """
 
     @abstractmethod
@@ -59,6 +61,12 @@ class RowSource(ABC):
         """Whether the rows come all, and in the order in which they are stored."""
         return True
 
+    def missing(self, what: Any, reason: object) -> InputError:
+        """The error for rows that cannot be read: they have changed if they were there, and else are not as is to be expected."""
+        if self.was_read:
+            return lost(what, reason)
+        return InputError(f"{what} cannot be read ({one_line(reason)}): check what its rows come from.")
+
     def tables(self) -> Iterator[np.ndarray | pd.DataFrame]:
         """The same as `blocks`, with the names of the columns where they have some."""
         names = self.feature_names
@@ -73,12 +81,14 @@ class StoredRows(RowSource):
         """The rows of a block in one piece or in several, each of shape (n, n_features), in memory of its own.
 
         Raises:
-            LostDataError: if they cannot be read any more.
+            InputError: if they cannot be read; a `LostDataError`, if that could be done before.
         """
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows in their order, piece after piece."""
-        return (piece for block in range(len(self.sizes)) for piece in self.read(block))
+        for block in range(len(self.sizes)):
+            yield from self.read(block)
+        self.was_read = True
 
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has."""
@@ -159,7 +169,7 @@ class StoredArray(StoredRows):
         """Some rows that follow each other, shape (n, *features), in memory of their own.
 
         Raises:
-            LostDataError: if they cannot be read any more.
+            InputError: if they cannot be read; a `LostDataError`, if that could be done before.
         """
         if isinstance(self.array, np.memmap):  # whose file must be as long as it was, or reading ends the process
             self._check_seal()
@@ -167,7 +177,8 @@ class StoredArray(StoredRows):
             piece = self.array[rows]
             dense = piece.toarray() if hasattr(piece, "toarray") else np.array(piece)
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # which HDF5 raises as well
-            raise lost(self._name, error) from None
+            self._check_seal()
+            raise self.missing(self._name, error) from None
         if getattr(self.array, "mode", None) != "c":  # whose changes are nowhere else
             forget_pages(self.array)
         self._check_seal()
@@ -283,7 +294,8 @@ class StoredParquet(StoredRows):
             try:
                 batch = next(batches, None)
             except (OSError, ValueError) as error:
-                raise lost(file, error) from None
+                self._seals[file].check()
+                raise self.missing(file, error) from None
             self._seals[file].check()
             if batch is None:
                 return
