@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
+from sklearn.base import clone
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
@@ -559,6 +560,19 @@ def test_annotated_data_stay_on_disk_from_training_to_diagnosis(tmp_path, small_
     assert reports[0].n_examples == reports[1].n_examples == 300
     assert reports[0].estimates["kl_nats"].value == pytest.approx(reports[1].estimates["kl_nats"].value, rel=1e-5)
     assert cells.isbacked
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_part_of_annotated_data_on_disk_is_refused_rather_than_read_whole(tmp_path):
+    cells = backed(tmp_path, csr_matrix(COUNTS.astype(np.float64)))
+    vae = uc.VAE(**SMALL, family="poisson").fit(cells)
+    part = cells[COUNTS[:, 0] > 0]
+    for use in (clone(vae).fit, vae.transform, lambda X: uc.diagnose(vae, X, thorough=False, verbose=False)):
+        with pytest.raises(InputError, match=r"AnnData that is backed as its file is, got a part of one: give part.to_memory\(\)"):
+            use(part)
+    in_file = part.copy(filename=tmp_path / "part.h5ad")
+    assert np.allclose(vae.transform(in_file), vae.transform(cells)[COUNTS[:, 0] > 0], atol=1e-6)
 
 
 @pytest.mark.extra

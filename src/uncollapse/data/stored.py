@@ -197,7 +197,14 @@ def on_disk(X: Any) -> StoredArray | None:
     """
     if isinstance(X, np.memmap):
         return StoredArray(X)
-    return StoredArray(X.X) if getattr(X, "isbacked", False) else None
+    if not getattr(X, "isbacked", False):
+        return None
+    if X.is_view:  # which AnnData reads whole
+        raise InputError(
+            "X expects an AnnData that is backed as its file is, got a part of one: give part.to_memory(), or write the part to a "
+            "file by part.copy(filename)."
+        )
+    return StoredArray(X.X)
 
 
 class FileSlices:
