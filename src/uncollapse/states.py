@@ -20,6 +20,9 @@ from uncollapse.processes import is_first_process
 
 STATE_ENDING = ".state.safetensors"
 
+# Of a difference that does not speak for itself.
+REASONS = {"digest": "the rows are others or come in other parts, or are drawn anew each time by generators other than torch's"}
+
 
 class StateFolder:
     """A folder that holds the state of one piece of work, in parts, and which work that is.
@@ -180,4 +183,5 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) 
     if isinstance(there, dict) and isinstance(here, dict):
         inner = next(key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key))
         return _difference(there, here, inner)
-    return f"{name} is {there!r} and not {here!r}"
+    why = REASONS.get(name)
+    return f"{name} is {there!r} and not {here!r}" + (f" ({why})" if why else "")
