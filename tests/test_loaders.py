@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 
 import numpy as np
@@ -197,6 +198,19 @@ def test_other_batches_are_another_training(tmp_path, after_steps):
         uc.VAE(**SMALL).fit(DataLoader(ROWS, 25), checkpoint=tmp_path)
 
 
+def test_a_training_on_data_that_draw_elsewhere_cannot_be_taken_up_and_says_why(tmp_path, after_steps):
+    class Drawn(Items):
+        def __getitem__(self, index):
+            return self.items[index] + random.gauss()
+
+    with after_steps(2, terminate), pytest.raises(Terminated):
+        uc.VAE(**SMALL).fit(Drawn(X), checkpoint=tmp_path)
+    with pytest.raises(
+        InputError, match=r"\(the rows are others or .*, or are drawn anew each time by generators other than torch's\)"
+    ):
+        uc.VAE(**SMALL).fit(Drawn(X), checkpoint=tmp_path)
+
+
 def test_a_process_of_the_loader_that_is_killed_is_one_sentence(tmp_path, after_steps):
     """The state of the training that was written last is taken up once the loader's processes live."""
     trigger = tmp_path / "now"
@@ -286,6 +300,57 @@ def test_a_stream_that_gives_nothing_the_second_time_is_told_of():
 
     with pytest.raises(InputError, match="at least one example each time that it is gone through"):
         uc.VAE(**SMALL).fit(Once())
+
+
+class Changing(IterableDataset):
+    """Gives so many rows each time that it is gone through, and the last number of them from then on."""
+
+    def __init__(self, *counts):
+        self.counts = list(counts)
+
+    def __iter__(self):
+        return iter(X[: self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]])
+
+
+@pytest.mark.parametrize(
+    ("counts", "complaint", "n_epochs"),
+    [
+        ((120, 80), "80 rows have come, and 120 before", 0),
+        ((120, 120, 70), "more batches of 10 rows have come than before", 1),
+        ((80, 80, 80, 120), "more batches of 20 rows have come than before", 2),
+        ((80, 81), "more batches of 1 rows have come than before", 0),
+    ],
+)
+def test_a_stream_that_is_another_in_a_later_epoch_is_told_of(counts, complaint, n_epochs):
+    vae = uc.VAE(**{**SMALL, "batch_size": 20})
+    with pytest.raises(LostDataError, match=rf"X has changed while it was read \({complaint}"):
+        vae.fit(Changing(*counts))
+    assert len(vae.history_) == n_epochs
+    uc.VAE(**{**SMALL, "batch_size": 20}).fit(Changing(100))
+
+
+def test_batches_may_be_cut_by_the_users_own_sampler():
+    class Random:
+        def __iter__(self):
+            return iter(torch.randperm(123).split(int(torch.randint(10, 60, ()))))
+
+    vae = uc.VAE(**SMALL).fit(DataLoader(ROWS, batch_sampler=Random()))
+    assert len(vae.history_) == 3
+
+
+def test_data_that_draw_give_the_same_results_and_leave_generators_alone():
+    noisy, generator = Noisy(list(torch.as_tensor(X))), torch.Generator().manual_seed(7)
+    before, own = torch.get_rng_state(), generator.get_state()
+    vae = uc.VAE(**SMALL).fit(DataLoader(noisy, 20, shuffle=True, generator=generator))
+    assert torch.equal(generator.get_state(), own)
+    for feed in (noisy, DataLoader(noisy, 20)):
+        first = vae.transform(feed)
+        torch.rand(3)
+        assert np.array_equal(vae.transform(feed), first)
+    torch.set_rng_state(before)
+    vae.transform(noisy)
+    StoredDataset(noisy)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_rows_have_results_in_their_order_or_none():

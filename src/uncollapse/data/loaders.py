@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
-from uncollapse.data.stored import RowSource, StoredRows, equal_blocks
+from uncollapse.data.stored import RowSource, StoredRows, equal_blocks, lost
 from uncollapse.errors import InputError
 from uncollapse.inputs import counted_from, read_array
-from uncollapse.noise import drawing_from
+from uncollapse.noise import drawing_from, seeded
 
 WIDE = (torch.float64, torch.int64, torch.int32)  # types whose values float32 may not tell apart
 
@@ -34,8 +35,13 @@ class StoredDataset(StoredRows):
             what = "one without a length" if n is None else "an empty one"
             raise InputError(f"X expects a data set of at least one example, got {what}: give a DataLoader or an array.")
         self.dataset = dataset
-        self.n_features = self._rows(0, 1).shape[1]
+        with seeded(0):
+            self.n_features = self._rows(0, 1).shape[1]
         self.sizes = equal_blocks(n, 4 * self.n_features)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in their order, and what they draw from torch's generator the same each time."""
+        return drawing_from(0, super().blocks())
 
     def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block, of the type of its items if that holds more than float32."""
@@ -62,7 +68,8 @@ class LoadedRows(RowSource):
     """The batches of a loader, which decides over their order and their sizes. How many there are shows when all have come once.
 
     Args:
-        loader: gives numbers, or tuples of which these come first, the same in each epoch up to their order.
+        loader: gives numbers, or tuples of which these come first, the same in each epoch up to their order. A batch sampler of
+            the user's own may cut them otherwise each time.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -91,17 +98,24 @@ class LoadedRows(RowSource):
 
         Raises:
             InputError: if a batch cannot be used, or there is none.
+            LostDataError: if there are others than when all had come once.
         """
-        _start_at(self.loader, epoch, seed)
-        return drawing_from(seed, self._batches())
+        with _starting_at(self.loader, epoch, seed):
+            yield from drawing_from(seed, self._batches())
 
     def _batches(self) -> Iterator[np.ndarray]:
         n, batches = 0, iter(self.loader)
+        expected = Counter(self.sizes if self._is_plain else ())
         while (batch := self._next(batches)) is not None:
             with counted_from(n):
                 rows = _as_wide(_flat(_data_of(batch)), self.n_features)
+            if self.sizes and self._is_plain and not expected[len(rows)]:
+                raise lost("X", f"more batches of {len(rows)} rows have come than before")
+            expected[len(rows)] -= 1
             yield rows
             n += len(rows)
+        if 0 < n < sum(self.sizes) and self._is_plain:
+            raise lost("X", f"{n} rows have come, and {sum(self.sizes)} before")
         if not n:
             raise InputError("X expects at least one example each time that it is gone through, got a loader that gave none.")
 
@@ -115,24 +129,35 @@ class LoadedRows(RowSource):
             raise self.missing("X", error) from error
 
     @property
+    def _is_plain(self) -> bool:
+        """Whether PyTorch cuts the rows into batches."""
+        batch_sampler = self.loader.batch_sampler
+        return batch_sampler is None or type(batch_sampler) is BatchSampler
+
+    @property
     def is_ordered(self) -> bool:
         """Whether the loader neither shuffles nor leaves examples out, as far as can be seen."""
-        sampler, batch_sampler = self.loader.sampler, self.loader.batch_sampler
-        is_plain = batch_sampler is None or type(batch_sampler) is BatchSampler
-        goes_along = isinstance(sampler, SequentialSampler) or isinstance(self.loader.dataset, IterableDataset)
-        return is_plain and goes_along and not self.loader.drop_last
+        goes_along = isinstance(self.loader.sampler, SequentialSampler) or isinstance(self.loader.dataset, IterableDataset)
+        return self._is_plain and goes_along and not self.loader.drop_last
 
 
-def _start_at(loader: DataLoader[Any], epoch: int, seed: int) -> None:
-    """Let all that decides over a loader's order begin at an epoch, or at a seed."""
+@contextmanager
+def _starting_at(loader: DataLoader[Any], epoch: int, seed: int) -> Iterator[None]:
+    """Let all that decides over a loader's order begin at an epoch, or at a seed; generators are put back in the end."""
     inner = getattr(loader.batch_sampler, "sampler", None)  # most often the loader's own
     parts: dict[int, Any] = {id(part): part for part in (loader, loader.dataset, loader.batch_sampler, loader.sampler, inner)}
+    found = {id(it): it for it in (getattr(part, "generator", None) for part in parts.values()) if isinstance(it, torch.Generator)}
+    states = [(generator, generator.get_state()) for generator in found.values()]
+    for generator in found.values():
+        generator.manual_seed(seed)
     for part in parts.values():
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(seed)
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _data_of(item: Any) -> Any:

@@ -571,12 +571,12 @@ class Training(pl.LightningModule):
 
 
 def learning_rate_share(step: float, n_steps: int) -> float:
-    """The share of the learning rate at a step: up to 1 along a line, then down to 0 along half a cosine.
+    """The share of the learning rate at a step: up to 1 along a line, then down to 0 along half a cosine, where it stays.
 
-    >>> [round(learning_rate_share(step, 100), 3) for step in (0, 1, 2, 51, 99)]
-    [0.5, 1.0, 0.999, 0.484, 0.0]
+    >>> [round(learning_rate_share(step, 100), 3) for step in (0, 1, 2, 51, 99, 150)]
+    [0.5, 1.0, 0.999, 0.484, 0.0, 0.0]
     """
-    return min(1.0, (step + 1) / (WARMUP_SHARE * n_steps)) * (1 + math.cos(math.pi * step / n_steps)) / 2
+    return min(1.0, (step + 1) / (WARMUP_SHARE * n_steps)) * (1 + math.cos(math.pi * min(1.0, step / n_steps))) / 2
 
 
 class _Watch(pl.Callback):
