@@ -290,6 +290,19 @@ def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blo
     assert np.array_equal(vae.check_rows(X), grey.astype(np.float32))
 
 
+def test_random_rows_on_disk_are_those_of_memory_and_no_others_are_kept(tmp_path, small_blocks, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(123, 4)).astype(np.float32)
+    vae = uc.VAE(**SMALL).fit(X)
+    in_memory = vae.random_rows(X, 20)
+    assert np.array_equal(in_memory, X[np.random.default_rng(0).permutation(123)[:20]])
+    monkeypatch.setattr(uc.VAE, "check_rows", None)
+    assert np.array_equal(vae.random_rows(on_disk(tmp_path, X), 20), in_memory)
+    assert np.array_equal(vae.random_rows(on_disk(tmp_path, X), 1000)[:20], in_memory)
+    X[101, 2] = np.nan
+    with pytest.raises(InputError, match="got 1 NaN"):
+        vae.random_rows(on_disk(tmp_path, X), 1)
+
+
 def test_components_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, blobs):
     mixture = uc.MixtureVAE(3, **SMALL).fit(blobs[0])
     X = on_disk(tmp_path, blobs[0])

@@ -13,7 +13,7 @@ from uncollapse.data import NAMED, Data, load
 from uncollapse.data.arrays import HELD_OUT_SHARE
 from uncollapse.diagnostics import diagnose
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
-from uncollapse.diagnostics.rate_distortion import rate_distortion
+from uncollapse.diagnostics.rate_distortion import MAX_ROWS, rate_distortion
 from uncollapse.errors import InputError, NonFiniteLossError
 from uncollapse.estimators import Estimator
 from uncollapse.parameters import check_parameters
@@ -161,8 +161,8 @@ def contest(
 def _measure(name: str, budget: str | None, estimator: Estimator, test: Any, labels: Any, **settings: Any) -> Entry:
     report = diagnose(estimator, test, labels, name=name, thorough=False, **settings)
     model = estimator.model_
-    rows = model.observe(estimator.check_rows(test))
-    return Entry(name, budget, report, rate_distortion(model, rows, np.random.default_rng(0).permutation(len(rows))))
+    rows = estimator.random_rows(test, MAX_ROWS)
+    return Entry(name, budget, report, rate_distortion(model, rows, np.arange(len(rows))))
 
 
 def _is_text(X: Any) -> bool:

@@ -21,7 +21,7 @@ import pandas as pd
 from uncollapse.data import Data, StoredRows
 from uncollapse.diagnostics import Report
 from uncollapse.diagnostics.page import COLOURS
-from uncollapse.diagnostics.rate_distortion import rate_distortion
+from uncollapse.diagnostics.rate_distortion import MAX_ROWS, rate_distortion
 from uncollapse.errors import InputError, NonFiniteLossError, brief
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.base import INDIFFERENT
@@ -63,8 +63,8 @@ class Candidate(FitTrial):
     def further(self, estimator: Estimator, test: Data, report: Report) -> dict[str, Any]:
         """The curve of rates and distortions that the model can be set to."""
         del report
-        rows = estimator.model_.observe(estimator.check_rows(test.table()))
-        found = rate_distortion(estimator.model_, rows, np.random.default_rng(0).permutation(len(rows)))
+        rows = estimator.random_rows(test.table(), MAX_ROWS)
+        found = rate_distortion(estimator.model_, rows, np.arange(len(rows)))
         return {"curve": found[["rate", "distortion"]].to_numpy().tolist()}
 
     def keeps(self, seed: int) -> bool:
@@ -513,7 +513,7 @@ class _Space:
         first = kind(**{**arguments[0], **here, "random_state": 0, "verbose": False})
         with suppress(NonFiniteLossError):  # a result, of this one
             first.fit(self.train.table(), budget=Budget(evaluations=1))
-        first.check_rows(self.held_out.table())
+        first.random_rows(self.held_out.table(), 1)  # which checks all
 
 
 def _values(kind: type[Estimator], name: str, what: Any, is_searched: bool) -> Any:

@@ -394,6 +394,26 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         return _joined(self._checked_pieces(X))
 
+    def random_rows(self, X: Any, n: int) -> np.ndarray:
+        """At most n rows of X, always the same random ones in random order, as the model observes them, shape (n, n_features).
+
+        All rows are checked; of those that are not in memory, no others are kept.
+
+        Raises:
+            InputError: as `check_rows` does.
+        """
+        source, chance = as_source(X, ROWS_AT_ONCE), np.random.default_rng(0)
+        if source is None or not len(source):  # whose number only going through them tells
+            rows = self.model_.observe(self.check_rows(X))
+            return rows[chance.permutation(len(rows))[:n]]
+        order = chance.permutation(len(source))[:n]
+        places, found, start = np.sort(order), [], 0
+        for piece in self._checked_pieces(source):
+            first, last = np.searchsorted(places, [start, start + len(piece)])
+            found.append(piece[places[first:last] - start])
+            start += len(piece)
+        return self.model_.observe(np.concatenate(found)[np.searchsorted(places, order)])
+
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         """The same, piece after piece where they are not in memory."""
         check_is_fitted(self)
