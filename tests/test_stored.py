@@ -262,7 +262,9 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_any_view_of_a_memory_map_is_read_as_it_is(tmp_path, small_blocks, view, order):
+@pytest.mark.parametrize("at_once", [16, 256, 2**16])
+def test_any_view_of_a_memory_map_is_read_as_it_is(tmp_path, small_blocks, monkeypatch, view, order, at_once):
+    monkeypatch.setattr(stored_data, "READ_THROUGH_BYTES", at_once)
     X = VIEWS[view](on_disk(tmp_path, np.asarray(np.arange(4.0 * 123).reshape(123, 4), order=order)))
     assert np.array_equal(np.concatenate(list(StoredArray(X).blocks())), np.asarray(X).reshape(len(X), -1))
 

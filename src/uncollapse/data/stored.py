@@ -7,6 +7,7 @@ import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from uncollapse.errors import InputError, LostDataError, one_line
 MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
 # Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
 BLOCK_BYTES = 2**19
+READ_THROUGH_BYTES = 2**16  # of a file that are read in one go, though only some of them are wanted
 PIECE_BYTES = 2**24  # of a block that the format makes larger, at most, at a time
 
 
@@ -236,25 +238,38 @@ class FileSlices:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.shape[0])
-        with open(self.path, "rb") as file:
+        with open(self.path, "rb", buffering=0) as file:
             return self._read(file, self.offset + start * self.strides[0], (stop - start, *self.shape[1:]))
 
-    def _read(self, file: Any, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-        """A part of the array that begins at a byte of the file; in halves, where what lies between its numbers is much more."""
+    def _read(self, file: FileIO, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        """A part of the array that begins at a byte of the file; in smaller ones, where much more lies between its numbers."""
         spans = [(n - 1) * stride for n, stride in zip(shape, self.strides, strict=True)]
         n_bytes = sum(map(abs, spans)) + self.dtype.itemsize
-        if n_bytes > max(BLOCK_BYTES, 2 * math.prod(shape) * self.dtype.itemsize):
-            axis = int(np.argmax(np.abs(spans)))
-            half = shape[axis] // 2
-            sizes = ((0, half), (half, shape[axis] - half))
-            parts = ((offset + at * self.strides[axis], (*shape[:axis], n, *shape[axis + 1 :])) for at, n in sizes)
-            return np.concatenate([self._read(file, *part) for part in parts], axis)
-        first = offset + sum(min(0, span) for span in spans)
-        file.seek(first)
-        found = file.read(n_bytes)
-        if len(found) < n_bytes:
-            raise OSError("it has become shorter")
-        return np.ndarray(shape, self.dtype, found, offset - first, self.strides)
+        if n_bytes > max(READ_THROUGH_BYTES, 2 * math.prod(shape) * self.dtype.itemsize):
+            axis = max(range(len(spans)), key=lambda axis: abs(spans[axis]))
+            n, stride = shape[axis], self.strides[axis]
+            step = 1 if abs(stride) > READ_THROUGH_BYTES else (n + 1) // 2  # one by one, where no two are read together
+            return np.concatenate(
+                [
+                    self._read(file, offset + at * stride, (*shape[:axis], min(step, n - at), *shape[axis + 1 :]))
+                    for at in range(0, n, step)
+                ],
+                axis,
+            )
+        first = offset + sum(span for span in spans if span < 0)
+        return np.ndarray(shape, self.dtype, _bytes_at(file, first, n_bytes), offset - first, self.strides)
+
+
+def _bytes_at(file: FileIO, first: int, n: int) -> bytes:
+    """So many bytes of a file, which the system may give in several parts."""
+    file.seek(first)
+    found = part = file.read(n)
+    while part and len(found) < n:
+        part = file.read(n - len(found))
+        found += part
+    if len(found) < n:
+        raise OSError("it has become shorter")
+    return found
 
 
 class StoredParquet(StoredRows):
