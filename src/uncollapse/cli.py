@@ -43,7 +43,11 @@ data_app = typer.Typer(help="Named data sets: what there is, and fetching it.", 
 app.add_typer(data_app, name="data")
 
 DataArgument = Annotated[
-    str, typer.Argument(help="A .npy, .npz, .csv, .parquet, .txt or .txt.gz file, or a named data set.", show_default=False)
+    str,
+    typer.Argument(
+        help="A .npy, .npz, .csv, .parquet, .txt or .txt.gz file, a folder of .parquet files, or a named data set.",
+        show_default=False,
+    ),
 ]
 LabelsOption = Annotated[
     str | None, typer.Option(help="Column (or array of an .npz) with labels; kept out of the data.", show_default=False)
