@@ -234,7 +234,7 @@ def test_a_signal_that_nobody_asks_for_comes_at_the_end(monkeypatch):
 
 
 READING = """
-import time, uncollapse as uc
+import time, torch, uncollapse as uc
 from torch.utils.data import Dataset
 
 class Slow(Dataset):
@@ -245,7 +245,7 @@ class Slow(Dataset):
         if index == 10:
             print("reading", flush=True)
         time.sleep(0.01)
-        return [float(index), 1.0, float(index % 7)]
+        return torch.tensor([float(index), 1.0, float(index % 7)])
 
 uc.VAE(latent_dim=1, hidden=(4,), max_epochs=1, verbose=False).fit(Slow())
 """
