@@ -1,5 +1,6 @@
 """Shared pieces of the tests."""
 
+import signal
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from uncollapse import cli
 from uncollapse.families import Gaussian
+from uncollapse.interrupts import INTERRUPTS
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
@@ -197,11 +199,13 @@ def command_line(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["uncollapse", *map(str, arguments)])
-        code = 0
+        code, handlers = 0, {number: signal.getsignal(number) for number in INTERRUPTS}
         try:
             cli.main()
         except SystemExit as exit_:
             code = exit_.code or 0
+        for number, handler in handlers.items():  # which the end of a process leaves as they are
+            signal.signal(number, handler)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

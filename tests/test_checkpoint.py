@@ -245,9 +245,11 @@ class Slow(Dataset):
         if index == 10:
             print("reading", flush=True)
         time.sleep(0.01)
-        return torch.tensor([float(index), 1.0, float(index % 7)])
+        return torch.randn(1000)  # of which a block has 131
 
-uc.VAE(latent_dim=1, hidden=(4,), max_epochs=1, verbose=False).fit(Slow())
+from uncollapse.interrupts import deferred_interrupt
+with deferred_interrupt():  # as the command line has it
+    uc.VAE(latent_dim=1, hidden=(4,), max_epochs=1, verbose=False).fit(Slow())
 """
 
 

@@ -204,15 +204,15 @@ def fit(
         return
     estimator = kind(**check_parameters(kind, {**train.defaults, **given}))
     stop: BaseException | None = None
-    what = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
-    typer.echo(f"training on {data}: {len(train.X):,} {what}")
-    try:
-        estimator.fit(train.table(), checkpoint=unfinished.folder)
-    except (KeyboardInterrupt, NonFiniteLossError, LostDataError) as error:
-        if not hasattr(estimator, "model_"):  # nothing has been learned yet
-            raise
-        stop = error
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
+        what = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
+        typer.echo(f"training on {data}: {len(train.X):,} {what}")
+        try:
+            estimator.fit(train.table(), checkpoint=unfinished.folder)
+        except (KeyboardInterrupt, NonFiniteLossError, LostDataError) as error:
+            if not hasattr(estimator, "model_"):  # nothing has been learned yet
+                raise
+            stop = error
         saved = _save(estimator, unfinished, isinstance(stop, KeyboardInterrupt | LostDataError))
     if saved != run:
         _fail(f"{run} could not be written; what was learned is in {saved}: move it to where it belongs", 1)

@@ -66,7 +66,8 @@ def raise_interrupts() -> Iterator[Interrupt]:
         yield found
     finally:
         for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(number) is end:  # and not what somebody has chosen for the way out
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 _running: Interrupt | None = None
@@ -94,6 +95,13 @@ def deferred_interrupt() -> Iterator[Interrupt]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if found.is_waiting:
             signal.raise_signal(found())
+
+
+def heed_interrupt() -> None:
+    """Within a block of `deferred_interrupt`, raise what has been pressed: for long work before there is anything to save."""
+    number = 0 if _running is None else _running()
+    if number:
+        raise INTERRUPTS[number]
 
 
 def _is_main_thread() -> bool:

@@ -14,6 +14,7 @@ from uncollapse.data.stored import MAX_IN_MEMORY, RowSource, on_disk
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.families import Family
 from uncollapse.inputs import Resolution, counted_from, finite_floats
+from uncollapse.interrupts import heed_interrupt
 from uncollapse.noise import drawing_from
 from uncollapse.progress import progress_bar
 
@@ -70,6 +71,7 @@ def survey(source: RowSource, family: Family, verbose: bool) -> Survey:
             digest.update(np.ascontiguousarray(rows).data)
             n += len(rows)
             advance("", n)
+            heed_interrupt()
     resolution.check()
     digest.update(repr(list(source.sizes)).encode())
     return Survey(sample.rows, is_observed, digest.hexdigest())
