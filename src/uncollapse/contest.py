@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.base import clone
 
-from uncollapse.data import NAMED, Data, load
+from uncollapse.data import NAMED, Data, are_documents, load
 from uncollapse.data.arrays import HELD_OUT_SHARE
 from uncollapse.diagnostics import diagnose
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
@@ -66,7 +65,7 @@ def compare(
     >>> found.table()[["budget", "model"]].to_numpy().tolist()
     [['evaluations', 'VAE'], ['evaluations', 'IL-LIDVAE'], ['seconds', 'VAE'], ['seconds', 'IL-LIDVAE']]
     """
-    estimators = contestants(models, data or ("text" if _is_text(X) else "table"), {**settings, "verbose": verbose})
+    estimators = contestants(models, data or ("text" if are_documents(X) else "table"), {**settings, "verbose": verbose})
     entries = contest(estimators, X, test, labels, image_shape=image_shape, n_importance=n_importance, verbose=verbose)
     return Comparison(tuple(entries))
 
@@ -163,11 +162,3 @@ def _measure(name: str, budget: str | None, estimator: Estimator, test: Any, lab
     model = estimator.model_
     rows = estimator.random_rows(test, MAX_ROWS)
     return Entry(name, budget, report, rate_distortion(model, rows, np.arange(len(rows))))
-
-
-def _is_text(X: Any) -> bool:
-    """Whether the data are documents: strings, or sequences of tokens of their own lengths."""
-    if isinstance(X, pd.DataFrame):
-        return False
-    rows = list(X) if isinstance(X, list | tuple | np.ndarray | pd.Series) else []
-    return bool(rows) and (isinstance(rows[0], str) or len({np.size(row) for row in rows}) > 1)

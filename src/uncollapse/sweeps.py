@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.data import Data, StoredRows
+from uncollapse.data import Data, StoredRows, are_documents
 from uncollapse.diagnostics import Report
 from uncollapse.diagnostics.page import COLOURS
 from uncollapse.diagnostics.rate_distortion import MAX_ROWS, rate_distortion
@@ -274,11 +274,9 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
             return Data(X.to_numpy(dtype=float), y, feature_names=[str(name) for name in X.columns])
         except (ValueError, TypeError) as error:
             raise InputError(f"X expects columns of numbers, got others ({error}): encode them, or leave them out.") from None
-    rows = list(X)
-    if is_text is None:
-        is_text = bool(rows) and (isinstance(rows[0], str) or len({np.size(row) for row in rows}) > 1)
-    if not is_text:
+    if not (are_documents(X) if is_text is None else is_text):
         return Data(np.asarray(X), y)
+    rows = list(X)
     documents = np.empty(len(rows), dtype=object)
     documents[:] = rows
     return Data(documents, y)
@@ -531,9 +529,9 @@ def _values(kind: type[Estimator], name: str, what: Any, is_searched: bool) -> A
     given = list(what) if isinstance(what, list | tuple | np.ndarray | range) else [what]
     try:
         values = [_plain(check_parameters(kind, {name: _native(value)})[name]) for value in given]
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (TypeError, ValueError):
         raise InputError(f"{name} expects values that JSON has, such as names and numbers, got {brief(given)}.") from None
     if not values or any(value in values[:index] for index, value in enumerate(values)):
         raise InputError(f"{name} expects one or more values, each once, got {brief(given)}.")

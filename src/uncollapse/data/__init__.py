@@ -1,7 +1,18 @@
 """Data: files in common formats, and named data sets that are found or fetched."""
 
-from uncollapse.data.arrays import Data, read_file
+from uncollapse.data.arrays import Data, are_documents, read_file
 from uncollapse.data.named import NAMED, hold_out, load
 from uncollapse.data.stored import RowSource, StoredArray, StoredParquet, StoredRows
 
-__all__ = ["NAMED", "Data", "RowSource", "StoredArray", "StoredParquet", "StoredRows", "hold_out", "load", "read_file"]
+__all__ = [
+    "NAMED",
+    "Data",
+    "RowSource",
+    "StoredArray",
+    "StoredParquet",
+    "StoredRows",
+    "are_documents",
+    "hold_out",
+    "load",
+    "read_file",
+]

@@ -87,6 +87,14 @@ class Data:
         return self.X if self.feature_names is None else pd.DataFrame(self.X, columns=self.feature_names)
 
 
+def are_documents(X: Any) -> bool:
+    """Whether the data are documents: strings, or sequences of tokens of their own lengths."""
+    if isinstance(X, pd.DataFrame):
+        return False
+    rows = list(X) if isinstance(X, list | tuple | np.ndarray | pd.Series) else []
+    return bool(rows) and (isinstance(rows[0], str) or len({np.size(row) for row in rows}) > 1)
+
+
 def read_file(path: str | Path, labels: str | None = None) -> Data:
     """Read examples from a file. Nothing in it can be executed.
 
