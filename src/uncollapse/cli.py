@@ -483,7 +483,9 @@ def sweep(
     ] = False,
     search: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="On Ray, let Optuna choose N combinations, one after the other.", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="On Ray, let Optuna choose N combinations, by what came of those before.", show_default=False
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the results that are there.")] = False,
 ) -> None:
