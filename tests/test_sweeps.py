@@ -404,6 +404,7 @@ def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
 def ray():
     """An instance that several sweeps share."""
     pytest.importorskip("ray", reason="needs the extra 'sweep'")
+    pytest.importorskip("jax", reason="needs the extra 'bayes'").devices()  # warns of every fork from now on
     with on_ray()._instance("local"):
         yield "local"
 

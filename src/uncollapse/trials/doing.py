@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,25 +24,20 @@ Due = Sequence[tuple[Trial, int]]
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True)
 class Place:
-    """Where what trials give is put. Folders are absolute, as processes of Ray's begin elsewhere.
+    """Where what trials give is put.
 
     Attributes:
         file: of their rows.
+        models: a folder with a folder for all that is kept of a trial, by its key; absolute, as Ray's processes begin elsewhere.
+        states: a folder with a folder for each trial that is not done, by its key; absolute as well.
     """
 
-    file: ResultsFile
-
-    @property
-    def models(self) -> Path:
-        """A folder with a folder for all that is kept of a trial, by its key."""
-        return self.file.path.absolute().parent / "models"
-
-    @property
-    def states(self) -> Path:
-        """A folder with a folder for each trial that is not done, by its key."""
-        return self.file.path.absolute().with_suffix(".unfinished")
+    def __init__(self, file: ResultsFile) -> None:
+        self.file = file
+        path = file.path.absolute()
+        self.models = path.parent / "models"
+        self.states = path.with_suffix(".unfinished")
 
     def settle(self, row: Mapping[str, Any]) -> None:
         """Write down the row of a trial, which then needs no state any more."""

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -274,13 +275,16 @@ def _begin(address: str) -> None:
     paths = {name: os.environ[name].split(os.pathsep) for name in TAKEN_ALONG if name in os.environ}
     taken = {name: os.pathsep.join(map(os.path.abspath, parts)) for name, parts in paths.items()}
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": {**HABITS, **taken}},
-        )
+        with warnings.catch_warnings():
+            # Where JAX is in use. Ray's forks become other programs at once, and take no lock with them.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            ray.init(
+                address=address,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                runtime_env={"env_vars": {**HABITS, **taken}},
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise InputError(
             f"Ray cannot be reached at {address!r} ({one_line(error)}): give the address of a cluster, 'local', or 'none'."
