@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
 from uncollapse import sweeps
-from uncollapse.data import StoredArray, StoredParquet, read_file
+from uncollapse.data import StoredArray, StoredParquet, StoredRows, read_file
 from uncollapse.data import stored as stored_data
 from uncollapse.diagnostics import stream
 from uncollapse.diagnostics.stream import Reservoir
@@ -223,6 +223,29 @@ def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_
     assert "empty is a folder without Parquet files" in err
 
 
+@pytest.mark.extra
+def test_what_is_held_out_of_rows_on_disk_stays_there(tmp_path, monkeypatch):
+    X, y = np.arange(60.0).reshape(30, 2), np.arange(30)
+    pd.DataFrame(X, columns=["a", "b"]).assign(y=y).to_parquet(tmp_path / "x.parquet", row_group_size=3)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "x.parquet").rename(tmp_path / "folder" / "x.parquet")
+    few, _ = read_file(tmp_path / "folder", "y").hold_out()
+    assert (type(few.X), few.X.shape) == (np.ndarray, (24, 2))  # which are hardly worth reading again and again
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
+    parts = read_file(tmp_path / "folder", "y").hold_out()
+    assert [part.X.shape for part in parts] == [(24, 2), (6, 2)]
+    for part in parts:
+        assert isinstance(part.X, StoredRows)
+        assert np.array_equal(np.concatenate(list(part.X.blocks())), X[part.labels])
+        assert part.X.feature_names == ["a", "b"]
+    assert np.array_equal(np.sort(np.concatenate([part.labels for part in parts])), y)
+    train, held_out = parts
+    assert (train.X.was_read, held_out.take(np.array([0])).X.was_read) == (True, False)
+    (tmp_path / "folder" / "x.parquet").unlink()
+    with pytest.raises(LostDataError, match="has changed while it was read"):
+        list(train.X.blocks())
+
+
 def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.ones((100, 3, 4)))
     assert not isinstance(read_file(tmp_path / "x.npy").X, np.memmap)
@@ -231,7 +254,7 @@ def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     assert isinstance(data.X, StoredArray)
     assert data.table() is data.X
     assert (data.X.shape, data.image_shape, data.is_text) == ((100, 12), (3, 4), False)
-    with pytest.raises(InputError, match="x is read from disk block by block, and cannot be split"):
+    with pytest.raises(InputError, match=r"x expects at least 10 blocks on disk, such as row groups of Parquet, .* got 1"):
         data.hold_out()
     np.save(tmp_path / "x.npy", np.full((100, 30), None), allow_pickle=True)
     os.truncate(tmp_path / "x.npy", 2000)

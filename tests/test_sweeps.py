@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
 from uncollapse.data import hold_out, load
@@ -245,6 +248,12 @@ def test_data_are_taken_as_the_estimators_take_them():
     assert as_data(["a b", "c"]).X.tolist() == ["a b", "c"]
     with pytest.raises(InputError, match="X expects columns of numbers"):
         as_data(pd.DataFrame({"a": ["u", "v"]}))
+    with pytest.raises(InputError, match=r"X expects examples in rows, got 'x.npy': read a file by uncollapse\.data\.load"):
+        as_data("x.npy")
+    rows = TensorDataset(torch.ones(3, 2))
+    assert np.array_equal(next(as_data(rows).X.blocks()), np.ones((3, 2)))
+    with pytest.raises(InputError, match="rows that can be read in any order, got a loader: give its data set"):
+        as_data(DataLoader(rows))
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
@@ -464,6 +473,21 @@ def test_on_ray_an_experiment_finds_its_models(ray, tmp_path, monkeypatch):
     assert len(list(Path("results", "models").iterdir())) == len(table)
     assert not [line for line in said if "lacks" in line]
     assert not Path("results", "w21-pinwheel-smoke.unfinished").exists()
+
+
+@pytest.mark.extra
+def test_on_ray_data_are_read_where_they_are(ray, tmp_path, monkeypatch):
+    """Though its workers, which have begun before, are in another folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
+    os.mkdir("rows")
+    pd.DataFrame(X).rename(columns=str).to_parquet("rows/0.parquet", row_group_size=10)
+    train, rest = hold_out("rows")
+    found = uc.sweep(train.X, {"inverse_lipschitz": [0.0, 1.0]}, held_out=rest.X, ray=ray, **{**SMALL, "max_epochs": 1})
+    assert found.table()["done"].tolist() == [1, 1]
+    train.X.lock = threading.Lock()
+    with pytest.raises(InputError, match=r"cannot be sent to Ray's processes \(cannot pickle '_thread.lock' object\)"):
+        uc.sweep(train.X, {"inverse_lipschitz": [0.0]}, held_out=rest.X, ray=ray, output="other", **SMALL)
 
 
 @pytest.mark.extra

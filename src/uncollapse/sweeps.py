@@ -24,8 +24,9 @@ from uncollapse.diagnostics.page import COLOURS
 from uncollapse.diagnostics.rate_distortion import MAX_ROWS, rate_distortion
 from uncollapse.errors import InputError, NonFiniteLossError, brief
 from uncollapse.estimators import Estimator
-from uncollapse.estimators.base import INDIFFERENT
+from uncollapse.estimators.base import INDIFFERENT, ROWS_AT_ONCE
 from uncollapse.estimators.building import check_memory
+from uncollapse.estimators.stored import as_source
 from uncollapse.files import write_bytes, write_text
 from uncollapse.inputs import check_count, check_seed
 from uncollapse.parameters import check_parameters
@@ -210,7 +211,7 @@ def sweep(
     """Train a model with all combinations of values of its arguments and all seeds, and find the best.
 
     Args:
-        X: training data, shape (n, n_features), an array or a data frame, or documents.
+        X: training data, shape (n, n_features), an array, a data frame, or rows on disk; or documents.
         grid: lists of values, by the name of the argument; with `n_searched` also ranges, as "0.1..5", which is searched on a
             logarithmic scale where both ends are positive.
         held_out: what is measured on; a random fifth of X if not given, which is then not trained on.
@@ -263,19 +264,27 @@ def sweep(
 
 
 def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
-    """Examples in memory as `Data`; they are documents if they are strings or of different lengths, where `is_text` does not say.
+    """Examples as `Data`; they are documents if they are strings or of different lengths, where `is_text` does not say.
 
     Raises:
-        InputError: if a column of a data frame holds something other than numbers.
+        InputError: if they are not in rows, come from a loader, or a column of a data frame holds something other than numbers.
     """
     y = None if labels is None else np.asarray(labels)
+    source = as_source(X, ROWS_AT_ONCE)
+    if isinstance(source, StoredRows):
+        return Data(source, y, feature_names=source.feature_names)
+    if source is not None:
+        raise InputError("a sweep expects rows that can be read in any order, got a loader: give its data set.")
     if isinstance(X, pd.DataFrame):
         try:
             return Data(X.to_numpy(dtype=float), y, feature_names=[str(name) for name in X.columns])
         except (ValueError, TypeError) as error:
             raise InputError(f"X expects columns of numbers, got others ({error}): encode them, or leave them out.") from None
     if not (are_documents(X) if is_text is None else is_text):
-        return Data(np.asarray(X), y)
+        table = np.asarray(X)
+        if not table.ndim:
+            raise InputError(f"X expects examples in rows, got {brief(X)}: read a file by uncollapse.data.load.")
+        return Data(table, y)
     rows = list(X)
     documents = np.empty(len(rows), dtype=object)
     documents[:] = rows

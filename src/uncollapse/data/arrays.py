@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
-from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows, on_disk
+from uncollapse.data.stored import MAX_IN_MEMORY, ChosenBlocks, StoredParquet, StoredRows, on_disk
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
@@ -58,27 +58,32 @@ class Data:
         """Whether the examples are documents."""
         return not isinstance(self.X, StoredRows) and self.X.dtype == object
 
-    def take(self, rows: np.ndarray) -> Data:
-        """Some of the examples, in memory.
-
-        Raises:
-            InputError: if they stay on disk, in no order that could be chosen from.
-        """
+    def take(self, chosen: np.ndarray) -> Data:
+        """Some of the examples; where they stay on disk, some of the blocks in which they are read."""
         if isinstance(self.X, StoredRows):
-            raise InputError(f"{self.name} is read from disk block by block, and cannot be split: give a part of it in one file.")
-        return replace(self, X=self.X[rows], labels=None if self.labels is None else self.labels[rows])
+            X: Any = ChosenBlocks(self.X, chosen)
+            rows = X.rows
+        else:
+            X, rows = self.X[chosen], chosen
+        return replace(self, X=X, labels=None if self.labels is None else self.labels[rows])
 
     def hold_out(self) -> tuple[Data, Data]:
-        """Four fifths of the examples, and the rest, always the same random ones.
+        """Four fifths of the examples and the rest, always the same random ones; of large data on disk, of the blocks.
 
         Raises:
-            InputError: if there are fewer than 10, or they stay on disk.
+            InputError: if there are fewer than 10.
         """
-        if len(self.X) < 10:
-            raise InputError(f"{self.name} expects at least 10 examples, of which a fifth is held out, got {len(self.X)}.")
-        order = np.random.default_rng(derived_seed(0, "test")).permutation(len(self.X))
-        n_held_out = round(HELD_OUT_SHARE * len(order))
-        return self.take(np.sort(order[n_held_out:])), self.take(np.sort(order[:n_held_out]))
+        data, n, what = self, len(self.X), "examples"
+        if isinstance(self.X, StoredRows):
+            if self.X.n_features * n * 4 <= MAX_IN_MEMORY:
+                data = replace(self, X=np.concatenate(list(self.X.blocks())))
+            else:
+                n, what = len(self.X.sizes), "blocks on disk, such as row groups of Parquet"
+        if n < 10:
+            raise InputError(f"{self.name} expects at least 10 {what}, of which a fifth is held out, got {n}.")
+        order = np.random.default_rng(derived_seed(0, "test")).permutation(n)
+        n_held_out = round(HELD_OUT_SHARE * n)
+        return data.take(np.sort(order[n_held_out:])), data.take(np.sort(order[:n_held_out]))
 
     def table(self) -> np.ndarray | pd.DataFrame | StoredRows:
         """The examples, with the names of their features where there are any."""

@@ -7,6 +7,7 @@ import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,31 @@ class StoredRows(RowSource):
     def n_batches(self, batch_size: int) -> int:
         """How many batches an epoch has."""
         return -(-len(self) // batch_size)
+
+
+class ChosenBlocks(StoredRows):
+    """Some blocks of rows on disk.
+
+    Args:
+        whole: the rows.
+        blocks: the numbers of those blocks, shape (n,), in their order.
+    """
+
+    def __init__(self, whole: StoredRows, blocks: np.ndarray) -> None:
+        self._whole, self._blocks = copy(whole), blocks  # a copy, as what has been read of one part says nothing of another
+        self.sizes = [whole.sizes[block] for block in blocks]
+        self.n_features, self.feature_names = whole.n_features, whole.feature_names
+
+    def read(self, block: int) -> Iterator[np.ndarray]:
+        """The rows of a block."""
+        self._whole.was_read = self.was_read
+        return self._whole.read(self._blocks[block])
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Which rows of the whole these are, shape (n_rows,)."""
+        ends = np.cumsum(self._whole.sizes)
+        return np.concatenate([np.arange(ends[block] - self._whole.sizes[block], ends[block]) for block in self._blocks])
 
 
 def equal_blocks(n_rows: int, row_bytes: int) -> list[int]:
@@ -289,7 +315,8 @@ class StoredParquet(StoredRows):
         except ImportError:
             raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
         try:
-            found = dataset.dataset(str(path), format="parquet")
+            # The absolute path: trials on Ray read in processes that began elsewhere.
+            found = dataset.dataset(os.path.abspath(path), format="parquet")
             self._seals = {name: Seal(Path(name)) for name in found.files}
             told = {file: _told(file, found.filesystem) for file in found.files}
         except (OSError, ValueError) as error:

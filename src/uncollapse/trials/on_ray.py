@@ -117,7 +117,13 @@ def _tune(
 ) -> list[str]:
     with _instance(address), tempfile.TemporaryDirectory(prefix="uncollapse-") as scratch:
         n_gpus = 1 if takes_gpu and ray.cluster_resources().get("GPU", 0) > 0 else 0
-        work = tune.with_parameters(_do, make=collector.make, place=collector.place, rule=rule)
+        try:
+            work = tune.with_parameters(_do, make=collector.make, place=collector.place, rule=rule)
+        except TypeError as error:  # whose first line shows all that was to be sent
+            reason = next((line.split("serialization:")[1] for line in str(error).splitlines() if "serialization:" in line), "")
+            raise InputError(
+                f"what the trials need cannot be sent to Ray's processes ({reason.strip()}): give ray='none' (--ray none)."
+            ) from None
         run_config = tune.RunConfig(
             storage_path=scratch,
             callbacks=[collector],
