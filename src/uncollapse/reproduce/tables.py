@@ -26,4 +26,5 @@ def beside(table: pd.DataFrame, printed: pd.DataFrame, by: Sequence[str], paper:
     ours = table.astype(object).merge(numbers, how="left", on=list(by))
     known = ours[list(by)].apply(tuple, axis=1).tolist()
     rest = numbers[~numbers[list(by)].apply(tuple, axis=1).isin(known)]
-    return pd.concat([ours, rest.astype(object)], ignore_index=True)
+    parts = (ours, rest.reindex(columns=ours.columns))
+    return pd.concat([part.astype(object) for part in parts], ignore_index=True)
