@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
 from uncollapse import sweeps
-from uncollapse.data import StoredArray, StoredParquet, StoredRows, read_file
+from uncollapse.data import Data, StoredArray, StoredParquet, StoredRows, read_file
 from uncollapse.data import stored as stored_data
+from uncollapse.data.stored import ChosenBlocks
 from uncollapse.diagnostics import stream
 from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.errors import InputError, LostDataError
@@ -226,24 +229,82 @@ def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_
 @pytest.mark.extra
 def test_what_is_held_out_of_rows_on_disk_stays_there(tmp_path, monkeypatch):
     X, y = np.arange(60.0).reshape(30, 2), np.arange(30)
-    pd.DataFrame(X, columns=["a", "b"]).assign(y=y).to_parquet(tmp_path / "x.parquet", row_group_size=3)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "x.parquet").rename(tmp_path / "folder" / "x.parquet")
-    few, _ = read_file(tmp_path / "folder", "y").hold_out()
+    (tmp_path / "rows").mkdir()
+    pd.DataFrame(X, columns=["a", "b"]).assign(y=y).to_parquet(tmp_path / "rows" / "0.parquet", row_group_size=3)
+    few, _ = read_file(tmp_path / "rows", "y").hold_out()
     assert (type(few.X), few.X.shape) == (np.ndarray, (24, 2))  # which are hardly worth reading again and again
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
-    parts = read_file(tmp_path / "folder", "y").hold_out()
+    parts = read_file(tmp_path / "rows", "y").hold_out()
     assert [part.X.shape for part in parts] == [(24, 2), (6, 2)]
     for part in parts:
         assert isinstance(part.X, StoredRows)
         assert np.array_equal(np.concatenate(list(part.X.blocks())), X[part.labels])
         assert part.X.feature_names == ["a", "b"]
     assert np.array_equal(np.sort(np.concatenate([part.labels for part in parts])), y)
-    train, held_out = parts
-    assert (train.X.was_read, held_out.take(np.array([0])).X.was_read) == (True, False)
-    (tmp_path / "folder" / "x.parquet").unlink()
-    with pytest.raises(LostDataError, match="has changed while it was read"):
-        list(train.X.blocks())
+
+
+class Blocks(StoredRows):
+    """Rows that count, in blocks of these sizes, until they are lost."""
+
+    def __init__(self, sizes):
+        self.sizes, self.n_features, self.are_lost = sizes, 1, False
+
+    def read(self, block):
+        if self.are_lost:
+            raise self.missing("x", "no more")
+        start = sum(self.sizes[:block])
+        yield np.arange(start, start + self.sizes[block])[:, None]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_held_out"),
+    [([3] * 10, 6), ([1] * 9, 1), ([1] * 5, 1), ([1] * 4, None), ([1000] + [10] * 9, None), ([400] + [30] * 20, 180)],
+)
+def test_a_fifth_of_the_rows_is_held_out_by_blocks(sizes, n_held_out, monkeypatch):
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 0)
+    data = Data(Blocks(sizes), np.arange(sum(sizes)), "x")
+    if n_held_out is None:
+        with pytest.raises(
+            InputError, match=f"x expects blocks on disk .* got {len(sizes)} of up to {max(sizes):,} rows: write smaller"
+        ):
+            data.hold_out()
+        return
+    parts = data.hold_out()
+    assert [len(part.X) for part in parts] == [sum(sizes) - n_held_out, n_held_out]
+    for part in parts:
+        assert np.array_equal(np.concatenate(list(part.X.blocks()))[:, 0], part.labels)
+    assert np.array_equal(data.hold_out()[1].labels, parts[1].labels)
+
+
+def test_rows_of_a_part_that_has_been_read_are_lost_and_others_missing():
+    whole = Blocks([2, 2])
+    first, second = ChosenBlocks(whole, np.array([0])), ChosenBlocks(whole, np.array([1]))
+    whole.are_lost = True
+    with pytest.raises(InputError, match="x cannot be read") as found:
+        list(second.blocks())
+    assert not isinstance(found.value, LostDataError)
+    whole.are_lost = False
+    assert np.concatenate(list(first.blocks())).tolist() == [[0], [1]]
+    whole.are_lost = True
+    with pytest.raises(LostDataError, match="x has changed while it was read"):
+        list(first.blocks())
+
+
+def test_data_sets_are_not_split():
+    with pytest.raises(InputError, match=r"give the parts of torch\.utils\.data\.random_split as X and held_out"):
+        uc.sweep(TensorDataset(torch.ones(30, 2)), {"latent_dim": [1]}, ray="none")
+
+
+@pytest.mark.extra
+def test_models_are_compared_on_a_folder(tmp_path, monkeypatch, command_line):
+    monkeypatch.chdir(tmp_path)
+    parquet_folder(tmp_path / "table", 4)
+    monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
+    code, out, err = command_line(
+        "compare", "table", "latent_dim=1", "hidden=4,4", "max_epochs=1", "--models", "VAE,IL-LIDVAE", "--labels", "group"
+    )
+    assert (code, err) == (0, "")
+    assert "table: 80 rows of 3 features to train on; 20 others, 20% of all, held out at random" in out
 
 
 def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
@@ -254,7 +315,7 @@ def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     assert isinstance(data.X, StoredArray)
     assert data.table() is data.X
     assert (data.X.shape, data.image_shape, data.is_text) == ((100, 12), (3, 4), False)
-    with pytest.raises(InputError, match=r"x expects at least 10 blocks on disk, such as row groups of Parquet, .* got 1"):
+    with pytest.raises(InputError, match=r"x expects blocks on disk .* got 1 of up to 100 rows: write smaller ones"):
         data.hold_out()
     np.save(tmp_path / "x.npy", np.full((100, 30), None), allow_pickle=True)
     os.truncate(tmp_path / "x.npy", 2000)
@@ -598,6 +659,19 @@ def test_annotated_data_stay_on_disk_from_training_to_diagnosis(tmp_path, small_
     assert reports[0].n_examples == reports[1].n_examples == 300
     assert reports[0].estimates["kl_nats"].value == pytest.approx(reports[1].estimates["kl_nats"].value, rel=1e-5)
     assert cells.isbacked
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_another_process_opens_annotated_data_anew(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    rows = stored_data.on_disk(backed(Path(), kind(COUNTS.astype(np.float64))))
+    content = pickle.dumps(rows)
+    assert len(content) < 1000
+    os.mkdir("elsewhere")
+    monkeypatch.chdir("elsewhere")
+    assert np.array_equal(np.concatenate(list(pickle.loads(content).blocks())), COUNTS)
 
 
 @pytest.mark.extra

@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.base import clone
 
 from uncollapse.data import NAMED, Data, are_documents, load
-from uncollapse.data.arrays import HELD_OUT_SHARE
 from uncollapse.diagnostics import diagnose
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.diagnostics.rate_distortion import MAX_ROWS, rate_distortion
@@ -88,7 +87,8 @@ def describe(
     """Sentences on what is compared."""
     first, leader = next(iter(estimators.items()))
     what = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
-    part = "its test part" if source in NAMED else f"{HELD_OUT_SHARE:.0%} of them, held out at random"
+    share = len(test.X) / (len(train.X) + len(test.X))
+    part = "its test part" if source in NAMED else f"{share:.0%} of all, held out at random"
     told = ", ".join(f"{key} = {value}" for key, value in {**train.defaults, **settings}.items()) or "none beyond the defaults"
     return (
         f"{source}: {len(train.X):,} {what} to train on; {len(test.X):,} others, {part}, for all that is measured.",

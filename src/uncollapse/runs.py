@@ -262,7 +262,7 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """
     try:
         with open_table(folder / HISTORY_FILE) as file:
-            history = pd.read_csv(file, index_col=False)
+            history = pd.read_csv(file, index_col=False, float_precision="round_trip")  # the default may end the process
     except (ValueError, OSError) as error:
         raise damaged(folder, f"{HISTORY_FILE}: {error}") from None
     if tuple(history.columns) != columns or not all(pd.api.types.is_numeric_dtype(kind) for kind in history.dtypes if len(history)):

@@ -269,21 +269,26 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
     Raises:
         InputError: if they are not in rows, come from a loader, or a column of a data frame holds something other than numbers.
     """
+    if isinstance(X, str | Path):
+        raise InputError(f"X expects examples, got {brief(X)}: read a file by uncollapse.data.load.")
     y = None if labels is None else np.asarray(labels)
     source = as_source(X, ROWS_AT_ONCE)
     if isinstance(source, StoredRows):
         return Data(source, y, feature_names=source.feature_names)
     if source is not None:
-        raise InputError("a sweep expects rows that can be read in any order, got a loader: give its data set.")
+        raise InputError("a sweep expects rows that can be read in any order, got a loader: give a data set with a length.")
     if isinstance(X, pd.DataFrame):
         try:
             return Data(X.to_numpy(dtype=float), y, feature_names=[str(name) for name in X.columns])
         except (ValueError, TypeError) as error:
             raise InputError(f"X expects columns of numbers, got others ({error}): encode them, or leave them out.") from None
     if not (are_documents(X) if is_text is None else is_text):
-        table = np.asarray(X)
+        try:
+            table = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+        except ValueError:  # of rows of several lengths, and of things that are no arrays
+            table = np.empty(())
         if not table.ndim:
-            raise InputError(f"X expects examples in rows, got {brief(X)}: read a file by uncollapse.data.load.")
+            raise InputError(f"X expects an array of examples in rows, got {brief(X)}.")
         return Data(table, y)
     rows = list(X)
     documents = np.empty(len(rows), dtype=object)

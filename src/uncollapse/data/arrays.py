@@ -14,7 +14,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
-from uncollapse.data.stored import MAX_IN_MEMORY, ChosenBlocks, StoredParquet, StoredRows, on_disk
+from uncollapse.data.loaders import StoredDataset
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows, on_disk, split_blocks
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
@@ -58,32 +59,39 @@ class Data:
         """Whether the examples are documents."""
         return not isinstance(self.X, StoredRows) and self.X.dtype == object
 
-    def take(self, chosen: np.ndarray) -> Data:
-        """Some of the examples; where they stay on disk, some of the blocks in which they are read."""
-        if isinstance(self.X, StoredRows):
-            X: Any = ChosenBlocks(self.X, chosen)
-            rows = X.rows
-        else:
-            X, rows = self.X[chosen], chosen
-        return replace(self, X=X, labels=None if self.labels is None else self.labels[rows])
+    def take(self, rows: np.ndarray) -> Data:
+        """Some of the examples, which are in memory."""
+        return replace(self, X=self.X[rows], labels=None if self.labels is None else self.labels[rows])
 
     def hold_out(self) -> tuple[Data, Data]:
-        """Four fifths of the examples and the rest, always the same random ones; of large data on disk, of the blocks.
+        """Four fifths of the examples and the rest, always the same random ones; of large files, of their blocks.
 
         Raises:
-            InputError: if there are fewer than 10.
+            InputError: if there are fewer than 10, or blocks of a file are too large, or they are not in a file and not in memory.
         """
-        data, n, what = self, len(self.X), "examples"
+        seed = derived_seed(0, "test")
         if isinstance(self.X, StoredRows):
-            if self.X.n_features * n * 4 <= MAX_IN_MEMORY:
-                data = replace(self, X=np.concatenate(list(self.X.blocks())))
-            else:
-                n, what = len(self.X.sizes), "blocks on disk, such as row groups of Parquet"
-        if n < 10:
-            raise InputError(f"{self.name} expects at least 10 {what}, of which a fifth is held out, got {n}.")
-        order = np.random.default_rng(derived_seed(0, "test")).permutation(n)
-        n_held_out = round(HELD_OUT_SHARE * n)
-        return data.take(np.sort(order[n_held_out:])), data.take(np.sort(order[:n_held_out]))
+            return self._hold_out_stored(self.X, seed)
+        if len(self.X) < 10:
+            raise InputError(f"{self.name} expects at least 10 examples, of which a fifth is held out, got {len(self.X)}.")
+        order = np.random.default_rng(seed).permutation(len(self.X))
+        n_held_out = round(HELD_OUT_SHARE * len(order))
+        return self.take(np.sort(order[n_held_out:])), self.take(np.sort(order[:n_held_out]))
+
+    def _hold_out_stored(self, stored: StoredRows, seed: int) -> tuple[Data, Data]:
+        if isinstance(stored, StoredDataset):  # whose items may be drawn anew each time
+            raise InputError("a data set is not split: give the parts of torch.utils.data.random_split as X and held_out.")
+        if 8 * stored.n_features * len(stored) <= MAX_IN_MEMORY:
+            return replace(self, X=np.concatenate(list(stored.blocks()))).hold_out()
+        parts = split_blocks(stored, HELD_OUT_SHARE, seed)
+        if parts is None:
+            raise InputError(
+                f"{self.name} expects blocks on disk (row groups of Parquet) of which some hold about a fifth of the rows, got "
+                f"{len(stored.sizes)} of up to {max(stored.sizes):,} rows: write smaller ones."
+            )
+        labels = [None if self.labels is None else self.labels[part.rows] for part in parts]
+        kept, rest = (replace(self, X=part, labels=y) for part, y in zip(parts, labels, strict=True))
+        return kept, rest
 
     def table(self) -> np.ndarray | pd.DataFrame | StoredRows:
         """The examples, with the names of their features where there are any."""
@@ -246,7 +254,8 @@ def _strictly(path: Path, header: int | None = 0) -> pd.DataFrame:
     """The table, where every line has as many cells as the first."""
     with warnings.catch_warnings(), open_table(path) as file:
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(file, header=header, index_col=False, low_memory=False)
+        # Pandas's own way of reading numbers, before its version 3, ends the process at the exponent of 1e2147483648.
+        return pd.read_csv(file, header=header, index_col=False, low_memory=False, float_precision="round_trip")
 
 
 def _read_parquet(path: Path, labels: str | None) -> Parts:

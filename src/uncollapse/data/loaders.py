@@ -39,10 +39,6 @@ class StoredDataset(StoredRows):
             self.n_features = self._rows(0, 1).shape[1]
         self.sizes = equal_blocks(n, 4 * self.n_features)
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in their order, and what they draw from torch's generator the same each time."""
-        return drawing_from(0, super().blocks())
-
     def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block, of the type of its items if that holds more than float32."""
         start = block * self.sizes[0]

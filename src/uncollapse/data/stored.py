@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from copy import copy
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from uncollapse.errors import InputError, LostDataError, one_line
+from uncollapse.noise import drawing_from
 
 MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
 # Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
@@ -88,9 +89,8 @@ class StoredRows(RowSource):
         """
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in their order, piece after piece."""
-        for block in range(len(self.sizes)):
-            yield from self.read(block)
+        """All rows in their order, piece after piece, and what they draw from torch's generator the same each time."""
+        yield from drawing_from(0, itertools.chain.from_iterable(map(self.read, range(len(self.sizes)))))
         self.was_read = True
 
     def n_batches(self, batch_size: int) -> int:
@@ -103,24 +103,35 @@ class ChosenBlocks(StoredRows):
 
     Args:
         whole: the rows.
-        blocks: the numbers of those blocks, shape (n,), in their order.
+        chosen: the numbers of those blocks, shape (n,), in their order.
     """
 
-    def __init__(self, whole: StoredRows, blocks: np.ndarray) -> None:
-        self._whole, self._blocks = copy(whole), blocks  # a copy, as what has been read of one part says nothing of another
-        self.sizes = [whole.sizes[block] for block in blocks]
+    def __init__(self, whole: StoredRows, chosen: np.ndarray) -> None:
+        self._whole, self._chosen = whole, chosen
+        self.sizes = [whole.sizes[block] for block in chosen]
         self.n_features, self.feature_names = whole.n_features, whole.feature_names
 
     def read(self, block: int) -> Iterator[np.ndarray]:
         """The rows of a block."""
-        self._whole.was_read = self.was_read
-        return self._whole.read(self._blocks[block])
+        self._whole.was_read |= self.was_read
+        return self._whole.read(self._chosen[block])
 
     @property
     def rows(self) -> np.ndarray:
         """Which rows of the whole these are, shape (n_rows,)."""
         ends = np.cumsum(self._whole.sizes)
-        return np.concatenate([np.arange(ends[block] - self._whole.sizes[block], ends[block]) for block in self._blocks])
+        return np.concatenate([np.arange(ends[block] - self._whole.sizes[block], ends[block]) for block in self._chosen])
+
+
+def split_blocks(rows: StoredRows, share: float, seed: int) -> tuple[ChosenBlocks, ChosenBlocks] | None:
+    """The rest, and random blocks with at most a share of the rows, and at least half of that; None if there are none such."""
+    most, n, chosen = share * len(rows), 0, np.zeros(len(rows.sizes), bool)
+    for block in np.random.default_rng(seed).permutation(len(rows.sizes)):
+        if n + rows.sizes[block] <= most:
+            n += rows.sizes[block]
+            chosen[block] = True
+    parts = (ChosenBlocks(rows, np.flatnonzero(~chosen)), ChosenBlocks(rows, np.flatnonzero(chosen)))
+    return parts if n >= most / 2 else None
 
 
 def equal_blocks(n_rows: int, row_bytes: int) -> list[int]:
@@ -215,6 +226,36 @@ class StoredArray(StoredRows):
     def _check_seal(self) -> None:
         if self._seal is not None:
             self._seal.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All that another process needs; what HDF5 has opened belongs to one, and is known there by its file and its name."""
+        node: Any = getattr(self.array, "group", self.array)
+        path = path_of(self.array)
+        if not hasattr(node, "file") or path is None:
+            return self.__dict__
+        kind = None if node is self.array else type(self.array)
+        return {**self.__dict__, "array": _InHDF5(path, node.name, kind)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open anew what is in HDF5."""
+        self.__dict__.update(state)
+        if isinstance(self.array, _InHDF5):
+            self.array = self.array.open()
+
+
+class _InHDF5(NamedTuple):
+    """A data set of HDF5, or a group that AnnData reads as a sparse matrix of some kind."""
+
+    path: Path
+    name: str
+    kind: type | None
+
+    def open(self) -> Any:
+        """The data set, or the matrix."""
+        import h5py
+
+        node = h5py.File(self.path, "r")[self.name]
+        return node if self.kind is None else self.kind(node)
 
 
 def on_disk(X: Any) -> StoredArray | None:
@@ -315,8 +356,8 @@ class StoredParquet(StoredRows):
         except ImportError:
             raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
         try:
-            # The absolute path: trials on Ray read in processes that began elsewhere.
-            found = dataset.dataset(os.path.abspath(path), format="parquet")
+            # An absolute path, as trials on Ray read in processes that began elsewhere; addresses of stores are absolute.
+            found = dataset.dataset(str(path) if "://" in str(path) else os.path.abspath(path), format="parquet")
             self._seals = {name: Seal(Path(name)) for name in found.files}
             told = {file: _told(file, found.filesystem) for file in found.files}
         except (OSError, ValueError) as error:
@@ -409,10 +450,10 @@ def _as_rows(batch: Any) -> np.ndarray:
 
 
 def path_of(array: Any) -> Path | None:
-    """The file in which an array lies, as memory maps, HDF5 and matrices of AnnData tell it; None where they do not."""
+    """The absolute path of an array's file, as memory maps, HDF5 and matrices of AnnData tell it; None where they do not."""
     holder = getattr(array, "file", None) or getattr(getattr(array, "group", None), "file", array)
     name = getattr(holder, "filename", None)
-    return None if name is None else Path(os.fsdecode(name))
+    return None if name is None else Path(os.fsdecode(name)).absolute()
 
 
 def forget_pages(array: Any) -> None:

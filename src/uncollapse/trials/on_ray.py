@@ -118,12 +118,13 @@ def _tune(
     with _instance(address), tempfile.TemporaryDirectory(prefix="uncollapse-") as scratch:
         n_gpus = 1 if takes_gpu and ray.cluster_resources().get("GPU", 0) > 0 else 0
         try:
-            work = tune.with_parameters(_do, make=collector.make, place=collector.place, rule=rule)
-        except TypeError as error:  # whose first line shows all that was to be sent
-            reason = next((line.split("serialization:")[1] for line in str(error).splitlines() if "serialization:" in line), "")
+            given = ray.put((collector.make, collector.place, rule))
+        except Exception as error:  # of whatever kind the data raise; Ray's own begins with all that was to be sent
+            reason = str(error).partition("serialization:")[2].strip().splitlines() or [one_line(error)]
             raise InputError(
-                f"what the trials need cannot be sent to Ray's processes ({reason.strip()}): give ray='none' (--ray none)."
+                f"what the trials need cannot be sent to Ray's processes ({reason[0]}): give ray='none' (--ray none)."
             ) from None
+        work = tune.with_parameters(_do, given=given)
         run_config = tune.RunConfig(
             storage_path=scratch,
             callbacks=[collector],
@@ -146,8 +147,9 @@ def _halving(n_epochs: int) -> ASHAScheduler:
     )
 
 
-def _do(config: dict[str, Any], make: Make, place: Place, rule: Rule | None) -> None:
+def _do(config: dict[str, Any], given: tuple[Make, Place, Rule | None]) -> None:
     """One trial, in a process of Ray's."""
+    make, place, rule = given
     trial, seed = make(config)
     n_epochs, where = _n_epochs(trial), json.dumps(environment(trial.device))
 
