@@ -101,7 +101,7 @@ def test_compare(run, tmp_path):
     words = ("compare", "x.csv", "--models", "VAE, IL-LIDVAE", *SMALL, "--labels", "kind", "--n-importance", "8")
     code, out, err = run(*words)
     assert (code, err) == (0, "")
-    assert "80 rows of 4 features to train on; 20 others, 20% of them, held out at random" in out
+    assert "80 rows of 4 features to train on; 20 others, 20% of all, held out at random" in out
     assert "VAE takes 2 epochs" in out
     assert "written: compare-x.html, compare-x.csv" in out
     table = pd.read_csv("compare-x.csv")
