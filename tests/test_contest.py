@@ -50,7 +50,7 @@ def test_a_probe_of_rare_labels():
 
 
 def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
-    curve = rate_distortion(linear_gaussian.model(), linear_gaussian.data.numpy(), ORDER)
+    curve = rate_distortion(linear_gaussian.model(), linear_gaussian.data.numpy())
     assert curve["share"].tolist() == list(SHARES)
     gains, scale = linear_gaussian.gains, linear_gaussian.scale
     projected = (linear_gaussian.data / scale - linear_gaussian.bias) @ linear_gaussian.weight
@@ -72,7 +72,7 @@ def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
 @pytest.mark.parametrize("kind", [MixtureVAE, EnumeratedMixtureVAE])
 def test_the_curve_of_a_mixture_begins_at_its_prior_and_ends_at_the_model(linear_mixture, kind):
     model, rows = linear_mixture.model(kind), linear_mixture.data.numpy()
-    curve = rate_distortion(model, rows, ORDER[: len(rows)])
+    curve = rate_distortion(model, rows)
     assert len(curve) == len(SHARES)
     if kind is EnumeratedMixtureVAE:  # whose posterior is exact
         assert curve["rate"].iloc[0] == pytest.approx(0, abs=1e-9)
@@ -83,7 +83,7 @@ def test_the_curve_of_a_mixture_begins_at_its_prior_and_ends_at_the_model(linear
 
 def test_a_flow_is_a_point(blobs):
     vae = uc.VAE(**SETTINGS, posterior="realnvp", random_state=0).fit(blobs[0])
-    curve = rate_distortion(vae.model_, blobs[0].astype(np.float32), ORDER[:180])
+    curve = rate_distortion(vae.model_, blobs[0].astype(np.float32))
     assert curve["share"].tolist() == [1.0]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from sklearn.base import clone
 
 from uncollapse.data import NAMED, Data, are_documents, load
@@ -159,6 +158,5 @@ def contest(
 
 def _measure(name: str, budget: str | None, estimator: Estimator, test: Any, labels: Any, **settings: Any) -> Entry:
     report = diagnose(estimator, test, labels, name=name, thorough=False, **settings)
-    model = estimator.model_
-    rows = estimator.random_rows(test, MAX_ROWS)
-    return Entry(name, budget, report, rate_distortion(model, rows, np.arange(len(rows))))
+    curve = rate_distortion(estimator.model_, estimator.random_rows(test, MAX_ROWS))
+    return Entry(name, budget, report, curve)

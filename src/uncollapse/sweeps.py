@@ -64,8 +64,7 @@ class Candidate(FitTrial):
     def further(self, estimator: Estimator, test: Data, report: Report) -> dict[str, Any]:
         """The curve of rates and distortions that the model can be set to."""
         del report
-        rows = estimator.random_rows(test.table(), MAX_ROWS)
-        found = rate_distortion(estimator.model_, rows, np.arange(len(rows)))
+        found = rate_distortion(estimator.model_, estimator.random_rows(test.table(), MAX_ROWS))
         return {"curve": found[["rate", "distortion"]].to_numpy().tolist()}
 
     def keeps(self, seed: int) -> bool:
