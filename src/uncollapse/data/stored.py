@@ -44,6 +44,8 @@ class RowSource(ABC):
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows, piece after piece, each of shape (n, n_features), in memory of its own.
 
+        What they draw from torch's generator is the same each time.
+
         Raises:
             InputError: if they cannot be read; a `LostDataError`, if that could be done before.
         """
@@ -89,7 +91,7 @@ class StoredRows(RowSource):
         """
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in their order, piece after piece, and what they draw from torch's generator the same each time."""
+        """All rows in their order, piece after piece."""
         yield from drawing_from(0, itertools.chain.from_iterable(map(self.read, range(len(self.sizes)))))
         self.was_read = True
 

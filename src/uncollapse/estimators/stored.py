@@ -15,7 +15,6 @@ from uncollapse.diagnostics.stream import Reservoir
 from uncollapse.families import Family
 from uncollapse.inputs import Resolution, counted_from, finite_floats
 from uncollapse.interrupts import heed_interrupt
-from uncollapse.noise import drawing_from
 from uncollapse.progress import progress_bar
 
 
@@ -61,7 +60,7 @@ def survey(source: RowSource, family: Family, verbose: bool) -> Survey:
     """
     sample, digest, is_observed, n, resolution = Reservoir(), hashlib.blake2b(digest_size=16), True, 0, Resolution()
     with progress_bar("reading", len(source) or None, verbose) as advance:
-        for block in drawing_from(0, source.blocks()):
+        for block in source.blocks():
             with counted_from(n):
                 rows = finite_floats(block, "X")
                 family.check(rows)
