@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uncollapse._version import __version__
 from uncollapse.errors import InputError, one_line
-from uncollapse.files import check_readable, check_writable, new_folder, open_table, remove_folder, write_bytes
+from uncollapse.files import check_readable, check_writable, new_folder, read_table, remove_folder, write_bytes
 from uncollapse.processes import is_first_process
 from uncollapse.states import STATE_ENDING
 
@@ -261,8 +261,7 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         InputError: if the file is missing or damaged.
     """
     try:
-        with open_table(folder / HISTORY_FILE) as file:
-            history = pd.read_csv(file, index_col=False, float_precision="round_trip")  # the default may end the process
+        history = read_table(folder / HISTORY_FILE)
     except (ValueError, OSError) as error:
         raise damaged(folder, f"{HISTORY_FILE}: {error}") from None
     if tuple(history.columns) != columns or not all(pd.api.types.is_numeric_dtype(kind) for kind in history.dtypes if len(history)):

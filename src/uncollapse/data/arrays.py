@@ -19,7 +19,7 @@ from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows, on_
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 from uncollapse.errors import InputError, one_line
-from uncollapse.files import check_readable, open_table
+from uncollapse.files import check_readable, read_table
 from uncollapse.inputs import check_labels
 from uncollapse.noise import derived_seed
 
@@ -224,8 +224,7 @@ def _damaged(path: Path, ending: str, error: Exception) -> InputError:
 
 
 def _read_csv(path: Path, labels: str | None) -> Parts:
-    with open_table(path) as file:
-        first = [str(cell) for cell in pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
+    first = [str(cell) for cell in read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]]
     if _is_example(first):
         warnings.warn(f"{path} has no line of column names: its first line is an example.", UserWarning, stacklevel=4)
         return _split_frame(_strictly(path, header=None), path, labels, named=False)
@@ -252,10 +251,9 @@ def _is_example(cells: list[str]) -> bool:
 
 def _strictly(path: Path, header: int | None = 0) -> pd.DataFrame:
     """The table, where every line has as many cells as the first."""
-    with warnings.catch_warnings(), open_table(path) as file:
+    with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        # Pandas's own way of reading numbers, before its version 3, ends the process at the exponent of 1e2147483648.
-        return pd.read_csv(file, header=header, index_col=False, low_memory=False, float_precision="round_trip")
+        return read_table(path, header=header, low_memory=False)
 
 
 def _read_parquet(path: Path, labels: str | None) -> Parts:
