@@ -1,1 +1,2 @@
-"""Measurements of speed and memory. Not tests: run them one at a time, on a machine that does nothing else."""
+"""Measurements of speed and memory. Not tests: run them one at a time, on a machine that does
+nothing else."""

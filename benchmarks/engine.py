@@ -1,4 +1,5 @@
-"""`python -m benchmarks.engine`: training steps through the engine against the same steps in a bare loop, at image size."""
+"""`python -m benchmarks.engine`: training steps through the engine against the same steps in a bare
+loop, at image size."""
 
 from __future__ import annotations
 
@@ -12,12 +13,11 @@ import typer
 
 from benchmarks.timing import print_row
 from uncollapse import models
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
-from uncollapse.estimators.building import adapt
 from uncollapse.objectives import elbo
-from uncollapse.parameters import check_parameters
-from uncollapse.training.engine import SECONDS, train
-from uncollapse.training.rows import RowsInMemory
+from uncollapse.training.batches import RowsInMemory
+from uncollapse.training.loop import SECONDS, train
 
 SEED, N_ROWS, N_PIXELS = 0, 10_000, 784
 SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "family": "bernoulli"}
@@ -27,7 +27,7 @@ def new_model(rows: np.ndarray) -> models.VAE:
     """A model as `VAE.fit` starts it."""
     torch.manual_seed(SEED)
     model = VAE.build(check_parameters(VAE, SETTINGS), rows.shape[1])
-    adapt(model, rows)
+    initialize_from_data(model, rows)
     return model
 
 
@@ -50,13 +50,23 @@ def engine(rows: torch.Tensor, batch_size: int, epochs: int) -> float:
     """Seconds of a step, the first epoch left out."""
     history: list[tuple[float, ...]] = []
     options = {"max_epochs": epochs, "learning_rate": 1e-3, "seed": SEED, "history": history}
-    train(new_model(rows.numpy()), elbo, RowsInMemory(rows, batch_size, SEED), verbose=False, **options)
-    return (history[-1][SECONDS] - history[0][SECONDS]) / ((epochs - 1) * -(-len(rows) // batch_size))
+    train(
+        new_model(rows.numpy()),
+        elbo,
+        RowsInMemory(rows, batch_size, SEED),
+        verbose=False,
+        **options,
+    )
+    return (history[-1][SECONDS] - history[0][SECONDS]) / (
+        (epochs - 1) * -(-len(rows) // batch_size)
+    )
 
 
 def main(
     rounds: Annotated[int, typer.Option(help="Interleaved runs of each.")] = 11,
-    epochs: Annotated[int, typer.Option(min=2, help="Of 10,000 rows, in each run; the first is not counted.")] = 3,
+    epochs: Annotated[
+        int, typer.Option(min=2, help="Of 10,000 rows, in each run; the first is not counted.")
+    ] = 3,
     batch_size: int = 100,
 ) -> None:
     """Print one JSON line for each, and one for their ratio."""
@@ -67,7 +77,9 @@ def main(
         times["engine"].append(engine(rows, batch_size, epochs))
     common = {"benchmark": "engine", "size": "image", "batch": batch_size, "seed": SEED}
     for name, values in times.items():
-        print_row(**common, contestant=name, milliseconds=round(1000 * statistics.median(values), 3))
+        print_row(
+            **common, contestant=name, milliseconds=round(1000 * statistics.median(values), 3)
+        )
     ratio = statistics.median(times["engine"]) / statistics.median(times["bare loop"])
     print_row(**common, contestant="engine / bare loop", ratio=round(ratio, 4))
 

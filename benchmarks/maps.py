@@ -1,4 +1,5 @@
-"""`python -m benchmarks.maps`: Brenier maps against the textbook, a perceptron of their size, and their bare matrix products."""
+"""`python -m benchmarks.maps`: Brenier maps against the textbook, a perceptron of their size, and
+their bare matrix products."""
 
 from __future__ import annotations
 
@@ -34,10 +35,15 @@ SIZES = {
     "text-20000": Size((1056, 20_000), (1024, 1024), 320),
 }
 # What the cost is plotted against: image-like decoders of growing width.
-GROWTH = {f"width-{width}": Size((64, 784), (width, width), 1000) for width in (64, 128, 256, 512, 1024, 2048)}
+GROWTH = {
+    f"width-{width}": Size((64, 784), (width, width), 1000)
+    for width in (64, 128, 256, 512, 1024, 2048)
+}
 
 
-def contestants(size: Size, compiled: bool, device: str) -> tuple[dict[str, nn.Module], Stack, Tensor]:
+def contestants(
+    size: Size, compiled: bool, device: str
+) -> tuple[dict[str, nn.Module], Stack, Tensor]:
     """The modules that are measured, the maps among them, and the input."""
     torch.manual_seed(SEED)
     with torch.device(device):
@@ -66,7 +72,8 @@ def training_step(module: nn.Module, z: Tensor) -> Step:
 
 
 def forward_only(module: nn.Module, z: Tensor) -> Step:
-    """Forward in inference mode, with frozen parameters; the textbook differentiates once, which that mode does not allow."""
+    """Forward in inference mode, with frozen parameters; the textbook differentiates once, which
+    that mode does not allow."""
     frozen = copy.deepcopy(module).requires_grad_(False)
     mode = torch.no_grad if isinstance(module, Textbook) else torch.inference_mode
 
@@ -80,22 +87,32 @@ def forward_only(module: nn.Module, z: Tensor) -> Step:
 
 def main(
     sizes: Annotated[
-        str, typer.Option(help="Comma-separated names, or 'growth' for the cost against the number of parameters.")
+        str,
+        typer.Option(
+            help="Comma-separated names, or 'growth' for the cost against the number of parameters."
+        ),
     ] = ",".join(SIZES),
     seconds: Annotated[float, typer.Option(help="For each group of interleaved runs.")] = 20.0,
-    compiled: Annotated[bool, typer.Option(help="Measure torch.compile of the maps as well.")] = False,
+    compiled: Annotated[
+        bool, typer.Option(help="Measure torch.compile of the maps as well.")
+    ] = False,
     device: str = "cpu",
 ) -> None:
     """Print one JSON line for each contestant and kind of step."""
     chosen = GROWTH if sizes == "growth" else {name: SIZES[name] for name in sizes.split(",")}
-    kinds: dict[str, Callable[[nn.Module, Tensor], Step]] = {"training step": training_step, "forward": forward_only}
+    kinds: dict[str, Callable[[nn.Module, Tensor], Step]] = {
+        "training step": training_step,
+        "forward": forward_only,
+    }
     for name, size in chosen.items():
         modules, stack, z = contestants(size, compiled, device)
         counts = {label: _count(module) for label, module in modules.items()}
         for kind, build in kinds.items():
             steps = {label: build(module, z) for label, module in modules.items()}
             peaks = {label: peak_mib(step, device) for label, step in steps.items()}
-            steps["bare products"] = bare_products(stack, size.batch, backward=kind == "training step")
+            steps["bare products"] = bare_products(
+                stack, size.batch, backward=kind == "training step"
+            )
             for label, median in interleaved_medians(steps, seconds, device).items():
                 print_row(
                     benchmark="maps",

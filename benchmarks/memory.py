@@ -1,4 +1,5 @@
-"""`python -m benchmarks.memory FOLDER`: peak memory and speed of a training whose data are in memory or stay on disk."""
+"""`python -m benchmarks.memory FOLDER`: peak memory and speed of a training whose data are in
+memory or stay on disk."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ from uncollapse.training.budget import Budget
 N_FEATURES, BATCH_SIZE = 512, 1000
 ROWS_AT_ONCE = 2**15  # while files are written, and in each row group of Parquet
 GROUPS_IN_FILE = 16
-# Of the sweep over sizes, whose largest would take hours with large maps, and of the comparison of speeds.
+# Of the sweep over sizes, whose largest would take hours with large maps, and of the comparison of
+# speeds.
 SMALL: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
 USUAL: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
 
 
 class Cost(NamedTuple):
-    """The most memory that a process has had, in MiB, rows in a second of its training, and the seconds before it.
+    """The most memory that a process has had, in MiB, rows in a second of its training, and the
+    seconds before it.
 
     Before training, data from disk are read once, and data in memory all at once.
     """
@@ -46,14 +49,20 @@ def chunks(n_rows: int) -> Iterator[np.ndarray]:
     """Independent standard normal numbers, so many rows at a time."""
     chance = np.random.default_rng(SEED)
     for start in range(0, n_rows, ROWS_AT_ONCE):
-        yield chance.standard_normal((min(ROWS_AT_ONCE, n_rows - start), N_FEATURES), dtype=np.float32)
+        yield chance.standard_normal(
+            (min(ROWS_AT_ONCE, n_rows - start), N_FEATURES), dtype=np.float32
+        )
 
 
 def write_npy(folder: Path, n_rows: int) -> Path:
     """One array in one file."""
     path = folder / "x.npy"
     with path.open("wb") as file:
-        header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (n_rows, N_FEATURES)}
+        header = {
+            "descr": np.dtype(np.float32).str,
+            "fortran_order": False,
+            "shape": (n_rows, N_FEATURES),
+        }
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in chunks(n_rows):
             chunk.tofile(file)
@@ -87,8 +96,12 @@ def fit_cost(source: str, path: Path, sizes: dict[str, Any], n_seen: int) -> Cos
     """Of `fit`, of which so many rows are trained on."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    vae = VAE(**sizes, batch_size=BATCH_SIZE, max_epochs=1, random_state=SEED, device="cpu", verbose=False)
-    vae.fit(READERS[source](path), budget=Budget(evaluations=n_seen))  # of the decoder, one for each row
+    vae = VAE(
+        **sizes, batch_size=BATCH_SIZE, max_epochs=1, random_state=SEED, device="cpu", verbose=False
+    )
+    vae.fit(
+        READERS[source](path), budget=Budget(evaluations=n_seen)
+    )  # of the decoder, one for each row
     last = vae.history_.iloc[-1]
     before = time.perf_counter() - start - last["seconds"]
     return Cost(peak_process_mib(), float(last["evaluations"] / last["seconds"]), float(before))
@@ -104,7 +117,9 @@ def sweep(folder: Path, name: str, gib: float, share: float) -> None:
     """Print what a training on so much data costs."""
     path = WRITERS[name](folder, n_rows(gib))
     cost = in_fresh_process(name, path, SMALL, n_rows(gib * share))
-    print_row(**common(SMALL), contestant=name, gib=gib, rows=n_rows(gib), epochs=share, **rounded(cost))
+    print_row(
+        **common(SMALL), contestant=name, gib=gib, rows=n_rows(gib), epochs=share, **rounded(cost)
+    )
     remove(path)
 
 
@@ -113,10 +128,15 @@ def race(folder: Path, gib: float, rounds: int, share: float) -> None:
     npy, parquet = (write(folder, n_rows(gib)) for write in WRITERS.values())
     paths = {"memory": npy, "npy": npy, "parquet": parquet}
     n_seen = n_rows(gib * share)
-    found = [{name: in_fresh_process(name, path, USUAL, n_seen) for name, path in paths.items()} for _ in range(rounds)]
+    found = [
+        {name: in_fresh_process(name, path, USUAL, n_seen) for name, path in paths.items()}
+        for _ in range(rounds)
+    ]
     for name in paths:
         cost = Cost(*map(statistics.median, zip(*(costs[name] for costs in found), strict=True)))
-        ratio = statistics.median(costs[name].rows_per_second / costs["memory"].rows_per_second for costs in found)
+        ratio = statistics.median(
+            costs[name].rows_per_second / costs["memory"].rows_per_second for costs in found
+        )
         told = {"gib": gib, "rows": n_rows(gib), "epochs": share, "rounds": rounds}
         print_row(**common(USUAL), contestant=name, **told, **rounded(cost), speed=round(ratio, 4))
     for path in {npy, parquet}:
@@ -130,7 +150,13 @@ def n_rows(gib: float) -> int:
 
 def common(sizes: dict[str, Any]) -> dict[str, Any]:
     """What all rows say."""
-    return {"benchmark": "memory", "seed": SEED, **sizes, "n_features": N_FEATURES, "batch": BATCH_SIZE}
+    return {
+        "benchmark": "memory",
+        "seed": SEED,
+        **sizes,
+        "n_features": N_FEATURES,
+        "batch": BATCH_SIZE,
+    }
 
 
 def rounded(cost: Cost) -> dict[str, float]:
@@ -144,13 +170,21 @@ def remove(path: Path) -> None:
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Where data are written, and removed again.", file_okay=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Where data are written, and removed again.", file_okay=False)
+    ],
     gib: Annotated[str, typer.Option(help="Sizes of the sweep, with commas between.")] = "1,5,20",
     race_gib: Annotated[float, typer.Option(help="Size in the comparison of speeds.")] = 1.0,
     rounds: Annotated[int, typer.Option(help="Of that comparison; 0 leaves it out.")] = 5,
-    epochs: Annotated[float, typer.Option(max=1, help="How much of the data is trained on; all of them are read before.")] = 1.0,
+    epochs: Annotated[
+        float,
+        typer.Option(
+            max=1, help="How much of the data is trained on; all of them are read before."
+        ),
+    ] = 1.0,
 ) -> None:
-    """Print one JSON line for each format and size, and one for each contestant in speed, which is relative to that from memory."""
+    """Print one JSON line for each format and size, and one for each contestant in speed, which is
+    relative to that from memory."""
     torch.set_num_threads(1)  # which rows tell
     folder.mkdir(parents=True, exist_ok=True)
     for size in map(float, gib.split(",") if gib else ()):

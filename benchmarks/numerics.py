@@ -1,4 +1,5 @@
-"""`python -m benchmarks.numerics --runs 200`: trainings drawn at random, ill-conditioned ones among them, and how they end."""
+"""`python -m benchmarks.numerics --runs 200`: trainings drawn at random, ill-conditioned ones among
+them, and how they end."""
 
 from __future__ import annotations
 
@@ -19,18 +20,24 @@ import typer
 from scipy.special import expit
 
 from benchmarks.timing import print_row
-from uncollapse.errors import InputError, NonFiniteLossError
+from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.estimators import VAE, Estimator, MixtureVAE, SequenceVAE
 from uncollapse.families import FAMILIES
 from uncollapse.objectives import OBJECTIVES
 
-FINITE, ROLLED_BACK, REFUSED, FAILED = "finite", "non-finite step, reported and rolled back", "refused", "FAILED"
+FINITE, ROLLED_BACK, REFUSED, FAILED = (
+    "finite",
+    "non-finite step, reported and rolled back",
+    "refused",
+    "FAILED",
+)
 KINDS: tuple[type[Estimator], ...] = (VAE, MixtureVAE, SequenceVAE)
 KIND_SHARES = (0.5, 0.4, 0.1)
 MAX_CONSTANT, MAX_WIDTH, MAX_DEPTH, MAX_RATE = 20.0, 1024, 9, 1e-2
 N_ROWS, N_STEPS = 300, 100
 N_IMPORTANCE = 4
-# Logits and logs of rates that are drawn stay within these, so that counts stay below what float32 can count.
+# Logits and logs of rates that are drawn stay within these, so that counts stay below what float32
+# can count.
 MAX_LOG = 8.0
 # Of data strictly between 0 and 1.
 MARGIN = 1e-6
@@ -62,9 +69,12 @@ def draw_run(chance: np.random.Generator) -> Run:
     batch_size = round(log_uniform(chance, 8, 256))
     arguments: dict[str, Any] = {
         **family,
-        "latent_dim": round(log_uniform(chance, 1, min(32, 1.2 * data["natural_dim"]))),  # in a few cases too many
+        "latent_dim": round(
+            log_uniform(chance, 1, min(32, 1.2 * data["natural_dim"]))
+        ),  # in a few cases too many
         "inverse_lipschitz": draw_constant(chance, data["takes_constants"]),
-        "hidden": (round(log_uniform(chance, 8, MAX_WIDTH)),) * int(chance.integers(1, MAX_DEPTH + 1)),
+        "hidden": (round(log_uniform(chance, 8, MAX_WIDTH)),)
+        * int(chance.integers(1, MAX_DEPTH + 1)),
         "objective": draw_objective(chance),
         "learning_rate": float(f"{log_uniform(chance, 1e-4, MAX_RATE):.3g}"),
         "batch_size": batch_size,
@@ -95,10 +105,16 @@ def log_uniform(chance: np.random.Generator, low: float, high: float) -> float:
 
 
 def draw_constant(chance: np.random.Generator, takes_constants: bool) -> float:
-    """L from 0 to the highest, both of which are frequent; 0 for most families with a link, which take no other."""
+    """L from 0 to the highest, both of which are frequent; 0 for most families with a link, which
+    take no other."""
     if not takes_constants and chance.random() < 0.9:
         return 0.0
-    return float(chance.choice((0.0, MAX_CONSTANT, round(log_uniform(chance, 0.01, MAX_CONSTANT), 3)), p=(0.2, 0.15, 0.65)))
+    return float(
+        chance.choice(
+            (0.0, MAX_CONSTANT, round(log_uniform(chance, 0.01, MAX_CONSTANT), 3)),
+            p=(0.2, 0.15, 0.65),
+        )
+    )
 
 
 def draw_objective(chance: np.random.Generator) -> Any:
@@ -106,29 +122,51 @@ def draw_objective(chance: np.random.Generator) -> Any:
     return None if chance.random() < 0.5 else str(chance.choice(list(OBJECTIVES)))
 
 
-def draw_documents(chance: np.random.Generator) -> tuple[list[np.ndarray], dict[str, Any], dict[str, Any]]:
+def draw_documents(
+    chance: np.random.Generator,
+) -> tuple[list[np.ndarray], dict[str, Any], dict[str, Any]]:
     """Sequences of tokens, some of which are much more frequent than others."""
-    n_symbols, n_documents = round(log_uniform(chance, 4, 200)), round(log_uniform(chance, 10, N_ROWS))
+    n_symbols, n_documents = (
+        round(log_uniform(chance, 4, 200)),
+        round(log_uniform(chance, 10, N_ROWS)),
+    )
     shares = 1 / np.arange(1, n_symbols + 1) ** chance.uniform(0, 2)
     lengths = chance.integers(1, 20, n_documents)
     documents = [chance.choice(n_symbols, length, p=shares / shares.sum()) for length in lengths]
-    n_known = sum(count > 1 for count in Counter(int(symbol) for document in documents for symbol in document).values())
-    data = {"n_rows": n_documents, "n_symbols": n_symbols, "natural_dim": n_known + 1, "takes_constants": True}
+    n_known = sum(
+        count > 1
+        for count in Counter(int(symbol) for document in documents for symbol in document).values()
+    )
+    data = {
+        "n_rows": n_documents,
+        "n_symbols": n_symbols,
+        "natural_dim": n_known + 1,
+        "takes_constants": True,
+    }
     return documents, {}, data
 
 
 def draw_rows(chance: np.random.Generator) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-    """Rows that suit a family: of any scale, few of them now and then, with heavy tails, and with columns that are constant."""
+    """Rows that suit a family: of any scale, few of them now and then, with heavy tails, and with
+    columns that are constant."""
     name = str(chance.choice(list(FAMILIES)))
     arguments = draw_family_arguments(chance, name)
-    n_rows = int(chance.integers(2, 12)) if chance.random() < 0.15 else int(chance.integers(50, N_ROWS))
+    n_rows = (
+        int(chance.integers(2, 12)) if chance.random() < 0.15 else int(chance.integers(50, N_ROWS))
+    )
     n_features = round(log_uniform(chance, 1, 64))
     scaled = str(chance.choice(("no", "all alike", "by column")))
     n_scales = {"no": 0, "all alike": 1, "by column": n_features}[scaled]
     scales = 10 ** chance.uniform(-3, 3, n_scales) if n_scales else np.ones(1)
     tails = str(chance.choice(("light", "heavy")))
-    spread = chance.standard_normal((n_rows, 3)) @ chance.standard_normal((3, n_features)) + chance.uniform(-3, 3, n_features)
-    noise = chance.standard_t(2, spread.shape) if tails == "heavy" else chance.standard_normal(spread.shape)
+    spread = chance.standard_normal((n_rows, 3)) @ chance.standard_normal(
+        (3, n_features)
+    ) + chance.uniform(-3, 3, n_features)
+    noise = (
+        chance.standard_t(2, spread.shape)
+        if tails == "heavy"
+        else chance.standard_normal(spread.shape)
+    )
     n_constant = int(chance.integers(1, n_features + 1)) if chance.random() < 0.25 else 0
     rows = to_support(chance, name, arguments, spread + noise, scales)
     rows[:, :n_constant] = rows[0, :n_constant]
@@ -156,7 +194,11 @@ def draw_family_arguments(chance: np.random.Generator, name: str) -> dict[str, A
 
 
 def to_support(
-    chance: np.random.Generator, name: str, arguments: dict[str, Any], real: np.ndarray, scales: np.ndarray
+    chance: np.random.Generator,
+    name: str,
+    arguments: dict[str, Any],
+    real: np.ndarray,
+    scales: np.ndarray,
 ) -> np.ndarray:
     """Data of a family from real numbers of size 1 and scales."""
     if name in ("gaussian", "heteroscedastic_gaussian"):
@@ -167,7 +209,9 @@ def to_support(
         return scales * np.exp(real.clip(-MAX_LOG, MAX_LOG))
     shares = expit(real * scales)
     if name == "categorical":
-        return np.minimum(np.floor(shares * arguments["n_categories"]), arguments["n_categories"] - 1)
+        return np.minimum(
+            np.floor(shares * arguments["n_categories"]), arguments["n_categories"] - 1
+        )
     if name == "beta":
         return shares.clip(MARGIN, 1 - MARGIN)
     return (shares > chance.random(shares.shape)).astype(float) if name == "bernoulli" else shares
@@ -180,10 +224,16 @@ def row_of(run: Run) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         outcome, message = fit(estimator, run.X)
-        found = {} if outcome == REFUSED or not hasattr(estimator, "model_") else look_at(estimator, run.X)
+        found = (
+            {}
+            if outcome == REFUSED or not hasattr(estimator, "model_")
+            else look_at(estimator, run.X)
+        )
     if outcome in (FINITE, ROLLED_BACK):
         wrong = what_is_wrong(outcome, message, found)
-        outcome, message = (FAILED, "; ".join((*wrong, message or ""))) if wrong else (outcome, message)
+        outcome, message = (
+            (FAILED, "; ".join((*wrong, message or ""))) if wrong else (outcome, message)
+        )
     return {
         "kind": run.kind.__name__,
         **run.arguments,
@@ -193,7 +243,9 @@ def row_of(run: Run) -> dict[str, Any]:
         "message": message,
         "seconds": round(time.perf_counter() - start, 2),
         **found,
-        "warnings": sorted({str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)}),
+        "warnings": sorted(
+            {str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)}
+        ),
     }
 
 
@@ -214,11 +266,21 @@ def fit(estimator: Estimator, X: Any) -> tuple[str, str | None]:
 def look_at(estimator: Estimator, X: Any) -> dict[str, Any]:
     """What a training has left behind."""
     losses, kl = (estimator.history_[name].astype(float) for name in ("loss", "kl"))
-    numbers = {"first_loss": losses.head(1), "peak_loss": losses.nlargest(1), "loss": losses.tail(1), "kl": kl.tail(1)}
+    numbers = {
+        "first_loss": losses.head(1),
+        "peak_loss": losses.nlargest(1),
+        "loss": losses.tail(1),
+        "kl": kl.tail(1),
+    }
     return {
         "epochs": len(losses),
-        **{name: float(f"{value.item():.6g}") if len(value) else None for name, value in numbers.items()},
-        "parameters_finite": all(bool(value.isfinite().all()) for value in estimator.model_.state_dict().values()),
+        **{
+            name: float(f"{value.item():.6g}") if len(value) else None
+            for name, value in numbers.items()
+        },
+        "parameters_finite": all(
+            bool(value.isfinite().all()) for value in estimator.model_.state_dict().values()
+        ),
         "means_finite": is_finite(estimator.transform, X),
         "scores_finite": is_finite(lambda rows: estimator.score_samples(rows, N_IMPORTANCE), X),
     }
@@ -248,7 +310,9 @@ def what_is_wrong(outcome: str, message: str | None, found: dict[str, Any]) -> l
 def main(
     runs: int = 200,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    first: Annotated[int, typer.Option(help="The number of the first run; each can be had by itself.")] = 0,
+    first: Annotated[
+        int, typer.Option(help="The number of the first run; each can be had by itself.")
+    ] = 0,
 ) -> None:
     """Print one JSON line for each run once it is done, and one with the numbers of outcomes."""
     torch.set_num_threads(1)

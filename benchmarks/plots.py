@@ -1,4 +1,5 @@
-"""`python -m benchmarks.plots RESULTS PICTURE`: cost against the number of parameters, from rows of `benchmarks.maps`."""
+"""`python -m benchmarks.plots RESULTS PICTURE`: cost against the number of parameters, from rows of
+`benchmarks.maps`."""
 
 from __future__ import annotations
 
@@ -11,13 +12,19 @@ import typer
 from matplotlib.figure import Figure
 
 COLOURS = {"ours": "#1f6f8b", "textbook": "#c06014", "mlp": "#8a8a8a"}
-LABELS = {"ours": "Brenier maps", "textbook": "textbook Brenier maps", "mlp": "perceptron of the same size"}
+LABELS = {
+    "ours": "Brenier maps",
+    "textbook": "textbook Brenier maps",
+    "mlp": "perceptron of the same size",
+}
 
 
 def main(results: Path, picture: Path) -> None:
     """Draw the picture, and print the slopes of log time against log number of parameters."""
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    steps = [row for row in rows if row["kind"] == "training step" and row["size"].startswith("width")]
+    steps = [
+        row for row in rows if row["kind"] == "training step" and row["size"].startswith("width")
+    ]
     mpl.rcParams["svg.hashsalt"] = "uncollapse"  # the same rows give the same file
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.sequences`: tokens per second of injective sequential VAEs against the plain one with a softmax layer."""
+"""`python -m benchmarks.sequences`: tokens per second of injective sequential VAEs against the
+plain one with a softmax layer."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import torch
 import typer
 
 from benchmarks.timing import Step, adam_step, interleaved_medians, print_row
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import SequenceVAE
-from uncollapse.parameters import check_parameters
 
 SEED = 0
 PLAIN = "sequential VAE"
@@ -34,17 +35,37 @@ def main(
     n_symbols: int = 20_000,
     batch_size: int = 32,
     length: Annotated[int, typer.Option(help="Symbols of each sequence.")] = 40,
-    hidden_dim: Annotated[int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")] = 1024,
+    hidden_dim: Annotated[
+        int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")
+    ] = 1024,
 ) -> None:
-    """Print one JSON line for each contestant, with its tokens per second and their ratio to the plain one's."""
-    x = torch.randint(n_symbols - 2, (batch_size, length), generator=torch.Generator().manual_seed(SEED)).float()
+    """Print one JSON line for each contestant, with its tokens per second and their ratio to the
+    plain one's."""
+    x = torch.randint(
+        n_symbols - 2, (batch_size, length), generator=torch.Generator().manual_seed(SEED)
+    ).float()
     sizes = {"hidden_dim": hidden_dim, "embedding_dim": hidden_dim // 2}
-    steps = {name: training_step({**sizes, **given}, n_symbols, x) for name, given in CONTESTANTS.items()}
+    steps = {
+        name: training_step({**sizes, **given}, n_symbols, x) for name, given in CONTESTANTS.items()
+    }
     times = interleaved_medians(steps, seconds)
-    common = {"benchmark": "sequences", "symbols": n_symbols, "batch": batch_size, "length": length, "seed": SEED, **sizes}
+    common = {
+        "benchmark": "sequences",
+        "symbols": n_symbols,
+        "batch": batch_size,
+        "length": length,
+        "seed": SEED,
+        **sizes,
+    }
     for name, value in times.items():
         rate, ratio = round(x.numel() / value, 1), round(times[PLAIN] / value, 3)
-        print_row(**common, contestant=name, milliseconds=round(1000 * value, 2), tokens_per_second=rate, ratio=ratio)
+        print_row(
+            **common,
+            contestant=name,
+            milliseconds=round(1000 * value, 2),
+            tokens_per_second=rate,
+            ratio=ratio,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.stability`: whether any step of training a sequential VAE explodes, over seeds and constants."""
+"""`python -m benchmarks.stability`: whether any step of training a sequential VAE explodes, over
+seeds and constants."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from benchmarks.timing import print_row
+from uncollapse._utils.errors import NonFiniteLossError
 from uncollapse.data import load
-from uncollapse.errors import NonFiniteLossError
 from uncollapse.estimators import SequenceVAE
 from uncollapse.models import VAE
 from uncollapse.objectives import OBJECTIVES, Elbo, Loss
@@ -39,7 +40,13 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
     """A training from its first step to its last."""
     losses = Watching.losses
     losses.clear()
-    vae = SequenceVAE(inverse_lipschitz=constant, objective=Watching.name, random_state=seed, verbose=False, **arguments)
+    vae = SequenceVAE(
+        inverse_lipschitz=constant,
+        objective=Watching.name,
+        random_state=seed,
+        verbose=False,
+        **arguments,
+    )
     try:
         vae.fit(documents)
         failed = None
@@ -59,9 +66,11 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
 
 
 def independent_nats(documents: Any) -> float:
-    """What a document costs where symbols, its end among them, are drawn independently with the frequencies that they have.
+    """What a document costs where symbols, its end among them, are drawn independently with the
+    frequencies that they have.
 
-    All words count here, as they do on synthetic sentences; a model makes words that come once one unknown symbol.
+    All words count here, as they do on synthetic sentences; a model makes words that come once one
+    unknown symbol.
     """
     counts = Counter(symbol for document in documents for symbol in (*document.split(), None))
     total = counts.total()
@@ -73,14 +82,21 @@ def main(
     n_train: Annotated[int, typer.Option(help="Documents.")] = 4000,
     n_seeds: int = 20,
     max_epochs: int = 8,
-    hidden_dim: Annotated[int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")] = 32,
+    hidden_dim: Annotated[
+        int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")
+    ] = 32,
     width: Annotated[int, typer.Option(help="Of both layers of each map.")] = 64,
 ) -> None:
     """Print one JSON line for each seed and constant, at the default learning rate."""
     documents = load(data, "train").X[:n_train]
     # Where the first loss is itself large, as at L = 5, a peak can be compared with this.
     independent = round(independent_nats(documents), 3)
-    arguments = {"hidden_dim": hidden_dim, "embedding_dim": hidden_dim // 2, "hidden": (width, width), "max_epochs": max_epochs}
+    arguments = {
+        "hidden_dim": hidden_dim,
+        "embedding_dim": hidden_dim // 2,
+        "hidden": (width, width),
+        "max_epochs": max_epochs,
+    }
     for seed in range(n_seeds):
         for constant in CONSTANTS:
             print_row(

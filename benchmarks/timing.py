@@ -15,16 +15,19 @@ from typing import Any, TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from uncollapse.experiments.environment import processor
 from uncollapse.models import VAE
 from uncollapse.objectives import elbo
-from uncollapse.trials.environment import processor
 
 Step = Callable[[], Any]
 Key = TypeVar("Key")
 
 
-def interleaved_medians(contestants: Mapping[Key, Step], seconds: float, device: str = "cpu") -> dict[Key, float]:
-    """Median seconds of each contestant, which take turns, so that whatever else the machine does falls on all of them."""
+def interleaved_medians(
+    contestants: Mapping[Key, Step], seconds: float, device: str = "cpu"
+) -> dict[Key, float]:
+    """Median seconds of each contestant, which take turns, so that whatever else the machine does
+    falls on all of them."""
     for step in contestants.values():
         for _ in range(3):
             step()
@@ -54,21 +57,26 @@ def adam_step(model: VAE, x: torch.Tensor) -> Step:
 
 
 def peak_mib(step: Step, device: str = "cpu") -> float:
-    """The most memory that tensors of one call hold at a time, beyond what was there before, in MiB."""
+    """The most memory that tensors of one call hold at a time, beyond what was there before, in
+    MiB."""
     step()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with ThreadPoolExecutor(1) as fresh:  # a new thread has no memory that was kept from earlier steps
+    with ThreadPoolExecutor(
+        1
+    ) as fresh:  # a new thread has no memory that was kept from earlier steps
         return fresh.submit(_traced_peak, step).result() / 2**20
 
 
 def _traced_peak(step: Step) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         step()
-    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     sizes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(itertools.accumulate(sizes, initial=0))
 
@@ -81,7 +89,9 @@ def print_row(**row: Any) -> None:
 @cache
 def provenance() -> dict[str, Any]:
     """Commit, version and processor."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return {
         "commit": commit.stdout.strip() or None,
         "torch": torch.__version__,

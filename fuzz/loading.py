@@ -1,8 +1,10 @@
-"""Everything that reads files, fed with damaged and hostile ones: only success or an `InputError` of one sentence will do.
+"""Everything that reads files, fed with damaged and hostile ones: only success or an `InputError`
+of one sentence will do.
 
     python fuzz/loading.py -max_total_time=60
 
-runs it under atheris (the extra `fuzz`), with the options of libFuzzer; `tests/test_fuzz.py` draws from the same table.
+runs it under atheris (the extra `fuzz`), with the options of libFuzzer; `tests/test_fuzz.py` draws
+from the same table.
 """
 
 from __future__ import annotations
@@ -24,12 +26,19 @@ import numpy as np
 
 import uncollapse as uc
 from uncollapse import cli
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import read_file
-from uncollapse.errors import InputError
-from uncollapse.parameters import check_parameters
 
 MAX_SENTENCE = 1000
-SMALL: dict[str, Any] = {"latent_dim": 2, "hidden": (4,), "max_epochs": 1, "random_state": 0, "device": "cpu", "verbose": False}
+SMALL: dict[str, Any] = {
+    "latent_dim": 2,
+    "hidden": (4,),
+    "max_epochs": 1,
+    "random_state": 0,
+    "device": "cpu",
+    "verbose": False,
+}
 LSTMS = {"hidden_dim": 4, "embedding_dim": 3, "encoder_hidden_dim": 4, "encoder_embedding_dim": 3}
 SENTENCES = ["the cat sat", "the dog sat", "a dog ran", "a cat ran"] * 5
 YAML = b"latent_dim: 3\nhidden: [8, 8]\ninverse_lipschitz: 1.5\nfamily: {gaussian: {scale: 0.5}}\nverbose: false\n"
@@ -67,19 +76,32 @@ def targets(runs: Path) -> dict[str, Target]:
     X = np.arange(12.0).reshape(6, 2)
     table = b"a,b,kind\n1,2.5,u\n3,4,v\n5,-6e3,u\n"
     text = "\n".join(SENTENCES).encode()
-    found = {name: _file(name, seed) for name, seed in {"x.npy": _npy(X), "x.txt": text, "x.txt.gz": gzip.compress(text)}.items()}
+    found = {
+        name: _file(name, seed)
+        for name, seed in {"x.npy": _npy(X), "x.txt": text, "x.txt.gz": gzip.compress(text)}.items()
+    }
     found["x.npz"] = _file("x.npz", _npz({"X.npy": _npy(X), "y.npy": _npy(np.arange(6))}))
-    found["examples of x.npz"] = Target(_npy(X), lambda folder, part: _write_npz(folder, {"X.npy": part}), _read("x.npz"))
+    found["examples of x.npz"] = Target(
+        _npy(X), lambda folder, part: _write_npz(folder, {"X.npy": part}), _read("x.npz")
+    )
     found["labels of x.npz"] = Target(
-        _npy(np.arange(6)), lambda folder, part: _write_npz(folder, {"X.npy": _npy(X), "y.npy": part}), _read("x.npz")
+        _npy(np.arange(6)),
+        lambda folder, part: _write_npz(folder, {"X.npy": _npy(X), "y.npy": part}),
+        _read("x.npz"),
     )
     found["content of x.txt.gz"] = Target(
-        text, lambda folder, content: (folder / "x.txt.gz").write_bytes(gzip.compress(content, 1)), _read("x.txt.gz")
+        text,
+        lambda folder, content: (folder / "x.txt.gz").write_bytes(gzip.compress(content, 1)),
+        _read("x.txt.gz"),
     )
     found["x.csv"] = _file("x.csv", table, labels="kind")
     found["unlabelled x.csv"] = _file("x.csv", b"1.5,2\n3,4\n")
-    found["c.yaml"] = Target(YAML, lambda folder, content: (folder / "c.yaml").write_bytes(content), _configure)
-    found["KEY=VALUE"] = Target(WORDS, lambda folder, content: (folder / "words").write_bytes(content), _override)
+    found["c.yaml"] = Target(
+        YAML, lambda folder, content: (folder / "c.yaml").write_bytes(content), _configure
+    )
+    found["KEY=VALUE"] = Target(
+        WORDS, lambda folder, content: (folder / "words").write_bytes(content), _override
+    )
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -132,7 +154,9 @@ def _read(name: str, labels: str | None = None) -> Callable[[Path], Any]:
 
 
 def _file(name: str, seed: bytes, labels: str | None = None) -> Target:
-    return Target(seed, lambda folder, content: (folder / name).write_bytes(content), _read(name, labels))
+    return Target(
+        seed, lambda folder, content: (folder / name).write_bytes(content), _read(name, labels)
+    )
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -179,15 +203,30 @@ def _part_of_run(run: Path, name: str) -> Target:
             (folder / path.name).write_bytes(content if path.name == name else path.read_bytes())
 
     seed = (run / name).read_bytes()
-    return Target(json.dumps(json.loads(seed)).encode() if name == "model.json" else seed, write, uc.load)
+    return Target(
+        json.dumps(json.loads(seed)).encode() if name == "model.json" else seed, write, uc.load
+    )
 
 
 def functions_of(*packages: str) -> list[FunctionType]:
-    """The functions of these packages that have been imported, methods among them, for the fuzzer to follow."""
+    """The functions of these packages that have been imported, methods among them, for the fuzzer
+    to follow."""
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] in packages]
-    owners = [*modules, *(value for module in modules for value in vars(module).values() if isinstance(value, type))]
+    owners = [
+        *modules,
+        *(
+            value
+            for module in modules
+            for value in vars(module).values()
+            if isinstance(value, type)
+        ),
+    ]
     values = [value for owner in owners for value in vars(owner).values()]
-    return [value for value in values if isinstance(value, FunctionType) and value.__module__.split(".")[0] in packages]
+    return [
+        value
+        for value in values
+        if isinstance(value, FunctionType) and value.__module__.split(".")[0] in packages
+    ]
 
 
 def main() -> None:
@@ -198,7 +237,11 @@ def main() -> None:
         sys.exit("error: fuzzing needs atheris: pip install 'uncollapse[fuzz]'")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="uncollapse-fuzz-") as scratch:
-        runs, corpus, place = Path(scratch) / "runs", Path(scratch) / "corpus", Path(scratch) / "place"
+        runs, corpus, place = (
+            Path(scratch) / "runs",
+            Path(scratch) / "corpus",
+            Path(scratch) / "place",
+        )
         write_runs(runs)
         corpus.mkdir()
         all_targets = list(targets(runs).values())

@@ -1,7 +1,8 @@
-"""Record the parameters of short fits and the numbers of reports, so that a change of structure shows.
+"""Record the parameters of short fits and the numbers of reports, so that a change of structure
+shows.
 
-Run `python -m tests.behaviour` from the root of the repository to write `tests/behaviour.json` anew, and say in
-CHANGELOG why: the recorded numbers are what an earlier version computed.
+Run `python -m tests.behaviour` from the root of the repository to write `tests/behaviour.json`
+anew, and say in CHANGELOG why: the recorded numbers are what an earlier version computed.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ SENTENCE = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 6
 def rows() -> np.ndarray:
     """Gaussian rows of 5 correlated columns, shape (200, 5)."""
     rng = np.random.default_rng(0)
-    return rng.normal(size=(200, 5)) @ rng.normal(size=(5, 5)) + np.repeat([[0.0], [4.0]], 100, axis=0)
+    return rng.normal(size=(200, 5)) @ rng.normal(size=(5, 5)) + np.repeat(
+        [[0.0], [4.0]], 100, axis=0
+    )
 
 
 def bits() -> np.ndarray:
     """Zeros and ones, shape (200, 6)."""
     rng = np.random.default_rng(1)
-    return (rng.normal(size=(200, 2)) @ rng.normal(size=(2, 6)) + rng.normal(size=(200, 6)) > 0).astype(np.float32)
+    return (
+        rng.normal(size=(200, 2)) @ rng.normal(size=(2, 6)) + rng.normal(size=(200, 6)) > 0
+    ).astype(np.float32)
 
 
 def greys() -> np.ndarray:
@@ -62,27 +67,45 @@ FITS: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any]]] = {
     ),
     "target_kl": (lambda: uc.VAE(family="poisson", target_kl=1.0, **SMALL), counts, {}),
     "realnvp": (lambda: uc.VAE(family="bernoulli", posterior="realnvp", **SMALL), bits, {}),
-    "free bits, learned": (lambda: uc.VAE(objective="free_bits", embedding="learned", **SMALL), rows, {}),
+    "free bits, learned": (
+        lambda: uc.VAE(objective="free_bits", embedding="learned", **SMALL),
+        rows,
+        {},
+    ),
     "importance weighted": (lambda: uc.VAE(objective="importance_weighted", **SMALL), rows, {}),
     "latent reconstruction": (
         lambda: uc.VAE(objective="latent_reconstruction", inverse_lipschitz=None, **SMALL),
         rows,
         {},
     ),
-    "semi-amortized": (lambda: uc.VAE(strategy={"semi_amortized": {"n_steps": 2}}, **SMALL), rows, {}),
+    "semi-amortized": (
+        lambda: uc.VAE(strategy={"semi_amortized": {"n_steps": 2}}, **SMALL),
+        rows,
+        {},
+    ),
     "lagging": (lambda: uc.VAE(strategy="lagging", inverse_lipschitz=None, **SMALL), rows, {}),
     "ridge, bounded": (lambda: uc.VAE(potential="ridge", lipschitz=3.0, **SMALL), rows, {}),
     "one map, floor": (lambda: uc.VAE(min_information=3.0, **{**SMALL, "latent_dim": 5}), rows, {}),
     "budget": (lambda: uc.VAE(**SMALL), rows, {"budget": 300}),
     "mixture": (lambda: uc.MixtureVAE(n_components=2, **SMALL), rows, {}),
-    "enumerated": (lambda: uc.MixtureVAE(inference="enumerate", prior="learned", **SMALL), rows, {}),
+    "enumerated": (
+        lambda: uc.MixtureVAE(inference="enumerate", prior="learned", **SMALL),
+        rows,
+        {},
+    ),
     "sequence": (lambda: uc.SequenceVAE(word_dropout=0.2, **SENTENCE), sentences, {}),
     "additive": (
-        lambda: uc.SequenceVAE(context="additive", posterior="pooled-lstm", target_kl=1.0, **SENTENCE),
+        lambda: uc.SequenceVAE(
+            context="additive", posterior="pooled-lstm", target_kl=1.0, **SENTENCE
+        ),
         sentences,
         {},
     ),
-    "committed": (lambda: uc.SequenceVAE(committed_rate=0.1, inverse_lipschitz=None, **SENTENCE), sentences, {}),
+    "committed": (
+        lambda: uc.SequenceVAE(committed_rate=0.1, inverse_lipschitz=None, **SENTENCE),
+        sentences,
+        {},
+    ),
 }
 REPORTS = ("vae", "enumerated", "sequence")
 
@@ -102,7 +125,9 @@ def describe_fit(name: str) -> dict[str, Any]:
     model = fit(name)
     data = FITS[name][1]()
     return {
-        "parameters": {key: _fingerprint(value) for key, value in sorted(model.model_.state_dict().items())},
+        "parameters": {
+            key: _fingerprint(value) for key, value in sorted(model.model_.state_dict().items())
+        },
         "constants": model.inverse_lipschitz_,
         "history": model.history_.drop(columns="seconds").to_numpy().tolist(),
         "codes": _fingerprint(torch.as_tensor(model.transform(data))),
@@ -114,7 +139,9 @@ def describe_fit(name: str) -> dict[str, Any]:
 def describe_report(name: str) -> dict[str, Any]:
     """The numbers and words of a report on a fitted model."""
     report = uc.diagnose(fit(name), FITS[name][1](), verbose=False)
-    estimates = {key: None if value is None else value.value for key, value in report.estimates.items()}
+    estimates = {
+        key: None if value is None else value.value for key, value in report.estimates.items()
+    }
     return {"verdict": report.verdict, "advice": report.advice, "estimates": estimates}
 
 

@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from uncollapse import cli
+from uncollapse._utils.signals import INTERRUPTS
 from uncollapse.families import Gaussian
-from uncollapse.interrupts import INTERRUPTS
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
@@ -48,7 +54,11 @@ class LinearPosterior(Posterior):
 
     def __init__(self, matrix, centre, scale, widened=1.0):
         super().__init__()
-        self.matrix, self.centre, self.scale = nn.Parameter(matrix), nn.Parameter(centre), nn.Parameter(scale * widened)
+        self.matrix, self.centre, self.scale = (
+            nn.Parameter(matrix),
+            nn.Parameter(centre),
+            nn.Parameter(scale * widened),
+        )
 
     def forward(self, x):
         mean = (x - self.centre) @ self.matrix.T
@@ -56,16 +66,21 @@ class LinearPosterior(Posterior):
 
 
 class LinearGaussian:
-    """x = s (W z + b) + s noise with orthogonal columns in W, so that the exact posterior is a diagonal Gaussian."""
+    """x = s (W z + b) + s noise with orthogonal columns in W, so that the exact posterior is a
+    diagonal Gaussian."""
 
     def __init__(self, latent_dim=3, data_dim=5, scale=0.7, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        basis = torch.linalg.qr(torch.randn(data_dim, latent_dim, dtype=torch.double, generator=generator))[0]
+        basis = torch.linalg.qr(
+            torch.randn(data_dim, latent_dim, dtype=torch.double, generator=generator)
+        )[0]
         self.gains = torch.linspace(0.5, 2.0, latent_dim, dtype=torch.double)
         self.weight = basis * self.gains
         self.bias = torch.randn(data_dim, dtype=torch.double, generator=generator)
         self.scale = scale
-        covariance = scale**2 * (self.weight @ self.weight.T + torch.eye(data_dim, dtype=torch.double))
+        covariance = scale**2 * (
+            self.weight @ self.weight.T + torch.eye(data_dim, dtype=torch.double)
+        )
         self.marginal = MultivariateNormal(scale * self.bias, covariance)
         with torch.random.fork_rng():
             torch.manual_seed(seed + 1)
@@ -83,7 +98,9 @@ class LinearGaussian:
 
     def model(self, widened=1.0):
         decoder = LinearDecoder(self.weight, self.bias)
-        vae = VAE(StandardNormal(len(self.gains)), self.posterior(widened), decoder, Gaussian(self.scale))
+        vae = VAE(
+            StandardNormal(len(self.gains)), self.posterior(widened), decoder, Gaussian(self.scale)
+        )
         return vae.double().requires_grad_(False)
 
     def fitted(self):
@@ -91,7 +108,8 @@ class LinearGaussian:
 
 
 class ExactComponents(Posterior):
-    """q(y|x) and q(z|x, y) of a linear Gaussian mixture: the true ones, widened and flattened by factors."""
+    """q(y|x) and q(z|x, y) of a linear Gaussian mixture: the true ones, widened and flattened by
+    factors."""
 
     def __init__(self, mixture, widened, flattened):
         super().__init__()
@@ -104,7 +122,8 @@ class ExactComponents(Posterior):
 
 
 class LinearMixture:
-    """x = s (W z + b) + s noise with orthogonal columns in W, and z from a mixture: its posterior is one of diagonal Gaussians."""
+    """x = s (W z + b) + s noise with orthogonal columns in W, and z from a mixture: its posterior
+    is one of diagonal Gaussians."""
 
     def __init__(self, n_components=3, latent_dim=2, data_dim=4, scale=0.7, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -116,12 +135,19 @@ class LinearMixture:
         self.weight = torch.linalg.qr(randn(data_dim, latent_dim))[0] * self.gains
         self.bias, self.scale = randn(data_dim), scale
         self.prior = LearnedComponents(n_components, latent_dim).double()
-        self.prior.start_at(1.5 * randn(n_components, latent_dim), torch.diag_embed(randn(n_components, latent_dim).exp()))
+        self.prior.start_at(
+            1.5 * randn(n_components, latent_dim),
+            torch.diag_embed(randn(n_components, latent_dim).exp()),
+        )
         self.prior.requires_grad_(False)
         means = scale * (self.prior.means @ self.weight.T + self.bias)
         signal = self.weight * self.prior.scales.square()[:, None] @ self.weight.T
-        self.given_y = MultivariateNormal(means, scale**2 * (signal + torch.eye(data_dim, dtype=torch.double)))
-        self.marginal = MixtureSameFamily(Categorical(logits=torch.zeros(n_components, dtype=torch.double)), self.given_y)
+        self.given_y = MultivariateNormal(
+            means, scale**2 * (signal + torch.eye(data_dim, dtype=torch.double))
+        )
+        self.marginal = MixtureSameFamily(
+            Categorical(logits=torch.zeros(n_components, dtype=torch.double)), self.given_y
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed + 1)
             self.data = self.marginal.sample((30,))
@@ -130,7 +156,9 @@ class LinearMixture:
         """Logits of p(y|x), and means and scales of p(z|x, y)."""
         precision = self.prior.scales.square().reciprocal() + self.gains.square()
         projected = (x / self.scale - self.bias) @ self.weight
-        means = (self.prior.means / self.prior.scales.square() + projected.unsqueeze(-2)) / precision
+        means = (
+            self.prior.means / self.prior.scales.square() + projected.unsqueeze(-2)
+        ) / precision
         return self.given_y.log_prob(x.unsqueeze(-2)), means, precision.rsqrt()
 
     def model(self, kind, widened=1.0, flattened=1.0):
@@ -138,9 +166,15 @@ class LinearMixture:
             posterior = ExactComponents(self, widened, flattened)
         else:
             least_squares = torch.linalg.pinv(self.weight) / self.scale
-            posterior = LinearPosterior(least_squares, self.scale * self.bias, 1.5 / self.gains, widened)
+            posterior = LinearPosterior(
+                least_squares, self.scale * self.bias, 1.5 / self.gains, widened
+            )
         decoder = LinearDecoder(self.weight, self.bias)
-        return kind(self.prior, posterior, decoder, Gaussian(self.scale)).double().requires_grad_(False)
+        return (
+            kind(self.prior, posterior, decoder, Gaussian(self.scale))
+            .double()
+            .requires_grad_(False)
+        )
 
 
 class Fitted:
@@ -149,7 +183,14 @@ class Fitted:
     def __init__(self, model):
         self.model_ = model
         self.history_ = pd.DataFrame(
-            {"epoch": [0], "loss": [1.0], "reconstruction": [1.0], "kl": [0.0], "seconds": [0.1], "evaluations": [1]}
+            {
+                "epoch": [0],
+                "loss": [1.0],
+                "reconstruction": [1.0],
+                "kl": [0.0],
+                "seconds": [0.1],
+                "evaluations": [1],
+            }
         )
 
     def check_rows(self, rows):
@@ -226,4 +267,6 @@ class Function(Objective):
 @pytest.fixture
 def minimise(monkeypatch):
     """Have estimators minimise a function, whatever objective they are asked for."""
-    return lambda function: monkeypatch.setattr("uncollapse.estimators.base.get_objective", lambda spec: Function(function))
+    return lambda function: monkeypatch.setattr(
+        "uncollapse.estimators.base.get_objective", lambda spec: Function(function)
+    )

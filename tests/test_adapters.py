@@ -22,8 +22,8 @@ from torch.distributions.transforms import SigmoidTransform
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import uncollapse as uc
-from uncollapse.adapters import as_subject
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse.adapters import adapt_model
 
 QUICK = {"verbose": False, "thorough": False, "n_importance": 16}
 
@@ -49,19 +49,34 @@ class Linear(nn.Module):
 
 
 def numbers(report, *names):
-    return {name: report.estimates[name].value for name in names or report.estimates if report.estimates[name] is not None}
+    return {
+        name: report.estimates[name].value
+        for name in names or report.estimates
+        if report.estimates[name] is not None
+    }
 
 
 @pytest.mark.parametrize("independent", [False, True])
 def test_an_object_with_three_methods_gets_the_numbers_of_our_own(linear_gaussian, independent):
     ours = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), verbose=False)
-    theirs = uc.diagnose(Linear(linear_gaussian, independent), linear_gaussian.data.numpy(), verbose=False)
-    same = ["nll_nats", "kl_nats", "mutual_information_nats", "supported_units", "recovered_nats", "annealing_gain_nats"]
+    theirs = uc.diagnose(
+        Linear(linear_gaussian, independent), linear_gaussian.data.numpy(), verbose=False
+    )
+    same = [
+        "nll_nats",
+        "kl_nats",
+        "mutual_information_nats",
+        "supported_units",
+        "recovered_nats",
+        "annealing_gain_nats",
+    ]
     for name, value in numbers(theirs, *same).items():
         assert value == pytest.approx(ours.estimates[name].value, abs=1e-5), name
     assert np.allclose(theirs.units.astype(float), ours.units.astype(float), atol=1e-6)
     assert np.allclose(theirs.gallery.samples, ours.gallery.samples, atol=1e-5)
-    difference = theirs.estimates["fisher_divergence"].value - ours.estimates["fisher_divergence"].value
+    difference = (
+        theirs.estimates["fisher_divergence"].value - ours.estimates["fisher_divergence"].value
+    )
     assert abs(difference) < 4 * theirs.estimates["fisher_divergence"].standard_error
 
 
@@ -78,22 +93,34 @@ def test_a_pair_of_functions_gets_the_numbers_of_our_own(linear_gaussian):
         likelihood=lambda mean: Normal(mean, linear_gaussian.scale),
         prior=Normal(torch.zeros(3, dtype=torch.double), 1.0),
     )
-    ours, theirs = (uc.diagnose(it, linear_gaussian.data.numpy(), **QUICK) for it in (linear_gaussian.fitted(), model))
+    ours, theirs = (
+        uc.diagnose(it, linear_gaussian.data.numpy(), **QUICK)
+        for it in (linear_gaussian.fitted(), model)
+    )
     for name in ("nll_nats", "kl_nats", "mutual_information_nats"):
-        assert theirs.estimates[name].value == pytest.approx(ours.estimates[name].value, abs=1e-5), name
+        assert theirs.estimates[name].value == pytest.approx(
+            ours.estimates[name].value, abs=1e-5
+        ), name
     assert theirs.verdict == ours.verdict
 
 
 def test_the_kl_of_correlated_posteriors_is_told_by_unit_as_matched(linear_gaussian):
-    """A Gaussian with a full covariance has no KL by unit; that of its marginals is known in closed form."""
-    covariance = torch.tensor([[0.5, 0.3, 0.0], [0.3, 0.4, 0.0], [0.0, 0.0, 1.0]], dtype=torch.double)
+    """A Gaussian with a full covariance has no KL by unit; that of its marginals is known in closed
+    form."""
+    covariance = torch.tensor(
+        [[0.5, 0.3, 0.0], [0.3, 0.4, 0.0], [0.0, 0.0, 1.0]], dtype=torch.double
+    )
     model = Linear(linear_gaussian)
-    model.posterior = lambda x: MultivariateNormal(x[:, :3].double(), covariance.expand(len(x), 3, 3))
+    model.posterior = lambda x: MultivariateNormal(
+        x[:, :3].double(), covariance.expand(len(x), 3, 3)
+    )
     rows = linear_gaussian.data.float()
     report = uc.diagnose(model, rows.numpy(), **QUICK)
     squares, variances = rows[:, :3].double().square().mean(0), covariance.diagonal()
     assert report.units["kl_nats"].isna().all()
-    assert np.allclose(report.units["matched_kl_nats"], 0.5 * (squares + variances - 1 - variances.log()))
+    assert np.allclose(
+        report.units["matched_kl_nats"], 0.5 * (squares + variances - 1 - variances.log())
+    )
     joint = 0.5 * (squares.sum() + covariance.trace() - 3 - covariance.logdet())
     kl = report.estimates["kl_nats"]
     # That of the draws, 64 for each row, beside the error over rows, is below a hundredth.
@@ -141,7 +168,7 @@ class Rows(Dataset):
 
 @pytest.mark.parametrize("kind", ["list", "memory-map", "dataset", "loader", "frame", "tensor"])
 def test_data_of_every_kind_give_the_same_numbers(linear_gaussian, tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("uncollapse.diagnostics.stream.ROWS_AT_ONCE", 64)
+    monkeypatch.setattr("uncollapse.measures.batches.ROWS_AT_ONCE", 64)
     X = linear_gaussian.data.float()
     np.save(tmp_path / "X.npy", X.numpy())
     labels = np.arange(400) % 3
@@ -154,14 +181,21 @@ def test_data_of_every_kind_give_the_same_numbers(linear_gaussian, tmp_path, kin
         "tensor": X,
     }
     of_array = uc.diagnose(Linear(linear_gaussian), X.numpy(), labels, **QUICK)
-    found = uc.diagnose(Linear(linear_gaussian), X_of[kind], None if kind in ("dataset", "loader") else labels, **QUICK)
+    found = uc.diagnose(
+        Linear(linear_gaussian),
+        X_of[kind],
+        None if kind in ("dataset", "loader") else labels,
+        **QUICK,
+    )
     assert numbers(found) == pytest.approx(numbers(of_array), rel=1e-9)
     assert found.labels.tolist() == of_array.labels.tolist()
     assert found.n_examples == 400
 
 
-def test_a_sample_is_looked_at_where_there_are_many_rows_and_all_are_counted(linear_gaussian, monkeypatch):
-    monkeypatch.setattr("uncollapse.diagnostics.stream.MAX_SAMPLED_ROWS", 100)
+def test_a_sample_is_looked_at_where_there_are_many_rows_and_all_are_counted(
+    linear_gaussian, monkeypatch
+):
+    monkeypatch.setattr("uncollapse.measures.batches.MAX_SAMPLED_ROWS", 100)
     model, rows = Linear(linear_gaussian), linear_gaussian.data.numpy()
     report = uc.diagnose(model, rows, np.arange(400) % 3, **QUICK)
     assert report.n_examples == 400
@@ -211,7 +245,9 @@ def test_a_decoder_without_gradients_is_measured_as_far_as_it_goes(linear_gaussi
 
 
 def test_data_where_the_prior_is_not_are_a_mismatch(linear_gaussian):
-    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy() + 10.0, verbose=False)
+    report = uc.diagnose(
+        linear_gaussian.fitted(), linear_gaussian.data.numpy() + 10.0, verbose=False
+    )
     assert report.verdict == "prior mismatch"
     assert "Remedy" in report.advice
 
@@ -226,8 +262,14 @@ class Bad(Linear):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"prior": lambda: torch.zeros(3)}, r"prior\(\) expects a distribution of torch.distributions, got Tensor"),
-        ({"prior": lambda: Normal(torch.zeros(3, 3), 1.0)}, r"one distribution over R\^latent_dim, got one over shape \(3, 3\)"),
+        (
+            {"prior": lambda: torch.zeros(3)},
+            r"prior\(\) expects a distribution of torch.distributions, got Tensor",
+        ),
+        (
+            {"prior": lambda: Normal(torch.zeros(3, 3), 1.0)},
+            r"one distribution over R\^latent_dim, got one over shape \(3, 3\)",
+        ),
         ({"prior": lambda: Normal(0.0, 1.0)}, r"got one over shape \(\)"),
         ({"posterior": lambda x: Normal(torch.zeros(len(x), 4), 1.0)}, r"distribution over R\^3"),
         ({"posterior": lambda x: Normal(torch.zeros(3), 1.0)}, r"posterior\(x\) expects"),
@@ -236,7 +278,10 @@ class Bad(Linear):
             {"likelihood": lambda z: Normal(torch.zeros(len(z), 4), 1.0)},
             r"rows of shape \(4,\), got data whose rows have shape \(5,\)",
         ),
-        ({"likelihood": lambda z: Bernoulli(torch.full((len(z), 5), 0.5))}, "no density at these data"),
+        (
+            {"likelihood": lambda z: Bernoulli(torch.full((len(z), 5), 0.5))},
+            "no density at these data",
+        ),
     ],
 )
 def test_what_a_model_says_wrongly_is_named(linear_gaussian, methods, message):
@@ -288,22 +333,32 @@ ROWS = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 
 
 def test_a_decoder_that_does_not_use_what_its_encoder_tells_is_collapsed_in_the_model():
-    """The posterior moves with x, q(z) is the prior, and p(x|z) is the same for every z: W21's own case."""
+    """The posterior moves with x, q(z) is the prior, and p(x|z) is the same for every z: W21's own
+    case."""
     alive = {"posterior": lambda x: Normal(0.9**0.5 * x, 0.1**0.5)}
     ignoring = triple(standard_normal, likelihood=lambda z: Normal(0 * z, 1.0), **alive)
     report = uc.diagnose(ignoring, ROWS, verbose=False)
     assert report.verdict == "collapsed in the model"
-    assert "all 2 latent units move with the data, but the decoder does not use them" in report.advice
+    assert (
+        "all 2 latent units move with the data, but the decoder does not use them" in report.advice
+    )
     assert report.estimates["fisher_divergence"].value == 0
-    half = triple(standard_normal, likelihood=lambda z: Normal(z * torch.tensor([2.0, 0.0]), 1.0), **alive)
+    half = triple(
+        standard_normal, likelihood=lambda z: Normal(z * torch.tensor([2.0, 0.0]), 1.0), **alive
+    )
     report = uc.diagnose(half, ROWS * [3.0, 1.0], verbose=False)
     assert report.verdict == "partly collapsed"
-    assert "1 of 2 latent units move with the data, but the decoder does not use them (1)" in report.advice
+    assert (
+        "1 of 2 latent units move with the data, but the decoder does not use them (1)"
+        in report.advice
+    )
 
 
 def test_a_decoder_that_is_not_connected_to_z_is_no_traceback():
     bias = nn.Parameter(torch.zeros(2))
-    model = triple(standard_normal, lambda x: Normal(0 * x, 1.0), lambda z: Normal(bias.expand(len(z), 2), 1.0))
+    model = triple(
+        standard_normal, lambda x: Normal(0 * x, 1.0), lambda z: Normal(bias.expand(len(z), 2), 1.0)
+    )
     report = uc.diagnose(model, ROWS, verbose=False)
     assert report.verdict == "collapsed in the model"
     assert report.estimates["fisher_divergence"].value == 0
@@ -312,7 +367,12 @@ def test_a_decoder_that_is_not_connected_to_z_is_no_traceback():
 
 def test_modules_of_a_plain_object_are_looked_at_in_evaluation():
     encoder = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
-    model = triple(standard_normal, lambda x: Normal(encoder(x), 1.0), lambda z: Normal(z, 1.0), encoder=encoder)
+    model = triple(
+        standard_normal,
+        lambda x: Normal(encoder(x), 1.0),
+        lambda z: Normal(z, 1.0),
+        encoder=encoder,
+    )
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     first, second = (uc.diagnose(model, ROWS, **QUICK).estimates["kl_nats"] for _ in range(2))
     assert first == second
@@ -321,35 +381,56 @@ def test_modules_of_a_plain_object_are_looked_at_in_evaluation():
 
 
 @pytest.mark.parametrize(
-    "prior", [torch.distributions.StudentT(torch.full((2,), 5.0)), torch.distributions.Laplace(torch.zeros(2), 1.0)]
+    "prior",
+    [
+        torch.distributions.StudentT(torch.full((2,), 5.0)),
+        torch.distributions.Laplace(torch.zeros(2), 1.0),
+    ],
 )
 def test_a_kl_that_has_no_closed_form_is_drawn(prior):
     model = triple(lambda: prior, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0))
     report = uc.diagnose(model, ROWS, **QUICK)
-    z = torch.as_tensor(ROWS) + 0.5 * torch.randn(4000, *ROWS.shape, generator=torch.Generator().manual_seed(0))
+    z = torch.as_tensor(ROWS) + 0.5 * torch.randn(
+        4000, *ROWS.shape, generator=torch.Generator().manual_seed(0)
+    )
     exact = (Normal(torch.as_tensor(ROWS), 0.5).log_prob(z) - prior.log_prob(z)).sum(-1).mean()
     assert report.estimates["kl_nats"].value == pytest.approx(exact.item(), rel=0.02)
 
 
 def test_units_that_are_no_gaussians_have_their_own_kl():
     prior = Laplace(torch.zeros(2), 1.0)
-    report = uc.diagnose(triple(lambda: prior, lambda x: Laplace(x, 0.5), lambda z: Normal(z, 1.0)), ROWS, **QUICK)
+    report = uc.diagnose(
+        triple(lambda: prior, lambda x: Laplace(x, 0.5), lambda z: Normal(z, 1.0)), ROWS, **QUICK
+    )
     exact = kl_divergence(Laplace(torch.as_tensor(ROWS), 0.5), prior).mean(0)
     assert np.allclose(report.units["kl_nats"], exact, rtol=1e-5)
 
 
 def test_models_of_double_precision_and_priors_of_single_go_together():
     decoder = nn.Linear(2, 2).double()
-    model = triple(standard_normal, lambda x: Normal(x.double(), 0.5), lambda z: Normal(decoder(z), 1.0), decoder=decoder)
+    model = triple(
+        standard_normal,
+        lambda x: Normal(x.double(), 0.5),
+        lambda z: Normal(decoder(z), 1.0),
+        decoder=decoder,
+    )
     assert uc.diagnose(model, ROWS, verbose=False).estimates["recovered_nats"] is not None
     assert uc.is_identifiable(model, ROWS)
 
 
 def test_densities_that_are_not_finite_are_said_to_be():
-    report = uc.diagnose(triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z.log(), 1.0)), ROWS, verbose=False)
+    report = uc.diagnose(
+        triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z.log(), 1.0)),
+        ROWS,
+        verbose=False,
+    )
     assert report.estimates["nll_nats"] is None
     assert "not finite on some rows, and so nll_nats" in " ".join(report.notes)
-    within = triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: torch.distributions.Uniform(z - 1, z + 1))
+    within = triple(
+        standard_normal,
+        lambda x: Normal(x, 0.5),
+        lambda z: torch.distributions.Uniform(z - 1, z + 1),
+    )
     found = uc.is_identifiable(within, ROWS)
     assert found
     assert found.units["identifiable"].all()
@@ -362,7 +443,9 @@ def test_sparse_rows_are_read_and_targets_that_are_no_labels_left():
     dense = uc.diagnose(model, ROWS, **QUICK)
     X = torch.as_tensor(ROWS)
     for given in (csr_matrix(ROWS), DataLoader(TensorDataset(X, X), batch_size=50)):
-        assert numbers(uc.diagnose(model, given, **QUICK)) == pytest.approx(numbers(dense), rel=1e-6)
+        assert numbers(uc.diagnose(model, given, **QUICK)) == pytest.approx(
+            numbers(dense), rel=1e-6
+        )
     loader = DataLoader(TensorDataset(X), batch_size=50, shuffle=True)
     with pytest.raises(InputError, match="got a loader that shuffles"):
         uc.diagnose(model, loader, np.arange(300) % 2, **QUICK)
@@ -375,7 +458,12 @@ def test_rows_that_do_not_fit_are_named():
     with pytest.raises(InputError, match=r"posterior\(x\) cannot take an input of shape"):
         uc.diagnose(model, ROWS, **QUICK)
     with pytest.raises(InputError, match="image_shape expects a height and a width"):
-        uc.diagnose(triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0)), ROWS, image_shape=5, **QUICK)
+        uc.diagnose(
+            triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z, 1.0)),
+            ROWS,
+            image_shape=5,
+            **QUICK,
+        )
 
 
 def counts(n=200, n_genes=12):
@@ -389,7 +477,9 @@ def counts(n=200, n_genes=12):
 def test_a_model_of_pythae(loss, tmp_path):
     models = pytest.importorskip("pythae.models", reason="needs the extra 'pythae'")
     torch.manual_seed(0)
-    model = models.VAE(models.VAEConfig(input_dim=(1, 2, 3), latent_dim=2, reconstruction_loss=loss))
+    model = models.VAE(
+        models.VAEConfig(input_dim=(1, 2, 3), latent_dim=2, reconstruction_loss=loss)
+    )
     rows = np.random.default_rng(0).uniform(size=(300, 1, 2, 3)).astype(np.float32)
     report = uc.diagnose(model, rows, verbose=False)
     with torch.no_grad():
@@ -408,14 +498,20 @@ def test_a_model_of_pythae(loss, tmp_path):
 def test_what_is_no_plain_vae_of_pythae_is_refused():
     models = pytest.importorskip("pythae.models", reason="needs the extra 'pythae'")
     model = models.AE(models.AEConfig(input_dim=(3,), latent_dim=2))
-    with pytest.raises(InputError, match=r"whose posterior is the Gaussian of its encoder .*, got AE"):
+    with pytest.raises(
+        InputError, match=r"whose posterior is the Gaussian of its encoder .*, got AE"
+    ):
         uc.diagnose(model, np.zeros((5, 3)))
 
 
 @pytest.mark.extra
 @pytest.mark.parametrize(
     ("kind", "arguments"),
-    [("SCVI", {}), ("SCVI", {"gene_likelihood": "poisson"}), ("LinearSCVI", {"use_observed_lib_size": True})],
+    [
+        ("SCVI", {}),
+        ("SCVI", {"gene_likelihood": "poisson"}),
+        ("LinearSCVI", {"use_observed_lib_size": True}),
+    ],
 )
 def test_a_model_of_scvi_tools(kind, arguments, tmp_path):
     with warnings.catch_warnings():
@@ -428,9 +524,15 @@ def test_a_model_of_scvi_tools(kind, arguments, tmp_path):
         scvi.settings.seed = 0
         getattr(scvi.model, kind).setup_anndata(data, batch_key="batch")
         model = getattr(scvi.model, kind)(data, n_latent=3, n_hidden=8, **arguments)
-        model.train(max_epochs=5, accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False)
+        model.train(
+            max_epochs=5,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            logger=False,
+            enable_checkpointing=False,
+        )
         report = uc.diagnose(model, data, data.obs["batch"], verbose=False)
-        subject = as_subject(model)
+        subject = adapt_model(model)
         with torch.no_grad():
             (tensors,) = model._make_data_loader(data, batch_size=200)
             inferred, _, losses = model.module.forward(tensors)
@@ -438,7 +540,9 @@ def test_a_model_of_scvi_tools(kind, arguments, tmp_path):
     with torch.no_grad():
         log_p = subject.model.log_likelihood(rows, inferred["z"])
     assert torch.allclose(log_p, -losses.dict_sum(losses.reconstruction_loss), rtol=1e-5)
-    assert report.estimates["kl_nats"].value == pytest.approx(float(losses.dict_sum(losses.kl_local).mean()), rel=1e-4)
+    assert report.estimates["kl_nats"].value == pytest.approx(
+        float(losses.dict_sum(losses.kl_local).mean()), rel=1e-4
+    )
     assert report.gallery.originals.shape == report.gallery.reconstructions.shape == (10, 12)
     assert report.to_html(tmp_path / "report.html").stat().st_size > 10_000
     with pytest.raises(InputError, match="AnnData like those of its training"):

@@ -1,4 +1,5 @@
-"""Constants that are adjusted during training: when the rule fires, where the ascent ends, and what is refused."""
+"""Constants that are adjusted during training: when the rule fires, where the ascent ends, and what
+is refused."""
 
 import math
 
@@ -8,12 +9,19 @@ import torch
 from torch import nn
 
 import uncollapse as uc
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import MAX_CONSTANT, InverseLipschitzDecoder
 from uncollapse.models import VAE
-from uncollapse.training.annealing import ASCENT_RATE, MIN_CONSTANT, Annealing, RateTarget, adjustment, empirical_constant
+from uncollapse.training.constants import (
+    ASCENT_RATE,
+    MIN_CONSTANT,
+    Annealing,
+    RateTarget,
+    adjustment,
+    empirical_constant,
+)
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0, "verbose": False}
 
@@ -25,7 +33,9 @@ def straight(constants=(0.5, 2.0), slope=0.0):
     for parameter in decoder.maps[0].parameters():
         nn.init.zeros_(parameter)
     gradient = decoder.maps[0].convex.gradient
-    decoder.maps[0].convex.gradient = lambda u, basis, constant: gradient(u, basis, constant) + slope * u
+    decoder.maps[0].convex.gradient = lambda u, basis, constant: (
+        gradient(u, basis, constant) + slope * u
+    )
     return decoder
 
 
@@ -36,7 +46,9 @@ def z():
 
 def test_the_empirical_constant_of_a_linear_map_is_its_slope(z):
     assert empirical_constant(straight((0.7, 1.0)), z) == pytest.approx(0.7, rel=1e-9)
-    assert empirical_constant(straight((0.7, 1.0), slope=0.4), z.reshape(5, 10, 2)) == pytest.approx(1.1, rel=1e-9)
+    assert empirical_constant(
+        straight((0.7, 1.0), slope=0.4), z.reshape(5, 10, 2)
+    ) == pytest.approx(1.1, rel=1e-9)
 
 
 def test_the_empirical_constant_is_the_least_over_pairs():
@@ -55,8 +67,12 @@ def test_the_empirical_constant_is_never_below_the_bound(z):
     assert empirical_constant(decoder, z) >= 0.7
 
 
-@pytest.mark.parametrize(("above", "fires"), [(0.0, True), (0.099, True), (0.101, False), (1.0, False)])
-def test_annealing_lowers_all_constants_by_15_percent_where_the_first_sits_within_10_percent_of_its_bound(z, above, fires):
+@pytest.mark.parametrize(
+    ("above", "fires"), [(0.0, True), (0.099, True), (0.101, False), (1.0, False)]
+)
+def test_annealing_lowers_all_constants_by_15_percent_where_the_first_sits_within_10_percent_of_its_bound(
+    z, above, fires
+):
     decoder = straight((0.5, 2.0), slope=0.5 * above)
     Annealing(decoder)(10, 1.0, 0.0, z)
     assert decoder.constants == pytest.approx((0.425, 1.7) if fires else (0.5, 2.0))
@@ -77,8 +93,12 @@ def test_annealed_constants_reach_the_map_itself(z):
 
 
 @pytest.mark.parametrize("pace", [1.0, 0.25])
-@pytest.mark.parametrize(("kl", "gap"), [(0.0, 1.0), (1.0, 0.5), (2.0, 0.0), (3.0, -0.5), (99.0, -1.0)])
-def test_constants_rise_below_the_wanted_kl_and_fall_above_it_at_the_pace_of_training(z, kl, gap, pace):
+@pytest.mark.parametrize(
+    ("kl", "gap"), [(0.0, 1.0), (1.0, 0.5), (2.0, 0.0), (3.0, -0.5), (99.0, -1.0)]
+)
+def test_constants_rise_below_the_wanted_kl_and_fall_above_it_at_the_pace_of_training(
+    z, kl, gap, pace
+):
     decoder = straight((0.5, 2.0))
     RateTarget(decoder, 2.0)(1, pace, kl, z)
     factor = math.exp(ASCENT_RATE * pace * gap)
@@ -103,17 +123,26 @@ def test_nothing_is_adjusted_unless_asked():
 
 
 def noisy_data(n=500):
-    """Of so little variance beside the decoder's noise that latents do not pay for themselves: the KL is the constants' doing."""
+    """Of so little variance beside the decoder's noise that latents do not pay for themselves: the
+    KL is the constants' doing."""
     return np.random.default_rng(0).normal(size=(n, 6)) * [1.5, 1.2, 1.0, 0.8, 0.5, 0.3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted", [1.0, 4.0])
 def test_the_kl_comes_to_what_is_wanted(wanted):
-    settings = {"hidden": (16, 16), "max_epochs": 200, "batch_size": 50, "learning_rate": 3e-3, "random_state": 0}
+    settings = {
+        "hidden": (16, 16),
+        "max_epochs": 200,
+        "batch_size": 50,
+        "learning_rate": 3e-3,
+        "random_state": 0,
+    }
     vae = uc.VAE(**settings, target_kl=wanted, family=Gaussian(2.0)).fit(noisy_data())
     assert vae.history_["kl"].iloc[-20:].mean() == pytest.approx(wanted, rel=0.05)
-    assert uc.diagnose(vae, noisy_data(), n_importance=2).estimates["kl_nats"].value == pytest.approx(wanted, rel=0.1)
+    assert uc.diagnose(vae, noisy_data(), n_importance=2).estimates[
+        "kl_nats"
+    ].value == pytest.approx(wanted, rel=0.1)
 
 
 def test_the_kl_moves_towards_what_is_wanted():
@@ -124,10 +153,12 @@ def test_the_kl_moves_towards_what_is_wanted():
     assert high.inverse_lipschitz_[0] == high.inverse_lipschitz_[1]
 
 
-@pytest.mark.parametrize("asked", [{"annealing": True, "inverse_lipschitz": (3.0, 2.0)}, {"target_kl": 3.0}])
+@pytest.mark.parametrize(
+    "asked", [{"annealing": True, "inverse_lipschitz": (3.0, 2.0)}, {"target_kl": 3.0}]
+)
 @pytest.mark.parametrize("kind", [uc.VAE, uc.MixtureVAE])
 def test_adjusted_constants_survive_saving(asked, kind, blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("uncollapse.training.annealing.MARGIN", math.inf)
+    monkeypatch.setattr("uncollapse.training.constants.MARGIN", math.inf)
     X = blobs[0].astype(np.float32)
     estimator = kind(**{**SMALL, "max_epochs": 6, "batch_size": 20}, **asked).fit(X)
     restored = uc.load(estimator.save(tmp_path / "run"))
@@ -142,7 +173,7 @@ def test_adjusted_constants_survive_saving(asked, kind, blobs, tmp_path, monkeyp
 
 
 def test_a_fit_begins_with_the_constants_that_were_given(blobs, monkeypatch):
-    monkeypatch.setattr("uncollapse.training.annealing.MARGIN", math.inf)
+    monkeypatch.setattr("uncollapse.training.constants.MARGIN", math.inf)
     estimator = uc.VAE(**{**SMALL, "batch_size": 20}, annealing=True, inverse_lipschitz=3.0)
     first = estimator.fit(blobs[0]).inverse_lipschitz_
     assert max(first) < 3
@@ -151,7 +182,13 @@ def test_a_fit_begins_with_the_constants_that_were_given(blobs, monkeypatch):
 
 @pytest.mark.slow
 def test_a_constraint_that_presses_is_relaxed():
-    settings = {"hidden": (16,), "max_epochs": 100, "batch_size": 50, "learning_rate": 3e-3, "random_state": 0}
+    settings = {
+        "hidden": (16,),
+        "max_epochs": 100,
+        "batch_size": 50,
+        "learning_rate": 3e-3,
+        "random_state": 0,
+    }
     vae = uc.VAE(**settings, annealing=True, family=Gaussian(2.0)).fit(noisy_data())
     assert max(vae.inverse_lipschitz_) < 2
 
@@ -163,16 +200,25 @@ def test_a_constraint_that_presses_is_relaxed():
             {"annealing": True, "inverse_lipschitz": 0},
             "annealing adjusts positive inverse Lipschitz constants, got inverse_lipschitz=0",
         ),
-        ({"annealing": True, "inverse_lipschitz": (1.0, 0.0)}, r"got inverse_lipschitz=\(1\.0, 0\.0\)"),
+        (
+            {"annealing": True, "inverse_lipschitz": (1.0, 0.0)},
+            r"got inverse_lipschitz=\(1\.0, 0\.0\)",
+        ),
         ({"annealing": True, "inverse_lipschitz": None}, "got inverse_lipschitz=None"),
         ({"target_kl": 3.0, "inverse_lipschitz": 0}, "target_kl adjusts positive"),
         ({"target_kl": 3.0, "inverse_lipschitz": None}, "target_kl adjusts positive"),
         ({"annealing": True, "min_information": 2.0}, "annealing and min_information each decide"),
         ({"target_kl": 3.0, "min_information": 2.0}, "target_kl and min_information each decide"),
         ({"annealing": True, "target_kl": 3.0}, "annealing and target_kl each decide"),
-        ({"annealing": True, "lipschitz": 9.0, "potential": "ridge"}, "annealing and lipschitz each decide"),
+        (
+            {"annealing": True, "lipschitz": 9.0, "potential": "ridge"},
+            "annealing and lipschitz each decide",
+        ),
         ({"annealing": True, "family": "exponential"}, "with family 'exponential'"),
-        ({"target_kl": 3.0, "family": "heteroscedastic_gaussian"}, "with family 'heteroscedastic_gaussian'"),
+        (
+            {"target_kl": 3.0, "family": "heteroscedastic_gaussian"},
+            "with family 'heteroscedastic_gaussian'",
+        ),
         ({"target_kl": 0.0}, "target_kl expects a positive number of nats, or None"),
         ({"target_kl": math.inf}, "target_kl expects a positive number of nats"),
         ({"annealing": 1}, "annealing expects true or false"),
@@ -187,7 +233,9 @@ def test_what_cannot_be_adjusted_is_refused_in_a_sentence(kind, arguments, words
 
 def test_the_engine_hands_each_step_to_the_adjustment(blobs, monkeypatch):
     steps = []
-    monkeypatch.setattr(Annealing, "__call__", lambda self, step, pace, kl, z: steps.append((step, len(z))))
+    monkeypatch.setattr(
+        Annealing, "__call__", lambda self, step, pace, kl, z: steps.append((step, len(z)))
+    )
     uc.VAE(**{**SMALL, "batch_size": 50, "max_epochs": 2}, annealing=True).fit(blobs[0])
     assert steps == [(step, 30 if step % 4 == 0 else 50) for step in range(1, 9)]
 
@@ -203,7 +251,7 @@ def test_a_certificate_uses_the_constants_in_force(blobs):
 def test_constants_of_a_model_are_part_of_its_information_floor():
     decoder = InverseLipschitzDecoder(2, 5, (4,), 1.0)
     model = VAE(StandardNormal(2), DiagonalGaussian(5, 2), decoder, Gaussian(1.0))
-    from uncollapse.diagnostics.information import model_information_floor
+    from uncollapse.certificates.information_floor import model_information_floor
 
     assert model_information_floor(model) == pytest.approx(math.log(2))
     decoder.set_constants((2.0, 3.0))

@@ -5,13 +5,11 @@ import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse.autocast import Perceptron
-from uncollapse.estimators.building import adapt
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.families import FAMILIES
 from uncollapse.latent import LSTMPosterior
-from uncollapse.latent.encoders import BackwardEncoder
 from uncollapse.maps import POTENTIALS, BrenierMap
-from uncollapse.parameters import check_parameters
+from uncollapse.networks import BackwardEncoder, Perceptron
 
 ARGUMENTS = {"categorical": {"n_categories": 4}, "negative_binomial": {"dispersion": 5.0}}
 BETWEEN = 1 + 1 / 1000  # which bfloat16 does not know
@@ -29,9 +27,14 @@ def data_of(family):
 def terms_of(kind, family, **settings):
     """Those of a model that has begun at data, in float32 and under autocast."""
     torch.manual_seed(0)
-    settings = {"family": {family: ARGUMENTS.get(family, {})}, "latent_dim": 3, "hidden": (33, 33), **settings}
+    settings = {
+        "family": {family: ARGUMENTS.get(family, {})},
+        "latent_dim": 3,
+        "hidden": (33, 33),
+        **settings,
+    }
     model, data = kind.build(check_parameters(kind, settings), 6), data_of(family)
-    adapt(model, data)
+    initialize_from_data(model, data)
     x, noise = torch.as_tensor(data), torch.randn(100, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(x, noise)
@@ -40,19 +43,31 @@ def terms_of(kind, family, **settings):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_likelihoods_of_rounded_networks_are_not_rounded_themselves(family):
-    """In bfloat16 log rates of 7.6 are 1/32 apart, which is 60 of 2,000 counts and cost 2 nats an example."""
+    """In bfloat16 log rates of 7.6 are 1/32 apart, which is 60 of 2,000 counts and cost 2 nats an
+    example."""
     exact, rounded = terms_of(uc.VAE, family, inverse_lipschitz=None)
-    assert rounded.log_px_z.dtype == rounded.latents.kl.dtype == rounded.latents.q.mean.dtype == torch.float32
+    assert (
+        rounded.log_px_z.dtype
+        == rounded.latents.kl.dtype
+        == rounded.latents.q.mean.dtype
+        == torch.float32
+    )
     assert abs((rounded.log_px_z - exact.log_px_z).mean()) < 0.05
     assert abs(rounded.latents.kl - exact.latents.kl).max() < 0.01
 
 
-@pytest.mark.parametrize("settings", [{"inference": "marginal"}, {"inference": "enumerate"}, {"prior": "full"}])
+@pytest.mark.parametrize(
+    "settings", [{"inference": "marginal"}, {"inference": "enumerate"}, {"prior": "full"}]
+)
 @pytest.mark.parametrize("posterior", ["gaussian", "realnvp"])
 def test_neither_are_components_and_flows(settings, posterior):
-    exact, rounded = terms_of(uc.MixtureVAE, "gaussian", n_components=2, posterior=posterior, **settings)
+    exact, rounded = terms_of(
+        uc.MixtureVAE, "gaussian", n_components=2, posterior=posterior, **settings
+    )
     latents = rounded.latents
-    assert {each.dtype for each in (rounded.log_px_z, latents.z, latents.kl, latents.components)} == {torch.float32}
+    assert {
+        each.dtype for each in (rounded.log_px_z, latents.z, latents.kl, latents.components)
+    } == {torch.float32}
     assert abs(latents.kl - exact.latents.kl).max() < 0.01
     assert abs(latents.components - exact.latents.components).max() < 0.01
 
@@ -85,9 +100,18 @@ def test_the_last_products_of_encoders_are_exact():
 @pytest.mark.parametrize("context", ["joint", "additive"])
 def test_sequences_are_learned_in_bfloat16_with_ordinary_decoders(context):
     documents = [np.random.default_rng(row).choice(9, size=3 + row % 5) for row in range(40)]
-    settings = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "max_epochs": 2, "random_state": 0}
+    settings = {
+        "latent_dim": 2,
+        "hidden": (8,),
+        "hidden_dim": 8,
+        "embedding_dim": 4,
+        "max_epochs": 2,
+        "random_state": 0,
+    }
     losses = [
-        uc.SequenceVAE(**settings, inverse_lipschitz=None, context=context, precision=precision).fit(documents).history_["loss"]
+        uc.SequenceVAE(**settings, inverse_lipschitz=None, context=context, precision=precision)
+        .fit(documents)
+        .history_["loss"]
         for precision in ("float32", "bfloat16")
     ]
     assert np.allclose(*losses, rtol=0.01)

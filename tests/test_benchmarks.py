@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def rows_of(*command):
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -31,8 +38,13 @@ def test_maps_are_measured_against_their_rivals():
     rows = rows_of("benchmarks.maps", "--sizes", "toy", "--seconds", "0.1")
     assert {row["contestant"] for row in rows} == {"ours", "textbook", "mlp", "bare products"}
     assert {row["kind"] for row in rows} == {"training step", "forward"}
-    assert all(row["milliseconds"] > 0 and row["seed"] == 0 and row["device"] == "cpu" for row in rows)
-    ours, mlp = (next(row["n_parameters"] for row in rows if row["contestant"] == name) for name in ("ours", "mlp"))
+    assert all(
+        row["milliseconds"] > 0 and row["seed"] == 0 and row["device"] == "cpu" for row in rows
+    )
+    ours, mlp = (
+        next(row["n_parameters"] for row in rows if row["contestant"] == name)
+        for name in ("ours", "mlp")
+    )
     assert abs(ours - mlp) < 0.1 * ours
 
 
@@ -52,9 +64,23 @@ def test_the_textbook_is_the_same_map():
 
 @pytest.mark.slow
 def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
-    rows = rows_of("benchmarks.mixtures", "--seconds", "0.1", "--batch-size", "10", "--n-seeds", "1", "--max-epochs", "8")
+    rows = rows_of(
+        "benchmarks.mixtures",
+        "--seconds",
+        "0.1",
+        "--batch-size",
+        "10",
+        "--n-seeds",
+        "1",
+        "--max-epochs",
+        "8",
+    )
     *times, marginal, enumerated = rows
-    assert [row["contestant"] for row in times] == 2 * ["marginal", "enumerate", "enumerate / marginal"]
+    assert [row["contestant"] for row in times] == 2 * [
+        "marginal",
+        "enumerate",
+        "enumerate / marginal",
+    ]
     assert all(row["ratio"] > 0 for row in times[2::3])
     assert (marginal["contestant"], enumerated["contestant"]) == ("marginal", "enumerate")
     assert abs(marginal["nll_nats"] - enumerated["nll_nats"]) < 1
@@ -62,9 +88,23 @@ def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
 
 @pytest.mark.slow
 def test_sequences_are_measured_against_the_plain_model():
-    rows = rows_of("benchmarks.sequences", "--seconds", "0.1", "--n-symbols", "50", "--batch-size", "2", "--hidden-dim", "8")
+    rows = rows_of(
+        "benchmarks.sequences",
+        "--seconds",
+        "0.1",
+        "--n-symbols",
+        "50",
+        "--batch-size",
+        "2",
+        "--hidden-dim",
+        "8",
+    )
     maps = ("maps of 512 x 2", "maps of 1024 x 2")
-    assert [row["contestant"] for row in rows] == ["sequential VAE", *maps, *(f"{each}, history added" for each in maps)]
+    assert [row["contestant"] for row in rows] == [
+        "sequential VAE",
+        *maps,
+        *(f"{each}, history added" for each in maps),
+    ]
     assert rows[0]["ratio"] == 1
     assert all(row["tokens_per_second"] > 0 for row in rows)
 
@@ -72,7 +112,17 @@ def test_sequences_are_measured_against_the_plain_model():
 @pytest.mark.slow
 def test_the_steps_of_sequential_vaes_are_watched():
     rows = rows_of(
-        "benchmarks.stability", "--n-train", "300", "--n-seeds", "1", "--max-epochs", "2", "--hidden-dim", "8", "--width", "8"
+        "benchmarks.stability",
+        "--n-train",
+        "300",
+        "--n-seeds",
+        "1",
+        "--max-epochs",
+        "2",
+        "--hidden-dim",
+        "8",
+        "--width",
+        "8",
     )
     assert [row["L"] for row in rows] == [0.0, 0.2, 0.5, 1.5, 5.0]
     assert all(row["steps"] == 2 * 9 for row in rows)  # of 270 documents, as a tenth is held out
@@ -81,13 +131,25 @@ def test_the_steps_of_sequential_vaes_are_watched():
 
 
 def test_independent_symbols_cost_the_entropy_of_their_frequencies():
-    assert independent_nats(["a b", "a"]) == pytest.approx(0.5 * (4 * math.log(5 / 2) + math.log(5)))
+    assert independent_nats(["a b", "a"]) == pytest.approx(
+        0.5 * (4 * math.log(5 / 2) + math.log(5))
+    )
 
 
 @pytest.mark.slow
 def test_diagnoses_are_measured_against_the_truth(tmp_path):
     path = tmp_path / "truth.jsonl"
-    rows = rows_of("benchmarks.truth", "run", str(path), "--n-draws", "2", "--n-thorough", "0", "--n-models", "5")
+    rows = rows_of(
+        "benchmarks.truth",
+        "run",
+        str(path),
+        "--n-draws",
+        "2",
+        "--n-thorough",
+        "0",
+        "--n-models",
+        "5",
+    )
     known = {(row["case"], row["estimate"]): row for row in rows}
     assert known["conjugate categorical", "nll_nats"]["exact"] == pytest.approx(5.798158683519095)
     known_errors = [row["mean_error"] for row in rows if row["estimate"] in ("nll_nats", "kl_nats")]
@@ -96,7 +158,11 @@ def test_diagnoses_are_measured_against_the_truth(tmp_path):
     again = rows_of("benchmarks.truth", "run", str(path))
     assert again == []
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.truth", "table", str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.truth", "table", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.count("|\n") == len(rows) + 4
 
@@ -134,14 +200,26 @@ def test_trainings_are_drawn_at_random_and_followed_to_their_end():
     *rows, summary = rows_of("benchmarks.numerics", "--runs", "5")
     assert [row["run"] for row in rows] == list(range(5))
     assert summary["outcomes"] == {FINITE: 5}
-    assert all(row["parameters_finite"] is row["means_finite"] is row["scores_finite"] is True for row in rows)
-    assert rows_of("benchmarks.numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
+    assert all(
+        row["parameters_finite"] is row["means_finite"] is row["scores_finite"] is True
+        for row in rows
+    )
+    assert (
+        rows_of("benchmarks.numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
+    )
 
 
 def test_every_kind_of_end_of_a_training_is_told_from_the_others(minimise):
     def end(loss_factor=1.0, **arguments):
         minimise(lambda model, x, step: Loss(loss_factor * elbo(model, x, step).value, model(x)))
-        return row_of(Run(VAE, {"max_epochs": 1, "hidden": (4,), **arguments}, np.random.default_rng(0).normal(size=(20, 3)), {}))
+        return row_of(
+            Run(
+                VAE,
+                {"max_epochs": 1, "hidden": (4,), **arguments},
+                np.random.default_rng(0).normal(size=(20, 3)),
+                {},
+            )
+        )
 
     assert end()["outcome"] == FINITE
     assert end(latent_dim=4)["outcome"] == REFUSED
@@ -160,7 +238,16 @@ def test_all_families_are_drawn_with_data_that_they_take():
 @pytest.mark.slow
 @pytest.mark.extra
 def test_data_on_disk_are_measured_against_data_in_memory(tmp_path):
-    rows = rows_of("benchmarks.memory", str(tmp_path / "big"), "--gib", "0.01,0.02", "--race-gib", "0.02", "--rounds", "1")
+    rows = rows_of(
+        "benchmarks.memory",
+        str(tmp_path / "big"),
+        "--gib",
+        "0.01,0.02",
+        "--race-gib",
+        "0.02",
+        "--rounds",
+        "1",
+    )
     assert [(row["contestant"], row["gib"]) for row in rows[:4]] == [
         ("npy", 0.01),
         ("parquet", 0.01),

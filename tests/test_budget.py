@@ -32,12 +32,16 @@ def test_a_budget_of_so_many_epochs_is_so_many_epochs(blobs):
 
 
 @pytest.mark.parametrize("max_epochs", [1, 40])
-def test_evaluations_end_a_training_within_an_epoch_and_the_learning_rate_with_it(blobs, max_epochs, monkeypatch):
+def test_evaluations_end_a_training_within_an_epoch_and_the_learning_rate_with_it(
+    blobs, max_epochs, monkeypatch
+):
     shares = []
-    from uncollapse.training import engine
+    from uncollapse.training import loop as engine
 
     original = engine.learning_rate_share
-    monkeypatch.setattr(engine, "learning_rate_share", lambda *place: shares.append(original(*place)) or shares[-1])
+    monkeypatch.setattr(
+        engine, "learning_rate_share", lambda *place: shares.append(original(*place)) or shares[-1]
+    )
     vae = uc.VAE(**SMALL, max_epochs=max_epochs).fit(blobs[0], budget=uc.Budget(evaluations=450))
     assert vae.history_["evaluations"].tolist() == [180, 360, 450]
     assert shares[-1] == pytest.approx(0, abs=1e-6)
@@ -48,18 +52,25 @@ def test_evaluations_end_a_training_within_an_epoch_and_the_learning_rate_with_i
     ("arguments", "each"),
     [
         ({"objective": {"importance_weighted": {"n_samples": 5}}}, 5),
-        ({"strategy": {"semi_amortized": {"n_steps": 3}}}, 1 + 2 * 3),  # a step is taken once more on the way back
+        (
+            {"strategy": {"semi_amortized": {"n_steps": 3}}},
+            1 + 2 * 3,
+        ),  # a step is taken once more on the way back
     ],
 )
 def test_every_evaluation_counts(blobs, arguments, each):
-    vae = uc.VAE(**SMALL, **arguments, inverse_lipschitz=None).fit(blobs[0], budget=uc.Budget(evaluations=3 * 45 * each))
+    vae = uc.VAE(**SMALL, **arguments, inverse_lipschitz=None).fit(
+        blobs[0], budget=uc.Budget(evaluations=3 * 45 * each)
+    )
     assert vae.history_["evaluations"].iloc[-1] == 3 * 45 * each
 
 
 def test_an_encoder_ahead_does_not_run_beyond_the_budget(blobs):
     arguments = {**SMALL, "strategy": "lagging", "inverse_lipschitz": None, "batch_size": 20}
     vae = uc.VAE(**arguments).fit(blobs[0], budget=uc.Budget(evaluations=300))
-    assert 300 <= vae.history_["evaluations"].iloc[-1] < 300 + 2 * 20  # its last step, and that of the decoder
+    assert (
+        300 <= vae.history_["evaluations"].iloc[-1] < 300 + 2 * 20
+    )  # its last step, and that of the decoder
 
 
 def test_seconds_end_a_training(blobs):
@@ -80,7 +91,9 @@ def test_the_phases_of_a_mixture_share_a_budget(blobs):
 
 def test_symbols_are_counted_and_the_best_epoch_is_kept():
     documents = ["the cat sat", "the dog sat down", "a dog ran"] * 20
-    vae = uc.SequenceVAE(latent_dim=2, hidden=(8,), hidden_dim=8, batch_size=6, random_state=0, verbose=False)
+    vae = uc.SequenceVAE(
+        latent_dim=2, hidden=(8,), hidden_dim=8, batch_size=6, random_state=0, verbose=False
+    )
     vae.fit(documents, validation=documents[:3], budget=uc.Budget(evaluations=2 * 20 * (4 + 5 + 4)))
     assert vae.history_["evaluations"].tolist() == [260, 520]
     assert vae.history_["validation"].notna().all()

@@ -1,4 +1,5 @@
-"""Certificates: theorems that must hold on every example, and values that are known in closed form."""
+"""Certificates: theorems that must hold on every example, and values that are known in closed
+form."""
 
 import json
 import math
@@ -12,14 +13,15 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch.distributions import Independent, Normal
 
 import uncollapse as uc
-from uncollapse.diagnostics.certificates import least_residual
-from uncollapse.diagnostics.fisher import posterior_scores, prior_draws, prior_scores
-from uncollapse.diagnostics.smoothing import smoothed_kl_bound
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse.certificates.certificate import least_residual
+from uncollapse.certificates.smoothing import smoothed_kl_bound
 from uncollapse.families import Bernoulli, Categorical, ContinuousBernoulli, Gaussian, Poisson
 from uncollapse.latent import DiagonalGaussian, StandardNormal
-from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder, RidgeSum
+from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, RidgeSum
+from uncollapse.measures.fisher import posterior_scores, prior_draws, prior_scores
 from uncollapse.models import VAE
+from uncollapse.networks import MLPDecoder
 
 # On R^t, each with a way to draw data.
 FAMILIES = {
@@ -43,7 +45,12 @@ def build(name, data_dim, decoder_of):
     family = FAMILIES[name][0](data_dim)
     decoder = decoder_of(family.natural_dim(data_dim))
     posterior = DiagonalGaussian(data_dim, decoder.latent_dim, (8,), family.features)
-    return VAE(StandardNormal(decoder.latent_dim), posterior, decoder, family).double().eval().requires_grad_(False)
+    return (
+        VAE(StandardNormal(decoder.latent_dim), posterior, decoder, family)
+        .double()
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -59,8 +66,11 @@ def build(name, data_dim, decoder_of):
     st.booleans(),
     st.integers(0, 2**20),
 )
-def test_no_example_violates_a_bound(name, latent_dim, data_dim, more, hidden, constants, stretch, kind, ridges, seed):
-    """K23 theorems 3.4, 3.7 and A.7 at random families, dimensions, depths and constants, with weights up to 100 x."""
+def test_no_example_violates_a_bound(
+    name, latent_dim, data_dim, more, hidden, constants, stretch, kind, ridges, seed
+):
+    """K23 theorems 3.4, 3.7 and A.7 at random families, dimensions, depths and constants, with
+    weights up to 100 x."""
     torch.manual_seed(seed)
     chance = np.random.default_rng(seed)
 
@@ -70,8 +80,10 @@ def test_no_example_violates_a_bound(name, latent_dim, data_dim, more, hidden, c
         n_maps = 1 if dim == natural_dim and not between else len(between) + 2
         lipschitz = [2 * constant for constant in constants[:n_maps]] if ridges else math.inf
         kinds = {"lipschitz": lipschitz, "potential": RidgeSum} if ridges else {}
-        decoder = InverseLipschitzDecoder(dim, natural_dim, hidden, constants[:n_maps], EMBEDDINGS[kind], between=between, **kinds)
-        decoder.adapt(chance.normal(size=(20, natural_dim)))
+        decoder = InverseLipschitzDecoder(
+            dim, natural_dim, hidden, constants[:n_maps], EMBEDDINGS[kind], between=between, **kinds
+        )
+        decoder.initialize_from_data(chance.normal(size=(20, natural_dim)))
         return stretched(decoder, stretch)
 
     model = build(name, data_dim, decoder_of)
@@ -80,7 +92,9 @@ def test_no_example_violates_a_bound(name, latent_dim, data_dim, more, hidden, c
         scores = prior_scores(model, rows, prior_draws(model, 5, seed))
     rounding = 1 + 1e-9
     finite = np.isfinite(scores.squared_scores)
-    assert finite.all() or name == "poisson"  # whose mean overflows where the natural parameter passes 709
+    assert (
+        finite.all() or name == "poisson"
+    )  # whose mean overflows where the natural parameter passes 709
     assert (scores.squared_bounds[finite] <= rounding * scores.squared_scores[finite]).all()
     score, residual = scores.mean_scores[finite.all(1)], scores.mean_residuals[finite.all(1)]
     assert (np.square(residual).sum(1) <= rounding * np.square(score).sum(1)).all()
@@ -105,23 +119,33 @@ def known(exact):
 
 def test_divergences_and_kl_of_a_linear_gaussian(exact):
     means, variances = known(exact)
-    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:60], n_samples=4000, n_importance=4000, verbose=False)
+    certificate = uc.certify(
+        exact.fitted(), exact.data.numpy()[:60], n_samples=4000, n_importance=4000, verbose=False
+    )
     # The score at z is m / s^2 - z (1 / s^2 - 1), and z is N(0, 1) or N(m, s^2).
     forward = (np.square(means / variances) + np.square(1 / variances - 1)).sum(1)
     reverse = (np.square(means) + np.square(1 / np.sqrt(variances) - np.sqrt(variances))).sum(1)
     kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
     examples = certificate.examples
-    assert (abs(examples["fisher_divergence"] - forward) < 5 * examples["fisher_standard_error"]).all()
-    assert (abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]).all()
+    assert (
+        abs(examples["fisher_divergence"] - forward) < 5 * examples["fisher_standard_error"]
+    ).all()
+    assert (
+        abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]
+    ).all()
     assert np.allclose(examples["posterior_kl_nats"], kl, rtol=0.1, atol=0.05)
     assert (examples["kl_upper_nats"] == examples["reverse_divergence"] / 2).all()
     assert (kl <= reverse / 2).all()
-    assert (abs(examples["posterior_kl_nats"] - kl) < 6 * examples["posterior_kl_standard_error"]).all()
+    assert (
+        abs(examples["posterior_kl_nats"] - kl) < 6 * examples["posterior_kl_standard_error"]
+    ).all()
     checked = examples["kl_lower_nats"].notna()
     assert checked.sum() == 20
     assert (examples["kl_lower_nats"][checked] <= kl[checked]).all()
     assert (examples["kl_lower_nats"][checked] > 0.3 * kl[checked]).all()
-    assert certificate.estimates["information_floor_nats"].value == pytest.approx(uc.information_floor(2, 0.5))
+    assert certificate.estimates["information_floor_nats"].value == pytest.approx(
+        uc.information_floor(2, 0.5)
+    )
     assert certificate.estimates["smallest_singular_value"].value == pytest.approx(0.5)
 
 
@@ -130,9 +154,15 @@ def test_weights_correct_a_posterior_that_is_too_wide(exact, fitted):
     kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
     reverse = (np.square(means) + np.square(1 / np.sqrt(variances) - np.sqrt(variances))).sum(1)
     wide = fitted(exact.model(widened=1.5))
-    examples = uc.certify(wide, exact.data.numpy()[:60], n_samples=4, n_importance=4000, verbose=False).examples
-    assert (abs(examples["posterior_kl_nats"] - kl) < 5 * examples["posterior_kl_standard_error"]).all()
-    assert (abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]).all()
+    examples = uc.certify(
+        wide, exact.data.numpy()[:60], n_samples=4, n_importance=4000, verbose=False
+    ).examples
+    assert (
+        abs(examples["posterior_kl_nats"] - kl) < 5 * examples["posterior_kl_standard_error"]
+    ).all()
+    assert (
+        abs(examples["reverse_divergence"] - reverse) < 5 * examples["reverse_standard_error"]
+    ).all()
     assert (examples["posterior_kl_standard_error"] < 0.1).all()
 
 
@@ -145,7 +175,8 @@ def test_mean_score_of_a_linear_gaussian(exact):
 
 
 def test_proposition_3_9_on_gaussians(exact):
-    """With q_t = N(m, s^2 + t) and p_t = N(0, 1 + t), the integral of F / 2 to infinity is the KL, and every part of it is less."""
+    """With q_t = N(m, s^2 + t) and p_t = N(0, 1 + t), the integral of F / 2 to infinity is the KL,
+    and every part of it is less."""
     means, variances = known(exact)
     kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
     for row, mean, whole in zip(exact.data.numpy()[:5], means, kl, strict=False):
@@ -155,8 +186,12 @@ def test_proposition_3_9_on_gaussians(exact):
         most = (deviation.min() / 4 * 256 / 2 / 8) ** 2 - deviation.max() ** 2
         times = np.linspace(0, most, 20_001)[:, None]
         spread = np.sqrt(variances + times)
-        divergences = (np.square(mean / (1 + times)) + np.square(1 / spread - spread / (1 + times))).sum(1)
-        assert smoothed_kl_bound(exact.model(), row) == pytest.approx(np.trapezoid(divergences, times[:, 0]) / 2, rel=0.1)
+        divergences = (
+            np.square(mean / (1 + times)) + np.square(1 / spread - spread / (1 + times))
+        ).sum(1)
+        assert smoothed_kl_bound(exact.model(), row) == pytest.approx(
+            np.trapezoid(divergences, times[:, 0]) / 2, rel=0.1
+        )
 
 
 class Bumps(torch.nn.Module):
@@ -168,7 +203,9 @@ class Bumps(torch.nn.Module):
 
     def log_likelihood(self, z):
         bump = -0.5 * ((z[..., 0] - self.where) / self.width).square()
-        return torch.logaddexp(torch.log(torch.tensor(self.height, dtype=z.dtype)) + bump, torch.zeros_like(bump))
+        return torch.logaddexp(
+            torch.log(torch.tensor(self.height, dtype=z.dtype)) + bump, torch.zeros_like(bump)
+        )
 
 
 @pytest.mark.parametrize("height", [1.0, 1e3, 1e5])
@@ -184,7 +221,9 @@ def test_a_grid_that_misses_mass_gives_no_bound(height, q):
     kl = np.trapezoid(density / mass * (log_likelihood - math.log(mass)), z)
     bound = smoothed_kl_bound(model, np.zeros(1))
     assert math.isnan(bound) or bound <= kl * 1.01 + 1e-3
-    assert not (height == 1.0 and q == (0.0, 1.0) and math.isnan(bound))  # where the spike has next to no mass
+    assert not (
+        height == 1.0 and q == (0.0, 1.0) and math.isnan(bound)
+    )  # where the spike has next to no mass
 
 
 class LineModel(torch.nn.Module):
@@ -229,7 +268,9 @@ def test_bounds_are_equalities_for_a_scaled_embedding(dims, fitted):
     z = prior_draws(model.model_, 200, 0).numpy()
     constant, mean = decoder.constant, (rows / 0.7)[:, :latent_dim].mean(0)
     values = {name: estimate and estimate.value for name, estimate in certificate.estimates.items()}
-    assert values["mean_score_bound"] == pytest.approx(np.square(constant * (mean - constant * z)).sum(1).mean(), rel=1e-5)
+    assert values["mean_score_bound"] == pytest.approx(
+        np.square(constant * (mean - constant * z)).sum(1).mean(), rel=1e-5
+    )
     assert values["mean_score_divergence"] == pytest.approx(values["mean_score_bound"])
     assert values["mean_score_variance"] == pytest.approx(constant**4 * z.var(0, ddof=1).sum())
     spread = constant**4 * z.var(0, ddof=1).sum()
@@ -241,7 +282,10 @@ def test_bounds_are_equalities_for_a_scaled_embedding(dims, fitted):
 
 
 @pytest.mark.parametrize("slope", [0.02, 0.3, 1.0, 4.0])
-@pytest.mark.parametrize(("name", "statistics"), [("continuous_bernoulli", [0.0, 0.02, 0.4, 0.9]), ("poisson", [0.0, 1.0, 7.0])])
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [("continuous_bernoulli", [0.0, 0.02, 0.4, 0.9]), ("poisson", [0.0, 1.0, 7.0])],
+)
 def test_least_residual_is_below_that_of_every_affine_map(name, statistics, slope):
     family = FAMILIES[name][0](1).double()
     nodes, weights = hermegauss(80)
@@ -257,7 +301,9 @@ def test_least_residual_is_below_that_of_every_affine_map(name, statistics, slop
 
 def test_least_residual_of_a_gaussian_is_attained():
     statistic = torch.tensor([[-3.0, 0.0, 2.0]], dtype=torch.double)
-    assert torch.allclose(least_residual(Gaussian(0.7), statistic, 1.5), torch.full_like(statistic, 1.5**2))
+    assert torch.allclose(
+        least_residual(Gaussian(0.7), statistic, 1.5), torch.full_like(statistic, 1.5**2)
+    )
 
 
 def test_corollary_lies_below_the_bound_of_every_decoder(fitted):
@@ -265,15 +311,22 @@ def test_corollary_lies_below_the_bound_of_every_decoder(fitted):
         torch.manual_seed(seed)
         model = build("continuous_bernoulli", 2, lambda t: InverseLipschitzDecoder(t, t, (8,), 0.8))
         rows = np.random.default_rng(seed).random((20, 2)).astype(np.float32)
-        examples = uc.certify(fitted(model), rows, n_samples=1000, n_importance=16, verbose=False).examples
+        examples = uc.certify(
+            fitted(model), rows, n_samples=1000, n_importance=16, verbose=False
+        ).examples
         assert (examples["corollary_bound"] > 0).all()
-        assert (examples["corollary_bound"] <= examples["fisher_bound"] + 5 * examples["fisher_standard_error"]).all()
+        assert (
+            examples["corollary_bound"]
+            <= examples["fisher_bound"] + 5 * examples["fisher_standard_error"]
+        ).all()
 
 
 def test_an_ordinary_decoder_promises_nothing(fitted):
     torch.manual_seed(0)
     model = build("bernoulli", 3, lambda t: MLPDecoder(2, t, (8,)))
-    certificate = uc.certify(fitted(model), np.eye(3, dtype=np.float32), n_samples=8, n_importance=16, verbose=False)
+    certificate = uc.certify(
+        fitted(model), np.eye(3, dtype=np.float32), n_samples=8, n_importance=16, verbose=False
+    )
     assert (certificate.examples["fisher_bound"] == 0).all()
     assert certificate.estimates["total_inverse_lipschitz"].value == 0
     assert "the bounds are 0" in repr(certificate)
@@ -287,16 +340,23 @@ def test_a_violated_bound_is_said_aloud(fitted):
     certificate = uc.certify(fitted(model), rows, n_samples=8, verbose=False)
     assert certificate.holds
     assert "The divergences are above their bounds on every example." in repr(certificate)
-    certificate.examples.loc[2, "fisher_bound"] = certificate.examples.loc[2, "fisher_divergence"] * 1.001
+    certificate.examples.loc[2, "fisher_bound"] = (
+        certificate.examples.loc[2, "fisher_divergence"] * 1.001
+    )
     assert not certificate.holds
     assert "A BOUND IS VIOLATED" in repr(certificate)
 
 
 def test_certificates_are_written(exact, tmp_path):
-    certificate = uc.certify(exact.fitted(), exact.data.numpy()[:5], n_samples=8, n_importance=16, seed=3, verbose=False)
+    certificate = uc.certify(
+        exact.fitted(), exact.data.numpy()[:5], n_samples=8, n_importance=16, seed=3, verbose=False
+    )
     content = json.loads(certificate.to_json(tmp_path / "c.json").read_text())
     assert (content["holds"], content["seed"], content["n_samples"]) == (True, 3, 8)
-    assert content["examples"]["fisher_divergence"] == certificate.examples["fisher_divergence"].tolist()
+    assert (
+        content["examples"]["fisher_divergence"]
+        == certificate.examples["fisher_divergence"].tolist()
+    )
     assert content["estimates"]["corollary_bound"] is None
     with pytest.raises(InputError, match="exists"):
         certificate.to_json(tmp_path / "c.json")
@@ -304,7 +364,9 @@ def test_certificates_are_written(exact, tmp_path):
 
 def test_what_cannot_be_certified_is_refused(exact):
     X = np.random.default_rng(0).exponential(size=(40, 3))
-    linked = uc.VAE(latent_dim=2, family="exponential", hidden=(8,), max_epochs=1, random_state=0, verbose=False).fit(X)
+    linked = uc.VAE(
+        latent_dim=2, family="exponential", hidden=(8,), max_epochs=1, random_state=0, verbose=False
+    ).fit(X)
     with pytest.raises(InputError, match=r"fill R\^t, got 'exponential'"):
         uc.certify(linked, X)
     with pytest.raises(InputError, match="at least 2 rows"):
@@ -348,7 +410,14 @@ def test_overflow_is_a_sentence_and_no_violated_bound(fitted):
 def test_min_information_is_kept_by_a_trained_model():
     """I(x; z) of a nonlinear model of one latent unit, by quadrature over z and draws of x."""
     data = np.random.default_rng(0).normal(size=(200, 3)) * [2.0, 1.0, 1.0]
-    vae = uc.VAE(latent_dim=1, min_information=1.5, hidden=(16, 16), max_epochs=5, random_state=0, verbose=False).fit(data)
+    vae = uc.VAE(
+        latent_dim=1,
+        min_information=1.5,
+        hidden=(16, 16),
+        max_epochs=5,
+        random_state=0,
+        verbose=False,
+    ).fit(data)
     model = vae.model_.double()
     torch.manual_seed(0)
     z = torch.randn(2000, 1, dtype=torch.double)
@@ -389,13 +458,18 @@ def test_min_information_sets_the_constants(data, latent_dim, family):
         ({"between": (3,)}, "one map or two"),
         ({"min_information": 500.0}, "ask for less"),
         ({"min_information": -1.0}, "min_information expects a positive number of nats"),
-        ({"inverse_lipschitz": None, "min_information": None, "between": (3,)}, "are for injective decoders"),
+        (
+            {"inverse_lipschitz": None, "min_information": None, "between": (3,)},
+            "are for injective decoders",
+        ),
     ],
 )
 def test_impossible_information_is_refused(data, arguments, words):
     between_0_and_1 = 1 / (1 + np.exp(-data))
     with pytest.raises(InputError, match=words):
-        uc.VAE(**{"latent_dim": 2, "min_information": 3.0, **SMALL, **arguments}).fit(between_0_and_1)
+        uc.VAE(**{"latent_dim": 2, "min_information": 3.0, **SMALL, **arguments}).fit(
+            between_0_and_1
+        )
 
 
 def test_every_choice_of_maps_fits_saves_and_loads(data, tmp_path):
@@ -405,7 +479,12 @@ def test_every_choice_of_maps_fits_saves_and_loads(data, tmp_path):
             {"potential": "ridge"},
             {"potential": "ridge", "lipschitz": 4.0},
             {"between": (3, 4), "inverse_lipschitz": (0.5, 0.6, 0.7, 0.8)},
-            {"between": (3,), "lipschitz": (2.0, 3.0, 4.0), "potential": "ridge", "embedding": "learned"},
+            {
+                "between": (3,),
+                "lipschitz": (2.0, 3.0, 4.0),
+                "potential": "ridge",
+                "embedding": "learned",
+            },
         ]
     ):
         vae = uc.VAE(latent_dim=2, **arguments, **SMALL).fit(data)

@@ -8,12 +8,12 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import uncollapse as uc
-from uncollapse.diagnostics.collapse import infer
-from uncollapse.diagnostics.units import Units
 from uncollapse.families import Categorical
 from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
-from uncollapse.maps import MLPDecoder
+from uncollapse.measures.information import infer
+from uncollapse.measures.units import Units
 from uncollapse.models import History, SequenceVAE
+from uncollapse.networks import MLPDecoder
 
 PLACES, UNITS, RATE = 5, 2, 0.2
 V = 7
@@ -37,7 +37,11 @@ def randn(*shape):
 
 
 def some_chain(*batch):
-    return GaussianChain(randn(*batch, PLACES, UNITS) / 2, randn(*batch, PLACES, UNITS), randn(*batch, PLACES, UNITS).exp())
+    return GaussianChain(
+        randn(*batch, PLACES, UNITS) / 2,
+        randn(*batch, PLACES, UNITS),
+        randn(*batch, PLACES, UNITS).exp(),
+    )
 
 
 def as_normal(chain):
@@ -63,7 +67,9 @@ def prior():
 def delta_vae():
     prior = CommittedPrior(PLACES, UNITS, RATE)
     history, posterior = History(V, 3, 4, latent_dim=UNITS), ChainPosterior(V, prior, 3, 4, 1)
-    return SequenceVAE(prior, posterior, history, MLPDecoder(UNITS + 4, V - 1, ()), Categorical(V)).double()
+    return SequenceVAE(
+        prior, posterior, history, MLPDecoder(UNITS + 4, V - 1, ()), Categorical(V)
+    ).double()
 
 
 def test_a_chain_is_the_gaussian_that_its_steps_make():
@@ -88,10 +94,13 @@ def test_on_the_way_to_another_chain_steps_are_products_of_densities():
     q, p = some_chain(), some_chain()
     z = randn(2, PLACES * UNITS)
     between = q.towards(p, 0.3)
-    # log densities of the steps differ from the weighted ones by what depends on z_(t-1) alone: nothing at the last z_t.
+    # log densities of the steps differ from the weighted ones by what depends on z_(t-1) alone:
+    # nothing at the last z_t.
     z[1, :-UNITS] = z[0, :-UNITS]
     weighted = 0.3 * q.log_prob(z) + 0.7 * p.log_prob(z)
-    assert torch.allclose(between.log_prob(z)[0] - between.log_prob(z)[1], weighted[0] - weighted[1])
+    assert torch.allclose(
+        between.log_prob(z)[0] - between.log_prob(z)[1], weighted[0] - weighted[1]
+    )
     assert torch.allclose(q.towards(p, 1).log_prob(z), q.log_prob(z))
     assert torch.allclose(q.towards(p, 0).log_prob(z), p.log_prob(z))
 
@@ -117,7 +126,8 @@ def test_no_independent_gaussians_are_nearer_to_the_prior_than_what_is_committed
     assert prior.committed(5) - prior.committed(4) == pytest.approx(RATE)
     for _ in range(50):
         other = MultivariateNormal(
-            0.1 * randn(n * UNITS), torch.diag((0.2 * randn(n * UNITS)).exp() / torch.linalg.inv(covariance).diagonal())
+            0.1 * randn(n * UNITS),
+            torch.diag((0.2 * randn(n * UNITS)).exp() / torch.linalg.inv(covariance).diagonal()),
         )
         assert float(kl_divergence(other, p)) > prior.committed(n)
 
@@ -141,7 +151,9 @@ def test_z_is_read_off_from_its_symbol_and_those_after_it():
     other = posterior(changed.double()).offsets
     assert not torch.isclose(one[0, :2], other[0, :2]).any()
     assert torch.equal(one[0, 2:], other[0, 2:])
-    assert torch.allclose(one[1], posterior(SENTENCES[1:2].double()).offsets)  # a row does not depend on the others
+    assert torch.allclose(
+        one[1], posterior(SENTENCES[1:2].double()).offsets
+    )  # a row does not depend on the others
 
 
 def test_a_symbol_goes_by_its_own_z_and_by_those_before_it():
@@ -192,11 +204,16 @@ def test_a_delta_vae_is_fitted_used_and_saved(tmp_path):
     report = uc.diagnose(vae, DOCUMENTS, n_importance=16, verbose=False)
     assert report.estimates["kl_nats"].value > least
     assert len(report.units) == 3
-    assert report.units["kl_nats"].sum() == pytest.approx(report.estimates["kl_nats"].value, rel=1e-4)
+    assert report.units["kl_nats"].sum() == pytest.approx(
+        report.estimates["kl_nats"].value, rel=1e-4
+    )
 
 
 def test_units_are_judged_at_the_symbols_that_there_are():
-    model, rows = delta_vae().float(), np.array([[0, 3, 1, 6, -1], [2, 6, -1, -1, -1], [4, 1, 1, 0, 6.0]], np.float32)
+    model, rows = (
+        delta_vae().float(),
+        np.array([[0, 3, 1, 6, -1], [2, 6, -1, -1, -1], [4, 1, 1, 0, 6.0]], np.float32),
+    )
     wide = infer(model, rows)
     means, there = wide.means.reshape(3, PLACES, UNITS).astype(np.float64), (rows >= 0)[..., None]
     of_place = (means * there).sum(0) / np.maximum(there.sum(0), 1)

@@ -1,4 +1,5 @@
-"""Trainings that are interrupted: they go on as if nothing had happened, bit for bit, and no file is ever half-written."""
+"""Trainings that are interrupted: they go on as if nothing had happened, bit for bit, and no file
+is ever half-written."""
 
 import json
 import os
@@ -16,15 +17,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.files import remove_folder
+from uncollapse._utils.signals import Terminated, deferred_interrupt
 from uncollapse.data import load
-from uncollapse.errors import InputError
-from uncollapse.files import remove_folder
-from uncollapse.interrupts import Terminated, deferred_interrupt
-from uncollapse.training import engine
-from uncollapse.training.checkpoint import Checkpoint
+from uncollapse.training import loop as engine
+from uncollapse.training.resume import Checkpoint
 
-SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 32, "random_state": 0, "verbose": False}
-TINY_TEXT = {"hidden": (8,), "embedding_dim": 8, "hidden_dim": 8, "word_dropout": 0.2, "batch_size": 16}
+SMALL = {
+    "latent_dim": 2,
+    "hidden": (8, 8),
+    "max_epochs": 4,
+    "batch_size": 32,
+    "random_state": 0,
+    "verbose": False,
+}
+TINY_TEXT = {
+    "hidden": (8,),
+    "embedding_dim": 8,
+    "hidden_dim": 8,
+    "word_dropout": 0.2,
+    "batch_size": 16,
+}
 KINDS = {
     "vae": (uc.VAE, {}),
     "annealed": (uc.VAE, {"annealing": True}),
@@ -108,11 +122,15 @@ def test_the_state_is_taken_up_by_whoever_comes_next(blobs, tmp_path, stopping):
         ({}, slice(1, None), "digest is '.*' and not"),
     ],
 )
-def test_the_state_of_another_training_is_refused(changes, rows, complaint, blobs, tmp_path, stopping):
+def test_the_state_of_another_training_is_refused(
+    changes, rows, complaint, blobs, tmp_path, stopping
+):
     stopping[:] = [3]
     with pytest.raises(Terminated):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
-    with pytest.raises(InputError, match=f"{tmp_path} holds the state of another training, of which {complaint}"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path} holds the state of another training, of which {complaint}"
+    ):
         estimator("vae", **changes).fit(blobs[0][rows], checkpoint=tmp_path)
 
 
@@ -136,7 +154,8 @@ def test_a_damaged_state_is_one_sentence(damage, blobs, tmp_path, stopping):
 
 
 def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypatch):
-    """A state that takes long to write is written seldom: of 2% of the time, a second each is one in fifty seconds."""
+    """A state that takes long to write is written seldom: of 2% of the time, a second each is one
+    in fifty seconds."""
     written = []
 
     def slowly(self, phase, state):
@@ -166,12 +185,16 @@ def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
 
 
 def test_a_state_that_nothing_tells_the_work_of_is_nobodys(blobs, tmp_path):
-    """As a removal leaves it that was cut short: neither another seed's model nor other data's is taken for one's own."""
+    """As a removal leaves it that was cut short: neither another seed's model nor other data's is
+    taken for one's own."""
     X = blobs[0]
     expected = weights(estimator("vae", random_state=1).fit(X * 3))
     estimator("vae").fit(X, checkpoint=tmp_path / "state")
     (tmp_path / "state" / "training.json").unlink()
-    assert torch.equal(weights(estimator("vae", random_state=1).fit(X * 3, checkpoint=tmp_path / "state")), expected)
+    assert torch.equal(
+        weights(estimator("vae", random_state=1).fit(X * 3, checkpoint=tmp_path / "state")),
+        expected,
+    )
 
 
 def test_a_state_of_other_work_is_told_from_ones_own(tmp_path):
@@ -199,12 +222,15 @@ def test_a_folder_whose_removal_is_cut_short_is_gone_from_its_place(tmp_path, mo
 
 def test_a_full_disk_is_told_by_the_log_as_well(blobs, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "open_log", lambda self, n_lines: Path("/dev/full"))
-    with pytest.raises(InputError, match=r"^cannot write /dev/full \(No space left on device\): make room"):
+    with pytest.raises(
+        InputError, match=r"^cannot write /dev/full \(No space left on device\): make room"
+    ):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
 
 
 class Breaking(pl.Callback):
-    """Makes a parameter infinite in the third step of the second epoch, and the disk full after it."""
+    """Makes a parameter infinite in the third step of the second epoch, and the disk full after
+    it."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         if module.epochs_done == 1 and index == 2:
@@ -222,7 +248,9 @@ def test_what_breaks_off_an_epoch_does_not_leave_what_is_not_finite(blobs):
 
 
 def test_a_signal_that_nobody_asks_for_comes_at_the_end(monkeypatch):
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # in the background, Ctrl-C is ignored
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: signal.default_int_handler
+    )  # in the background, Ctrl-C is ignored
     reached = []
     with pytest.raises(KeyboardInterrupt), deferred_interrupt():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
@@ -247,7 +275,7 @@ class Slow(Dataset):
         time.sleep(0.01)
         return torch.randn(1000)  # of which a block has 131
 
-from uncollapse.interrupts import deferred_interrupt
+from uncollapse._utils.signals import deferred_interrupt
 with deferred_interrupt():  # as the command line has it
     uc.VAE(latent_dim=1, hidden=(4,), max_epochs=1, verbose=False).fit(Slow())
 """
@@ -255,7 +283,12 @@ with deferred_interrupt():  # as the command line has it
 
 @pytest.mark.slow
 def test_ctrl_c_is_heard_while_data_are_read():
-    process = subprocess.Popen([sys.executable, "-c", READING], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", READING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdout.readline() == "reading\n"
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -277,7 +310,9 @@ def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_par
     def run(folder, seconds):
         folder.mkdir(exist_ok=True)
         one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-c", TRAINING], cwd=folder, stderr=subprocess.PIPE, env=one_thread)
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAINING], cwd=folder, stderr=subprocess.PIPE, env=one_thread
+        )
         try:
             _, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -299,7 +334,9 @@ def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_par
         else:
             n_killed += 1
     assert run(tmp_path / "killed", 300)
-    whole, killed = (load_file(tmp_path / name / "run" / "model.safetensors") for name in ("whole", "killed"))
+    whole, killed = (
+        load_file(tmp_path / name / "run" / "model.safetensors") for name in ("whole", "killed")
+    )
     assert whole.keys() == killed.keys()
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
@@ -307,12 +344,16 @@ def test_a_training_that_is_killed_at_twenty_random_moments_ends_in_the_same_par
 def test_the_log_has_what_the_progress_bar_shows(blobs, tmp_path):
     monitor = uc.CollapseMonitor()
     vae = estimator("annealed").fit(blobs[0], checkpoint=tmp_path, callbacks=[monitor])
-    log = pd.DataFrame(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    log = pd.DataFrame(
+        json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    )
     for name in ("loss", "reconstruction", "kl", "seconds", "evaluations"):
         assert np.allclose(log[name], vae.history_[name], rtol=1e-6), name
     for name in ("kl_nats", "active_units", "informative_units", "mi_nats"):
         assert np.allclose(log[name], monitor.history[name], rtol=1e-6), name
-    assert log[["inverse_lipschitz_1", "inverse_lipschitz_2"]].iloc[-1].tolist() == pytest.approx(vae.inverse_lipschitz_, rel=1e-6)
+    assert log[["inverse_lipschitz_1", "inverse_lipschitz_2"]].iloc[-1].tolist() == pytest.approx(
+        vae.inverse_lipschitz_, rel=1e-6
+    )
 
 
 @pytest.mark.extra
@@ -323,4 +364,6 @@ def test_tensorboard_is_told_the_same(blobs, tmp_path):
     vae = estimator("vae").fit(blobs[0], loggers=[TensorBoardLogger(tmp_path, "board", 0)])
     events = EventAccumulator(str(tmp_path / "board" / "version_0"))
     events.Reload()
-    assert np.allclose([event.value for event in events.Scalars("loss")], vae.history_["loss"], rtol=1e-6)
+    assert np.allclose(
+        [event.value for event in events.Scalars("loss")], vae.history_["loss"], rtol=1e-6
+    )

@@ -1,4 +1,5 @@
-"""Classical models: closed forms, and W21's theorem 1, that a posterior is the prior where and only where z is not identifiable."""
+"""Classical models: closed forms, and W21's theorem 1, that a posterior is the prior where and only
+where z is not identifiable."""
 
 import math
 
@@ -10,8 +11,8 @@ from scipy.stats import norm
 from torch.distributions import MultivariateNormal, Normal
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
 from uncollapse.classical import PPCA, MixtureWeight
-from uncollapse.errors import InputError
 
 TRUE = PPCA(np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0] * [1.4, 0.8], 0.3)
 
@@ -24,7 +25,9 @@ def test_a_posterior_of_ppca_is_bayes_rule():
 
 def test_draws_of_ppca_have_its_covariance():
     rows = TRUE.sample(200_000, seed=0)
-    assert np.allclose(rows.T @ rows / len(rows), TRUE.marginal().covariance_matrix.numpy(), atol=0.03)
+    assert np.allclose(
+        rows.T @ rows / len(rows), TRUE.marginal().covariance_matrix.numpy(), atol=0.03
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.5, 1.0, 1.5])
@@ -66,7 +69,9 @@ def test_the_posterior_of_a_weight_is_that_of_quadrature(means):
         return math.exp(np.log(p).sum() - shift) * a**4 * (1 - a) ** 4
 
     shift = model.log_likelihood(x, alpha).max()
-    moments = [quad(lambda a, k=k: a**k * density(a), 0, 1, points=[0.15], limit=500)[0] for k in range(3)]
+    moments = [
+        quad(lambda a, k=k: a**k * density(a), 0, 1, points=[0.15], limit=500)[0] for k in range(3)
+    ]
     mean = moments[1] / moments[0]
     assert alpha @ probability == pytest.approx(mean, abs=1e-4)
     variance = np.square(alpha - mean) @ probability
@@ -75,7 +80,9 @@ def test_the_posterior_of_a_weight_is_that_of_quadrature(means):
 
 def test_identifiability_of_a_line_has_a_closed_form():
     """log p(x|z) = -(x - z)^2 / 2: its deviation over z is sqrt(x^2 + 1/2)."""
-    model = uc.from_functions(lambda x: (x, x), lambda z: z, likelihood=lambda mean: Normal(mean, 1.0), latent_dim=1)
+    model = uc.from_functions(
+        lambda x: (x, x), lambda z: z, likelihood=lambda mean: Normal(mean, 1.0), latent_dim=1
+    )
     X = np.linspace(-2, 2, 64)[:, None]
     found = uc.is_identifiable(model, X)
     assert found
@@ -94,7 +101,11 @@ def test_a_decoder_that_ignores_z_is_not_identifiable_whatever_its_encoder_says(
 
 
 def test_an_injective_decoder_is_identifiable_and_a_dead_column_is_found(linear_gaussian):
-    assert uc.is_identifiable(linear_gaussian.fitted(), linear_gaussian.data.numpy()).units["identifiable"].all()
+    assert (
+        uc.is_identifiable(linear_gaussian.fitted(), linear_gaussian.data.numpy())
+        .units["identifiable"]
+        .all()
+    )
     linear_gaussian.weight = linear_gaussian.weight * torch.tensor([1.0, 0.0, 1.0])
     found = uc.is_identifiable(linear_gaussian.fitted(), linear_gaussian.data.numpy())
     assert found.units["identifiable"].tolist() == [True, False, True]
@@ -119,8 +130,11 @@ needs_numpyro = pytest.mark.extra
 
 @needs_numpyro
 @pytest.mark.parametrize(("sigma", "n_collapsed"), [(0.3, 0), (1.0, 1), (1.5, 2)])
-def test_posteriors_of_ppca_are_the_prior_where_and_only_where_a_latent_is_not_identifiable(sigma, n_collapsed):
-    """W21's theorem 1 by exact inference, at the global maximum of the likelihood: nothing of it is variational."""
+def test_posteriors_of_ppca_are_the_prior_where_and_only_where_a_latent_is_not_identifiable(
+    sigma, n_collapsed
+):
+    """W21's theorem 1 by exact inference, at the global maximum of the likelihood: nothing of it is
+    variational."""
     pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
     rows = TRUE.sample(60, seed=0) if sigma < 1 else TRUE.sample(2000, seed=0)[:60]
     model = PPCA.fit(TRUE.sample(2000, seed=0), 2, sigma)
@@ -129,7 +143,10 @@ def test_posteriors_of_ppca_are_the_prior_where_and_only_where_a_latent_is_not_i
     assert draws.r_hat.max() < 1.05
     exact = model.posterior(torch.as_tensor(rows))
     errors = draws.pooled.mean(0).reshape(60, 2) - exact.mean.numpy()
-    assert np.abs(errors).max() < 5 * (draws.pooled.std(0) / np.sqrt(draws.effective_sample_size)).max()
+    assert (
+        np.abs(errors).max()
+        < 5 * (draws.pooled.std(0) / np.sqrt(draws.effective_sample_size)).max()
+    )
     at_prior = (draws.distance_to(norm.cdf) < draws.sampling_error).reshape(60, 2).mean(0)
     identifiable = uc.is_identifiable(model, rows).units["identifiable"].to_numpy()
     assert (~identifiable).sum() == n_collapsed
@@ -138,8 +155,12 @@ def test_posteriors_of_ppca_are_the_prior_where_and_only_where_a_latent_is_not_i
 
 
 @needs_numpyro
-@pytest.mark.parametrize(("means", "identifiable"), [((-10.0, 10.0), True), ((-0.5, 0.5), True), ((-1.0, -1.0), False)])
-def test_the_posterior_of_a_weight_is_the_prior_where_and_only_where_clusters_are_one(means, identifiable):
+@pytest.mark.parametrize(
+    ("means", "identifiable"), [((-10.0, 10.0), True), ((-0.5, 0.5), True), ((-1.0, -1.0), False)]
+)
+def test_the_posterior_of_a_weight_is_the_prior_where_and_only_where_clusters_are_one(
+    means, identifiable
+):
     pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
     model, generator = MixtureWeight(means), np.random.default_rng(0)
     x = np.array(means)[(generator.random(2000) > 0.15).astype(int)] + generator.normal(size=2000)

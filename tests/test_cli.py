@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import uncollapse as uc
-import uncollapse.runs
+import uncollapse._utils.run_folders
 from uncollapse import cli
 
 SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
@@ -54,14 +54,23 @@ def test_an_interrupted_diagnosis_goes_on(run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("uncollapse.diagnostics.diagnosis.refine", interrupt)
+        patched.setattr("uncollapse.diagnostics.diagnose.refine", interrupt)
         code, _, err = run(*diagnose)
     assert code == 130
-    assert "interrupted; what was found is in run/report.json.unfinished, and --resume goes on with it" in err
-    assert {path.name for path in folder.iterdir()} == {"diagnosis.json", "diagnosis.state.safetensors"}
+    assert (
+        "interrupted; what was found is in run/report.json.unfinished, and --resume goes on with it"
+        in err
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        "diagnosis.json",
+        "diagnosis.state.safetensors",
+    }
     code, _, err = run(*diagnose)
     assert code == 2
-    assert "holds a diagnosis that was interrupted: go on with it (--resume), or drop it (--overwrite)" in err
+    assert (
+        "holds a diagnosis that was interrupted: go on with it (--resume), or drop it (--overwrite)"
+        in err
+    )
     code, _, err = run(*diagnose, "--resume", "--quick")
     assert code == 2
     assert "thorough is True and not False" in err
@@ -73,15 +82,33 @@ def test_an_interrupted_diagnosis_goes_on(run, tmp_path, monkeypatch):
     assert run(*diagnose, "--overwrite")[0] == 0
     folder.mkdir()
     (tmp_path / "run/.uncollapse-abc").mkdir()
-    assert run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0  # a run may hold what a kill has left of its diagnosis
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model.json", "model.safetensors", "history.csv", "log.jsonl"}
+    assert (
+        run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0
+    )  # a run may hold what a kill has left of its diagnosis
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "model.json",
+        "model.safetensors",
+        "history.csv",
+        "log.jsonl",
+    }
 
 
 def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
     frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50)
     frame.to_csv("x.csv", index=False)
     words = ("--labels", "kind")
-    code, out, err = run("fit", "x.csv", "--model", "MixtureVAE", *SMALL, "n_components=3", "warmup_epochs=1", *words, "-o", "run")
+    code, out, err = run(
+        "fit",
+        "x.csv",
+        "--model",
+        "MixtureVAE",
+        *SMALL,
+        "n_components=3",
+        "warmup_epochs=1",
+        *words,
+        "-o",
+        "run",
+    )
     assert (code, err) == (0, "")
     assert "2 epochs in" in out
     loaded = uc.load("run")
@@ -90,15 +117,33 @@ def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
     code, out, _ = run("diagnose", "run", "x.csv", *words)
     assert code == 0
     assert "component_information_nats" in out
-    assert 0.3 < json.loads((tmp_path / "run/report.json").read_text())["estimates"]["matched_accuracy"]["value"] <= 1
+    assert (
+        0.3
+        < json.loads((tmp_path / "run/report.json").read_text())["estimates"]["matched_accuracy"][
+            "value"
+        ]
+        <= 1
+    )
     code, out, _ = run("certify", "run", "x.csv", *words, "--n-samples", "8")
     assert code == 0
     assert "above their bounds on every example" in out
 
 
 def test_compare(run, tmp_path):
-    pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50).to_csv("x.csv", index=False)
-    words = ("compare", "x.csv", "--models", "VAE, IL-LIDVAE", *SMALL, "--labels", "kind", "--n-importance", "8")
+    pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50).to_csv(
+        "x.csv", index=False
+    )
+    words = (
+        "compare",
+        "x.csv",
+        "--models",
+        "VAE, IL-LIDVAE",
+        *SMALL,
+        "--labels",
+        "kind",
+        "--n-importance",
+        "8",
+    )
     code, out, err = run(*words)
     assert (code, err) == (0, "")
     assert "80 rows of 4 features to train on; 20 others, 20% of all, held out at random" in out
@@ -119,14 +164,16 @@ def test_compare(run, tmp_path):
 
 def test_a_warning_is_said_once(run):
     np.save("grey.npy", np.random.default_rng(0).uniform(size=(50, 4)).astype(np.float32))
-    _, _, err = run("compare", "grey.npy", "-m", "VAE,LIDVAE", *SMALL, "family=bernoulli", "--n-importance", "8")
+    _, _, err = run(
+        "compare", "grey.npy", "-m", "VAE,LIDVAE", *SMALL, "family=bernoulli", "--n-importance", "8"
+    )
     assert err.count("dynamic binarisation") == 1
 
 
 def test_an_interrupted_comparison_is_written(run, monkeypatch):
-    import uncollapse.contest
+    import uncollapse.experiments.compare
 
-    whole = uncollapse.contest.contest
+    whole = uncollapse.experiments.compare.run_comparison
 
     def interrupted(*args, **kwargs):
         entries = whole(*args, **kwargs)
@@ -134,15 +181,19 @@ def test_an_interrupted_comparison_is_written(run, monkeypatch):
         yield next(entries)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("uncollapse.contest.contest", interrupted)
-    code, _, err = run("compare", "x.npy", "--models", "VAE,LIDVAE,IL-LIDVAE", *SMALL, "--output", "page.html")
+    monkeypatch.setattr("uncollapse.experiments.compare.run_comparison", interrupted)
+    code, _, err = run(
+        "compare", "x.npy", "--models", "VAE,LIDVAE,IL-LIDVAE", *SMALL, "--output", "page.html"
+    )
     assert (code, err) == (130, "error: interrupted; what was found by then is written\n")
     assert pd.read_csv("page.csv")["model"].tolist() == ["VAE", "LIDVAE"]
 
 
 def test_certify(run, tmp_path):
     run("fit", "x.npy", *SMALL, "latent_dim=2", "min_information=2")
-    code, out, _ = run("certify", "runs/x", "x.npy", "--n-samples", "8", "--n-importance", "64", "--seed", "3")
+    code, out, _ = run(
+        "certify", "runs/x", "x.npy", "--n-samples", "8", "--n-importance", "64", "--seed", "3"
+    )
     assert code == 0
     assert "100 examples, 8 draws of z, seed 3" in out
     assert "above their bounds on every example" in out
@@ -168,7 +219,9 @@ def test_named_data_bring_their_settings_and_their_split(run):
 
 
 def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):
-    (tmp_path / "c.yaml").write_text("max_epochs: 1\nhidden: [8]\nlatent_dim: 3\nfamily: {gaussian: {scale: 0.5}}\n")
+    (tmp_path / "c.yaml").write_text(
+        "max_epochs: 1\nhidden: [8]\nlatent_dim: 3\nfamily: {gaussian: {scale: 0.5}}\n"
+    )
     assert run("fit", "x.npy", "--config", "c.yaml", "latent_dim=1", "--output", "here")[0] == 0
     loaded = uc.load("here")
     assert (loaded.latent_dim, loaded.max_epochs, loaded.model_.family.fixed_scale) == (1, 1, 0.5)
@@ -230,13 +283,25 @@ def bad(name, content):
 
 
 BAD_INPUT = {
-    "negative constant": (lambda: ["fit", "x.npy", "inverse_lipschitz=-1"], "inverse_lipschitz expects a number from 0 to 1e6"),
+    "negative constant": (
+        lambda: ["fit", "x.npy", "inverse_lipschitz=-1"],
+        "inverse_lipschitz expects a number from 0 to 1e6",
+    ),
     "unknown parameter": (lambda: ["fit", "x.npy", "latent_dims=3"], "did you mean 'latent_dim'"),
-    "a width beside a parameter of sequences": (lambda: ["fit", "x.txt", "hidden_dim=8", "hidden=8"], "hidden expects a list"),
+    "a width beside a parameter of sequences": (
+        lambda: ["fit", "x.txt", "hidden_dim=8", "hidden=8"],
+        "hidden expects a list",
+    ),
     "no equals sign": (lambda: ["fit", "x.npy", "latent_dim"], "KEY=VALUE"),
     "broken value": (lambda: ["fit", "x.npy", "hidden=[8"], "cannot be read"),
-    "text for a number": (lambda: ["fit", "x.npy", "max_epochs=many"], "max_epochs expects a positive integer, got 'many'"),
-    "too many latents": (lambda: ["fit", "x.npy", "latent_dim=9"], "latent_dim <= natural dimension"),
+    "text for a number": (
+        lambda: ["fit", "x.npy", "max_epochs=many"],
+        "max_epochs expects a positive integer, got 'many'",
+    ),
+    "too many latents": (
+        lambda: ["fit", "x.npy", "latent_dim=9"],
+        "latent_dim <= natural dimension",
+    ),
     "missing file": (lambda: ["fit", "nowhere.npy"], "there is no file"),
     "unknown data": (lambda: ["fit", "nowhere"], "there is no data set"),
     "empty file": (lambda: ["fit", bad("empty.csv", b"")], "is empty"),
@@ -244,13 +309,31 @@ BAD_INPUT = {
     "one row": (lambda: ["fit", bad("one.npy", np.zeros((1, 4)))], "at least 2 rows"),
     "nan": (lambda: ["fit", bad("nan.npy", np.full((5, 4), np.nan))], "20 NaN"),
     "infinite": (lambda: ["fit", bad("inf.npy", np.full((5, 4), np.inf))], "20 infinite"),
-    "support": (lambda: ["fit", bad("two.npy", 2 * np.ones((5, 4))), "family=bernoulli"], r"values in [0, 1]"),
-    "missing configuration": (lambda: ["fit", "x.npy", "--config", "no.yaml"], "there is no configuration file"),
-    "broken configuration": (lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"a: [")], "not valid YAML"),
-    "listed configuration": (lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"- a")], "lines of `key: value`, got list"),
+    "support": (
+        lambda: ["fit", bad("two.npy", 2 * np.ones((5, 4))), "family=bernoulli"],
+        r"values in [0, 1]",
+    ),
+    "missing configuration": (
+        lambda: ["fit", "x.npy", "--config", "no.yaml"],
+        "there is no configuration file",
+    ),
+    "broken configuration": (
+        lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"a: [")],
+        "not valid YAML",
+    ),
+    "listed configuration": (
+        lambda: ["fit", "x.npy", "--config", bad("c.yaml", b"- a")],
+        "lines of `key: value`, got list",
+    ),
     "no run": (lambda: ["diagnose", ".", "x.npy"], "holds no saved model"),
-    "columns": (lambda: ["diagnose", "run", bad("y.npy", np.zeros((5, 3)))], "X has 3 features, but VAE is expecting 4"),
-    "label column": (lambda: ["fit", bad("a.csv", b"a,b\n1,2\n"), "--labels", "c"], "no column 'c'"),
+    "columns": (
+        lambda: ["diagnose", "run", bad("y.npy", np.zeros((5, 3)))],
+        "X has 3 features, but VAE is expecting 4",
+    ),
+    "label column": (
+        lambda: ["fit", bad("a.csv", b"a,b\n1,2\n"), "--labels", "c"],
+        "no column 'c'",
+    ),
     "existing run": (lambda: ["fit", "x.npy", "-o", "run"], "already exists"),
     "existing page": (lambda: ["demo", "-o", "x.npy"], "already exists"),
     "no data": (lambda: ["fit"], "Missing argument"),
@@ -258,16 +341,31 @@ BAD_INPUT = {
     "no such command": (lambda: ["fits", "x.npy"], "No such command"),
     "empty value": (lambda: ["fit", "x.npy", "inverse_lipschitz="], "KEY=VALUE"),
     "wrong tag": (lambda: ["fit", "x.npy", "latent_dim=!!int abc"], "cannot be read"),
-    "truth for a number": (lambda: ["fit", "x.npy", "latent_dim=true"], "latent_dim expects a positive integer, got True"),
+    "truth for a number": (
+        lambda: ["fit", "x.npy", "latent_dim=true"],
+        "latent_dim expects a positive integer, got True",
+    ),
     "labels of a named set": (lambda: ["fit", "digits", "--labels", "k"], "leave them out"),
     "unwritable": (lambda: ["fit", "x.npy", "-o", "x.npy/run"], "cannot write"),
     "long name": (lambda: ["fit", "x.npy", "-o", "a" * 300], "cannot write"),
-    "the data's own folder": (lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"], "something else"),
-    "the run's own file": (lambda: ["diagnose", "run", "x.npy", "--json", "run/model.json", "--overwrite"], "belongs to the run"),
+    "the data's own folder": (
+        lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"],
+        "something else",
+    ),
+    "the run's own file": (
+        lambda: ["diagnose", "run", "x.npy", "--json", "run/model.json", "--overwrite"],
+        "belongs to the run",
+    ),
     "a folder with more": (lambda: ["fit", "x.npy", "-o", "run", "--overwrite"], "something else"),
     "too wide": (lambda: ["fit", "x.npy", "hidden=2147483647,2147483647"], "narrower"),
-    "one file for two": (lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"], "two files"),
-    "no number of devices": (lambda: ["diagnose", "run", "x.npy", "--devices", "all"], "or 'auto', got 'all'"),
+    "one file for two": (
+        lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"],
+        "two files",
+    ),
+    "no number of devices": (
+        lambda: ["diagnose", "run", "x.npy", "--devices", "all"],
+        "or 'auto', got 'all'",
+    ),
     "unknown model": (lambda: ["fit", "x.npy", "-m", "GMVAE"], "VAE, got 'GMVAE'."),
     "another model's argument": (lambda: ["fit", "x.npy", "n_components=3"], "n_components"),
     "one component": (
@@ -275,7 +373,10 @@ BAD_INPUT = {
         "n_components expects an integer from 2 to 10,000, got 1",
     ),
     "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two models or more"),
-    "unknown model of a comparison": (lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"], "did you mean 'IL-LIDVAE'?"),
+    "unknown model of a comparison": (
+        lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"],
+        "did you mean 'IL-LIDVAE'?",
+    ),
     "a setting of use to none": (
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "n_components=3"],
         "of use to none of VAE, LIDVAE",
@@ -284,13 +385,30 @@ BAD_INPUT = {
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", bad("a.html", b"")],
         "already exists",
     ),
-    "a seed that is none": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "random_state=abc"], "random_state expects"),
+    "a seed that is none": (
+        lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "random_state=abc"],
+        "random_state expects",
+    ),
     "a comparison over its data": (
-        lambda: ["compare", bad("a.csv", b"a,b\n" + b"1,2\n" * 20), "-m", "VAE,LIDVAE", "-o", "a.html", "--overwrite"],
+        lambda: [
+            "compare",
+            bad("a.csv", b"a,b\n" + b"1,2\n" * 20),
+            "-m",
+            "VAE,LIDVAE",
+            "-o",
+            "a.html",
+            "--overwrite",
+        ],
         "is what the comparison reads",
     ),
-    "a table for a page": (lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "a.csv"], "such as a.html"),
-    "few rows to compare on": (lambda: ["compare", bad("few.npy", np.eye(3)), "-m", "VAE,LIDVAE"], "at least 10"),
+    "a table for a page": (
+        lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "a.csv"],
+        "such as a.html",
+    ),
+    "few rows to compare on": (
+        lambda: ["compare", bad("few.npy", np.eye(3)), "-m", "VAE,LIDVAE"],
+        "at least 10",
+    ),
     "unknown set to fetch": (lambda: ["data", "fetch", "cifar"], "there is no data set 'cifar'"),
 }
 
@@ -313,7 +431,9 @@ def test_bad_input_ends_in_one_sentence_and_code_2(run, tmp_path, case):
 def test_a_run_of_a_newer_version_is_refused(run, tmp_path):
     run("fit", "x.npy", *SMALL, "-o", "run")
     settings = json.loads((tmp_path / "run/model.json").read_text())
-    (tmp_path / "run/model.json").write_text(json.dumps(settings | {"format": 99, "version": "9.0"}))
+    (tmp_path / "run/model.json").write_text(
+        json.dumps(settings | {"format": 99, "version": "9.0"})
+    )
     code, _, err = run("diagnose", "run", "x.npy")
     assert code == 2
     assert "saved by uncollapse 9.0 in format 99" in err
@@ -354,11 +474,20 @@ def test_a_non_finite_loss_saves_the_last_good_state(run):
 def test_help_is_cheap_and_names_every_parameter(run):
     heavy = ("torch", "lightning", "matplotlib", "pandas", "sklearn")
     code = f"import sys; from uncollapse import cli; print([module for module in {heavy} if module in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
     source = re.sub(r'"\s+"', "", inspect.getsource(cli.fit))
     pattern = r"VAE: (.*?)\. MixtureVAE: also (.*?)\. SequenceVAE: without (.*?), but with (.*?)\. For example"
-    plain, more, without, other = (names.split(", ") for names in re.search(pattern, source).groups())
-    vae, mixture, sequence = (list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE, uc.SequenceVAE))
+    plain, more, without, other = (
+        names.split(", ") for names in re.search(pattern, source).groups()
+    )
+    vae, mixture, sequence = (
+        list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE, uc.SequenceVAE)
+    )
     assert plain == vae
     assert more == [name for name in mixture if name not in vae]
     assert without == [name for name in vae if name not in sequence]
@@ -381,8 +510,18 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
     """At once, before the first step, and in the middle."""
     X = np.random.default_rng(0).normal(size=(2000, 4))
     np.save(tmp_path / "x.npy", X)
-    command = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=100000", "hidden=8,8"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        "from uncollapse.cli import main; main()",
+        "fit",
+        "x.npy",
+        "max_epochs=100000",
+        "hidden=8,8",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert "training" in process.stdout.readline()
     time.sleep(wait)
     process.send_signal(signal.SIGINT)
@@ -402,7 +541,15 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
 def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     """And leaves the run that it would have left without."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
-    fit = [sys.executable, "-c", "from uncollapse.cli import main; main()", "fit", "x.npy", "max_epochs=60", "hidden=8,8"]
+    fit = [
+        sys.executable,
+        "-c",
+        "from uncollapse.cli import main; main()",
+        "fit",
+        "x.npy",
+        "max_epochs=60",
+        "hidden=8,8",
+    ]
     fit += ["random_state=0", "batch_size=20"]
     options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     subprocess.run([*fit, "-o", "whole"], check=True, capture_output=True, **options)
@@ -418,14 +565,21 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     assert how == signal.SIGKILL or "terminated in epoch" in err
     again = subprocess.run(fit, capture_output=True, check=False, **options)
     assert again.returncode == 2
-    there = "already exists" if how == signal.SIGTERM else "go on with it (--resume), or drop it (--overwrite)"
+    there = (
+        "already exists"
+        if how == signal.SIGTERM
+        else "go on with it (--resume), or drop it (--overwrite)"
+    )
     assert there in again.stderr
     subprocess.run([*fit, "--resume"], check=True, capture_output=True, **options)
     files = {path.name for path in (tmp_path / "runs" / "x").iterdir()}
     assert files == {"model.safetensors", "model.json", "history.csv", "log.jsonl"}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
     whole, resumed = (uc.load(tmp_path / name) for name in ("whole", "runs/x"))
-    assert all(torch.equal(value, resumed.model_.state_dict()[name]) for name, value in whole.model_.state_dict().items())
+    assert all(
+        torch.equal(value, resumed.model_.state_dict()[name])
+        for name, value in whole.model_.state_dict().items()
+    )
     done = subprocess.run([*fit, "--resume"], capture_output=True, check=True, **options)
     assert "is complete: there is nothing to resume" in done.stdout
 
@@ -444,7 +598,7 @@ def test_demo_shows_a_collapse_and_its_cure(run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_verdicts_of_the_demo_do_not_hang_on_its_seed(tmp_path, seed):
-    from uncollapse.demo import run_demo
+    from uncollapse.experiments.demo import run_demo
 
     ordinary, _, constrained = run_demo(tmp_path / "demo.html", seed=seed, tell=lambda _: None)
     assert ordinary.verdict == "collapsed in the model"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse.contest import contestants
 from uncollapse.diagnostics.comparison import Comparison, excess_distortion, lower_edge
-from uncollapse.diagnostics.probe import linear_probe
-from uncollapse.diagnostics.rate_distortion import SHARES, rate_distortion
+from uncollapse.experiments.compare import contestants
+from uncollapse.measures.probe import linear_probe
+from uncollapse.measures.rate_distortion import SHARES, rate_distortion
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
 
 SETTINGS = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 45, "verbose": False}
@@ -22,7 +22,9 @@ ORDER = np.arange(400)
 def found(blobs):
     """VAE, a rival and a cure, on one budget."""
     X, labels = blobs
-    return uc.compare(X, X, labels, models=["VAE", "SA-VAE", "il-lidvae"], inverse_lipschitz=0.7, **SETTINGS)
+    return uc.compare(
+        X, X, labels, models=["VAE", "SA-VAE", "il-lidvae"], inverse_lipschitz=0.7, **SETTINGS
+    )
 
 
 def probe(means, labels, deviation=0.1):
@@ -35,7 +37,8 @@ def test_a_probe_sees_what_is_there_and_no_more():
     means = np.where(labels == "a", 1.0, -1.0)[:, None] + chance.normal(0, 0.1, (400, 3))
     assert probe(means, labels).value == 1
     assert probe(means, chance.permutation(labels)).value == pytest.approx(0.5, abs=0.1)
-    # The same of units that a posterior of deviation 1 drowns: whatever their scale, they are collapsed.
+    # The same of units that a posterior of deviation 1 drowns: whatever their scale, they are
+    # collapsed.
     assert probe(1e-6 * means, np.repeat(["a", "b"], [300, 100]), deviation=1.0).value == 0.75
     # Scale alone is nothing: a large constant shrinks means and posteriors alike.
     assert probe(1e-3 * means, labels, deviation=1e-4).value == 1
@@ -59,13 +62,19 @@ def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
         mean = share * projected / precision
         exact = 0.5 * (1 / precision + mean.square() - 1 + precision.log()).sum(-1).mean()
         assert rate == pytest.approx(float(exact), abs=1e-9)
-        missed = linear_gaussian.data / scale - linear_gaussian.bias - mean @ linear_gaussian.weight.T
-        lost = 0.5 * (missed.square().sum(-1) + (gains.square() / precision).sum()) + len(linear_gaussian.bias) * (
-            0.5 * math.log(2 * math.pi) + math.log(scale)
+        missed = (
+            linear_gaussian.data / scale - linear_gaussian.bias - mean @ linear_gaussian.weight.T
         )
-        assert distortion == pytest.approx(float(lost.mean()), abs=0.3 if share == 1 else 0.75)  # of one draw for each example
+        lost = 0.5 * (missed.square().sum(-1) + (gains.square() / precision).sum()) + len(
+            linear_gaussian.bias
+        ) * (0.5 * math.log(2 * math.pi) + math.log(scale))
+        assert distortion == pytest.approx(
+            float(lost.mean()), abs=0.3 if share == 1 else 0.75
+        )  # of one draw for each example
     sums = curve["rate"] + curve["distortion"]
-    assert sums.iloc[-1] == pytest.approx(-float(linear_gaussian.marginal.log_prob(linear_gaussian.data).mean()), abs=0.25)
+    assert sums.iloc[-1] == pytest.approx(
+        -float(linear_gaussian.marginal.log_prob(linear_gaussian.data).mean()), abs=0.25
+    )
     assert (sums.diff().dropna() < 0).all()
 
 
@@ -77,7 +86,9 @@ def test_the_curve_of_a_mixture_begins_at_its_prior_and_ends_at_the_model(linear
     if kind is EnumeratedMixtureVAE:  # whose posterior is exact
         assert curve["rate"].iloc[0] == pytest.approx(0, abs=1e-9)
         exact = -float(linear_mixture.marginal.log_prob(linear_mixture.data).mean())
-        assert curve["rate"].iloc[-1] + curve["distortion"].iloc[-1] == pytest.approx(exact, abs=0.5)
+        assert curve["rate"].iloc[-1] + curve["distortion"].iloc[-1] == pytest.approx(
+            exact, abs=0.5
+        )
     assert (curve["distortion"].diff().dropna() < 0).all()
 
 
@@ -108,7 +119,9 @@ def test_excess_is_what_the_lowest_curve_saves_at_the_same_rate():
 def test_all_have_the_same_budget(found):
     table = found.table().set_index(["budget", "model"])
     assert table.index.tolist() == [
-        (budget, model) for budget in ("evaluations", "seconds") for model in ("VAE", "SA-VAE", "IL-LIDVAE")
+        (budget, model)
+        for budget in ("evaluations", "seconds")
+        for model in ("VAE", "SA-VAE", "IL-LIDVAE")
     ]
     assert table.loc[("evaluations", "VAE"), "evaluations"] == 4 * 180
     assert table.loc[("evaluations", "IL-LIDVAE"), "evaluations"] == 4 * 180
@@ -125,11 +138,17 @@ def test_all_have_the_same_budget(found):
 
 
 def test_a_preset_keeps_what_its_name_stands_for():
-    made = contestants(["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"], "table", {"inverse_lipschitz": 0.7, "n_components": 3})
+    made = contestants(
+        ["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"],
+        "table",
+        {"inverse_lipschitz": 0.7, "n_components": 3},
+    )
     assert [estimator.inverse_lipschitz for estimator in made.values()] == [None, 0.0, 0.7, None]
     assert made["GMVAE"].n_components == 3
     assert {estimator.random_state for estimator in made.values()} == {0}
-    made = contestants(["VAE", "LIDVAE", "IL-LIDVAE"], "table", {"target_kl": 2.0, "min_information": None})
+    made = contestants(
+        ["VAE", "LIDVAE", "IL-LIDVAE"], "table", {"target_kl": 2.0, "min_information": None}
+    )
     assert [estimator.target_kl for estimator in made.values()] == [None, None, 2.0]
 
 
@@ -157,7 +176,9 @@ def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
     assert failed["error"].str.contains("use posterior='gaussian'").all()
     assert failed["nll_nats"].isna().all()
     assert found.table().query("model != 'SA-VAE'")["nll_nats"].notna().all()
-    assert "use posterior=&#39;gaussian&#39;" in found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "use posterior=&#39;gaussian&#39;" in found.to_html(tmp_path / "page.html").read_text(
+        encoding="utf-8"
+    )
     assert "probe_accuracy" not in found.table()
     with pytest.raises(uc.InputError, match="use posterior='gaussian'"):
         uc.compare(X, X, models=["SA-VAE", "VAE"], posterior="realnvp", **SETTINGS)
@@ -169,7 +190,11 @@ def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
         (["VAE"], {}, "two models or more, each once"),
         (["VAE", "vae"], {}, "two models or more, each once"),
         (["VAE", "IL-LIDVEA"], {}, "did you mean 'IL-LIDVAE'"),
-        (["VAE", "LIDVAE"], {"inverse_lipschitz": 1.0}, "inverse_lipschitz are of use to none of VAE, LIDVAE"),
+        (
+            ["VAE", "LIDVAE"],
+            {"inverse_lipschitz": 1.0},
+            "inverse_lipschitz are of use to none of VAE, LIDVAE",
+        ),
         (["VAE", "LIDVAE"], {"n_components": 3}, "n_components are of use to none"),
         (["VAE", "GMVAE"], {"n_components": 0}, "n_components expects"),
         (["VAE", "LIDSVAE"], {}, "there is no preset 'LIDSVAE'"),
@@ -188,7 +213,11 @@ def test_what_cannot_be_measured_is_found_before_the_training(blobs, wrong, monk
     lasted = []
     fit = uc.VAE.fit
     monkeypatch.setattr(
-        uc.VAE, "fit", lambda self, *args, **kwargs: lasted.append(len(fit(self, *args, **kwargs).history_)) or self
+        uc.VAE,
+        "fit",
+        lambda self, *args, **kwargs: (
+            lasted.append(len(fit(self, *args, **kwargs).history_)) or self
+        ),
     )
     with pytest.raises(uc.InputError):
         uc.compare(X, test, models=["VAE", "IL-LIDVAE"], **given, **SETTINGS)
@@ -197,15 +226,31 @@ def test_what_cannot_be_measured_is_found_before_the_training(blobs, wrong, monk
 
 def test_sequences_of_one_length_are_text_where_they_are_said_to_be():
     tokens = [[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10
-    settings = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "max_epochs": 1, "verbose": False}
+    settings = {
+        "latent_dim": 2,
+        "hidden": (8,),
+        "hidden_dim": 8,
+        "embedding_dim": 4,
+        "max_epochs": 1,
+        "verbose": False,
+    }
     found = uc.compare(tokens, tokens, models=["VAE", "LIDSVAE"], data="text", **settings)
     assert found.table()["nll_nats"].between(0, 20).all()
 
 
 def test_documents_are_compared():
     documents = ["the cat sat", "the dog sat down", "a dog ran"] * 20
-    settings = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "max_epochs": 2, "verbose": False}
-    found = uc.compare(documents, documents[:6], ["x", "y", "z"] * 2, models=["VAE", "LIDSVAE"], **settings)
+    settings = {
+        "latent_dim": 2,
+        "hidden": (8,),
+        "hidden_dim": 8,
+        "embedding_dim": 4,
+        "max_epochs": 2,
+        "verbose": False,
+    }
+    found = uc.compare(
+        documents, documents[:6], ["x", "y", "z"] * 2, models=["VAE", "LIDSVAE"], **settings
+    )
     assert found.table()["nll_nats"].between(0, 30).all()
     assert isinstance(found, Comparison)
     assert torch.tensor(found.curves()["rate"].to_numpy()).isfinite().all()

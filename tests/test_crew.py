@@ -1,4 +1,5 @@
-"""Several devices that look at rows side by side: what they find is what one finds, and all of it ends well."""
+"""Several devices that look at rows side by side: what they find is what one finds, and all of it
+ends well."""
 
 import copy
 import threading
@@ -12,15 +13,20 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.utils.data import DataLoader, Dataset
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
 from uncollapse.data import load
-from uncollapse.diagnostics import diagnosis, likelihood, stream, work
-from uncollapse.diagnostics.crew import Crew, devices_like
-from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.diagnostics.work import shared_out
-from uncollapse.errors import InputError
+from uncollapse.diagnostics import diagnose as diagnosis
+from uncollapse.measures import batches as stream
+from uncollapse.measures import likelihood
+from uncollapse.measures import row_map as work
+from uncollapse.measures.likelihood import importance_log_likelihood
+from uncollapse.measures.row_map import row_map
+from uncollapse.measures.worker_pool import WorkerPool, devices_like
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 1, "random_state": 0, "verbose": False}
-ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.float32([3, 2, 1, 1, 0.1])
+ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.float32(
+    [3, 2, 1, 1, 0.1]
+)
 
 
 @pytest.fixture
@@ -43,7 +49,10 @@ class Foreign(nn.Module):
 
     def posterior(self, x):
         mean, log_scale = self.encoder(x).reshape(len(x), 2, 4).chunk(2, -1)
-        return WithoutMoments(Categorical(logits=torch.zeros(len(x), 2)), Independent(Normal(mean, log_scale.exp()), 1))
+        return WithoutMoments(
+            Categorical(logits=torch.zeros(len(x), 2)),
+            Independent(Normal(mean, log_scale.exp()), 1),
+        )
 
     def likelihood(self, z):
         return Normal(self.decoder(z), 1.0)
@@ -104,7 +113,10 @@ class Jittered(Dataset):
 def test_what_a_loader_draws_is_not_mixed_with_what_a_model_draws(models, small_pieces):
     model, _ = models["foreign"]
     loader = DataLoader(Jittered(), batch_size=7)
-    found = [uc.diagnose(model, loader, devices=n, n_importance=8, thorough=False, verbose=False) for n in (1, 3, 3, 3)]
+    found = [
+        uc.diagnose(model, loader, devices=n, n_importance=8, thorough=False, verbose=False)
+        for n in (1, 3, 3, 3)
+    ]
     assert len({report.estimates["kl_nats"].value for report in found}) == 1
 
 
@@ -115,19 +127,22 @@ def test_scores_are_those_of_one_device(models, small_pieces):
 
 
 def test_what_torch_keeps_for_each_thread_is_as_outside(models, small_pieces):
-    """Autocast, which a new thread would not know of, and threads for one operation, which it would use all of."""
+    """Autocast, which a new thread would not know of, and threads for one operation, which it would
+    use all of."""
     model = models["vae"][0].model_
     rows = model.observe(ROWS)
     plain = importance_log_likelihood(model, rows)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        with torch.autocast("cpu", torch.bfloat16), shared_out(model, 2) as shared:
-            assert list(shared.map(lambda model, piece: torch.get_num_threads(), range(5))) == [2] * 5
+        with torch.autocast("cpu", torch.bfloat16), row_map(model, 2) as shared:
+            assert (
+                list(shared.map(lambda model, piece: torch.get_num_threads(), range(5))) == [2] * 5
+            )
             rounded = importance_log_likelihood(model, rows, work=shared)
             assert np.array_equal(rounded, importance_log_likelihood(model, rows))
         assert torch.get_num_threads() == 4
-        with Crew([model]) as crew:
+        with WorkerPool([model]) as crew:
             assert list(crew.map(lambda model, piece: torch.get_num_threads(), [0])) == [4]
     finally:
         torch.set_num_threads(before)
@@ -146,7 +161,7 @@ def test_pieces_come_in_their_order_and_not_too_many_ahead(models):
         time.sleep(0.002 * (piece % 3))
         return piece
 
-    with shared_out(models["vae"][0].model_, 3) as shared:
+    with row_map(models["vae"][0].model_, 3) as shared:
         found = shared.map(slowly, pieces())
         assert next(found) == 0
         assert len(taken) == 7
@@ -170,9 +185,15 @@ def test_what_goes_wrong_in_a_thread_ends_all_of_them(error, models, small_piece
     assert len(looked) <= 10  # of 25
 
 
-def test_an_interrupted_diagnosis_goes_on_with_other_devices(models, small_pieces, monkeypatch, tmp_path):
+def test_an_interrupted_diagnosis_goes_on_with_other_devices(
+    models, small_pieces, monkeypatch, tmp_path
+):
     vae, weigh, looked = models["vae"][0], likelihood._weigh, []
-    whole = uc.diagnose(vae, ROWS, thorough=False, n_importance=64, verbose=False).to_json(tmp_path / "whole.json").read_bytes()
+    whole = (
+        uc.diagnose(vae, ROWS, thorough=False, n_importance=64, verbose=False)
+        .to_json(tmp_path / "whole.json")
+        .read_bytes()
+    )
 
     def counted(model, x, noise):
         looked.append(len(x))
@@ -181,13 +202,20 @@ def test_an_interrupted_diagnosis_goes_on_with_other_devices(models, small_piece
         return weigh(model, x, noise)
 
     monkeypatch.setattr(likelihood, "_weigh", counted)
-    settings = {"thorough": False, "n_importance": 64, "checkpoint": tmp_path / "state", "verbose": False}
+    settings = {
+        "thorough": False,
+        "n_importance": 64,
+        "checkpoint": tmp_path / "state",
+        "verbose": False,
+    }
     with pytest.raises(KeyboardInterrupt):
         uc.diagnose(vae, ROWS, devices=2, **settings)
     n_lost = len(looked)
     report = uc.diagnose(vae, ROWS, devices=1, **settings)
     assert report.to_json(tmp_path / "report.json").read_bytes() == whole
-    assert 25 < len(looked) <= 25 + n_lost - 7  # at least seven of those before the twelfth were taken down
+    assert (
+        25 < len(looked) <= 25 + n_lost - 7
+    )  # at least seven of those before the twelfth were taken down
 
 
 class Locked(Foreign):
@@ -197,13 +225,18 @@ class Locked(Foreign):
 
 
 def test_a_model_that_cannot_be_copied_is_one_sentence():
-    with pytest.raises(InputError, match=r"expect a model that can be copied, got Locked \(cannot pickle .*\): give devices=1"):
+    with pytest.raises(
+        InputError,
+        match=r"expect a model that can be copied, got Locked \(cannot pickle .*\): give devices=1",
+    ):
         uc.diagnose(Locked(), ROWS, devices=2, verbose=False)
 
 
 @pytest.mark.parametrize("devices", [0, -1, True, "all", 1.5])
 def test_a_number_of_devices_that_is_none_is_refused(devices, models):
-    with pytest.raises(InputError, match="devices expects a positive number of devices, or 'auto', got"):
+    with pytest.raises(
+        InputError, match="devices expects a positive number of devices, or 'auto', got"
+    ):
         uc.diagnose(models["vae"][0], ROWS, devices=devices, verbose=False)
 
 

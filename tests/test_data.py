@@ -1,4 +1,5 @@
-"""Files of every format, the named data sets, the downloader, and what each says of damaged input."""
+"""Files of every format, the named data sets, the downloader, and what each says of damaged
+input."""
 
 import functools
 import gzip
@@ -16,12 +17,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from uncollapse._utils.errors import InputError
 from uncollapse.data import NAMED, arrays, load, read_file
 from uncollapse.data.download import Source
 from uncollapse.data.images import load_idx_images, read_idx
 from uncollapse.data.omniglot import MAX_BYTES, OMNIGLOT, load_omniglot, read_drawings
-from uncollapse.data.synthetic import bayes_accuracy, one_cluster, pinwheel, two_clusters, two_gaussians
-from uncollapse.errors import InputError
+from uncollapse.data.synthetic import (
+    bayes_accuracy,
+    one_cluster,
+    pinwheel,
+    two_clusters,
+    two_gaussians,
+)
 
 X = np.arange(12, dtype=float).reshape(4, 3)
 
@@ -86,7 +93,9 @@ def test_parquet_gives_the_same_rows(tmp_path):
 
 
 def test_labels_stay_out_of_the_data(tmp_path):
-    pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=list("uvuv")).to_csv(tmp_path / "x.csv", index=False)
+    pd.DataFrame(X, columns=["a", "b", "c"]).assign(kind=list("uvuv")).to_csv(
+        tmp_path / "x.csv", index=False
+    )
     data = read_file(tmp_path / "x.csv", labels="kind")
     assert np.array_equal(data.X, X)
     assert data.labels.tolist() == list("uvuv")
@@ -199,7 +208,10 @@ def upstream(tmp_path, monkeypatch):
     served = tmp_path / "served"
     served.mkdir()
     images = np.arange(2 * 3 * 4).reshape(2, 3, 4) * 10
-    files = {"t10k-images-idx3-ubyte.gz": idx(images), "t10k-labels-idx1-ubyte.gz": idx(np.array([7, 8]))}
+    files = {
+        "t10k-images-idx3-ubyte.gz": idx(images),
+        "t10k-labels-idx1-ubyte.gz": idx(np.array([7, 8])),
+    }
     for name, content in files.items():
         (served / name).write_bytes(content)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
@@ -239,7 +251,10 @@ def test_local_files_come_first(upstream, tmp_path):
 def test_an_unreachable_server_is_named_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
     source = Source("tiny", "http://127.0.0.1:9/", {"t10k-images-idx3-ubyte.gz": "0" * 32})
-    with pytest.raises(InputError, match=f"could not be fetched from http://127.0.0.1:9/.*put the file into {tmp_path}"):
+    with pytest.raises(
+        InputError,
+        match=f"could not be fetched from http://127.0.0.1:9/.*put the file into {tmp_path}",
+    ):
         source.fetch("t10k-images-idx3-ubyte.gz")
 
 
@@ -254,7 +269,12 @@ def test_images_and_labels_must_match(upstream):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"garbage", gzip.compress(b"", mtime=0), gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc", mtime=0)],
+    [
+        b"",
+        b"garbage",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09abc", mtime=0),
+    ],
     ids=["empty", "garbage", "no header", "too short"],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content):
@@ -284,7 +304,11 @@ def write_zip(path, files):
 
 
 def drawings(top, *characters):
-    return {f"{top}/{character}/0001_{k:02d}.png": drawing(k) for character in characters for k in range(1, 21)}
+    return {
+        f"{top}/{character}/0001_{k:02d}.png": drawing(k)
+        for character in characters
+        for k in range(1, 21)
+    }
 
 
 @pytest.fixture
@@ -293,7 +317,9 @@ def tiny_omniglot(tmp_path, monkeypatch):
     monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
     (tmp_path / "tiny").mkdir()
     write_zip(tmp_path / "tiny" / "1.zip", drawings("1", "Greek/character01", "Korean/character01"))
-    write_zip(tmp_path / "tiny" / "2.zip", drawings("2", "Korean/character01", "Korean/character02"))
+    write_zip(
+        tmp_path / "tiny" / "2.zip", drawings("2", "Korean/character01", "Korean/character02")
+    )
     return Source("tiny", "http://127.0.0.1:9/", {"1.zip": "0" * 32, "2.zip": "0" * 32})
 
 
@@ -324,9 +350,13 @@ def test_missing_and_contradictory_drawings_are_refused(tiny_omniglot, tmp_path)
     with pytest.raises(InputError, match="expects 64 drawings in its train part, got 48"):
         load_omniglot(tiny_omniglot, 4, "train")
     files = drawings("2", "Korean/character01", "Korean/character02")
-    write_zip(tmp_path / "tiny" / "2.zip", {**files, "2/Korean/character01/0001_17.png": drawing(3)})
+    write_zip(
+        tmp_path / "tiny" / "2.zip", {**files, "2/Korean/character01/0001_17.png": drawing(3)}
+    )
     assert len(load_omniglot(tiny_omniglot, 3, "train").X) == 48
-    with pytest.raises(InputError, match=r"2.zip holds another drawing \('Korean', 'character01', 17\)"):
+    with pytest.raises(
+        InputError, match=r"2.zip holds another drawing \('Korean', 'character01', 17\)"
+    ):
         load_omniglot(tiny_omniglot, 3, "test")
 
 
@@ -358,23 +388,35 @@ def test_damaged_and_hostile_drawings_are_refused(tmp_path, content, words):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda x: b"", lambda x: b"PK garbage", lambda x: x[:-30], lambda x: x[:80] + bytes(9) + x[89:]]
+    "damage",
+    [
+        lambda x: b"",
+        lambda x: b"PK garbage",
+        lambda x: x[:-30],
+        lambda x: x[:80] + bytes(9) + x[89:],
+    ],
 )
 def test_damaged_zips_are_refused(tmp_path, damage):
     write_zip(tmp_path / "x.zip", {"x/Greek/character01/0001_01.png": drawing(1)})
     (tmp_path / "x.zip").write_bytes(damage((tmp_path / "x.zip").read_bytes()))
-    with pytest.raises(InputError, match=r"cannot be read as a zip of drawings.*delete it and fetch it again"):
+    with pytest.raises(
+        InputError, match=r"cannot be read as a zip of drawings.*delete it and fetch it again"
+    ):
         read_drawings(tmp_path / "x.zip", range(1, 17))
 
 
 def test_files_of_a_zip_that_are_no_drawings_are_left_alone(tmp_path):
-    write_zip(tmp_path / "x.zip", {"../Greek/0001_01.png": b"", "/tmp/Greek/character01/0001_01.png": b"", "x/readme": b""})
+    write_zip(
+        tmp_path / "x.zip",
+        {"../Greek/0001_01.png": b"", "/tmp/Greek/character01/0001_01.png": b"", "x/readme": b""},
+    )
     assert read_drawings(tmp_path / "x.zip", range(1, 17)) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    any(OMNIGLOT.find(name) is None for name in OMNIGLOT.md5), reason="Omniglot is not on this machine (UNCOLLAPSE_DATA)"
+    any(OMNIGLOT.find(name) is None for name in OMNIGLOT.md5),
+    reason="Omniglot is not on this machine (UNCOLLAPSE_DATA)",
 )
 def test_omniglot_is_whole():
     train, test = load("omniglot"), load("omniglot", "test")
@@ -435,7 +477,9 @@ def test_arms_of_the_pinwheel_bend_as_they_should():
 
 def test_arms_of_the_pinwheel_are_as_wide_as_they_should_be():
     data = pinwheel(20_000, radial_scale=1e-9, tangential_scale=0.05, n_classes=3, scale=1.0)
-    turned = (data.X[:, 0] + 1j * data.X[:, 1]) * np.exp(-1j * (2 * np.pi * data.labels / 3 + 0.25 * np.e))
+    turned = (data.X[:, 0] + 1j * data.X[:, 1]) * np.exp(
+        -1j * (2 * np.pi * data.labels / 3 + 0.25 * np.e)
+    )
     assert np.allclose(turned.real, 1, atol=1e-6)
     assert turned.imag.std() == pytest.approx(0.05, abs=0.001)
 
@@ -449,7 +493,9 @@ def test_clusters_have_their_means_and_covariances():
         assert np.allclose(np.cov(rows.T), np.eye(2), atol=0.07)
 
 
-@pytest.mark.parametrize("draw", [functools.partial(two_gaussians, 1.0, 50), pinwheel, one_cluster, two_clusters])
+@pytest.mark.parametrize(
+    "draw", [functools.partial(two_gaussians, 1.0, 50), pinwheel, one_cluster, two_clusters]
+)
 def test_seeds_repeat_and_differ(draw):
     assert np.array_equal(draw(seed=3).X, draw(seed=3).X)
     assert not np.array_equal(draw(seed=3).X, draw(seed=4).X)
@@ -473,7 +519,10 @@ def test_the_pinwheel_has_a_training_and_a_test_part():
         (lambda: two_gaussians(1.0, seed=-1), "seed expects an integer"),
         (lambda: bayes_accuracy(float("nan")), "sigma expects a positive finite number, got nan"),
         (lambda: pinwheel(rate=float("inf")), "rate expects a positive finite number, got inf"),
-        (lambda: pinwheel(radial_scale=-1), "radial_scale expects a positive finite number, got -1"),
+        (
+            lambda: pinwheel(radial_scale=-1),
+            "radial_scale expects a positive finite number, got -1",
+        ),
         (lambda: pinwheel(1.5), "n_per_class expects a positive integer, got 1.5"),
         (lambda: pinwheel(n_classes=0), "n_classes expects a positive integer, got 0"),
         (lambda: pinwheel(seed=2**32), "seed expects an integer"),

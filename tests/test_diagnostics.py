@@ -14,8 +14,17 @@ from scipy.stats import chisquare, norm
 from torch.distributions import Independent, Normal
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
+from uncollapse.certificates.information_floor import model_information_floor
 from uncollapse.diagnostics import render_page
-from uncollapse.diagnostics.collapse import (
+from uncollapse.families import Bernoulli, Gaussian
+from uncollapse.latent import DiagonalGaussian, StandardNormal
+from uncollapse.maps import BrenierMap, InverseLipschitzDecoder
+from uncollapse.measures.ais import annealed_log_likelihood
+from uncollapse.measures.batches import Reservoir
+from uncollapse.measures.estimate import Estimate
+from uncollapse.measures.fisher import relative_fisher_divergence
+from uncollapse.measures.information import (
     Posteriors,
     active_units,
     explained_share,
@@ -24,19 +33,10 @@ from uncollapse.diagnostics.collapse import (
     informative_units,
     without_bias,
 )
-from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.diagnostics.fisher import relative_fisher_divergence
-from uncollapse.diagnostics.information import model_information_floor
-from uncollapse.diagnostics.likelihood import importance_log_likelihood, marginal_likelihood
-from uncollapse.diagnostics.referee import annealed_log_likelihood
-from uncollapse.diagnostics.refinement import refine
-from uncollapse.diagnostics.stream import Reservoir
-from uncollapse.diagnostics.support import supported_units
-from uncollapse.diagnostics.units import Covariance, Units
-from uncollapse.errors import InputError
-from uncollapse.families import Bernoulli, Gaussian
-from uncollapse.latent import DiagonalGaussian, StandardNormal
-from uncollapse.maps import BrenierMap, InverseLipschitzDecoder
+from uncollapse.measures.likelihood import importance_log_likelihood, marginal_likelihood
+from uncollapse.measures.refinement import refine
+from uncollapse.measures.supported_units import supported_units
+from uncollapse.measures.units import Covariance, Units
 from uncollapse.models import VAE
 
 positive = st.floats(0.05, 20)
@@ -44,14 +44,18 @@ positive = st.floats(0.05, 20)
 
 @settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 4), positive, positive, positive)
-def test_floor_is_the_exact_information_of_a_scaled_embedding(latent_dim, extra, constant, scale, prior_scale):
+def test_floor_is_the_exact_information_of_a_scaled_embedding(
+    latent_dim, extra, constant, scale, prior_scale
+):
     """For f = L B z and prior N(0, s^2 I), I(x; z) = log det(I + (L s / sigma)^2 B B') / 2."""
     data_dim = latent_dim + extra
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(data_dim, latent_dim)))[0]
     signal = (constant * prior_scale / scale) ** 2 * basis @ basis.T
     exact = np.linalg.slogdet(np.eye(data_dim) + signal)[1] / 2
     entropy = latent_dim * (0.5 * math.log(2 * math.pi * math.e) + math.log(prior_scale))
-    assert uc.information_floor(latent_dim, constant, scale, entropy) == pytest.approx(exact, rel=1e-6, abs=1e-9)
+    assert uc.information_floor(latent_dim, constant, scale, entropy) == pytest.approx(
+        exact, rel=1e-6, abs=1e-9
+    )
 
 
 def test_floor_of_a_standard_normal_prior():
@@ -80,7 +84,9 @@ def test_floor_holds_for_a_nonlinear_map(constant, seed):
 def test_constant_for_a_rate_inverts_the_floor(nats, latent_dim, scale):
     if 2 * nats / latent_dim < 700:
         constant = uc.inverse_lipschitz_for(nats, latent_dim, scale)
-        assert uc.information_floor(latent_dim, constant, scale) == pytest.approx(nats, rel=1e-9, abs=1e-9)
+        assert uc.information_floor(latent_dim, constant, scale) == pytest.approx(
+            nats, rel=1e-9, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +120,9 @@ def test_mutual_information_of_a_gaussian_channel():
     generator = np.random.default_rng(0)
     gains = np.array([0.3, 0.8])
     x, noise = generator.normal(size=(2, 4000, 2))
-    estimate = Estimate.mean_of(information_densities(gains * x, np.broadcast_to(1 - gains**2, x.shape), noise)[0])
+    estimate = Estimate.mean_of(
+        information_densities(gains * x, np.broadcast_to(1 - gains**2, x.shape), noise)[0]
+    )
     exact = -np.log(1 - gains**2).sum() / 2
     assert abs(estimate.value - exact) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.03
@@ -128,13 +136,16 @@ def test_mutual_information_of_separated_posteriors_is_its_cap():
 
 @pytest.mark.parametrize(("n", "units", "exact"), [(500, 3, 1.0), (500, 16, 2.3), (1000, 32, 3.0)])
 def test_the_bias_of_the_information_goes_out(n, units, exact):
-    """Of a Gaussian channel with many units, the plain mean is several errors too low, and without its bias it is not."""
+    """Of a Gaussian channel with many units, the plain mean is several errors too low, and without
+    its bias it is not."""
     share = -math.expm1(-2 * exact / units)
     errors, plain = [], []
     for seed in range(10):
         draws = np.random.default_rng(seed)
         means = math.sqrt(share) * draws.normal(size=(n, units))
-        densities = information_densities(means, np.full_like(means, 1 - share), draws.normal(size=means.shape))
+        densities = information_densities(
+            means, np.full_like(means, 1 - share), draws.normal(size=means.shape)
+        )
         told = without_bias(np.arange(n), densities)
         assert not told.is_uncertain
         errors.append((told.estimate.value - exact) / told.estimate.standard_error)
@@ -148,14 +159,18 @@ def told_of_a_channel(n, units, exact, seed):
     """What n rows tell of a Gaussian channel that carries so much, and the plain mean."""
     draws, share = np.random.default_rng(seed), -math.expm1(-2 * exact / units)
     means = math.sqrt(share) * draws.normal(size=(n, units))
-    densities = information_densities(means, np.full_like(means, 1 - share), draws.normal(size=means.shape))
+    densities = information_densities(
+        means, np.full_like(means, 1 - share), draws.normal(size=means.shape)
+    )
     return without_bias(np.arange(n), densities), densities[0].mean()
 
 
 def test_a_large_bias_goes_out_nearly_whole():
     told, plain = zip(*(told_of_a_channel(2000, 32, 5.0, seed) for seed in range(4)), strict=True)
     assert np.mean(plain) < 4.8
-    assert abs(np.mean([each.estimate.value for each in told]) - 5.0) < 0.25 * (5.0 - np.mean(plain))
+    assert abs(np.mean([each.estimate.value for each in told]) - 5.0) < 0.25 * (
+        5.0 - np.mean(plain)
+    )
 
 
 def test_a_bias_that_is_large_makes_an_information_uncertain_far_from_the_cap():
@@ -170,7 +185,10 @@ def test_an_information_that_rows_cannot_tell_is_uncertain():
     draws = np.random.default_rng(0)
     means = math.sqrt(-math.expm1(-12 / 32)) * draws.normal(size=(500, 32))
     told = without_bias(
-        np.arange(500), information_densities(means, np.full_like(means, math.exp(-12 / 32)), draws.normal(size=means.shape))
+        np.arange(500),
+        information_densities(
+            means, np.full_like(means, math.exp(-12 / 32)), draws.normal(size=means.shape)
+        ),
     )
     assert told.is_uncertain
     assert told.estimate.value <= math.log(500)
@@ -178,7 +196,8 @@ def test_an_information_that_rows_cannot_tell_is_uncertain():
 
 
 def test_kl_is_information_plus_aggregate(linear_gaussian):
-    """With the exact posterior on the model's own data q(z) is the prior, so that KL = I(x; z) and the aggregate KL is 0."""
+    """With the exact posterior on the model's own data q(z) is the prior, so that KL = I(x; z) and
+    the aggregate KL is 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         rows = linear_gaussian.marginal.sample((3000,)).numpy()
@@ -200,7 +219,8 @@ def test_the_aggregate_is_unknown_where_the_information_is_at_its_cap(linear_gau
 
 
 def test_fisher_divergence_of_a_linear_gaussian(linear_gaussian):
-    """grad_z log p(x|z) = W'(x / s - b - W z), whose square has a closed expectation over z ~ N(0, I)."""
+    """grad_z log p(x|z) = W'(x / s - b - W z), whose square has a closed expectation over z ~ N(0,
+    I)."""
     rows = linear_gaussian.data[:30]
     projected = (rows / linear_gaussian.scale - linear_gaussian.bias) @ linear_gaussian.weight
     gram = linear_gaussian.weight.T @ linear_gaussian.weight
@@ -222,11 +242,16 @@ def test_scale_free_rule_sees_units_that_the_absolute_rule_calls_dead():
     assert informative_units(means, variances).tolist() == [True, False]
     assert active_units(means / 50).tolist() == [False, False]
     assert informative_units(means / 50, variances / 50**2).tolist() == [True, False]
-    assert np.allclose(explained_share(means, variances), explained_share(means / 50, variances / 50**2))
+    assert np.allclose(
+        explained_share(means, variances), explained_share(means / 50, variances / 50**2)
+    )
 
 
 def test_a_model_that_ignores_its_latents_is_called_collapsed(linear_gaussian):
-    linear_gaussian.weight, linear_gaussian.gains = 0 * linear_gaussian.weight, 0 * linear_gaussian.gains
+    linear_gaussian.weight, linear_gaussian.gains = (
+        0 * linear_gaussian.weight,
+        0 * linear_gaussian.gains,
+    )
     report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
     assert report.verdict == "collapsed in the model"
     assert abs(report.estimates["recovered_nats"].value) < 1e-3
@@ -237,7 +262,10 @@ def test_a_model_that_ignores_its_latents_is_called_collapsed(linear_gaussian):
 
 def test_a_model_that_ignores_some_latents_is_called_partly_collapsed(linear_gaussian):
     alive = torch.tensor([1.0, 0.0, 1.0], dtype=torch.double)
-    linear_gaussian.weight, linear_gaussian.gains = linear_gaussian.weight * alive, linear_gaussian.gains * alive
+    linear_gaussian.weight, linear_gaussian.gains = (
+        linear_gaussian.weight * alive,
+        linear_gaussian.gains * alive,
+    )
     report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
     assert report.verdict == "partly collapsed"
     assert report.units["informative"].tolist() == [True, False, True]
@@ -270,7 +298,9 @@ def test_report_exports_its_numbers(linear_gaussian, tmp_path):
 
 def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
     labels = ["<script>alert(1)</script>"] * 400
-    report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), labels, name="<b>&")
+    report = uc.diagnose(
+        linear_gaussian.fitted(), linear_gaussian.data.numpy(), labels, name="<b>&"
+    )
     page = report.to_html(tmp_path / "report.html").read_text()
     assert "<script>alert(1)" not in page
     assert "<b>&" not in page
@@ -284,7 +314,11 @@ def test_page_escapes_what_it_is_given(linear_gaussian, tmp_path):
         ({"image_shape": (2, 3)}, "5 pixels"),
         ({"image_shape": (5,)}, "a height and a width"),
         ({"labels": np.zeros((400, 2))}, r"got \(400, 2\)"),
-        ({"labels": [None, "a"] * 200}, "got 200 missing, the first in row 0: drop those rows, or give them a class of their own"),
+        (
+            {"labels": [None, "a"] * 200},
+            "got 200 missing, the first in row 0: drop those rows, or give them a class of their "
+            "own",
+        ),
     ],
 )
 def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
@@ -293,10 +327,19 @@ def test_mismatched_arguments_are_refused(linear_gaussian, arguments, words):
 
 
 @pytest.mark.parametrize(
-    "kind", [list("ab") * 200, ["", "a"] * 200, [f"class {i}" for i in range(400)], np.linspace(0, 1, 400), [1, 2] * 200]
+    "kind",
+    [
+        list("ab") * 200,
+        ["", "a"] * 200,
+        [f"class {i}" for i in range(400)],
+        np.linspace(0, 1, 400),
+        [1, 2] * 200,
+    ],
 )
 def test_labels_of_every_kind_can_be_drawn(linear_gaussian, tmp_path, kind):
-    uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), kind).to_html(tmp_path / "report.html")
+    uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), kind).to_html(
+        tmp_path / "report.html"
+    )
 
 
 def with_a_dead_encoder(linear_gaussian):
@@ -309,28 +352,40 @@ def with_a_dead_encoder(linear_gaussian):
 
 
 def test_a_dead_encoder_of_a_live_decoder_is_collapsed_in_inference(linear_gaussian):
-    """Refined posteriors must then recover KL(q || p(z|x)), of which the diagonal Gaussians that are fitted leave little."""
+    """Refined posteriors must then recover KL(q || p(z|x)), of which the diagonal Gaussians that
+    are fitted leave little."""
     report = uc.diagnose(with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy())
     assert report.verdict == "collapsed in inference"
     assert "train longer" in report.advice
     assert "lagging" in report.advice
-    recovered, log_p = report.estimates["recovered_nats"], linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
+    recovered, log_p = (
+        report.estimates["recovered_nats"],
+        linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item(),
+    )
     with torch.no_grad():
         z = torch.randn(4000, 1, 3, dtype=torch.double)
-        elbo = linear_gaussian.model().log_likelihood(linear_gaussian.data, z.expand(-1, 400, -1)).mean().item()
+        elbo = (
+            linear_gaussian.model()
+            .log_likelihood(linear_gaussian.data, z.expand(-1, 400, -1))
+            .mean()
+            .item()
+        )
     assert recovered.value < log_p - elbo + 4 * recovered.standard_error
     assert recovered.value > 0.9 * (log_p - elbo) - 4 * recovered.standard_error
 
 
 def test_without_refinement_nobody_is_blamed(linear_gaussian):
-    report = uc.diagnose(with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy(), thorough=False)
+    report = uc.diagnose(
+        with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy(), thorough=False
+    )
     assert report.verdict == "collapsed"
     assert "recover" not in report.advice
     assert report.certificate is None
 
 
 def test_draws_are_doubled_until_the_likelihood_settles(linear_gaussian):
-    """Of posteriors that are too wide, 64 draws say too little; what more draws gain on some rows goes to the mean of all."""
+    """Of posteriors that are too wide, 64 draws say too little; what more draws gain on some rows
+    goes to the mean of all."""
     model, rows = linear_gaussian.model(widened=4.0), linear_gaussian.data.numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
     at_64 = importance_log_likelihood(model, rows, 64).mean()
@@ -346,10 +401,14 @@ def test_draws_are_doubled_until_the_likelihood_settles(linear_gaussian):
 
 
 def test_annealing_goes_where_weights_do_not(linear_gaussian):
-    """From q(z|x) = p(z), sixteen weights miss much of log p(x), and sixteen annealed chains hardly any."""
+    """From q(z|x) = p(z), sixteen weights miss much of log p(x), and sixteen annealed chains hardly
+    any."""
     model, rows = with_a_dead_encoder(linear_gaussian).model_, linear_gaussian.data[:64].numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data[:64]).numpy()
-    weights, annealed = importance_log_likelihood(model, rows, 16), annealed_log_likelihood(model, rows)
+    weights, annealed = (
+        importance_log_likelihood(model, rows, 16),
+        annealed_log_likelihood(model, rows),
+    )
     assert (exact - weights).mean() > 0.2
     assert abs((exact - annealed).mean()) < 0.05
     plain = annealed_log_likelihood(linear_gaussian.model(), rows, n_chains=2, n_temperatures=1)
@@ -360,13 +419,19 @@ def test_refined_posteriors_are_the_exact_ones(linear_gaussian):
     rows = linear_gaussian.data[:20]
     found = refine(with_a_dead_encoder(linear_gaussian).model_, rows.numpy())
     exact = linear_gaussian.posterior()(rows)
-    assert np.abs((found.means - exact.mean.detach().numpy()) / exact.stddev.detach().numpy()).max() < 0.25
+    assert (
+        np.abs((found.means - exact.mean.detach().numpy()) / exact.stddev.detach().numpy()).max()
+        < 0.25
+    )
     assert np.allclose(found.variances / exact.variance.detach().numpy(), 1, atol=0.4)
-    assert np.abs(refine(linear_gaussian.model(), rows.numpy()).recovered.mean()) < 2e-3  # nothing is to be had
+    assert (
+        np.abs(refine(linear_gaussian.model(), rows.numpy()).recovered.mean()) < 2e-3
+    )  # nothing is to be had
 
 
 def test_units_that_data_support_are_counted_above_the_noise(linear_gaussian):
-    """Eigenvalues of the covariance are s^2 (1 + gain^2): all three are above the noise, and of noise alone none is."""
+    """Eigenvalues of the covariance are s^2 (1 + gain^2): all three are above the noise, and of
+    noise alone none is."""
     rows = linear_gaussian.marginal.sample((5000,)).numpy()
     assert supported_units(linear_gaussian.model(), rows) == 3
     noise = linear_gaussian.scale * np.random.default_rng(0).normal(size=(5000, 5))
@@ -382,32 +447,44 @@ def test_curves_of_collapse_are_shares_of_the_data(linear_gaussian):
 
 
 def test_the_gaussian_part_of_the_aggregate_has_a_closed_form(linear_gaussian):
-    """Of posteriors N(b, 1 - g^2) around means of variance g^2, shifted by b: q(z) is N(b, I), and the KL b^2 / 2 for each unit."""
+    """Of posteriors N(b, 1 - g^2) around means of variance g^2, shifted by b: q(z) is N(b, I), and
+    the KL b^2 / 2 for each unit."""
     units = Units(linear_gaussian.model())
     generator = np.random.default_rng(0)
     means = 0.6 * generator.normal(size=(20_000, 3)) + [0.0, 1.0, 2.0]
     for part in np.array_split(means, 7):
-        units.add(Posteriors(part, np.full_like(part, 0.64), np.zeros(len(part)), np.zeros_like(part), None, None), part)
-    assert units.aggregate_gaussian_kl(linear_gaussian.model()).value == pytest.approx(2.5, abs=0.05)
+        units.add(
+            Posteriors(
+                part, np.full_like(part, 0.64), np.zeros(len(part)), np.zeros_like(part), None, None
+            ),
+            part,
+        )
+    assert units.aggregate_gaussian_kl(linear_gaussian.model()).value == pytest.approx(
+        2.5, abs=0.05
+    )
     assert np.allclose(units.table()["mean"], [0, 1, 2], atol=0.02)
     assert np.allclose(units.table()["explained_share"], 0.36, atol=0.01)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_gaussian_part_of_the_aggregate_is_without_bias(share):
-    """Of few rows: only means scatter, so that a dead encoder has no bias, and one that tells all has that of a fit to draws."""
+    """Of few rows: only means scatter, so that a dead encoder has no bias, and one that tells all
+    has that of a fit to draws."""
     found, n, k = [], 100, 10
     for seed in range(100):
         covariance = Covariance(k)
         means = 0.5 + math.sqrt(share) * np.random.default_rng(seed).normal(size=(n, k))
         covariance.add(means, np.full((n, k), 1 - share))
-        found.append(covariance.kl_to_normal(Independent(Normal(torch.zeros(k), torch.ones(k)), 1)).value)
-    # By n draws of 10 units, k (k + 3) / 4 n = 0.325 nats too much; what is left is of the second order.
+        found.append(
+            covariance.kl_to_normal(Independent(Normal(torch.zeros(k), torch.ones(k)), 1)).value
+        )
+    # By n draws of 10 units, k (k + 3) / 4 n = 0.325 nats too much; what is left is of the second
+    # order.
     assert abs(np.mean(found) - 0.5 * k * 0.25) < 4 * np.std(found) / math.sqrt(100) + 0.04
 
 
 def test_a_sample_holds_all_rows_alike(monkeypatch):
-    monkeypatch.setattr("uncollapse.diagnostics.stream.MAX_SAMPLED_ROWS", 500)
+    monkeypatch.setattr("uncollapse.measures.batches.MAX_SAMPLED_ROWS", 500)
     sample, rows = Reservoir(), np.arange(10_000.0)[:, None]
     for batch in np.array_split(rows, 13):
         sample.add(batch, batch[:, 0])
@@ -420,7 +497,10 @@ def test_a_sample_holds_all_rows_alike(monkeypatch):
 
 def test_reports_stand_side_by_side(linear_gaussian, tmp_path):
     rows = linear_gaussian.data.numpy()
-    reports = [uc.diagnose(linear_gaussian.fitted(), rows, verbose=False, thorough=thorough) for thorough in (True, False)]
+    reports = [
+        uc.diagnose(linear_gaussian.fitted(), rows, verbose=False, thorough=thorough)
+        for thorough in (True, False)
+    ]
     table = uc.compare_reports(reports, tmp_path / "both.html")
     assert table.index.tolist() == ["Fitted (1)", "Fitted (2)"]
     assert table.loc["Fitted (1)", "kl_nats"] == reports[0].estimates["kl_nats"].value
@@ -440,7 +520,7 @@ def test_the_page_holds_every_report(linear_gaussian):
 
 
 def test_sorted_rows_do_not_mislead_what_looks_at_some_of_them(linear_gaussian, monkeypatch):
-    monkeypatch.setattr("uncollapse.diagnostics.collapse.MAX_INFORMATION_ROWS", 200)
+    monkeypatch.setattr("uncollapse.measures.information.MAX_INFORMATION_ROWS", 200)
     rows = linear_gaussian.data.numpy()
     ordered = rows[np.argsort(rows[:, 0])]
     estimate = uc.diagnose(linear_gaussian.fitted(), ordered).estimates["mutual_information_nats"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import uncollapse as uc
-from uncollapse import doctor
 from uncollapse.estimators import VAE
 from uncollapse.estimators.loading import load as load_run
+from uncollapse.experiments import doctor as doctor
 from uncollapse.maps import InverseLipschitzDecoder
 
 DEVELOPMENT = {"test", "browser", "lint", "fuzz", "dev"}
@@ -27,7 +27,11 @@ def test_the_command_prints_every_section_and_passes(command_line, monkeypatch, 
     assert re.search(rf"^  uncollapse +{re.escape(uc.__version__)}$", out, re.MULTILINE)
     assert re.search(r"^  numpy +" + re.escape(np.__version__) + "$", out, re.MULTILINE)
     assert re.search(r"^  CPU +.+ logical cores, torch on \d+ threads$", out, re.MULTILINE)
-    assert re.search(rf"^  UNCOLLAPSE_DATA +{re.escape(str(tmp_path))}/nowhere, which is not there$", out, re.MULTILINE)
+    assert re.search(
+        rf"^  UNCOLLAPSE_DATA +{re.escape(str(tmp_path))}/nowhere, which is not there$",
+        out,
+        re.MULTILINE,
+    )
     assert re.search(r"^  digits +needs no files$", out, re.MULTILINE)
     assert re.search(r"^self-test\n  ok, \d+\.\d s\n\Z", out, re.MULTILINE)
 
@@ -39,9 +43,16 @@ def test_the_self_test_takes_seconds():
 
 
 def test_versions_are_told_without_imports_and_for_every_extra(monkeypatch):
-    code = "import sys, uncollapse.doctor as d; d.versions(); print({'torch', 'numpy', 'pyarrow', 'onnx'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    code = "import sys, uncollapse.experiments.doctor as d; d.versions(); print({'torch', 'numpy', 'pyarrow', 'onnx'} & {*sys.modules})"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )
+    project = tomllib.loads(
+        (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    )["project"]
     named = {
         extra: tuple(re.match(r"[\w-]+", requirement).group() for requirement in requirements)
         for extra, requirements in project["optional-dependencies"].items()

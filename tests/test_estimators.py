@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import uncollapse as uc
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps import EMBEDDINGS, POTENTIALS
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0}
@@ -47,7 +47,9 @@ WITH_ONE_COMPONENT = [
         uc.MixtureVAE(hidden=(8, 8), max_epochs=4, inverse_lipschitz=None),
     ],
     expected_failed_checks=lambda estimator: (
-        dict.fromkeys(WITH_ONE_COMPONENT, "sets n_components=1") if isinstance(estimator, uc.MixtureVAE) else {}
+        dict.fromkeys(WITH_ONE_COMPONENT, "sets n_components=1")
+        if isinstance(estimator, uc.MixtureVAE)
+        else {}
     ),
 )
 def test_scikit_learn_contract(estimator, check):
@@ -65,16 +67,23 @@ def test_transform_and_back(vae):
 
 def test_a_trained_model_reconstructs_better_than_the_mean(blobs):
     X, _ = blobs
-    estimator = uc.VAE(latent_dim=2, hidden=(32, 32), max_epochs=200, learning_rate=3e-3, random_state=0).fit(X)
+    estimator = uc.VAE(
+        latent_dim=2, hidden=(32, 32), max_epochs=200, learning_rate=3e-3, random_state=0
+    ).fit(X)
     error = np.square(estimator.reconstruct(X) - X).mean()
     assert error < 0.5 * X.var(axis=0).mean()
 
 
-@pytest.mark.parametrize("kind", [uc.VAE, functools.partial(uc.MixtureVAE, inference="enumerate"), uc.MixtureVAE])
+@pytest.mark.parametrize(
+    "kind", [uc.VAE, functools.partial(uc.MixtureVAE, inference="enumerate"), uc.MixtureVAE]
+)
 def test_the_encoder_can_have_widths_of_its_own(kind, blobs, tmp_path):
     X, _ = blobs
     estimator = kind(**SMALL, encoder_hidden=(5, 7, 6)).fit(X)
-    shapes = {name: [tuple(p.shape) for p in part.parameters() if p.dim() == 2] for name, part in estimator.model_.named_children()}
+    shapes = {
+        name: [tuple(p.shape) for p in part.parameters() if p.dim() == 2]
+        for name, part in estimator.model_.named_children()
+    }
     assert {(5, X.shape[1]), (7, 5), (6, 7)} <= set(shapes["posterior"])
     assert not {5, 6, 7} & {n for shape in shapes["decoder"] for n in shape}
     restored = uc.load(estimator.save(tmp_path / "run"))
@@ -86,7 +95,9 @@ def test_scores_belong_to_the_row(vae):
     estimator, X = vae
     together = estimator.score_samples(X)
     assert np.allclose(estimator.score_samples(X[::-1]), together[::-1], rtol=1e-4)
-    assert np.allclose([estimator.score_samples(row[None])[0] for row in X[:5]], together[:5], rtol=1e-4)
+    assert np.allclose(
+        [estimator.score_samples(row[None])[0] for row in X[:5]], together[:5], rtol=1e-4
+    )
     assert estimator.score(X) == pytest.approx(together.mean(), rel=1e-5)
 
 
@@ -100,7 +111,9 @@ def test_samples_follow_the_seed(vae):
 def test_samples_have_the_noise_of_the_likelihood(vae):
     estimator, _ = vae
     draws = estimator.sample(20_000, random_state=0)
-    spread = estimator.inverse_transform(np.random.default_rng(0).normal(size=(20_000, 2))).var(axis=0)
+    spread = estimator.inverse_transform(np.random.default_rng(0).normal(size=(20_000, 2))).var(
+        axis=0
+    )
     noise = float(estimator.model_.family.scale) ** 2
     assert np.allclose(draws.var(axis=0), spread + noise, rtol=0.05)
 
@@ -109,29 +122,44 @@ def test_samples_have_the_noise_of_the_likelihood(vae):
 @pytest.mark.parametrize("size", [1e-25, 1.0, 1e15])
 def test_neither_place_nor_unit_of_the_data_matters(size, offset):
     generator = np.random.default_rng(0)
-    X = generator.normal(size=(300, 2)) @ generator.normal(size=(2, 4)) + 0.1 * generator.normal(size=(300, 4))
+    X = generator.normal(size=(300, 2)) @ generator.normal(size=(2, 4)) + 0.1 * generator.normal(
+        size=(300, 4)
+    )
     settings = {**SMALL, "max_epochs": 80, "learning_rate": 3e-3}
     plain = uc.VAE(**settings).fit(X)
     moved = uc.VAE(**settings).fit(size * (X + offset))
-    assert moved.score(size * (X + offset)) + 4 * np.log(size) == pytest.approx(plain.score(X), abs=0.05)
-    assert float(moved.model_.family.scale) / size == pytest.approx(float(plain.model_.family.scale), rel=0.02)
+    assert moved.score(size * (X + offset)) + 4 * np.log(size) == pytest.approx(
+        plain.score(X), abs=0.05
+    )
+    assert float(moved.model_.family.scale) / size == pytest.approx(
+        float(plain.model_.family.scale), rel=0.02
+    )
 
 
 def test_the_learned_scale_starts_at_the_data_and_finds_their_noise():
     generator = np.random.default_rng(0)
-    X = 50 * (generator.normal(size=(1000, 1)) @ generator.normal(size=(1, 6)) + 0.2 * generator.normal(size=(1000, 6)))
-    estimator = uc.VAE(latent_dim=1, hidden=(16, 16), max_epochs=60, learning_rate=1e-2, random_state=0).fit(X)
+    X = 50 * (
+        generator.normal(size=(1000, 1)) @ generator.normal(size=(1, 6))
+        + 0.2 * generator.normal(size=(1000, 6))
+    )
+    estimator = uc.VAE(
+        latent_dim=1, hidden=(16, 16), max_epochs=60, learning_rate=1e-2, random_state=0
+    ).fit(X)
     assert float(estimator.model_.family.scale) == pytest.approx(10, rel=0.15)
 
 
 def test_a_model_starts_at_the_data(blobs, monkeypatch):
-    monkeypatch.setattr("uncollapse.training.engine.train", lambda *args, **kwargs: None)
+    monkeypatch.setattr("uncollapse.training.loop.train", lambda *args, **kwargs: None)
     X = 7 * blobs[0] + 100
     estimator = uc.VAE(**SMALL).fit(X)
     assert np.allclose(estimator.inverse_transform(np.zeros((1, 2)))[0], X.mean(0), atol=0.01)
     constant = estimator.model_.decoder.constant
-    unexplained = (2 + 2 / (1 + constant**2)) / 4  # z of variance 1 moves 2 of 4 outputs by the constant
-    assert float(estimator.model_.family.scale) == pytest.approx(np.sqrt(unexplained * X.var(0).mean()), rel=1e-4)
+    unexplained = (
+        2 + 2 / (1 + constant**2)
+    ) / 4  # z of variance 1 moves 2 of 4 outputs by the constant
+    assert float(estimator.model_.family.scale) == pytest.approx(
+        np.sqrt(unexplained * X.var(0).mean()), rel=1e-4
+    )
     assert np.allclose(estimator.model_.family.centre, X.mean(0), rtol=1e-5)
     encoder = estimator.model_.posterior.encoder
     assert np.allclose(encoder.shift, X.mean(0), rtol=1e-5)
@@ -203,19 +231,24 @@ def test_equal_rows_get_independent_draws(vae):
 def test_transform_is_the_mean_of_the_posterior(vae):
     estimator, X = vae
     rows = torch.as_tensor(X[:7], dtype=torch.float32)
-    assert np.allclose(estimator.transform(X[:7]), estimator.model_.posterior(rows).base_dist.loc, atol=1e-6)
+    assert np.allclose(
+        estimator.transform(X[:7]), estimator.model_.posterior(rows).base_dist.loc, atol=1e-6
+    )
 
 
 def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder():
     X = np.full((400, 3), 0.5)
     with pytest.warns(UserWarning, match="binarisation"):
         estimator = uc.VAE(**{**SMALL, "max_epochs": 40}, family="bernoulli").fit(X)
-    # Fair coins cost log 2 each. Grey levels taken as they are would give the same score to every row.
+    # Fair coins cost log 2 each. Grey levels taken as they are would give the same score to every
+    # row.
     scores = estimator.score_samples(X)
     assert len(np.unique(scores)) > 1
     assert scores.mean() == pytest.approx(-3 * np.log(2), abs=0.15)
     assert len(np.unique(estimator.transform(X), axis=0)) == 1
-    assert uc.diagnose(estimator, X, n_importance=64).estimates["nll_nats"].value == pytest.approx(-scores.mean(), abs=1e-5)
+    assert uc.diagnose(estimator, X, n_importance=64).estimates["nll_nats"].value == pytest.approx(
+        -scores.mean(), abs=1e-5
+    )
 
 
 def test_posteriors_can_be_narrow():
@@ -223,7 +256,13 @@ def test_posteriors_can_be_narrow():
     X = 1000 * np.random.default_rng(0).normal(size=(500, 2))
     family = uc.families.Gaussian(1.0)
     estimator = uc.VAE(
-        latent_dim=2, inverse_lipschitz=1000, family=family, hidden=(8,), max_epochs=300, learning_rate=3e-3, random_state=0
+        latent_dim=2,
+        inverse_lipschitz=1000,
+        family=family,
+        hidden=(8,),
+        max_epochs=300,
+        learning_rate=3e-3,
+        random_state=0,
     ).fit(X)
     rows = torch.as_tensor(X, dtype=torch.float32)
     assert float(estimator.model_.posterior(rows).stddev.mean()) < 0.05
@@ -234,13 +273,16 @@ def test_works_in_a_pipeline(vae):
     assert make_pipeline(StandardScaler(), uc.VAE(**SMALL)).fit_transform(X).shape == (200, 2)
 
 
-@pytest.mark.parametrize("family", ["bernoulli", "continuous_bernoulli", {"gaussian": {"scale": 0.5}}, uc.families.Gaussian(0.5)])
+@pytest.mark.parametrize(
+    "family",
+    ["bernoulli", "continuous_bernoulli", {"gaussian": {"scale": 0.5}}, uc.families.Gaussian(0.5)],
+)
 @pytest.mark.parametrize("constants", [None, 0, 0.5, (0.3, 0.6)])
 def test_saved_and_loaded_is_the_same(tmp_path, family, constants):
     X = np.random.default_rng(0).integers(0, 2, size=(100, 5)).astype(float)
-    estimator = uc.VAE(**{**SMALL, "random_state": 3}, family=family, inverse_lipschitz=constants).fit(
-        pd.DataFrame(X, columns=list("abcde"))
-    )
+    estimator = uc.VAE(
+        **{**SMALL, "random_state": 3}, family=family, inverse_lipschitz=constants
+    ).fit(pd.DataFrame(X, columns=list("abcde")))
     restored = uc.load(estimator.save(tmp_path / "run"))
     frame = pd.DataFrame(X, columns=list("abcde"))
     assert np.array_equal(restored.transform(frame), estimator.transform(frame))
@@ -250,7 +292,11 @@ def test_saved_and_loaded_is_the_same(tmp_path, family, constants):
     assert restored.get_params()["inverse_lipschitz"] == constants
     assert restored.feature_names_in_.tolist() == list("abcde")
     assert restored.model_.decoder.constant == estimator.model_.decoder.constant
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.csv", "model.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "history.csv",
+        "model.json",
+        "model.safetensors",
+    ]
     assert restored.save(tmp_path / "again").is_dir()
 
 
@@ -261,10 +307,20 @@ def test_only_runs_are_overwritten_and_only_when_asked(vae, tmp_path):
     (tmp_path / "file").write_text("mine")
     estimator.save(tmp_path / "run")
     other = uc.VAE(**{**SMALL, "random_state": 7}).fit(X)
-    for target, overwrite in (("mine", False), ("mine", True), ("file", True), ("run", False), ("file/run", True)):
+    for target, overwrite in (
+        ("mine", False),
+        ("mine", True),
+        ("file", True),
+        ("run", False),
+        ("file/run", True),
+    ):
         with pytest.raises(InputError, match=r"already exists|something else|cannot write"):
             other.save(tmp_path / target, overwrite)
-    assert (tmp_path / "mine" / "precious.txt").read_text() == (tmp_path / "file").read_text() == "mine"
+    assert (
+        (tmp_path / "mine" / "precious.txt").read_text()
+        == (tmp_path / "file").read_text()
+        == "mine"
+    )
     assert uc.load(tmp_path / "run").seed_ == 0
     other.save(tmp_path / "run", overwrite=True)
     assert uc.load(tmp_path / "run").seed_ == 7
@@ -295,7 +351,7 @@ def test_a_save_that_fails_loses_nothing(vae, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uncollapse.runs.save_file", full_disk)
+    monkeypatch.setattr("uncollapse._utils.run_folders.save_file", full_disk)
     with pytest.raises(InputError, match="No space left"):
         estimator.save(tmp_path / "run", overwrite=True)
     assert uc.load(tmp_path / "run").seed_ == 0
@@ -313,29 +369,47 @@ def damaged(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: damaged(folder, format=99, version="9.0"), r"uncollapse 9\.0 in format 99.*upgrade"),
+        (
+            lambda folder: damaged(folder, format=99, version="9.0"),
+            r"uncollapse 9\.0 in format 99.*upgrade",
+        ),
         (lambda folder: damaged(folder, latent_dim=3), "damaged"),
-        (lambda folder: damaged(folder, latent_dim="many"), "latent_dim expects a positive integer"),
+        (
+            lambda folder: damaged(folder, latent_dim="many"),
+            "latent_dim expects a positive integer",
+        ),
         (lambda folder: damaged(folder, estimator="os.system"), "damaged"),
         (lambda folder: damaged(folder, hidden=[200_000, 200_000]), "damaged"),
         (lambda folder: damaged(folder, feature_names=["a"]), "1 names for 4 features"),
         (lambda folder: damaged(folder, seed="boo"), "seed"),
         (lambda folder: damaged(folder, format=-1), "format"),
         (lambda folder: (folder / "model.json").write_text("[" * 100_000), "damaged"),
-        (lambda folder: (folder / "history.csv").write_text("a,b\n1,2\n"), "expected numbers in the columns epoch"),
+        (
+            lambda folder: (folder / "history.csv").write_text("a,b\n1,2\n"),
+            "expected numbers in the columns epoch",
+        ),
         (lambda folder: reweigh(folder, "decoder.embedding.basis", 0.0), "not isometric"),
         (lambda folder: reweigh(folder, "posterior.encoder.shift", float("nan")), "not finite"),
         (lambda folder: reweigh(folder, "family.log_scale", 1e30), "scale is not the one"),
-        (lambda folder: reweigh(folder, "posterior.encoder.shift", 0.0, torch.float64), "not those that model.json describes"),
+        (
+            lambda folder: reweigh(folder, "posterior.encoder.shift", 0.0, torch.float64),
+            "not those that model.json describes",
+        ),
         (lambda folder: damaged(folder, n_features=2**62), "n_features"),
         (lambda folder: damaged(folder, hidden=[2**31 - 1] * 3), "damaged"),
-        (lambda folder: (folder / "model.json").write_text('{"format": ' + "9" * 5000 + "}"), "damaged"),
+        (
+            lambda folder: (folder / "model.json").write_text('{"format": ' + "9" * 5000 + "}"),
+            "damaged",
+        ),
         (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "model.json").write_text("[]"), "damaged"),
         (lambda folder: (folder / "model.json").unlink(), "holds no saved model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "damaged"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 20), "damaged"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1})), "damaged"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1})),
+            "damaged",
+        ),
         (lambda folder: (folder / "history.csv").write_bytes(b""), "damaged"),
     ],
 )
@@ -369,10 +443,18 @@ def with_value(value):
         ({}, with_value(0)[:0], "0 sample"),
         ({}, [["a", "b"], ["c", "d"]], "could not convert.*encode text"),
         ({"family": "bernoulli"}, with_value(0), r"values in \[0, 1\], got values from -"),
-        ({"latent_dim": 5}, with_value(0), "latent_dim <= natural dimension, got latent_dim=5 with n_features=4"),
+        (
+            {"latent_dim": 5},
+            with_value(0),
+            "latent_dim <= natural dimension, got latent_dim=5 with n_features=4",
+        ),
         ({"latent_dim": 4, "inverse_lipschitz": (1, 2)}, with_value(0), "one number"),
         ({"latent_dim": 0}, with_value(0), "latent_dim expects a positive integer, got 0"),
-        ({"inverse_lipschitz": -1}, with_value(0), "inverse_lipschitz expects a number from 0 to 1e6"),
+        (
+            {"inverse_lipschitz": -1},
+            with_value(0),
+            "inverse_lipschitz expects a number from 0 to 1e6",
+        ),
         ({"inverse_lipschitz": np.nan}, with_value(0), "inverse_lipschitz expects"),
         ({"hidden": ()}, with_value(0), "hidden expects a list of one or more positive widths"),
         ({"family": "poison"}, with_value(0), "family expects one of"),
@@ -389,7 +471,11 @@ def with_value(value):
             with_value(0),
             "encoder_hidden expects a list of one or more positive widths, at most 100, or None",
         ),
-        ({"family": {"gaussian": {"scale": "wide"}}}, with_value(0), "scale expects a positive finite number"),
+        (
+            {"family": {"gaussian": {"scale": "wide"}}},
+            with_value(0),
+            "scale expects a positive finite number",
+        ),
         ({}, with_value(0) * 1e-9 + 1, "float32 can tell apart.*subtract the mean"),
         ({}, with_value(0)[0], "Expected 2D array"),
         ({"random_state": -1}, with_value(0), "random_state expects a seed"),
@@ -403,7 +489,11 @@ def test_bad_input_is_refused_in_a_sentence(arguments, X, words):
 
 
 def test_values_too_small_for_float32_are_not_said_to_need_another_mean():
-    with pytest.raises(InputError, match=r"float32 can tell apart.*in column 0: give that column in a smaller unit, or drop it"):
+    with pytest.raises(
+        InputError,
+        match=r"float32 can tell apart.*in column 0: give that column in a smaller unit, or drop "
+        r"it",
+    ):
         uc.VAE(**SMALL).fit(with_value(0) * 1e-47)
 
 
@@ -413,7 +503,10 @@ def test_a_device_that_is_not_there_is_refused(vae, monkeypatch):
         uc.VAE(**SMALL, device="cuda").fit(vae[1])
 
 
-@pytest.mark.parametrize("method", ["transform", "score_samples", "score", "reconstruct", "inverse_transform", "save", "sample"])
+@pytest.mark.parametrize(
+    "method",
+    ["transform", "score_samples", "score", "reconstruct", "inverse_transform", "save", "sample"],
+)
 def test_methods_ask_for_fit_first(method):
     with pytest.raises(NotFittedError):
         getattr(uc.VAE(), method)(2)
@@ -442,7 +535,9 @@ def test_other_columns_than_in_fit_are_refused(vae):
 
 
 def test_more_latents_than_features_are_allowed_without_the_constraint():
-    assert uc.VAE(**{**SMALL, "latent_dim": 6}, inverse_lipschitz=None).fit(with_value(0)).transform(with_value(0)).shape == (20, 6)
+    assert uc.VAE(**{**SMALL, "latent_dim": 6}, inverse_lipschitz=None).fit(
+        with_value(0)
+    ).transform(with_value(0)).shape == (20, 6)
 
 
 def test_grey_levels_are_announced_and_binarised():
@@ -459,9 +554,15 @@ def test_constant_data_train(tmp_path):
 
 
 def test_a_strong_noise_collapses_an_ordinary_vae_and_not_an_inverse_lipschitz_one():
-    """The decoder's variance exceeds every eigenvalue of the covariance, so that the latents do not pay for themselves."""
+    """The decoder's variance exceeds every eigenvalue of the covariance, so that the latents do not
+    pay for themselves."""
     X = np.random.default_rng(0).normal(size=(1000, 6)) * [1.5, 1.2, 1.0, 0.8, 0.5, 0.3]
-    settings = {**SMALL, "family": uc.families.Gaussian(2.0), "max_epochs": 40, "learning_rate": 3e-3}
+    settings = {
+        **SMALL,
+        "family": uc.families.Gaussian(2.0),
+        "max_epochs": 40,
+        "learning_rate": 3e-3,
+    }
     ordinary = uc.diagnose(uc.VAE(**settings, inverse_lipschitz=None).fit(X), X)
     constrained = uc.diagnose(uc.VAE(**settings, inverse_lipschitz=0.8).fit(X), X)
     assert ordinary.verdict == "collapsed in the model"
@@ -479,4 +580,6 @@ def test_choices_are_those_that_exist():
 
 def test_a_ridge_sum_too_large_for_memory_is_refused():
     with pytest.raises(InputError, match="use fewer or narrower layers"):
-        uc.VAE(hidden=(1_000_000,), potential="ridge", lipschitz=2.0).fit(np.random.default_rng(0).normal(size=(10, 3)))
+        uc.VAE(hidden=(1_000_000,), potential="ridge", lipschitz=2.0).fit(
+            np.random.default_rng(0).normal(size=(10, 3))
+        )

@@ -1,4 +1,5 @@
-"""Real input at size: all of Fashion-MNIST, as `uncollapse fit fashion-mnist inverse_lipschitz=1.5` trains it."""
+"""Real input at size: all of Fashion-MNIST, as `uncollapse fit fashion-mnist inverse_lipschitz=1.5`
+trains it."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
 import uncollapse as uc
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.latent import ComponentPosterior, LearnedComponents, RealNVP, draw
 from uncollapse.latent.flows import Couplings
 
@@ -28,16 +28,22 @@ def standard(latent_dim, *batch):
 def jacobian_of(latent_dim, couplings, seed=0):
     """Of z with respect to what enters the couplings."""
     generator = torch.Generator().manual_seed(seed)
-    context, noise = (torch.randn(n, dtype=torch.double, generator=generator) for n in (3, latent_dim))
+    context, noise = (
+        torch.randn(n, dtype=torch.double, generator=generator) for n in (3, latent_dim)
+    )
     flow = couplings(standard(latent_dim), context)
-    return torch.autograd.functional.jacobian(lambda noise: flow.rsample_with_log_prob(noise)[0], noise)
+    return torch.autograd.functional.jacobian(
+        lambda noise: flow.rsample_with_log_prob(noise)[0], noise
+    )
 
 
 @pytest.mark.parametrize("latent_dim", [2, 3, 5, 64])
 def test_every_dimension_is_transformed(latent_dim):
     """No dimension of the output is one of the input as it was."""
     rows = jacobian_of(latent_dim, randomised(Couplings(latent_dim, 3, 8)))
-    untouched = ((rows != 0).sum(1) == 1) & torch.isclose(rows.abs().sum(1), torch.ones(latent_dim, dtype=torch.double))
+    untouched = ((rows != 0).sum(1) == 1) & torch.isclose(
+        rows.abs().sum(1), torch.ones(latent_dim, dtype=torch.double)
+    )
     assert not untouched.any()
     assert (torch.linalg.svdvals(rows) > 0).all()
 
@@ -57,7 +63,9 @@ def test_the_density_of_a_flow_is_the_change_of_volume(latent_dim):
     noise = torch.randn(latent_dim, dtype=torch.double, generator=torch.Generator().manual_seed(2))
     q = posterior(x)
     z, log_q = q.rsample_with_log_prob(noise)
-    rows = torch.autograd.functional.jacobian(lambda noise: q.rsample_with_log_prob(noise)[0], noise)
+    rows = torch.autograd.functional.jacobian(
+        lambda noise: q.rsample_with_log_prob(noise)[0], noise
+    )
     expected = Normal(0.0, 1.0).log_prob(noise).sum() - torch.linalg.slogdet(rows)[1]
     assert torch.allclose(log_q, expected, atol=1e-9)
     assert torch.allclose(q.log_prob(z), expected, atol=1e-9)
@@ -67,7 +75,10 @@ def test_the_density_of_a_flow_is_the_change_of_volume(latent_dim):
 def test_draws_and_their_densities_belong_together(batch):
     posterior = randomised(RealNVP(4, 3, (8, 8)), size=0.3)
     torch.manual_seed(0)
-    x, noise = torch.randn(*batch, 4, dtype=torch.double), torch.randn(7, *batch, 3, dtype=torch.double)
+    x, noise = (
+        torch.randn(*batch, 4, dtype=torch.double),
+        torch.randn(7, *batch, 3, dtype=torch.double),
+    )
     q = posterior(x)
     z, log_q = draw(q, noise)
     assert (z.shape, log_q.shape, q.mean.shape) == ((7, *batch, 3), (7, *batch), (*batch, 3))
@@ -102,7 +113,9 @@ def test_moments_of_a_flow_that_is_still_the_identity_are_the_gaussians():
     torch.manual_seed(0)
     posterior, x = RealNVP(4, 2, (8,)).double(), torch.randn(5, 4, dtype=torch.double)
     q = posterior(x)
-    assert torch.allclose(q.mean, q.normal.loc, atol=1e-9)  # two steps to the right are a whole turn
+    assert torch.allclose(
+        q.mean, q.normal.loc, atol=1e-9
+    )  # two steps to the right are a whole turn
     assert torch.allclose(q.variance, q.normal.variance, rtol=0.2)
     assert torch.equal(q.mean, posterior(x).mean)
 
@@ -120,9 +133,13 @@ def test_one_dimension_has_no_halves():
     for build in (
         lambda: RealNVP(4, 1),
         lambda: ComponentPosterior(4, LearnedComponents(2, 1), flow=True),
-        lambda: uc.VAE(latent_dim=1, posterior="realnvp", max_epochs=1).fit(np.random.default_rng(0).normal(size=(20, 3))),
+        lambda: uc.VAE(latent_dim=1, posterior="realnvp", max_epochs=1).fit(
+            np.random.default_rng(0).normal(size=(20, 3))
+        ),
     ):
-        with pytest.raises(InputError, match=r"expects latent_dim >= 2, got 1: use posterior 'gaussian'\.$") as caught:
+        with pytest.raises(
+            InputError, match=r"expects latent_dim >= 2, got 1: use posterior 'gaussian'\.$"
+        ) as caught:
             build()
         assert "\n" not in str(caught.value)
 

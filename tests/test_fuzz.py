@@ -1,4 +1,5 @@
-"""Files, folders and configurations that are damaged or hostile end in one sentence, and nothing else happens."""
+"""Files, folders and configurations that are damaged or hostile end in one sentence, and nothing
+else happens."""
 
 import bz2
 import gzip
@@ -23,12 +24,12 @@ from hypothesis import strategies as st
 import uncollapse as uc
 from fuzz.loading import SMALL, check, refusal, snapshot, targets, write_runs
 from uncollapse import cli
+from uncollapse._utils.errors import brief
+from uncollapse._utils.files import write_text
+from uncollapse._utils.parameters import check_parameters
+from uncollapse._utils.validation import check_count, check_positive
 from uncollapse.data import load, read_file
-from uncollapse.errors import brief
 from uncollapse.estimators import Estimator
-from uncollapse.files import write_text
-from uncollapse.inputs import check_count, check_positive
-from uncollapse.parameters import check_parameters
 
 X = np.arange(12.0).reshape(6, 2)
 RUN = ("model.json", "model.safetensors", "history.csv")
@@ -57,7 +58,8 @@ def table(runs):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Makes empty folders in which to work, each in one of its own in which nothing else may change."""
+    """Makes empty folders in which to work, each in one of its own in which nothing else may
+    change."""
     made = iter(range(10**6))
 
     def make():
@@ -91,8 +93,19 @@ def copy_run(run, folder):
 
 def fuzzed(n):
     """Runs a property on so many examples, always the same."""
-    ignored = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(max_examples=n, derandomize=True, deadline=None, database=None, suppress_health_check=ignored)
+    ignored = [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ]
+    return settings(
+        max_examples=n,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=ignored,
+    )
 
 
 # Bytes that mean something to one format or another.
@@ -100,18 +113,68 @@ PAYLOADS = st.one_of(
     st.binary(max_size=8),
     st.sampled_from(
         [
-            *(b"\0", b"\xff" * 8, b"\n", b"\r", b",", b'"', b"'", b"nan", b"inf", b"1e400", b"-1", b"9" * 40, b"9" * 5000, b"_"),
-            *(b"PK\x05\x06", b"PK\x01\x02", b"\x93NUMPY", b"PAR1", b"\x1f\x8b", b"../x", b"/etc/passwd", b"|O", b"<U0", b"|V8"),
-            *(b"(1000000000000000, 2)", b"(-1, 2)", b"(4294967296, 4294967296)", b"[" * 3000, b"{" * 3000, b"null", b"true"),
-            *(b"&a [*a, *a]", b"!!int ''", b"!!bool x", b"!!python/object/apply:os.mkdir [executed]", b": ", b"<<: *a", b"a: 1\n"),
-            *(struct.pack("<Q", 2**63), struct.pack("<Q", 2**40), struct.pack("<I", 2**31), "\x85\u2028\ufeff".encode()),
+            *(
+                b"\0",
+                b"\xff" * 8,
+                b"\n",
+                b"\r",
+                b",",
+                b'"',
+                b"'",
+                b"nan",
+                b"inf",
+                b"1e400",
+                b"-1",
+                b"9" * 40,
+                b"9" * 5000,
+                b"_",
+            ),
+            *(
+                b"PK\x05\x06",
+                b"PK\x01\x02",
+                b"\x93NUMPY",
+                b"PAR1",
+                b"\x1f\x8b",
+                b"../x",
+                b"/etc/passwd",
+                b"|O",
+                b"<U0",
+                b"|V8",
+            ),
+            *(
+                b"(1000000000000000, 2)",
+                b"(-1, 2)",
+                b"(4294967296, 4294967296)",
+                b"[" * 3000,
+                b"{" * 3000,
+                b"null",
+                b"true",
+            ),
+            *(
+                b"&a [*a, *a]",
+                b"!!int ''",
+                b"!!bool x",
+                b"!!python/object/apply:os.mkdir [executed]",
+                b": ",
+                b"<<: *a",
+                b"a: 1\n",
+            ),
+            *(
+                struct.pack("<Q", 2**63),
+                struct.pack("<Q", 2**40),
+                struct.pack("<I", 2**31),
+                "\x85\u2028\ufeff".encode(),
+            ),
             pickle.dumps(Explosive()),
         ]
     ),
 )
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["flip", "replace", "insert", "delete", "cut", "repeat"]), st.floats(0, 1), st.integers(1, 64), PAYLOADS
+        st.sampled_from(["flip", "replace", "insert", "delete", "cut", "repeat"]),
+        st.floats(0, 1),
+        st.integers(1, 64),
+        PAYLOADS,
     ),
     min_size=1,
     max_size=5,
@@ -119,12 +182,20 @@ EDITS = st.lists(
 
 
 def edited(content, edits):
-    """The bytes after edits, each of a kind, at a place as a share of the whole, over a length, with a payload."""
+    """The bytes after edits, each of a kind, at a place as a share of the whole, over a length,
+    with a payload."""
     for kind, where, length, payload in edits:
         start = int(where * len(content))
-        before, middle, after = content[:start], content[start : start + length], content[start + length :]
+        before, middle, after = (
+            content[:start],
+            content[start : start + length],
+            content[start + length :],
+        )
         content = {
-            "flip": before + bytes(byte ^ (1 << length % 8) for byte in middle[:1]) + middle[1:] + after,
+            "flip": before
+            + bytes(byte ^ (1 << length % 8) for byte in middle[:1])
+            + middle[1:]
+            + after,
             "replace": before + payload + content[start + len(payload) :],
             "insert": before + payload + middle + after,
             "delete": before + after,
@@ -169,7 +240,9 @@ def test_damaged_parquet_is_read_or_refused(table, place):
     @fuzzed(200)
     @given(EDITS)
     def damage(edits):
-        refused.append(check(table["x.parquet"], place(), edited(table["x.parquet"].seed, edits)) is not None)
+        refused.append(
+            check(table["x.parquet"], place(), edited(table["x.parquet"].seed, edits)) is not None
+        )
 
     damage()
     assert any(refused)
@@ -177,9 +250,21 @@ def test_damaged_parquet_is_read_or_refused(table, place):
 
 ODD = st.one_of(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    st.sampled_from([2**31 - 1, 2**31, 2**63, 10**30, 10**400, -1, 0, 1e308, 5e-324, "auto", "full", "\ud800"]),
-    st.sampled_from([[2**31 - 1] * 3, [1] * 3000, {"gaussian": {"scale": 0}}, {"categorical": {"n_categories": 2**31 - 1}}]),
-    st.recursive(st.integers() | st.text(max_size=4), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner)),
+    st.sampled_from(
+        [2**31 - 1, 2**31, 2**63, 10**30, 10**400, -1, 0, 1e308, 5e-324, "auto", "full", "\ud800"]
+    ),
+    st.sampled_from(
+        [
+            [2**31 - 1] * 3,
+            [1] * 3000,
+            {"gaussian": {"scale": 0}},
+            {"categorical": {"n_categories": 2**31 - 1}},
+        ]
+    ),
+    st.recursive(
+        st.integers() | st.text(max_size=4),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
+    ),
 )
 
 
@@ -194,11 +279,17 @@ def write_settings(run, change):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_settings_of_runs_are_read_or_refused(runs, place, kind):
-    parameters = list(Estimator.kinds[kind]().get_params())
+    parameters = list(Estimator.registry[kind]().get_params())
     fields = list(json.loads((runs / kind / "model.json").read_text()))
 
     @fuzzed(150)
-    @given(st.one_of(st.tuples(st.just("parameters"), st.sampled_from(parameters)), st.tuples(st.sampled_from(fields))), ODD)
+    @given(
+        st.one_of(
+            st.tuples(st.just("parameters"), st.sampled_from(parameters)),
+            st.tuples(st.sampled_from(fields)),
+        ),
+        ODD,
+    )
     def change(keys, value):
         run = copy_run(runs / kind, place() / "run")
 
@@ -218,21 +309,31 @@ def test_odd_settings_of_runs_are_read_or_refused(runs, place, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_configurations_are_read_or_refused(here, kind):
-    parameters = list(Estimator.kinds[kind]().get_params())
+    parameters = list(Estimator.registry[kind]().get_params())
     written = ODD.filter(lambda value: value != 10**400 and "\ud800" not in str(value))
 
     @fuzzed(150)
-    @given(st.dictionaries(st.sampled_from(parameters) | st.text(max_size=8) | st.integers(), written, max_size=2))
+    @given(
+        st.dictionaries(
+            st.sampled_from(parameters) | st.text(max_size=8) | st.integers(), written, max_size=2
+        )
+    )
     def configure(content):
         (here / "c.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-        refusal(lambda: check_parameters(Estimator.kinds[kind], cli._read_settings(here / "c.yaml", [])))
+        refusal(
+            lambda: check_parameters(
+                Estimator.registry[kind], cli._read_settings(here / "c.yaml", [])
+            )
+        )
 
     configure()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.txt", "c.yaml", "model.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["x.npy", "x.npz", "x.csv", "x.txt", "c.yaml", "model.json", "model.safetensors"]
+)
 def test_the_command_line_ends_in_one_line_and_code_2(table, place, command_line, name):
     """Whatever could be read is refused for its path or its settings in the end."""
     target = table.get(name) or table[f"{name} of VAE"]
@@ -280,7 +381,9 @@ def deflated_zeros(n):
 
 def npy_header(shape, kind="<f8"):
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": kind, "fortran_order": False, "shape": shape}
+    )
     return buffer.getvalue()
 
 
@@ -300,9 +403,11 @@ def peak_memory(call):
     return result, peak
 
 
-@pytest.mark.parametrize("memory", [2**32, 2**50], ids=["more than memory", "more than data can be"])
+@pytest.mark.parametrize(
+    "memory", [2**32, 2**50], ids=["more than memory", "more than data can be"]
+)
 def test_zip_bombs_are_not_unpacked(here, monkeypatch, memory):
-    monkeypatch.setattr("uncollapse.files.memory_bytes", lambda: memory)
+    monkeypatch.setattr("uncollapse._utils.files.memory_bytes", lambda: memory)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     header = packer.compress(npy_header((2**30,))) + packer.flush(zlib.Z_FULL_FLUSH)
     write_bomb("x.npz", header + deflated_zeros(2**33), zipfile.ZIP_DEFLATED, 128 + 2**33)
@@ -313,16 +418,22 @@ def test_zip_bombs_are_not_unpacked(here, monkeypatch, memory):
 
 
 def test_archives_larger_than_memory_are_not_unpacked(here, monkeypatch):
-    monkeypatch.setattr("uncollapse.files.memory_bytes", lambda: 2**20)
+    monkeypatch.setattr("uncollapse._utils.files.memory_bytes", lambda: 2**20)
     np.savez("x.npz", X=np.zeros((2**18, 1)))
-    assert "x.npz takes 0.00195 GiB of memory, and this machine has 0.000977" in refusal(lambda: read_file("x.npz"))
+    assert "x.npz takes 0.00195 GiB of memory, and this machine has 0.000977" in refusal(
+        lambda: read_file("x.npz")
+    )
     np.savez_compressed("x.npz", X=np.zeros((2**18, 1)))
-    assert "x.npz takes 0.00195 GiB of memory, and this machine has 0.000977" in refusal(lambda: read_file("x.npz"))
+    assert "x.npz takes 0.00195 GiB of memory, and this machine has 0.000977" in refusal(
+        lambda: read_file("x.npz")
+    )
 
 
 def test_a_packing_that_zipfile_does_not_bound_is_refused(here):
     packed = bz2.compress(npy_header((10, 2)) + bytes(2**28))
-    write_bomb("x.npz", packed, zipfile.ZIP_BZIP2, 288)  # 2^28 bytes, in a single step, whatever it claims
+    write_bomb(
+        "x.npz", packed, zipfile.ZIP_BZIP2, 288
+    )  # 2^28 bytes, in a single step, whatever it claims
     sentence, peak = peak_memory(lambda: refusal(lambda: read_file("x.npz")))
     assert "packed otherwise than by numpy" in sentence
     assert peak < 10 * 2**20
@@ -355,7 +466,9 @@ def test_columns_of_parquet_that_would_fill_the_memory_are_not_read(here):
             writer.write_table(columns)
     assert Path("x.parquet").stat().st_size < 2 * 2**20
     assert "x.parquet unpacks to 1.49 GiB or more" in refusal(lambda: read_file("x.parquet"))
-    parquet.write_table(pa.Table.from_arrays([pa.array([1.0, 2.0])] * 2, names=["a", "a"]), "x.parquet")
+    parquet.write_table(
+        pa.Table.from_arrays([pa.array([1.0, 2.0])] * 2, names=["a", "a"]), "x.parquet"
+    )
     assert "more than one that is called 'a'" in refusal(lambda: read_file("x.parquet"))
 
 
@@ -369,7 +482,9 @@ def test_what_readers_quote_of_a_file_is_shortened(here):
     assert len(sentence) < 600
 
 
-@pytest.mark.parametrize("shape", [(10**15, 3), (2**32, 2**32), (-1, 3), (10**15, 0), (10**6, 10**6)])
+@pytest.mark.parametrize(
+    "shape", [(10**15, 3), (2**32, 2**32), (-1, 3), (10**15, 0), (10**6, 10**6)]
+)
 def test_headers_of_arrays_that_lie_are_refused(here, shape):
     Path("x.npy").write_bytes(npy_header(shape) + bytes(48))
     assert refusal(lambda: read_file("x.npy")).startswith("x.npy ")
@@ -420,7 +535,12 @@ def test_whole_numbers_beyond_64_bits_are_numbers(here):
     assert read_file("x.csv").X.tolist() == [[1e30, 2.0**63], [-1e30, -2.0]]
     Path("x.csv").write_text(f"a,b\n1,{10**400}\n2,2\n")
     assert read_file("x.csv").X[0, 1] == np.inf  # which training refuses
-    for exponent, value in {2**31: np.inf, 2**32: np.inf, -(2**31): 0.0, 2549602973: np.inf}.items():  # pandas 2 died of some
+    for exponent, value in {
+        2**31: np.inf,
+        2**32: np.inf,
+        -(2**31): 0.0,
+        2549602973: np.inf,
+    }.items():  # pandas 2 died of some
         Path("x.csv").write_text(f"a,b\n1,6e{exponent}\n2,2\n")
         assert read_file("x.csv").X[0, 1] == value
     Path("x.csv").write_text("a,b\n1,1_000\n2,2\n")
@@ -429,15 +549,18 @@ def test_whole_numbers_beyond_64_bits_are_numbers(here):
 
 def test_examples_without_a_label_among_others_are_refused(here, runs):
     Path("x.csv").write_text("a,kind\n1,u\n2,\n3,v\n4,\n")
-    assert "the labels of x.csv expect one for each example, got 2 missing, the first in row 1: drop" in refusal(
-        lambda: read_file("x.csv", labels="kind")
+    assert (
+        "the labels of x.csv expect one for each example, got 2 missing, the first in row 1: drop"
+        in refusal(lambda: read_file("x.csv", labels="kind"))
     )
     np.savez("x.npz", X=X, y=np.array([0, 1, 2, np.nan, 4, 5]))
     assert "got 1 missing, the first in row 3" in refusal(lambda: read_file("x.npz"))
     rows = np.random.default_rng(0).normal(size=(4, 4))
     vae = uc.load(runs / "VAE")
     for labels in ([0, 1, None, 1], ["u", "v", "u", float("nan")], np.array([0, np.nan, 1, 1])):
-        assert "labels expect one for each example" in refusal(lambda labels=labels: uc.diagnose(vae, rows, labels))
+        assert "labels expect one for each example" in refusal(
+            lambda labels=labels: uc.diagnose(vae, rows, labels)
+        )
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".npy", "a\0.npy", "\udcff.npy", "nowhere/x.csv"])
@@ -465,13 +588,20 @@ def test_a_path_with_a_nul_is_refused(here, runs):
 
 def test_pages_without_a_name_and_links_in_circles_are_refused(here, runs, command_line):
     np.save("x.npy", np.random.default_rng(0).normal(size=(20, 4)))
-    assert "expects the path of a page" in check_refused(command_line, "compare", "x.npy", "-m", "VAE,LIDVAE", "-o", ".")
+    assert "expects the path of a page" in check_refused(
+        command_line, "compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "."
+    )
     Path("circle").symlink_to("circle")
-    assert "already exists" in check_refused(command_line, "diagnose", runs / "VAE", "x.npy", "--html", "circle")
+    assert "already exists" in check_refused(
+        command_line, "diagnose", runs / "VAE", "x.npy", "--html", "circle"
+    )
 
 
 def test_names_that_are_no_text_can_be_printed_and_written(here, command_line):
-    np.save(b"\xff.npy".decode("utf-8", "surrogateescape"), np.random.default_rng(0).normal(size=(20, 4)))
+    np.save(
+        b"\xff.npy".decode("utf-8", "surrogateescape"),
+        np.random.default_rng(0).normal(size=(20, 4)),
+    )
     code, out, err = command_line("fit", "\udcff.npy", "max_epochs=1", "hidden=8,8")
     assert (code, err) == (0, "")
     assert "training on \\udcff.npy" in out
@@ -490,14 +620,21 @@ def test_names_that_are_no_text_can_be_printed_and_written(here, command_line):
 def test_values_that_yaml_cannot_read_are_refused(here, command_line, text):
     Path("c.yaml").write_text(text)
     assert "is not valid YAML" in check_refused(command_line, "fit", "x.npy", "-c", "c.yaml")
-    assert "value of a cannot be read" in check_refused(command_line, "fit", "x.npy", text.replace(": ", "=", 1))
+    assert "value of a cannot be read" in check_refused(
+        command_line, "fit", "x.npy", text.replace(": ", "=", 1)
+    )
     assert not Path(MARKER).exists()
 
 
 def test_references_in_yaml_are_not_followed(here, command_line):
-    laughs = ["a0: &a0 [lol]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    laughs = [
+        "a0: &a0 [lol]",
+        *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)),
+    ]
     Path("c.yaml").write_text("\n".join(laughs))
-    assert "references such as *name are not followed" in check_refused(command_line, "fit", "x.npy", "-c", "c.yaml")
+    assert "references such as *name are not followed" in check_refused(
+        command_line, "fit", "x.npy", "-c", "c.yaml"
+    )
     assert "cannot be read" in check_refused(command_line, "fit", "x.npy", "hidden=&a [*a]")
 
 
@@ -507,11 +644,18 @@ HUGE = 16**6000 - 1  # Python refuses to write that many digits
 def test_numbers_that_cannot_be_written_are_refused(here, command_line):
     assert brief(HUGE) == "a huge int"
     for key in ("latent_dim", "hidden", "learning_rate", "family", "objective", "random_state"):
-        assert "got a huge int" in check_refused(command_line, "fit", "x.npy", f"{key}=0x{'f' * 6000}")
+        assert "got a huge int" in check_refused(
+            command_line, "fit", "x.npy", f"{key}=0x{'f' * 6000}"
+        )
     Path("c.yaml").write_text(f"? 0x{'f' * 6000}\n: 1\n")
     assert "there is no parameter" in check_refused(command_line, "fit", "x.npy", "-c", "c.yaml")
-    assert refusal(lambda: check_positive("rate", HUGE)) == "rate expects a positive finite number, got a huge int."
-    assert refusal(lambda: check_count("n", -HUGE)) == "n expects a positive integer, got a huge int."
+    assert (
+        refusal(lambda: check_positive("rate", HUGE))
+        == "rate expects a positive finite number, got a huge int."
+    )
+    assert (
+        refusal(lambda: check_count("n", -HUGE)) == "n expects a positive integer, got a huge int."
+    )
 
 
 def test_what_was_given_is_shortened_in_messages(here, command_line):
@@ -525,17 +669,41 @@ def test_what_was_given_is_shortened_in_messages(here, command_line):
 @pytest.mark.parametrize(
     ("kind", "key", "value", "words"),
     [
-        ("VAE", "hidden", [1] * 3000, "hidden expects a list of one or more positive widths, at most 100"),
-        ("VAE", "encoder_hidden", [1] * 3000, "encoder_hidden expects a list of one or more positive widths, at most 100"),
-        ("VAE", "between", [2] * 3000, "between expects a list of dimensions, which may be empty, at most 100"),
+        (
+            "VAE",
+            "hidden",
+            [1] * 3000,
+            "hidden expects a list of one or more positive widths, at most 100",
+        ),
+        (
+            "VAE",
+            "encoder_hidden",
+            [1] * 3000,
+            "encoder_hidden expects a list of one or more positive widths, at most 100",
+        ),
+        (
+            "VAE",
+            "between",
+            [2] * 3000,
+            "between expects a list of dimensions, which may be empty, at most 100",
+        ),
         ("SequenceVAE", "n_layers", 2**31 - 1, "n_layers expects an integer from 1 to 100"),
-        ("MixtureVAE", "n_components", 2**31 - 1, "n_components expects an integer from 2 to 10,000"),
+        (
+            "MixtureVAE",
+            "n_components",
+            2**31 - 1,
+            "n_components expects an integer from 2 to 10,000",
+        ),
         ("MixtureVAE", "latent_dim", 2**31 - 1, "damaged model"),
     ],
 )
-def test_sizes_that_would_fill_the_memory_or_take_forever_are_refused(here, runs, kind, key, value, words):
+def test_sizes_that_would_fill_the_memory_or_take_forever_are_refused(
+    here, runs, kind, key, value, words
+):
     run = copy_run(runs / kind, here / "run")
-    write_settings(run, lambda content: content["parameters"].update({key: value, "inverse_lipschitz": None}))
+    write_settings(
+        run, lambda content: content["parameters"].update({key: value, "inverse_lipschitz": None})
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert words in refusal(lambda: uc.load(run))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB
@@ -544,7 +712,9 @@ def test_sizes_that_would_fill_the_memory_or_take_forever_are_refused(here, runs
 def test_many_components_take_no_memory_until_their_weights_are_there(here, runs):
     run = copy_run(runs / "MixtureVAE", here / "run")
     write_settings(run, lambda content: content["parameters"].update(n_components=10_000))
-    assert "the tensors of model.safetensors are not those that model.json describes" in refusal(lambda: uc.load(run))
+    assert "the tensors of model.safetensors are not those that model.json describes" in refusal(
+        lambda: uc.load(run)
+    )
 
 
 @pytest.mark.parametrize(
@@ -563,7 +733,9 @@ def test_many_components_take_no_memory_until_their_weights_are_there(here, runs
     ],
 )
 def test_headers_of_weights_that_lie_are_refused(run, length, header):
-    (run / "model.safetensors").write_bytes(struct.pack("<Q", length or len(header)) + header + bytes(8))
+    (run / "model.safetensors").write_bytes(
+        struct.pack("<Q", length or len(header)) + header + bytes(8)
+    )
     assert "holds a damaged model" in refusal(lambda: uc.load(run))
 
 
@@ -592,8 +764,12 @@ def test_data_and_configurations_larger_than_memory_are_refused(here, command_li
         os.truncate(name, 2**43)
     for name in ("x.csv", "x.txt"):
         assert "takes 8.19e+03 GiB of memory" in check_refused(command_line, "fit", name)
-    assert "takes 8.19e+03 GiB of memory" in check_refused(command_line, "fit", "x.npy", "-c", "c.yaml")
-    assert "it begins otherwise than numpy's files" in check_refused(command_line, "fit", "x.npy")  # of which parts are read
+    assert "takes 8.19e+03 GiB of memory" in check_refused(
+        command_line, "fit", "x.npy", "-c", "c.yaml"
+    )
+    assert "it begins otherwise than numpy's files" in check_refused(
+        command_line, "fit", "x.npy"
+    )  # of which parts are read
 
 
 def test_saving_does_not_write_through_links(here, runs):
@@ -610,7 +786,9 @@ def test_saving_does_not_write_through_links(here, runs):
     vae.save("linked", overwrite=True)
     assert not any(path.is_symlink() for path in Path("linked").iterdir())
     assert before.items() <= snapshot(here.parent).items()
-    assert np.array_equal(uc.load("linked").transform(np.ones((1, 4))), vae.transform(np.ones((1, 4))))
+    assert np.array_equal(
+        uc.load("linked").transform(np.ones((1, 4))), vae.transform(np.ones((1, 4)))
+    )
 
 
 def test_reports_do_not_write_through_links(run, command_line):

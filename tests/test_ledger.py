@@ -1,4 +1,5 @@
-"""Diagnoses that are interrupted: they go on where they were, and end in the same report, byte for byte."""
+"""Diagnoses that are interrupted: they go on where they were, and end in the same report, byte for
+byte."""
 
 import copy
 import os
@@ -15,11 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.state_files import StateFolder
+from uncollapse.certificates import certificate as certificates
 from uncollapse.data.stored import StoredArray
-from uncollapse.diagnostics import certificates, collapse, diagnosis, fisher, ledger, likelihood, referee, refinement, stream, work
-from uncollapse.diagnostics.ledger import Ledger, Page
-from uncollapse.errors import InputError
-from uncollapse.states import StateFolder
+from uncollapse.diagnostics import diagnose as diagnosis
+from uncollapse.measures import ais as referee
+from uncollapse.measures import batches as stream
+from uncollapse.measures import fisher, likelihood, refinement
+from uncollapse.measures import information as collapse
+from uncollapse.measures import result_cache as ledger
+from uncollapse.measures import row_map as work
+from uncollapse.measures.result_cache import Ledger, Page
 
 # What takes long, and where it is looked up.
 STEPS = {
@@ -36,7 +44,8 @@ STEPS = {
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The steps that have been taken; where a number is put behind "stop at", the step after so many is interrupted."""
+    """The steps that have been taken; where a number is put behind "stop at", the step after so
+    many is interrupted."""
     taken, due = [], {}
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 60)
     monkeypatch.setattr(work, "EVALUATIONS_AT_ONCE", 2048)
@@ -57,16 +66,22 @@ def steps(monkeypatch):
     return taken, due
 
 
-ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.float32([3, 2, 1, 1, 0.1])
+ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.float32(
+    [3, 2, 1, 1, 0.1]
+)
 
 
 @pytest.fixture(scope="module")
 def vae():
-    return uc.VAE(latent_dim=2, hidden=(8, 8), max_epochs=1, random_state=0, verbose=False).fit(ROWS)
+    return uc.VAE(latent_dim=2, hidden=(8, 8), max_epochs=1, random_state=0, verbose=False).fit(
+        ROWS
+    )
 
 
 def report_of(vae, folder=None, X=ROWS, **changes):
-    return uc.diagnose(vae, X, **{"n_importance": 32, "checkpoint": folder, "verbose": False, **changes})
+    return uc.diagnose(
+        vae, X, **{"n_importance": 32, "checkpoint": folder, "verbose": False, **changes}
+    )
 
 
 def written(report, folder):
@@ -74,11 +89,17 @@ def written(report, folder):
 
 
 def test_nothing_is_evaluated_twice(vae, tmp_path, steps):
-    """Wherever it is interrupted: while it goes over all rows, over a sample of them, or between its parts."""
+    """Wherever it is interrupted: while it goes over all rows, over a sample of them, or between
+    its parts."""
     taken, due = steps
     whole = written(report_of(vae), tmp_path)
     needed = taken[:]
-    assert Counter(needed) == {**dict.fromkeys(STEPS, 1), "posteriors": 5, "weights": 5, "scores of posteriors": 13}
+    assert Counter(needed) == {
+        **dict.fromkeys(STEPS, 1),
+        "posteriors": 5,
+        "weights": 5,
+        "scores of posteriors": 13,
+    }
     for stop in (3, 5, 8, 10, 20, len(needed) - 1):
         taken.clear()
         folder = tmp_path / str(stop)
@@ -112,7 +133,9 @@ def test_a_model_whose_constants_have_been_set_is_another_one(vae, tmp_path):
     model = copy.deepcopy(vae)
     report_of(model, tmp_path, thorough=False)
     model.model_.decoder.set_constants(tuple(5.0 for _ in model.model_.decoder.constants))
-    with pytest.raises(InputError, match="holds the state of another diagnosis, of which constants is"):
+    with pytest.raises(
+        InputError, match="holds the state of another diagnosis, of which constants is"
+    ):
         report_of(model, tmp_path, thorough=False)
 
 
@@ -157,7 +180,10 @@ def other_first_row(X):
     ],
 )
 def test_the_state_of_another_diagnosis_is_refused(change, changes, complaint, vae, interrupted):
-    with pytest.raises(InputError, match=f"{interrupted} holds the state of another diagnosis, of which {complaint}"):
+    with pytest.raises(
+        InputError,
+        match=f"{interrupted} holds the state of another diagnosis, of which {complaint}",
+    ):
         report_of(vae, interrupted, ROWS if change is None else change(ROWS), **changes)
 
 
@@ -179,7 +205,9 @@ def test_a_stream_that_has_become_shorter_is_refused(vae, tmp_path, steps):
     with pytest.raises(KeyboardInterrupt):
         report_of(vae, tmp_path, iter_rows(ROWS))
     steps[1].clear()
-    with pytest.raises(InputError, match="another diagnosis, of which there are at least 120 rows and not 60"):
+    with pytest.raises(
+        InputError, match="another diagnosis, of which there are at least 120 rows and not 60"
+    ):
         report_of(vae, tmp_path, iter_rows(ROWS[:60]))
 
 
@@ -205,7 +233,9 @@ def test_a_damaged_state_is_one_sentence(damage, vae, interrupted):
         os.replace(interrupted / "training.state.safetensors", path)
     else:
         (interrupted / "diagnosis.json").write_text("[]")
-    with pytest.raises(InputError, match=f"damaged .*: remove the folder {interrupted} to begin anew"):
+    with pytest.raises(
+        InputError, match=f"damaged .*: remove the folder {interrupted} to begin anew"
+    ):
         report_of(vae, interrupted)
 
 
@@ -242,11 +272,22 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 def test_a_diagnosis_that_is_killed_at_random_moments_ends_in_the_same_report(tmp_path):
     X = np.random.default_rng(0).normal(size=(3000, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1])
     np.save(tmp_path / "x.npy", X)
-    uc.VAE(latent_dim=2, hidden=(16, 16), max_epochs=2, random_state=0, verbose=False).fit(X).save(tmp_path / "run")
-    diagnose, chance = [*COMMAND, "diagnose", "run", "x.npy", "--n-importance", "256"], np.random.default_rng(0)
+    uc.VAE(latent_dim=2, hidden=(16, 16), max_epochs=2, random_state=0, verbose=False).fit(X).save(
+        tmp_path / "run"
+    )
+    diagnose, chance = (
+        [*COMMAND, "diagnose", "run", "x.npy", "--n-importance", "256"],
+        np.random.default_rng(0),
+    )
 
     def run(*words):
-        options = {"cwd": tmp_path, "env": ONE_THREAD, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options = {
+            "cwd": tmp_path,
+            "env": ONE_THREAD,
+            "text": True,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
         return subprocess.Popen([*diagnose, *words], **options)
 
     def ended(process):
@@ -264,7 +305,9 @@ def test_a_diagnosis_that_is_killed_at_random_moments_ends_in_the_same_report(tm
         process.send_signal(how)
         code, _, err = ended(process)
         assert code == (143 if how == signal.SIGTERM else -9)
-        assert ("terminated; what was found is in run/report.json.unfinished, and --resume" in err) == (how == signal.SIGTERM)
+        assert (
+            "terminated; what was found is in run/report.json.unfinished, and --resume" in err
+        ) == (how == signal.SIGTERM)
         assert err.count("\n") == (how == signal.SIGTERM)
     assert ended(run("--resume"))[0] == 0
     assert (tmp_path / "run" / "report.json").read_bytes() == (tmp_path / "whole.json").read_bytes()

@@ -1,4 +1,5 @@
-"""Data sets and loaders of PyTorch: they are trained on as they are, and a training on them goes on bit for bit."""
+"""Data sets and loaders of PyTorch: they are trained on as they are, and a training on them goes on
+bit for bit."""
 
 import contextlib
 import os
@@ -11,15 +12,22 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError, LostDataError
+from uncollapse._utils.signals import Terminated
 from uncollapse.data import stored as stored_data
 from uncollapse.data.loaders import LoadedRows, StoredDataset
-from uncollapse.errors import InputError, LostDataError
-from uncollapse.estimators import stored as estimators_stored
-from uncollapse.interrupts import Terminated
-from uncollapse.training import engine
-from uncollapse.training.rows import RowsFromLoader
+from uncollapse.estimators import data_summary as estimators_stored
+from uncollapse.training import loop as engine
+from uncollapse.training.batches import RowsFromLoader
 
-SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0, "verbose": False}
+SMALL = {
+    "latent_dim": 2,
+    "hidden": (8, 8),
+    "max_epochs": 3,
+    "batch_size": 50,
+    "random_state": 0,
+    "verbose": False,
+}
 X = np.random.default_rng(0).normal(size=(123, 4)).astype(np.float32)
 ROWS = TensorDataset(torch.as_tensor(X), torch.arange(len(X)))
 NUMBERED = TensorDataset(torch.arange(123.0)[:, None])
@@ -66,7 +74,10 @@ class Fatal(Items):
 
 
 def equal(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.model_.parameters(), other.model_.parameters(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.model_.parameters(), other.model_.parameters(), strict=True)
+    )
 
 
 def rows_of(loader, seed=0):
@@ -113,9 +124,13 @@ def test_a_data_set_is_trained_on_as_the_same_rows_in_a_file(tmp_path, monkeypat
 
 
 def test_images_become_rows():
-    stored = StoredDataset(Items([(torch.full((1, 2, 3), float(index)), "label") for index in range(5)]))
+    stored = StoredDataset(
+        Items([(torch.full((1, 2, 3), float(index)), "label") for index in range(5)])
+    )
     assert stored.shape == (5, 6)
-    assert np.array_equal(np.concatenate(list(stored.blocks())), np.repeat(np.arange(5.0)[:, None], 6, 1))
+    assert np.array_equal(
+        np.concatenate(list(stored.blocks())), np.repeat(np.arange(5.0)[:, None], 6, 1)
+    )
     images = Items([torch.randn(1, 2, 3) for _ in range(60)])
     vae = uc.VAE(**SMALL).fit(images)
     assert vae.transform(DataLoader(images, 7)).shape == (60, 2)
@@ -131,12 +146,18 @@ def test_batches_are_those_of_the_loader():
         ]
     dropping = rows_of(DataLoader(NUMBERED, 50, drop_last=True))
     assert (len(dropping), dropping.n_batches) == (100, 2)
-    assert rows_of(DataLoader(ROWS, 50)).n_batches == uc.VAE(**SMALL).fit(DataLoader(ROWS, 50)).history_.shape[0] == 3
+    assert (
+        rows_of(DataLoader(ROWS, 50)).n_batches
+        == uc.VAE(**SMALL).fit(DataLoader(ROWS, 50)).history_.shape[0]
+        == 3
+    )
 
 
 LOADERS = {
     "shuffled": lambda: DataLoader(NUMBERED, 16, shuffle=True),
-    "its own generator": lambda: DataLoader(NUMBERED, 16, shuffle=True, generator=torch.Generator()),
+    "its own generator": lambda: DataLoader(
+        NUMBERED, 16, shuffle=True, generator=torch.Generator()
+    ),
     "a sampler's generator": lambda: DataLoader(
         NUMBERED, 16, sampler=RandomSampler(NUMBERED, replacement=True, generator=torch.Generator())
     ),
@@ -154,7 +175,9 @@ def test_the_order_of_a_loader_depends_on_the_seed_and_the_epoch_alone(name):
     assert torch.equal(torch.cat(list(again.batches(1, 3)))[:, 0], second[48:])
     assert torch.equal(torch.cat(list(again.batches(0)))[:, 0], first)
     assert not torch.equal(first, second)
-    assert not torch.equal(torch.cat(list(rows_of(LOADERS[name](), seed=1).batches(0)))[:, 0], first)
+    assert not torch.equal(
+        torch.cat(list(rows_of(LOADERS[name](), seed=1).batches(0)))[:, 0], first
+    )
     if "sampler" not in name:
         assert sorted(first.tolist()) == list(range(123))
     torch.set_rng_state(before)
@@ -165,11 +188,11 @@ def test_the_order_of_a_loader_depends_on_the_seed_and_the_epoch_alone(name):
 def test_samplers_are_told_the_epoch():
     epochs = []
 
-    class Told(RandomSampler):
+    class CallbackLogger(RandomSampler):
         def set_epoch(self, epoch):
             epochs.append(epoch)
 
-    uc.VAE(**SMALL).fit(DataLoader(ROWS, 50, sampler=Told(ROWS)))
+    uc.VAE(**SMALL).fit(DataLoader(ROWS, 50, sampler=CallbackLogger(ROWS)))
     assert epochs == [0, 0, 1, 2]  # of the reading before, and of the training
 
 
@@ -198,7 +221,9 @@ def test_other_batches_are_another_training(tmp_path, after_steps):
         uc.VAE(**SMALL).fit(DataLoader(ROWS, 25), checkpoint=tmp_path)
 
 
-def test_a_training_on_data_that_draw_elsewhere_cannot_be_taken_up_and_says_why(tmp_path, after_steps):
+def test_a_training_on_data_that_draw_elsewhere_cannot_be_taken_up_and_says_why(
+    tmp_path, after_steps
+):
     class Drawn(Items):
         def __getitem__(self, index):
             return self.items[index] + random.gauss()
@@ -206,13 +231,16 @@ def test_a_training_on_data_that_draw_elsewhere_cannot_be_taken_up_and_says_why(
     with after_steps(2, terminate), pytest.raises(Terminated):
         uc.VAE(**SMALL).fit(Drawn(X), checkpoint=tmp_path)
     with pytest.raises(
-        InputError, match=r"\(the rows are others or .*, or are drawn anew each time by generators other than torch's\)"
+        InputError,
+        match=r"\(the rows are others or .*, or are drawn anew each time by generators other than "
+        r"torch's\)",
     ):
         uc.VAE(**SMALL).fit(Drawn(X), checkpoint=tmp_path)
 
 
 def test_a_process_of_the_loader_that_is_killed_is_one_sentence(tmp_path, after_steps):
-    """The state of the training that was written last is taken up once the loader's processes live."""
+    """The state of the training that was written last is taken up once the loader's processes
+    live."""
     trigger = tmp_path / "now"
 
     def loader():
@@ -229,7 +257,9 @@ def test_a_process_of_the_loader_that_is_killed_is_one_sentence(tmp_path, after_
     with pytest.raises(LostDataError, match="has died"):
         uc.diagnose(vae, DataLoader(Fatal(X, trigger), 20, num_workers=1), verbose=False)
     trigger.unlink()
-    assert equal(uc.VAE(**SMALL).fit(loader()), uc.VAE(**SMALL).fit(loader(), checkpoint=tmp_path / "state"))
+    assert equal(
+        uc.VAE(**SMALL).fit(loader()), uc.VAE(**SMALL).fit(loader(), checkpoint=tmp_path / "state")
+    )
 
 
 def test_other_errors_of_a_loader_stay_what_they_are():
@@ -252,16 +282,24 @@ class Lost(Items):
         return self.items[index]
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "77.png"), IndexError("index 77 is out of bounds")])
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(2, "No such file", "77.png"), IndexError("index 77 is out of bounds")],
+)
 @pytest.mark.parametrize("feed", [lambda items: items, lambda items: DataLoader(items, 20)])
 def test_items_that_cannot_be_read_have_changed_only_if_they_were_there(error, feed, after_steps):
     items = Lost(X)
     items.error = error
-    with pytest.raises(InputError, match=r"X cannot be read \(.*77.*\): check what its rows come from") as never_there:
+    with pytest.raises(
+        InputError, match=r"X cannot be read \(.*77.*\): check what its rows come from"
+    ) as never_there:
         uc.VAE(**SMALL).fit(feed(items))
     assert not isinstance(never_there.value, LostDataError)
     items.error = None
-    with after_steps(2, lambda: setattr(items, "error", error)), pytest.raises(LostDataError, match="X has changed while it was"):
+    with (
+        after_steps(2, lambda: setattr(items, "error", error)),
+        pytest.raises(LostDataError, match="X has changed while it was"),
+    ):
         uc.VAE(**{**SMALL, "batch_size": 20}).fit(feed(items))
 
 
@@ -279,10 +317,16 @@ def one_of_four():
         (Items([{"x": 1.0}] * 3), "got dictionaries"),
         (DataLoader(Items([{"x": 1.0}] * 3), 2), "got dictionaries"),
         (Items(one_of_four()), r"got ndarray of shape \(3,\) and ndarray of shape \(4,\)"),
-        (DataLoader(Items(one_of_four()), 1), r"expects 3 numbers in every row, as at first, got 4.*counted from 5 on"),
+        (
+            DataLoader(Items(one_of_four()), 1),
+            r"expects 3 numbers in every row, as at first, got 4.*counted from 5 on",
+        ),
         (Items([1.0, 2.0]), "at least two dimensions, rows and features"),
         (DataLoader(Stream(), batch_size=None), "at least two dimensions, rows and features"),
-        (DataLoader(Items([*X[:5], np.full(4, np.nan)]), 2), r"got 4 NaN.*the first in row 1.*counted from 4 on"),
+        (
+            DataLoader(Items([*X[:5], np.full(4, np.nan)]), 2),
+            r"got 4 NaN.*the first in row 1.*counted from 4 on",
+        ),
         (Items([*X[:5], np.full(4, np.inf)]), r"4 infinite \(inf\) values, the first in row 5"),
     ],
 )
@@ -303,7 +347,8 @@ def test_a_stream_that_gives_nothing_the_second_time_is_told_of():
 
 
 class Changing(IterableDataset):
-    """Gives so many rows each time that it is gone through, and the last number of them from then on."""
+    """Gives so many rows each time that it is gone through, and the last number of them from then
+    on."""
 
     def __init__(self, *counts):
         self.counts = list(counts)
@@ -358,7 +403,10 @@ def test_rows_have_results_in_their_order_or_none():
     for loader in (DataLoader(ROWS, 10), DataLoader(Stream(), 10), Stream()):
         assert np.allclose(vae.transform(loader), vae.transform(X), atol=1e-6)
     for loader in (DataLoader(ROWS, 10, shuffle=True), DataLoader(ROWS, 10, drop_last=True)):
-        with pytest.raises(InputError, match="expects rows in their order, got a loader that shuffles or leaves some out"):
+        with pytest.raises(
+            InputError,
+            match="expects rows in their order, got a loader that shuffles or leaves some out",
+        ):
             vae.transform(loader)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps import (
     EMBEDDINGS,
     ICNN,
@@ -14,12 +14,12 @@ from uncollapse.maps import (
     BrenierMap,
     InverseLipschitzDecoder,
     LearnedDirections,
-    MLPDecoder,
     PrincipalDirections,
     RidgeSum,
     ZeroPadding,
 )
 from uncollapse.maps.network import preactivations, smooth_leaky, squared_leaky
+from uncollapse.networks import MLPDecoder
 
 widths = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 constants = st.floats(0, 100)
@@ -66,7 +66,9 @@ def test_brenier_map_is_strongly_monotone(dim, hidden, constant, stretch, seed, 
 
 @settings(max_examples=40, deadline=None)
 @given(dims, widths, constants, stretches, seeds)
-def test_jacobian_is_symmetric_with_eigenvalues_above_the_constant(dim, hidden, constant, stretch, seed):
+def test_jacobian_is_symmetric_with_eigenvalues_above_the_constant(
+    dim, hidden, constant, stretch, seed
+):
     torch.manual_seed(seed)
     f = stretched(BrenierMap(dim, hidden, constant), stretch)
     jacobian = torch.func.jacrev(f)(normals(dim))
@@ -92,7 +94,9 @@ def test_upper_constant_is_reached_where_directions_do_not_overlap():
         f.convex.directions.copy_(torch.eye(3) * 7)
         f.convex.bias.fill_(1e4)  # where the ridges' curvature is 1
         f.convex.root_weight.fill_(1e4)
-    assert torch.allclose(torch.func.jacrev(f)(normals(3)), 2.0 * torch.eye(3, dtype=torch.double), atol=1e-6)
+    assert torch.allclose(
+        torch.func.jacrev(f)(normals(3)), 2.0 * torch.eye(3, dtype=torch.double), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (256,)])
@@ -110,7 +114,7 @@ def test_closed_form_is_the_gradient_of_the_potential(shape, hidden, kind):
 def test_embeddings_are_isometric_and_projections_undo_them(kind):
     torch.manual_seed(0)
     embedding = kind(2, 5).double()
-    embedding.adapt(normals(50, 5).numpy())
+    embedding.initialize_from_data(normals(50, 5).numpy())
     basis = embedding(torch.eye(2, dtype=torch.double)).T
     assert torch.allclose(basis.T @ basis, torch.eye(2, dtype=torch.double), atol=1e-12)
     weight = normals(4, 5)
@@ -121,12 +125,14 @@ def test_embeddings_are_isometric_and_projections_undo_them(kind):
 def test_map_after_an_embedding_is_the_map_of_the_embedded_vector(kind):
     torch.manual_seed(0)
     f, embedding = BrenierMap(5, (8, 6), 0.3).double(), kind(2, 5).double()
-    embedding.adapt(normals(50, 5).numpy())
+    embedding.initialize_from_data(normals(50, 5).numpy())
     v = normals(10, 2)
     assert torch.allclose(f(v, embedding), f(embedding(v)), atol=1e-12)
 
 
-@pytest.mark.parametrize(("in_dim", "context_dim", "out_dim", "n_rows"), [(5, 2, 9, 4), (5, 3, 5, 2), (4, 1, 9, 6)])
+@pytest.mark.parametrize(
+    ("in_dim", "context_dim", "out_dim", "n_rows"), [(5, 2, 9, 4), (5, 3, 5, 2), (4, 1, 9, 6)]
+)
 def test_a_context_goes_to_the_last_coordinates_and_the_rest_along_directions_among_the_first(
     monkeypatch, in_dim, context_dim, out_dim, n_rows
 ):
@@ -134,25 +140,34 @@ def test_a_context_goes_to_the_last_coordinates_and_the_rest_along_directions_am
     torch.manual_seed(0)
     embedding = PrincipalDirections(in_dim, out_dim, context_dim).double()
     assert embedding.matrix.shape == (n_rows, in_dim - context_dim)
-    embedding.adapt(normals(50, out_dim).numpy())
+    embedding.initialize_from_data(normals(50, out_dim).numpy())
     basis = embedding(torch.eye(in_dim, dtype=torch.double)).T
     assert torch.allclose(basis.T @ basis, torch.eye(in_dim, dtype=torch.double), atol=1e-12)
-    assert torch.equal(basis[-context_dim:, -context_dim:], torch.eye(context_dim, dtype=torch.double))
+    assert torch.equal(
+        basis[-context_dim:, -context_dim:], torch.eye(context_dim, dtype=torch.double)
+    )
     assert not basis[n_rows:, :-context_dim].any()
     assert not basis[:-context_dim, -context_dim:].any()
     weight = normals(4, out_dim)
     assert torch.allclose(embedding.project(weight), weight @ basis, atol=1e-12)
     v = normals(10, in_dim)
-    for f in (BrenierMap(out_dim, (8, 6), 0.3).double(), BrenierMap(out_dim, (8,), 0.3, potential=RidgeSum).double()):
+    for f in (
+        BrenierMap(out_dim, (8, 6), 0.3).double(),
+        BrenierMap(out_dim, (8,), 0.3, potential=RidgeSum).double(),
+    ):
         assert torch.allclose(f(v, embedding), f(embedding(v)), atol=1e-12)
 
 
 def test_directions_are_among_the_coordinates_that_there_are_data_of():
-    data = (torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 2, 3])).numpy()
+    data = (
+        torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 2, 3])
+    ).numpy()
     short, whole = (PrincipalDirections(2, 6) for _ in range(2))
-    short.adapt(torch.randn(50, 6, generator=torch.Generator().manual_seed(1)).numpy())
-    short.adapt(data)  # nothing is left of what was before
-    whole.adapt(torch.nn.functional.pad(torch.as_tensor(data), (0, 2)).numpy())
+    short.initialize_from_data(
+        torch.randn(50, 6, generator=torch.Generator().manual_seed(1)).numpy()
+    )
+    short.initialize_from_data(data)  # nothing is left of what was before
+    whole.initialize_from_data(torch.nn.functional.pad(torch.as_tensor(data), (0, 2)).numpy())
     assert torch.equal(short.matrix[4:], torch.zeros(2, 2))
     assert torch.allclose(short.matrix.abs(), whole.matrix.abs(), atol=1e-5)
     assert short.matrix[1].abs().max() > 0.9
@@ -166,22 +181,25 @@ def test_learned_directions_know_no_context():
 def test_principal_directions_are_those_of_the_data():
     data = normals(4000, 3) * torch.tensor([1.0, 5.0, 3.0])
     embedding = PrincipalDirections(2, 3).double()
-    embedding.adapt(data.numpy())
-    assert torch.allclose(embedding.basis.abs(), torch.eye(3, dtype=torch.double)[:, [1, 2]], atol=0.1)
+    embedding.initialize_from_data(data.numpy())
+    assert torch.allclose(
+        embedding.basis.abs(), torch.eye(3, dtype=torch.double)[:, [1, 2]], atol=0.1
+    )
 
 
 @pytest.mark.parametrize("kind", [PrincipalDirections, LearnedDirections])
 def test_directions_are_those_of_most_variance_in_comparison_with_the_noise(kind):
-    """A signal along one direction, in noise that drowns it in two columns: the best direction is N^-1 times the signal's."""
+    """A signal along one direction, in noise that drowns it in two columns: the best direction is
+    N^-1 times the signal's."""
     torch.manual_seed(0)
     direction = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()
     noise = torch.tensor([0.5, 1.0, 5.0, 9.0]).double()
     data = normals(20_000, 1) * direction + normals(20_000, 4) * noise
     embedding = kind(1, 4).double()
-    embedding.adapt(data.numpy(), 3 * noise.numpy())
+    embedding.initialize_from_data(data.numpy(), 3 * noise.numpy())
     expected = direction / noise**2
     assert torch.allclose(embedding.matrix[:, 0].abs(), expected / expected.norm(), atol=0.02)
-    embedding.adapt(data.numpy())
+    embedding.initialize_from_data(data.numpy())
     assert embedding.matrix[3, 0].abs() > 0.99
 
 
@@ -190,21 +208,25 @@ def test_learned_directions_start_at_the_principal_ones_and_stay_orthonormal():
     data = (normals(4000, 6) * torch.arange(1.0, 7.0)).numpy()
     learned, principal = LearnedDirections(3, 6).double(), PrincipalDirections(3, 6).double()
     for embedding in (learned, principal):
-        embedding.adapt(data)
+        embedding.initialize_from_data(data)
     assert torch.allclose(learned.matrix, principal.matrix, atol=1e-12)
     optimizer = torch.optim.Adam(learned.parameters(), lr=0.3)
     for _ in range(20):
         optimizer.zero_grad()
         learned(normals(10, 3)).pow(3).sum().backward()
         optimizer.step()
-    assert torch.allclose(learned.matrix.T @ learned.matrix, torch.eye(3, dtype=torch.double), atol=1e-12)
+    assert torch.allclose(
+        learned.matrix.T @ learned.matrix, torch.eye(3, dtype=torch.double), atol=1e-12
+    )
     assert not torch.allclose(learned.matrix, principal.matrix, atol=0.1)
 
 
 def test_principal_directions_of_fewer_rows_than_directions_are_still_isometric():
     embedding = PrincipalDirections(4, 6).double()
-    embedding.adapt(normals(2, 6).numpy())
-    assert torch.allclose(embedding.basis.T @ embedding.basis, torch.eye(4, dtype=torch.double), atol=1e-12)
+    embedding.initialize_from_data(normals(2, 6).numpy())
+    assert torch.allclose(
+        embedding.basis.T @ embedding.basis, torch.eye(4, dtype=torch.double), atol=1e-12
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -224,8 +246,10 @@ def test_decoder_keeps_its_constants(stack, hidden, pairs, stretch, seed, kind, 
     lower = [low for low, _ in pairs[:n_maps]]
     upper = [low + gap if limited else float("inf") for low, gap in pairs[:n_maps]]
     potential = RidgeSum if limited else ICNN
-    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, hidden, lower, EMBEDDINGS[kind], upper, potential, between).double()
-    decoder.adapt(normals(30, natural_dim).numpy())
+    decoder = InverseLipschitzDecoder(
+        latent_dim, natural_dim, hidden, lower, EMBEDDINGS[kind], upper, potential, between
+    ).double()
+    decoder.initialize_from_data(normals(30, natural_dim).numpy())
     stretched(decoder, stretch)
     z, other = normals(2, 50, latent_dim)
     eta, eta_other = decoder(z), decoder(other)
@@ -242,7 +266,12 @@ def test_constants_compose():
     assert InverseLipschitzDecoder(5, 5, (4,), 1.5).constant == 1.5
     assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0, 2.0), between=(4,)).constant == 3.0
     assert InverseLipschitzDecoder(5, 5, (4,), 2.0, between=(5,)).constant == 8.0
-    assert InverseLipschitzDecoder(2, 5, (4,), 0.5, lipschitz=(2.0, 3.0), potential=RidgeSum).upper_constant == 6.0
+    assert (
+        InverseLipschitzDecoder(
+            2, 5, (4,), 0.5, lipschitz=(2.0, 3.0), potential=RidgeSum
+        ).upper_constant
+        == 6.0
+    )
     assert InverseLipschitzDecoder(2, 5, (4,), 0.5).upper_constant == float("inf")
     assert MLPDecoder(2, 5, (4,)).constant == 0
 
@@ -281,8 +310,14 @@ def test_decoder_is_its_first_map_and_the_rest(dims):
         (lambda: BrenierMap(3, (4,)).inverse(torch.zeros(3)), "inverse_lipschitz > 0"),
         (lambda: BrenierMap(1001, (4,), 1.0).logabsdet(torch.zeros(1001)), "use jacobian_extremes"),
         (lambda: BrenierMap(4, (4,))(torch.ones(3, 2)), "points of 4 coordinates, got 2"),
-        (lambda: InverseLipschitzDecoder(4, 6, (4,))(torch.ones(3, 2)), "points of 4 coordinates, got 2"),
-        (lambda: BrenierMap(2, (4,), 1.0).inverse(torch.tensor([[1.0, float("nan")]])), "finite points"),
+        (
+            lambda: InverseLipschitzDecoder(4, 6, (4,))(torch.ones(3, 2)),
+            "points of 4 coordinates, got 2",
+        ),
+        (
+            lambda: BrenierMap(2, (4,), 1.0).inverse(torch.tensor([[1.0, float("nan")]])),
+            "finite points",
+        ),
     ],
 )
 def test_impossible_maps_are_refused(build, words):
@@ -344,7 +379,14 @@ def test_inverse_finds_the_point_again():
 
 
 @settings(max_examples=40, deadline=None)
-@given(dims, widths, st.floats(0.05, 100), st.floats(0.01, 3), seeds, st.sampled_from(list(POTENTIALS.values())))
+@given(
+    dims,
+    widths,
+    st.floats(0.05, 100),
+    st.floats(0.01, 3),
+    seeds,
+    st.sampled_from(list(POTENTIALS.values())),
+)
 def test_inverse_of_any_map_at_any_point(dim, hidden, constant, stretch, seed, kind):
     torch.manual_seed(seed)
     f = stretched(BrenierMap(dim, hidden, constant, potential=kind), stretch)
@@ -378,7 +420,7 @@ def test_rounding_does_not_look_like_a_broken_constant():
 def test_decoders_are_inverted_on_their_range(kind, between):
     torch.manual_seed(0)
     decoder = InverseLipschitzDecoder(2, 5, (16, 16), 0.5, kind, between=between).double()
-    decoder.adapt(normals(50, 5).numpy())
+    decoder.initialize_from_data(normals(50, 5).numpy())
     z = normals(20, 2)
     assert (decoder.inverse(decoder(z)) - z).norm(dim=1).max() < 1e-8
 
@@ -386,7 +428,9 @@ def test_decoders_are_inverted_on_their_range(kind, between):
 def test_inverse_says_when_it_does_not_converge():
     torch.manual_seed(0)
     f = stretched(BrenierMap(5, (16, 16), 0.1), 3.0)
-    with pytest.warns(ConvergenceWarning, match=r"did not converge for \d+ of 10 points.*Raise max_iter"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"did not converge for \d+ of 10 points.*Raise max_iter"
+    ):
         f.inverse(f(normals(10, 5)), max_iter=1)
 
 
@@ -428,7 +472,9 @@ def test_extremes_beyond_dense_jacobians_are_bounds_from_inside(monkeypatch):
     u, z = normals(2, 30), normals(2, 10)
     dense = f.jacobian_extremes(u), decoder.jacobian_extremes(z)
     monkeypatch.setattr("uncollapse.maps.jacobian.MAX_DENSE", 5)
-    for exact, iterated in zip(dense, (f.jacobian_extremes(u), decoder.jacobian_extremes(z)), strict=True):
+    for exact, iterated in zip(
+        dense, (f.jacobian_extremes(u), decoder.jacobian_extremes(z)), strict=True
+    ):
         assert (exact.exact, iterated.exact) == (True, False)
         assert (iterated.smallest >= exact.smallest - 1e-9).all()
         assert (iterated.largest <= exact.largest + 1e-9).all()
@@ -439,7 +485,11 @@ def test_extremes_beyond_dense_jacobians_are_bounds_from_inside(monkeypatch):
 
 @pytest.mark.parametrize(
     ("decoder", "latent_dim"),
-    [(InverseLipschitzDecoder(2, 5, (8, 8), 0.5), 2), (InverseLipschitzDecoder(5, 5, (8,)), 5), (MLPDecoder(2, 5), 2)],
+    [
+        (InverseLipschitzDecoder(2, 5, (8, 8), 0.5), 2),
+        (InverseLipschitzDecoder(5, 5, (8,)), 5),
+        (MLPDecoder(2, 5), 2),
+    ],
 )
 def test_decoders_start_where_they_are_told(decoder, latent_dim):
     eta = torch.arange(5.0)

@@ -1,4 +1,5 @@
-"""uc.MixtureVAE: its clusters, its files, its warm-up, its reports, and its answers to bad input."""
+"""uc.MixtureVAE: its clusters, its files, its warm-up, its reports, and its answers to bad
+input."""
 
 import itertools
 import json
@@ -13,11 +14,11 @@ import torch
 
 import uncollapse as uc
 from uncollapse import models
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.estimators import Estimator
 from uncollapse.latent import POSTERIORS, PRIORS
 from uncollapse.objectives import elbo
-from uncollapse.training import engine
+from uncollapse.training import loop as engine
 
 SMALL = {"n_components": 3, "latent_dim": 3, "hidden": (8, 8), "max_epochs": 4, "random_state": 0}
 KINDS = list(itertools.product(["marginal", "enumerate"], ["gaussian", "realnvp"], PRIORS))
@@ -29,7 +30,9 @@ def separated():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
     X = 12 * np.eye(4)[labels] + generator.normal(size=(300, 4))
-    mixture = uc.MixtureVAE(3, hidden=(16, 16), max_epochs=80, batch_size=30, learning_rate=3e-3, random_state=0)
+    mixture = uc.MixtureVAE(
+        3, hidden=(16, 16), max_epochs=80, batch_size=30, learning_rate=3e-3, random_state=0
+    )
     return mixture, mixture.fit_predict(X), X, labels
 
 
@@ -54,8 +57,12 @@ def test_samples_of_a_component_belong_to_it(separated):
     for component in range(3):
         draws = mixture.sample(200, random_state=0, component=component)
         assert (mixture.predict(draws) == component).mean() > 0.8
-        assert np.linalg.norm(draws.mean(0) - X[clusters == component].mean(0)) < 5  # clusters are 17 apart
-    assert np.array_equal(mixture.sample(5, 1, component=np.int64(2)), mixture.sample(5, 1, component=2))
+        assert (
+            np.linalg.norm(draws.mean(0) - X[clusters == component].mean(0)) < 5
+        )  # clusters are 17 apart
+    assert np.array_equal(
+        mixture.sample(5, 1, component=np.int64(2)), mixture.sample(5, 1, component=2)
+    )
     everything = mixture.predict(mixture.sample(600, random_state=0))
     assert (np.bincount(everything, minlength=3) > 140).all()
 
@@ -64,7 +71,9 @@ def test_means_and_scales_are_those_of_the_prior(separated):
     mixture = separated[0]
     assert np.array_equal(mixture.means_, mixture.model_.prior().component_distribution.mean)
     assert np.array_equal(mixture.scales_, np.ones((3, 2)))
-    distances = np.linalg.norm(mixture.means_[:, None] - mixture.means_, axis=-1)[~np.eye(3, dtype=bool)]
+    distances = np.linalg.norm(mixture.means_[:, None] - mixture.means_, axis=-1)[
+        ~np.eye(3, dtype=bool)
+    ]
     assert distances.min() >= math.sqrt(2) * (1 - 1e-4)
 
 
@@ -75,12 +84,16 @@ def test_the_report_of_clusters_that_were_found(separated):
     assert estimates["live_components"].value == 3
     assert estimates["component_information_nats"].value == pytest.approx(math.log(3), abs=0.15)
     assert 0 < estimates["component_floor_nats"].value <= math.log(3)
-    assert estimates["kl_y_nats"].value + estimates["kl_z_nats"].value == pytest.approx(estimates["kl_nats"].value)
+    assert estimates["kl_y_nats"].value + estimates["kl_z_nats"].value == pytest.approx(
+        estimates["kl_nats"].value
+    )
     assert estimates["kl_z_nats"].value > 0
 
 
 @pytest.mark.parametrize(("inference", "posterior", "prior"), KINDS)
-def test_every_kind_of_mixture_is_saved_and_loaded_the_same(inference, posterior, prior, blobs, tmp_path):
+def test_every_kind_of_mixture_is_saved_and_loaded_the_same(
+    inference, posterior, prior, blobs, tmp_path
+):
     X = blobs[0].astype(np.float32)
     mixture = uc.MixtureVAE(**SMALL, inference=inference, posterior=posterior, prior=prior).fit(X)
     restored = uc.load(mixture.save(tmp_path / "run"))
@@ -94,26 +107,43 @@ def test_every_kind_of_mixture_is_saved_and_loaded_the_same(inference, posterior
     assert mixture.history_["epoch"].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("inference", "posterior"), list(itertools.product(["marginal", "enumerate"], ["gaussian", "realnvp"])))
+@pytest.mark.parametrize(
+    ("inference", "posterior"),
+    list(itertools.product(["marginal", "enumerate"], ["gaussian", "realnvp"])),
+)
 def test_every_kind_of_mixture_is_diagnosed_and_certified(inference, posterior, blobs, tmp_path):
     X, labels = blobs
     mixture = uc.MixtureVAE(**SMALL, inference=inference, posterior=posterior, prior="unit").fit(X)
     report = uc.diagnose(mixture, X, labels, n_importance=8)
     estimates = report.estimates
-    assert estimates["kl_y_nats"].value + estimates["kl_z_nats"].value == pytest.approx(estimates["kl_nats"].value)
+    assert estimates["kl_y_nats"].value + estimates["kl_z_nats"].value == pytest.approx(
+        estimates["kl_nats"].value
+    )
     assert estimates["kl_y_nats"].value >= 0
     assert 0 <= estimates["component_information_nats"].value <= estimates["kl_y_nats"].value + 1e-6
-    assert report.units["kl_nats"].isna().all() == ((inference, posterior) != ("enumerate", "gaussian"))
+    assert report.units["kl_nats"].isna().all() == (
+        (inference, posterior) != ("enumerate", "gaussian")
+    )
     if (inference, posterior) == ("enumerate", "gaussian"):
-        assert report.units["kl_nats"].sum() == pytest.approx(estimates["kl_z_nats"].value, rel=1e-4)
+        assert report.units["kl_nats"].sum() == pytest.approx(
+            estimates["kl_z_nats"].value, rel=1e-4
+        )
     page = report.to_html(tmp_path / "report.html").read_text()
     assert "Live components" in page
-    assert json.loads(report.to_json(tmp_path / "report.json").read_text())["estimates"]["live_components"]["value"] <= 3
+    assert (
+        json.loads(report.to_json(tmp_path / "report.json").read_text())["estimates"][
+            "live_components"
+        ]["value"]
+        <= 3
+    )
     certificate = uc.certify(mixture, X[:20], n_samples=8, n_importance=512)
     assert certificate.holds
     assert certificate.estimates["kl_upper_nats"] is None
     assert certificate.estimates["corollary_bound"] is None
-    assert certificate.estimates["fisher_bound"].value <= certificate.estimates["fisher_divergence"].value
+    assert (
+        certificate.estimates["fisher_bound"].value
+        <= certificate.estimates["fisher_divergence"].value
+    )
     assert certificate.estimates["posterior_kl_nats"].value > 0
 
 
@@ -121,7 +151,9 @@ def test_every_kind_of_mixture_is_diagnosed_and_certified(inference, posterior, 
 @pytest.mark.parametrize("inference", ["marginal", "enumerate"])
 def test_every_parameter_of_a_mixture_moves(inference, posterior, blobs, monkeypatch):
     start = {}
-    monkeypatch.setattr(engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters()))
+    monkeypatch.setattr(
+        engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters())
+    )
     settings = {**SMALL, "warmup_epochs": 0, "inference": inference, "posterior": posterior}
     uc.MixtureVAE(**settings).fit(blobs[0])
     monkeypatch.undo()
@@ -131,7 +163,9 @@ def test_every_parameter_of_a_mixture_moves(inference, posterior, blobs, monkeyp
         assert not torch.equal(value, start[name]), f"{name} did not move"
 
 
-def test_the_seed_decides_everything_of_a_mixture_and_leaves_the_global_generator_alone(blobs, tmp_path):
+def test_the_seed_decides_everything_of_a_mixture_and_leaves_the_global_generator_alone(
+    blobs, tmp_path
+):
     X, settings = blobs[0], {**SMALL, "inference": "enumerate", "posterior": "realnvp"}
     torch.manual_seed(1)
     first = uc.MixtureVAE(**settings).fit(X)
@@ -154,7 +188,9 @@ def test_the_warm_up_is_without_components(inference, blobs, minimise):
         return elbo(model, x, step)
 
     minimise(noting)
-    mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 5, "batch_size": 180}, inference=inference, warmup_epochs=2).fit(blobs[0])
+    mixture = uc.MixtureVAE(
+        **{**SMALL, "max_epochs": 5, "batch_size": 180}, inference=inference, warmup_epochs=2
+    ).fit(blobs[0])
     whole = {"marginal": models.MixtureVAE, "enumerate": models.EnumeratedMixtureVAE}[inference]
     assert seen == [models.VAE] * 3 + [whole] * 4  # with a last look after each
     assert mixture.history_["epoch"].tolist() == [0, 1, 2, 3, 4]
@@ -163,9 +199,17 @@ def test_the_warm_up_is_without_components(inference, blobs, minimise):
 
 @pytest.mark.parametrize(
     ("prior", "asked", "spent"),
-    [("separated", "auto", 2), ("learned", "auto", 2), ("unit", "auto", 0), ("unit", 3, 3), ("learned", 0, 0)],
+    [
+        ("separated", "auto", 2),
+        ("learned", "auto", 2),
+        ("unit", "auto", 0),
+        ("unit", 3, 3),
+        ("learned", 0, 0),
+    ],
 )
-def test_a_quarter_of_the_epochs_finds_components_where_there_is_something_to_find(prior, asked, spent, blobs, monkeypatch):
+def test_a_quarter_of_the_epochs_finds_components_where_there_is_something_to_find(
+    prior, asked, spent, blobs, monkeypatch
+):
     kinds = []
     train = engine.train
 
@@ -179,11 +223,14 @@ def test_a_quarter_of_the_epochs_finds_components_where_there_is_something_to_fi
 
 
 def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch):
-    """After the warm-up, before the mixture has learned anything, the components already are the clusters."""
+    """After the warm-up, before the mixture has learned anything, the components already are the
+    clusters."""
     _, _, X, labels = separated
     train = engine.train
     monkeypatch.setattr(
-        engine, "train", lambda model, *args, **kw: train(model, *args, **kw) if type(model) is models.VAE else None
+        engine,
+        "train",
+        lambda model, *args, **kw: train(model, *args, **kw) if type(model) is models.VAE else None,
     )
     settings = {
         "hidden": (16, 16),
@@ -224,7 +271,9 @@ def test_fewer_distinct_rows_than_components_train(tmp_path):
     """k-means then finds fewer clusters than it was asked for."""
     X = np.repeat([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]], 10, axis=0)
     mixture = uc.MixtureVAE(**{**SMALL, "n_components": 4}).fit(X)
-    distances = np.linalg.norm(mixture.means_[:, None] - mixture.means_, axis=-1)[~np.eye(4, dtype=bool)]
+    distances = np.linalg.norm(mixture.means_[:, None] - mixture.means_, axis=-1)[
+        ~np.eye(4, dtype=bool)
+    ]
     assert distances.min() >= math.sqrt(2) * (1 - 1e-4)
     assert np.isfinite(mixture.score(X))
     uc.load(mixture.save(tmp_path / "run"))
@@ -239,8 +288,12 @@ def test_constant_data_train_with_components(prior):
 def test_discrete_data_have_clusters_too():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 150)
-    X = (generator.random((300, 8)) < np.where(np.eye(2)[labels].repeat(4, 1) > 0, 0.95, 0.05)).astype(float)
-    mixture = uc.MixtureVAE(2, family="bernoulli", hidden=(16,), max_epochs=60, learning_rate=3e-3, random_state=0)
+    X = (
+        generator.random((300, 8)) < np.where(np.eye(2)[labels].repeat(4, 1) > 0, 0.95, 0.05)
+    ).astype(float)
+    mixture = uc.MixtureVAE(
+        2, family="bernoulli", hidden=(16,), max_epochs=60, learning_rate=3e-3, random_state=0
+    )
     agreement = (mixture.fit_predict(X) == labels).mean()
     assert max(agreement, 1 - agreement) > 0.95
 
@@ -252,15 +305,24 @@ def test_discrete_data_have_clusters_too():
         ({"n_components": 2.5}, "n_components expects an integer from 2 to 10,000"),
         ({"n_components": True}, "n_components expects an integer from 2 to 10,000"),
         ({"n_components": 50}, "at least 50 rows, got n_samples=20"),
-        ({"prior": "unit", "n_components": 4, "latent_dim": 3}, "prior 'unit' expects a latent unit for each component"),
-        ({"prior": "vamp"}, "prior expects one of 'separated', 'unit', 'learned', 'full', got 'vamp'"),
+        (
+            {"prior": "unit", "n_components": 4, "latent_dim": 3},
+            "prior 'unit' expects a latent unit for each component",
+        ),
+        (
+            {"prior": "vamp"},
+            "prior expects one of 'separated', 'unit', 'learned', 'full', got 'vamp'",
+        ),
         ({"separation": 0}, "separation expects a positive finite number"),
         ({"inference": "gibbs"}, "inference expects 'marginal' or 'enumerate'"),
         ({"warmup_epochs": 4}, "warmup_epochs expects less than max_epochs=4, got 4"),
         ({"warmup_epochs": -1}, "warmup_epochs expects an integer >= 0, or 'auto'"),
         ({"warmup_epochs": "never"}, "warmup_epochs expects an integer >= 0, or 'auto'"),
         ({"posterior": "realnvp", "latent_dim": 1}, "posterior 'realnvp' expects latent_dim >= 2"),
-        ({"posterior": "realnvp", "latent_dim": 1, "inference": "enumerate"}, "posterior 'realnvp' expects latent_dim >= 2"),
+        (
+            {"posterior": "realnvp", "latent_dim": 1, "inference": "enumerate"},
+            "posterior 'realnvp' expects latent_dim >= 2",
+        ),
         ({"posterior": "flow"}, "posterior expects 'gaussian' or 'realnvp'"),
         (
             {"min_information": 2.0, "prior": "learned"},
@@ -288,11 +350,13 @@ def test_there_is_no_such_component(separated, component):
 def test_a_guarantee_of_information_holds_for_mixtures_of_fixed_scales(blobs):
     for prior in ("separated", "unit"):
         mixture = uc.MixtureVAE(**SMALL, prior=prior, min_information=2.0).fit(blobs[0])
-        assert uc.diagnose(mixture, blobs[0], n_importance=2).estimates["information_floor_nats"].value == pytest.approx(2.0)
+        assert uc.diagnose(mixture, blobs[0], n_importance=2).estimates[
+            "information_floor_nats"
+        ].value == pytest.approx(2.0)
 
 
 def test_choices_of_the_estimators_are_those_that_exist():
     hints = typing.get_type_hints(uc.MixtureVAE.__init__, include_extras=True)
     for name, table in (("prior", PRIORS), ("posterior", POSTERIORS)):
         assert set(typing.get_args(typing.get_args(hints[name])[0])) == set(table)
-    assert set(Estimator.kinds) == {"VAE", "MixtureVAE", "SequenceVAE"}
+    assert set(Estimator.registry) == {"VAE", "MixtureVAE", "SequenceVAE"}

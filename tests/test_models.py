@@ -1,11 +1,12 @@
-"""The terms of the bound, where the truth is known: a linear Gaussian model with its exact posterior."""
+"""The terms of the bound, where the truth is known: a linear Gaussian model with its exact
+posterior."""
 
 import numpy as np
 import pytest
 import torch
 
-from uncollapse.diagnostics.likelihood import importance_log_likelihood, importance_log_weights
-from uncollapse.noise import RowNoise
+from uncollapse._utils.random import RowNoise
+from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
 from uncollapse.objectives import elbo
 
 
@@ -33,7 +34,9 @@ def test_elbo_with_a_wide_posterior_lies_below_by_its_divergence(linear_gaussian
     torch.manual_seed(0)
     loss = elbo(linear_gaussian.model(widened), x, 0).value
     exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data[:20]).mean()
-    divergence = 3 * (-np.log(widened) + widened**2 / 2 - 0.5)  # KL between Gaussians of equal mean, three units
+    divergence = 3 * (
+        -np.log(widened) + widened**2 / 2 - 0.5
+    )  # KL between Gaussians of equal mean, three units
     assert (loss - exact).item() == pytest.approx(divergence, abs=0.03)
 
 
@@ -48,14 +51,22 @@ def test_importance_weighting_reaches_the_exact_likelihood_from_a_wrong_posterio
     rows = linear_gaussian.data.numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
     few = importance_log_likelihood(linear_gaussian.model(widened=1.5), rows, n_samples=1).mean()
-    many = importance_log_likelihood(linear_gaussian.model(widened=1.5), rows, n_samples=2000).mean()
+    many = importance_log_likelihood(
+        linear_gaussian.model(widened=1.5), rows, n_samples=2000
+    ).mean()
     assert many == pytest.approx(exact, abs=0.005)
     assert few < exact - 0.2
 
 
 def test_importance_weights_are_averaged_and_not_their_logarithms(linear_gaussian):
     model, rows = linear_gaussian.model(widened=1.5), linear_gaussian.data[:5]
-    noise = np.stack([RowNoise(rows.numpy()[i : i + 1], "importance sampling").normal((7, 3))[0] for i in range(5)], axis=1)
+    noise = np.stack(
+        [
+            RowNoise(rows.numpy()[i : i + 1], "importance sampling").normal((7, 3))[0]
+            for i in range(5)
+        ],
+        axis=1,
+    )
     weights = importance_log_weights(model, rows, torch.as_tensor(noise, dtype=torch.double))
     estimate = importance_log_likelihood(model, rows.numpy(), n_samples=7)
     assert np.allclose(np.exp(estimate), np.exp(weights.numpy()).mean(0), rtol=1e-9)

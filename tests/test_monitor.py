@@ -1,4 +1,5 @@
-"""The monitor measures what diagnoses do, leaves training as it is, and warns of collapses alone."""
+"""The monitor measures what diagnoses do, leaves training as it is, and warns of collapses
+alone."""
 
 import warnings
 
@@ -10,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 
 X = np.random.default_rng(0).normal(size=(400, 4)) @ np.diag([3.0, 2.0, 0.1, 0.1])
 SETTINGS = {"latent_dim": 2, "hidden": (8,), "max_epochs": 6, "random_state": 0, "verbose": False}
@@ -21,7 +22,11 @@ class Module(pl.LightningModule):
 
     def __init__(self, weights):
         super().__init__()
-        self.encoder, self.decoder, self.weights = torch.nn.Linear(4, 4), torch.nn.Linear(2, 4), weights
+        self.encoder, self.decoder, self.weights = (
+            torch.nn.Linear(4, 4),
+            torch.nn.Linear(2, 4),
+            weights,
+        )
 
     def prior(self):
         return Normal(torch.zeros(2), 1.0)
@@ -37,7 +42,9 @@ class Module(pl.LightningModule):
         (x,) = batch
         q = self.posterior(x)
         kl = kl_divergence(q, self.prior()).sum(-1)
-        return (self.weights[self.current_epoch] * kl - self.likelihood(q.rsample()).log_prob(x).sum(-1)).mean()
+        return (
+            self.weights[self.current_epoch] * kl - self.likelihood(q.rsample()).log_prob(x).sum(-1)
+        ).mean()
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.02)
@@ -78,7 +85,9 @@ def test_it_measures_what_a_diagnosis_does():
 
 
 def test_training_takes_the_same_course_with_it():
-    alone, watched = (uc.VAE(**SETTINGS).fit(X, callbacks=callbacks) for callbacks in ([], [uc.CollapseMonitor()]))
+    alone, watched = (
+        uc.VAE(**SETTINGS).fit(X, callbacks=callbacks) for callbacks in ([], [uc.CollapseMonitor()])
+    )
     for one, other in zip(alone.model_.parameters(), watched.model_.parameters(), strict=True):
         assert torch.equal(one, other)
     module, _ = fit([1.0] * 3)
@@ -93,12 +102,18 @@ def test_it_warns_when_a_collapse_begins():
         fit([0.1] * 10 + [3e3] * 20, monitor)
     assert monitor.history["informative_units"].iloc[9] == 2
     assert monitor.history["informative_units"].iloc[-1] == 0
-    said = min(int(str(each.message).split("epoch ")[1].split(",")[0]) for each in caught if each.category is uc.CollapseWarning)
+    said = min(
+        int(str(each.message).split("epoch ")[1].split(",")[0])
+        for each in caught
+        if each.category is uc.CollapseWarning
+    )
     assert 10 < said < 29  # while it was trained
 
 
 def test_it_says_that_nothing_ever_was_alive():
-    with pytest.warns(uc.CollapseWarning, match="No latent unit has responded to the data up to epoch 4"):
+    with pytest.warns(
+        uc.CollapseWarning, match="No latent unit has responded to the data up to epoch 4"
+    ):
         fit([1.0] * 6, uc.CollapseMonitor(X), dead=True)
 
 
@@ -111,7 +126,12 @@ def test_it_does_not_warn_of_a_healthy_model():
 
 def test_its_numbers_are_in_the_progress_bar():
     _, trainer = fit([1.0] * 2, uc.CollapseMonitor(X))
-    assert set(trainer.progress_bar_metrics) == {"kl_nats", "active_units", "informative_units", "mi_nats"}
+    assert set(trainer.progress_bar_metrics) == {
+        "kl_nats",
+        "active_units",
+        "informative_units",
+        "mi_nats",
+    }
 
 
 def test_it_looks_as_often_as_it_is_told():
@@ -123,11 +143,18 @@ def test_it_looks_as_often_as_it_is_told():
 @pytest.mark.extra
 @pytest.mark.parametrize("own", [True, False])
 def test_its_numbers_are_on_the_board(tmp_path, own):
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs the extra 'tensorboard'")
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs the extra 'tensorboard'",
+    )
     from lightning.pytorch.loggers import TensorBoardLogger
 
     monitor = uc.CollapseMonitor(X, log_dir=tmp_path if own else None)
-    fit([1.0] * 3, monitor, logger=False if own else TensorBoardLogger(tmp_path, name=None, version=""))
+    fit(
+        [1.0] * 3,
+        monitor,
+        logger=False if own else TensorBoardLogger(tmp_path, name=None, version=""),
+    )
     found = events.EventAccumulator(str(tmp_path))
     found.Reload()
     values = [event.value for event in found.Scalars("kl_nats")]
@@ -158,10 +185,15 @@ def test_a_look_that_fails_does_not_end_the_training():
 
 def test_it_takes_loaders_too():
     rows = torch.as_tensor(X, dtype=torch.float32)
-    monitor, of_array = uc.CollapseMonitor(DataLoader(TensorDataset(rows), 50)), uc.CollapseMonitor(X)
+    monitor, of_array = (
+        uc.CollapseMonitor(DataLoader(TensorDataset(rows), 50)),
+        uc.CollapseMonitor(X),
+    )
     fit([1.0] * 2, monitor)
     fit([1.0] * 2, of_array)
-    assert monitor.history["kl_nats"].tolist() == pytest.approx(of_array.history["kl_nats"].tolist())
+    assert monitor.history["kl_nats"].tolist() == pytest.approx(
+        of_array.history["kl_nats"].tolist()
+    )
 
 
 def test_what_it_cannot_look_at_is_refused():

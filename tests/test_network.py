@@ -1,4 +1,5 @@
-"""The evaluator of Brenier maps: one mathematics, whoever asks for it. float64 wherever values are compared."""
+"""The evaluator of Brenier maps: one mathematics, whoever asks for it. float64 wherever values are
+compared."""
 
 import copy
 import math
@@ -10,7 +11,14 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uncollapse.maps import EMBEDDINGS, BrenierMap, InverseLipschitzDecoder, LearnedDirections, RidgeSum, network
+from uncollapse.maps import (
+    EMBEDDINGS,
+    BrenierMap,
+    InverseLipschitzDecoder,
+    LearnedDirections,
+    RidgeSum,
+    network,
+)
 from uncollapse.maps.network import Weights, brenier_map, closed_form, squared
 
 DEPTHS = [(7,), (7, 5), (6, 8, 4), (3, 4, 5, 6)]
@@ -22,7 +30,11 @@ def arguments(widths, in_dim, dim, basis_shape):
     new = lambda *shape: torch.randn(*shape, dtype=torch.double).requires_grad_()  # noqa: E731
     basis = torch.linalg.qr(new(*basis_shape).detach())[0].requires_grad_() if basis_shape else None
     roots = tuple(new(above, below) for below, above in pairwise(widths))
-    return new(5, in_dim), basis, Weights(new(sum(widths), dim), new(sum(widths)), new(dim), new(widths[-1]), roots)
+    return (
+        new(5, in_dim),
+        basis,
+        Weights(new(sum(widths), dim), new(sum(widths)), new(dim), new(widths[-1]), roots),
+    )
 
 
 def tensors_of(v, basis, weights):
@@ -43,7 +55,8 @@ def of_tensors(basis):
 
 
 @pytest.fixture(
-    params=[(3, 3, None), (2, 5, None), (2, 5, (5, 2)), (4, 7, (4, 2))], ids=["identity", "padding", "basis", "basis and context"]
+    params=[(3, 3, None), (2, 5, None), (2, 5, (5, 2)), (4, 7, (4, 2))],
+    ids=["identity", "padding", "basis", "basis and context"],
 )
 def case(request):
     return request.param
@@ -73,7 +86,11 @@ class Factors(TorchDispatchMode):
         self.seen = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+        if function.overloadpacket in (
+            torch.ops.aten.mm,
+            torch.ops.aten.addmm,
+            torch.ops.aten.addmm_,
+        ):
             self.seen += [tensor.clone() for tensor in args[-2:]]
         return function(*args, **kwargs or {})
 
@@ -113,7 +130,13 @@ def test_a_weight_that_counts_as_nothing_has_the_derivatives_of_a_square():
 @pytest.mark.parametrize("only", ["v", "basis", "skip", "linear", "roots"])
 def test_backward_gives_whatever_is_asked_for(widths, only):
     v, basis, weights = arguments(widths, 2, 5, (5, 2))
-    chosen = {"v": [v], "basis": [basis], "skip": [weights.skip], "linear": [weights.linear], "roots": list(weights.roots)}[only]
+    chosen = {
+        "v": [v],
+        "basis": [basis],
+        "skip": [weights.skip],
+        "linear": [weights.linear],
+        "roots": list(weights.roots),
+    }[only]
     if not chosen:
         pytest.skip("one layer has no inner weights")
     for tensor in tensors_of(v, basis, weights):
@@ -121,7 +144,10 @@ def test_backward_gives_whatever_is_asked_for(widths, only):
     cotangent = torch.randn(5, 5, dtype=torch.double)
     found = torch.autograd.grad(brenier_map(v, basis, 0.7, weights), chosen, cotangent)
     wanted = torch.autograd.grad(closed_form(v, basis, 0.7, weights), chosen, cotangent)
-    assert all(torch.allclose(one, other, rtol=1e-10, atol=1e-10) for one, other in zip(found, wanted, strict=True))
+    assert all(
+        torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+        for one, other in zip(found, wanted, strict=True)
+    )
 
 
 @pytest.mark.parametrize("widths", DEPTHS)
@@ -137,8 +163,12 @@ def test_second_derivatives_are_there(widths, case):
     cotangent = torch.randn(5, case[1], dtype=torch.double)
 
     def second(evaluator):
-        (first,) = torch.autograd.grad(evaluator(v, basis, 0.7, weights), v, cotangent, create_graph=True)
-        return torch.autograd.grad(first.square().sum(), [v, weights.skip, weights.root_output], allow_unused=True)
+        (first,) = torch.autograd.grad(
+            evaluator(v, basis, 0.7, weights), v, cotangent, create_graph=True
+        )
+        return torch.autograd.grad(
+            first.square().sum(), [v, weights.skip, weights.root_output], allow_unused=True
+        )
 
     for one, other in zip(second(brenier_map), second(closed_form), strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
@@ -159,8 +189,12 @@ def test_inputs_that_depend_on_each_other_are_counted_once():
     tied = weights._replace(roots=(weights.roots[0],) * 2)
 
     def gradients(create_graph):
-        twice = torch.autograd.grad(f(f(u)).sin().sum(), list(f.parameters()), create_graph=create_graph)
-        shared = torch.autograd.grad(brenier_map(u, None, 0.5, tied).sin().sum(), tied.roots[0], create_graph=create_graph)
+        twice = torch.autograd.grad(
+            f(f(u)).sin().sum(), list(f.parameters()), create_graph=create_graph
+        )
+        shared = torch.autograd.grad(
+            brenier_map(u, None, 0.5, tied).sin().sum(), tied.roots[0], create_graph=create_graph
+        )
         return *twice, *shared
 
     for one, other in zip(gradients(False), gradients(True), strict=True):
@@ -185,7 +219,9 @@ def test_forward_mode_reaches_parameters():
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(f.convex.linear.detach().clone(), tangent)
         moved = torch.func.functional_call(f, {"convex.linear": dual}, (u,))
-        assert torch.allclose(torch.autograd.forward_ad.unpack_dual(moved).tangent, tangent.expand(4, 3))
+        assert torch.allclose(
+            torch.autograd.forward_ad.unpack_dual(moved).tangent, tangent.expand(4, 3)
+        )
 
 
 def test_shapes_alone_leave_no_trace():
@@ -208,10 +244,13 @@ def test_any_batch_shape(shape):
 MAPS = {
     "one map": lambda: InverseLipschitzDecoder(3, 3, (6, 5), 0.5),
     **{
-        f"two maps, {name}": lambda kind=kind: InverseLipschitzDecoder(2, 4, (6, 5), 0.5, kind) for name, kind in EMBEDDINGS.items()
+        f"two maps, {name}": lambda kind=kind: InverseLipschitzDecoder(2, 4, (6, 5), 0.5, kind)
+        for name, kind in EMBEDDINGS.items()
     },
     "three maps": lambda: InverseLipschitzDecoder(2, 5, (6,), 0.5, between=(3,)),
-    "ridges between constants": lambda: InverseLipschitzDecoder(2, 4, (6,), 0.5, lipschitz=2.0, potential=RidgeSum),
+    "ridges between constants": lambda: InverseLipschitzDecoder(
+        2, 4, (6,), 0.5, lipschitz=2.0, potential=RidgeSum
+    ),
 }
 
 
@@ -234,18 +273,24 @@ def test_maps_under_every_transform(decoder):
     for jacobian in (torch.func.jacrev(decoder)(z[0]), torch.func.jacfwd(decoder)(z[0])):
         assert torch.allclose(jacobian, by_rows, atol=1e-12)
     assert torch.allclose(torch.func.vmap(torch.func.jacrev(decoder))(z)[0], by_rows, atol=1e-12)
-    assert torch.allclose(torch.func.jvp(decoder, (z,), (tangent,))[1][0], by_rows @ tangent[0], atol=1e-12)
+    assert torch.allclose(
+        torch.func.jvp(decoder, (z,), (tangent,))[1][0], by_rows @ tangent[0], atol=1e-12
+    )
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(z, tangent)
         moved = torch.autograd.forward_ad.unpack_dual(decoder(dual)).tangent
     assert torch.allclose(moved[0], by_rows @ tangent[0], atol=1e-12)
     hessian = torch.func.hessian(lambda z: decoder(z).sum())(z[0])
-    assert torch.allclose(hessian, torch.autograd.functional.hessian(lambda z: decoder(z).sum(), z[0]), atol=1e-10)
+    assert torch.allclose(
+        hessian, torch.autograd.functional.hessian(lambda z: decoder(z).sum(), z[0]), atol=1e-10
+    )
 
 
 def test_maps_export_with_any_batch(decoder):
     z = torch.randn(4, decoder.latent_dim, dtype=torch.double)
-    exported = torch.export.export(decoder, (z,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    exported = torch.export.export(
+        decoder, (z,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
     more = torch.randn(9, decoder.latent_dim, dtype=torch.double)
     assert torch.allclose(exported.module()(more), decoder(more))
 
@@ -271,15 +316,27 @@ def test_maps_compile_as_one_graph_and_train_alike(make):
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_run_in_onnx(name, tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install 'uncollapse[onnx]'")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'uncollapse[onnx]'")
+    onnxruntime = pytest.importorskip(
+        "onnxruntime", reason="needs the extra: pip install 'uncollapse[onnx]'"
+    )
     torch.manual_seed(0)
     decoder = MAPS[name]().eval()
     if isinstance(decoder.embedding, LearnedDirections):
-        expected, decoder.embedding = decoder(torch.ones(1, decoder.latent_dim)), decoder.embedding.fixed()
+        expected, decoder.embedding = (
+            decoder(torch.ones(1, decoder.latent_dim)),
+            decoder.embedding.fixed(),
+        )
         assert torch.allclose(decoder(torch.ones(1, decoder.latent_dim)), expected, atol=1e-6)
     path = tmp_path / "decoder.onnx"
     z = torch.randn(4, decoder.latent_dim)
-    torch.onnx.export(decoder, (z,), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False)
+    torch.onnx.export(
+        decoder,
+        (z,),
+        path,
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        verbose=False,
+    )
     session = onnxruntime.InferenceSession(path)
     more = torch.randn(9, decoder.latent_dim)
     (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
@@ -288,7 +345,8 @@ def test_maps_run_in_onnx(name, tmp_path):
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_autocast_keeps_the_constant_exact(decoder, kind):
-    """With all weights of the potentials at 0 what is left is the L term, which bfloat16 would round in the third digit."""
+    """With all weights of the potentials at 0 what is left is the L term, which bfloat16 would
+    round in the third digit."""
     decoder = copy.deepcopy(decoder).float()
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
@@ -325,7 +383,8 @@ def test_autocast_trains_alike(embedding):
 
 
 def test_what_memory_held_before_does_not_reach_products_in_bfloat16(monkeypatch):
-    """On processors with AMX, products of views read beyond their rows, and NaN times zero is NaN: every other training met one."""
+    """On processors with AMX, products of views read beyond their rows, and NaN times zero is NaN:
+    every other training met one."""
     torch.manual_seed(0)
     decoder, z = InverseLipschitzDecoder(4, 16, (47, 35), 0.5), torch.randn(4096, 4)
     shape = (len(z), 47 + 35)
@@ -365,7 +424,7 @@ def test_inputs_take_the_type_of_the_parameters():
 def test_reduced_precision_of_products_leaves_the_embedding_exact():
     torch.manual_seed(0)
     embedding = EMBEDDINGS["principal"](40, 60)
-    embedding.adapt(torch.randn(300, 60).numpy())
+    embedding.initialize_from_data(torch.randn(300, 60).numpy())
     v = torch.randn(100, 40)
     exact = (v.double() @ embedding.basis.double().T).float()
     before = torch.get_float32_matmul_precision()

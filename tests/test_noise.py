@@ -6,7 +6,13 @@ import numpy as np
 import torch
 from scipy.stats import kstest
 
-from uncollapse.noise import RowNoise, Sightings, derived_seed, drawing_from, one_pass
+from uncollapse._utils.random import (
+    DuplicateCounter,
+    RowNoise,
+    derived_seed,
+    drawing_from,
+    one_pass,
+)
 
 ROWS = np.arange(4000.0).reshape(2000, 2)
 
@@ -29,15 +35,22 @@ def test_a_part_of_the_rows_has_its_part_of_the_noise():
 
 
 def test_derived_seeds_do_not_meet():
-    seeds = {derived_seed(seed, purpose, index) for seed in range(20) for purpose in "abc" for index in range(20)}
+    seeds = {
+        derived_seed(seed, purpose, index)
+        for seed in range(20)
+        for purpose in "abc"
+        for index in range(20)
+    }
     assert len(seeds) == 20 * 3 * 20
     assert max(seeds) < 2**32
 
 
 def test_sightings_are_counted_over_all_that_came_before():
-    chance, sightings, seen = np.random.default_rng(0), Sightings(), Counter()
+    chance, sightings, seen = np.random.default_rng(0), DuplicateCounter(), Counter()
     for _ in range(50):
-        keys = chance.integers(0, 200, size=chance.integers(1, 40)).astype(np.uint64) + np.uint64(2**64 - 200)
+        keys = chance.integers(0, 200, size=chance.integers(1, 40)).astype(np.uint64) + np.uint64(
+            2**64 - 200
+        )
         expected = []
         for key in keys.tolist():
             expected.append(seen[key])
@@ -66,6 +79,9 @@ def test_what_an_iterator_draws_and_what_others_draw_do_not_touch():
     torch.manual_seed(0)
     mine = torch.rand(6).tolist()
     torch.manual_seed(0)
-    found = [(float(torch.rand(())), item) for item, _ in zip(drawing_from(3, items()), range(6), strict=False)]
+    found = [
+        (float(torch.rand(())), item)
+        for item, _ in zip(drawing_from(3, items()), range(6), strict=False)
+    ]
     assert [item for _, item in found] == expected
     assert [other for other, _ in found] == mine

@@ -1,4 +1,5 @@
-"""What training minimises, against values that are known: by hand, in closed form, by finite differences."""
+"""What training minimises, against values that are known: by hand, in closed form, by finite
+differences."""
 
 import math
 
@@ -45,7 +46,9 @@ def test_a_weight_on_the_kl_is_one_and_rises_along_a_line(linear_gaussian, x):
     model = linear_gaussian.model()
     for step, weight in ((0, 0.0), (5, 0.1), (10, 0.2), (99, 0.2)):
         loss, terms = seeded_loss(Elbo(beta=0.2, warmup_steps=10), model, x, step)
-        assert float(loss) == pytest.approx(float((weight * terms.latents.kl - terms.log_px_z).mean()), abs=1e-12)
+        assert float(loss) == pytest.approx(
+            float((weight * terms.latents.kl - terms.log_px_z).mean()), abs=1e-12
+        )
     assert seeded_loss(Elbo(), model, x).value == seeded_loss(elbo, model, x).value
 
 
@@ -57,7 +60,9 @@ def test_cycles_rise_and_stay():
 
 
 def test_schedules_that_cannot_finish_say_so():
-    with pytest.warns(UserWarning, match="rises over 100 steps, and the training has 100: it will never be beta=1"):
+    with pytest.warns(
+        UserWarning, match="rises over 100 steps, and the training has 100: it will never be beta=1"
+    ):
         Elbo(warmup_steps=100).prepare(None, None, 100)
     with pytest.warns(UserWarning, match="4 cycles do not fit into 15 steps"):
         CyclicalElbo().prepare(None, None, 15)
@@ -77,14 +82,20 @@ def test_free_bits_are_counted_after_the_mean_over_the_batch(linear_gaussian, x)
 
 
 def test_free_bits_of_enumerated_components_keep_the_kl_of_the_component(linear_mixture):
-    model, x = linear_mixture.model(EnumeratedMixtureVAE, widened=1.2, flattened=1.3), linear_mixture.data[:30]
+    model, x = (
+        linear_mixture.model(EnumeratedMixtureVAE, widened=1.2, flattened=1.3),
+        linear_mixture.data[:30],
+    )
     assert value(FreeBits(1e-9), model, x) == pytest.approx(value(elbo, model, x), abs=1e-9)
 
 
 def test_free_bits_want_units():
     rows = np.random.default_rng(0).normal(size=(50, 3))
     mixture = uc.MixtureVAE(objective="free_bits", max_epochs=2, random_state=0, verbose=False)
-    with pytest.raises(uc.InputError, match=r"'free_bits' expects a KL that falls into units.*inference='enumerate'"):
+    with pytest.raises(
+        uc.InputError,
+        match=r"'free_bits' expects a KL that falls into units.*inference='enumerate'",
+    ):
         mixture.fit(rows)
     assert not hasattr(mixture, "model_")  # it was found before the training
     mixture.set_params(inference="enumerate").fit(rows)
@@ -102,7 +113,10 @@ def test_importance_weighting_of_one_draw_is_the_bound_at_it(linear_gaussian, x)
 
 
 def test_importance_weighting_closes_the_gap_of_a_wrong_posterior(linear_gaussian, x):
-    model, exact = linear_gaussian.model(widened=1.5), -float(linear_gaussian.marginal.log_prob(x).mean())
+    model, exact = (
+        linear_gaussian.model(widened=1.5),
+        -float(linear_gaussian.marginal.log_prob(x).mean()),
+    )
     few, many = (value(ImportanceWeighted(n), model, x) for n in (2, 4000))
     assert many == pytest.approx(exact, abs=5e-3)
     assert few > exact + 0.05
@@ -114,7 +128,11 @@ def test_importance_weighting_closes_the_gap_of_a_wrong_posterior(linear_gaussia
 def test_latent_reconstruction_costs_the_mean_squared_distance(linear_gaussian, x):
     model, objective = linear_gaussian.model(), LatentReconstruction(weight=0.5)
     objective.prepare(model, x, 10)
-    assert [tuple(weight.shape) for weight in objective.parameters() if weight.dim() == 2] == [(256, 5), (256, 256), (3, 256)]
+    assert [tuple(weight.shape) for weight in objective.parameters() if weight.dim() == 2] == [
+        (256, 5),
+        (256, 256),
+        (3, 256),
+    ]
     inverse = torch.linalg.pinv(linear_gaussian.weight)
     objective.recover = nn.Linear(5, 3, dtype=torch.double)
     with torch.no_grad():
@@ -169,7 +187,9 @@ def test_a_penalty_is_paid_below_the_slope_that_is_wanted(kind, linear_gaussian,
     model(x)  # moves the generator as the loss does
     slope = float(kind().slopes(model, x).mean().detach())
     plain = value(elbo, model, x)
-    assert value(kind(slope=slope + 2, weight=3.0), model, x) == pytest.approx(plain + 3 * 4, abs=1e-9)
+    assert value(kind(slope=slope + 2, weight=3.0), model, x) == pytest.approx(
+        plain + 3 * 4, abs=1e-9
+    )
     assert value(kind(slope=slope - 0.1), model, x) == pytest.approx(plain, abs=1e-12)
 
 
@@ -186,14 +206,27 @@ def test_gradients_of_penalties_agree_with_finite_differences(kind, linear_gauss
             losses.append(value(objective, model, x))
             with torch.no_grad():
                 weight[row, column] -= sign * 1e-5
-        assert float(gradient[row, column]) == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-5)
+        assert float(gradient[row, column]) == pytest.approx(
+            (losses[0] - losses[1]) / 2e-5, rel=1e-5
+        )
 
 
 def test_penalties_reach_through_the_lstm_of_a_plain_sequential_vae():
     documents = [f"{who} {what}" for who in ("ann", "bob") for what in ("ran", "sat", "slept")]
-    vae = uc.SequenceVAE(2, inverse_lipschitz=None, hidden_dim=4, embedding_dim=3, max_epochs=1, random_state=0, verbose=False)
+    vae = uc.SequenceVAE(
+        2,
+        inverse_lipschitz=None,
+        hidden_dim=4,
+        embedding_dim=3,
+        max_epochs=1,
+        random_state=0,
+        verbose=False,
+    )
     vae.fit(documents * 5)
-    model, rows = vae.model_.train().requires_grad_(True), torch.as_tensor(vae.check_rows(documents))
+    model, rows = (
+        vae.model_.train().requires_grad_(True),
+        torch.as_tensor(vae.check_rows(documents)),
+    )
     seeded_loss(GradientPenalty(slope=50.0), model, rows).value.backward()
     assert float(model.history.lstm.weight_ih_l0.grad.abs().sum()) > 0
 
@@ -207,7 +240,10 @@ def test_names_and_arguments_of_objectives():
     }.items():
         with pytest.raises(uc.InputError, match=message):
             get_objective(spec)
-    with pytest.raises(uc.InputError, match="there is no argument of objective 'free_bits' 'nat': did you mean 'nats'"):
+    with pytest.raises(
+        uc.InputError,
+        match="there is no argument of objective 'free_bits' 'nat': did you mean 'nats'",
+    ):
         get_objective({"free_bits": {"nat": 1}})
     with pytest.raises(uc.InputError, match="nats expects a positive finite number, got -1"):
         get_objective({"free_bits": {"nats": -1}})
@@ -219,7 +255,14 @@ ROWS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
 @pytest.mark.parametrize("name", NAMES)
 def test_estimators_take_every_objective_and_save_it(name, tmp_path):
     vae = uc.VAE(
-        2, inverse_lipschitz=None, objective=name, hidden=(8,), batch_size=30, max_epochs=2, random_state=0, verbose=False
+        2,
+        inverse_lipschitz=None,
+        objective=name,
+        hidden=(8,),
+        batch_size=30,
+        max_epochs=2,
+        random_state=0,
+        verbose=False,
     ).fit(ROWS)
     assert len(vae.history_) == 2
     again = uc.load(vae.save(tmp_path / "run"))
@@ -230,8 +273,22 @@ def test_estimators_take_every_objective_and_save_it(name, tmp_path):
 @pytest.mark.parametrize("context", ["joint", "additive"])
 @pytest.mark.parametrize("name", NAMES)
 def test_sequences_take_every_objective(name, context, tmp_path):
-    documents = [f"{who} {what} {where}" for who in ("ann", "bob") for what in ("ran", "sat") for where in ("here", "there")] * 5
-    vae = uc.SequenceVAE(2, context=context, objective=name, hidden=(6,), hidden_dim=5, embedding_dim=4, batch_size=4, max_epochs=3)
+    documents = [
+        f"{who} {what} {where}"
+        for who in ("ann", "bob")
+        for what in ("ran", "sat")
+        for where in ("here", "there")
+    ] * 5
+    vae = uc.SequenceVAE(
+        2,
+        context=context,
+        objective=name,
+        hidden=(6,),
+        hidden_dim=5,
+        embedding_dim=4,
+        batch_size=4,
+        max_epochs=3,
+    )
     vae.set_params(learning_rate=2e-2, random_state=0, verbose=False).fit(documents)
     assert vae.history_["validation"].iloc[-1] < vae.history_["validation"].iloc[0]
     again = uc.load(vae.save(tmp_path / "run"))
@@ -248,11 +305,23 @@ def test_a_wrong_objective_is_found_before_there_is_a_training():
 
 
 def test_where_nothing_is_to_be_told_only_a_cure_keeps_the_latents():
-    """Noise of which the decoder's scale explains all: the ELBO's optimum is collapse, with 0 nats, and each cure has a floor."""
-    options = {"inverse_lipschitz": None, "family": Gaussian(1.0), "hidden": (16,), "max_epochs": 40, "learning_rate": 1e-2}
+    """Noise of which the decoder's scale explains all: the ELBO's optimum is collapse, with 0 nats,
+    and each cure has a floor."""
+    options = {
+        "inverse_lipschitz": None,
+        "family": Gaussian(1.0),
+        "hidden": (16,),
+        "max_epochs": 40,
+        "learning_rate": 1e-2,
+    }
 
     def fit(objective):
-        return uc.VAE(2, objective=objective, random_state=0, verbose=False, **options).fit(ROWS).history_["kl"].iloc[-1]
+        return (
+            uc.VAE(2, objective=objective, random_state=0, verbose=False, **options)
+            .fit(ROWS)
+            .history_["kl"]
+            .iloc[-1]
+        )
 
     assert fit(None) < 0.05
     assert fit({"free_bits": {"nats": 0.5}}) == pytest.approx(1.0, abs=0.1)
@@ -263,6 +332,12 @@ def test_where_nothing_is_to_be_told_only_a_cure_keeps_the_latents():
 def test_the_step_goes_on_from_the_warm_up_of_a_mixture(monkeypatch):
     steps = []
     monkeypatch.setattr(Elbo, "weight", lambda self, step: steps.append(step) or 1.0)
-    mixture = uc.MixtureVAE(objective={"elbo": {"warmup_steps": 5}}, max_epochs=4, warmup_epochs=2, hidden=(8,), batch_size=100)
+    mixture = uc.MixtureVAE(
+        objective={"elbo": {"warmup_steps": 5}},
+        max_epochs=4,
+        warmup_epochs=2,
+        hidden=(8,),
+        batch_size=100,
+    )
     mixture.set_params(random_state=0, verbose=False).fit(ROWS)
     assert sorted(set(steps)) == list(range(13))  # the last one looks at what the last step left

@@ -5,22 +5,29 @@ import re
 import pytest
 
 import uncollapse as uc
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse.experiments.presets import PRESETS
 from uncollapse.models import EnumeratedMixtureVAE
-from uncollapse.presets import PRESETS
 from uncollapse.strategies import RefinedPosterior
 
 
-@pytest.mark.parametrize(("data", "name"), [(data, name) for data in PRESETS for name in PRESETS[data]])
+@pytest.mark.parametrize(
+    ("data", "name"), [(data, name) for data in PRESETS for name in PRESETS[data]]
+)
 def test_every_preset_builds(data, name):
     estimator = uc.preset(name, data, latent_dim=2)
     parameters = {**estimator.get_params(), "hidden": (8,)}
     model = type(estimator).build(parameters, 12)
-    assert model.latent_dim == 2 * getattr(model.prior, "n_places", 1)  # a delta-VAE has a z for every symbol
+    assert model.latent_dim == 2 * getattr(
+        model.prior, "n_places", 1
+    )  # a delta-VAE has a z for every symbol
     assert (model.decoder.constants == ()) == (not name.startswith(("IL-", "LID")))
     assert isinstance(model.posterior, RefinedPosterior) == (name == "SA-VAE")
     assert isinstance(model, EnumeratedMixtureVAE) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))
-    assert model.family.name == {"image": "bernoulli", "table": "gaussian", "text": "categorical"}[data]
+    assert (
+        model.family.name
+        == {"image": "bernoulli", "table": "gaussian", "text": "categorical"}[data]
+    )
 
 
 def test_settings_of_the_papers():
@@ -28,9 +35,9 @@ def test_settings_of_the_papers():
     assert uc.preset("lagging-vae", data="text").strategy == {"lagging": {"every": 15}}
     assert uc.preset("LIDVAE").inverse_lipschitz == 0
     assert uc.preset("IL-LIDMVAE-annealed", data="image", n_components=10).annealing is True
-    assert uc.preset("SA-VAE", data="image", strategy={"semi_amortized": {"n_steps": 5}}).strategy["semi_amortized"] == {
-        "n_steps": 5
-    }
+    assert uc.preset("SA-VAE", data="image", strategy={"semi_amortized": {"n_steps": 5}}).strategy[
+        "semi_amortized"
+    ] == {"n_steps": 5}
 
 
 def test_help_names_every_preset(command_line):
@@ -40,9 +47,13 @@ def test_help_names_every_preset(command_line):
 
 
 def test_unknown_presets_are_refused():
-    with pytest.raises(InputError, match="there is no preset 'SAVAE' for data 'table': did you mean 'SA-VAE'"):
+    with pytest.raises(
+        InputError, match="there is no preset 'SAVAE' for data 'table': did you mean 'SA-VAE'"
+    ):
         uc.preset("SAVAE")
-    with pytest.raises(InputError, match="data expects one of 'image', 'table', 'text', got 'sound'"):
+    with pytest.raises(
+        InputError, match="data expects one of 'image', 'table', 'text', got 'sound'"
+    ):
         uc.preset("VAE", data="sound")
     with pytest.raises(InputError, match="there is no parameter 'latents'"):
         uc.preset("VAE", latents=3)

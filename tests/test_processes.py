@@ -13,14 +13,26 @@ import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse.errors import InputError
-from uncollapse.processes import is_first_process
-from uncollapse.sharing import Share, draw_rows, sharing
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.processes import is_first_process
+from uncollapse._utils.sharding import Share, draw_rows, sharing
 
-SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 2, "batch_size": 51, "random_state": 0, "verbose": False}
+SMALL = {
+    "latent_dim": 2,
+    "hidden": (8, 8),
+    "max_epochs": 2,
+    "batch_size": 51,
+    "random_state": 0,
+    "verbose": False,
+}
 
-COMMAND = str(Path(sys.executable).with_name("uncollapse"))  # what Lightning starts again must be a file
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # beside other tests, several would be in each other's way
+COMMAND = str(
+    Path(sys.executable).with_name("uncollapse")
+)  # what Lightning starts again must be a file
+ONE_THREAD = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+}  # beside other tests, several would be in each other's way
 
 # 205 rows: the last batch has one row, of which one of two processes has none.
 SCRIPT = """
@@ -28,7 +40,7 @@ import json, sys
 import lightning.pytorch as pl, numpy as np, torch, uncollapse as uc
 from torch.utils.data import DataLoader, TensorDataset
 from uncollapse.data import load
-from uncollapse.processes import is_first_process
+from uncollapse._utils.processes import is_first_process
 
 torch.set_num_threads(1)
 X = np.random.default_rng(0).normal(size=(205, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1])
@@ -75,7 +87,15 @@ if is_first_process():
 
 
 def run(arguments, folder):
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False, env=ONE_THREAD, timeout=600)
+    return subprocess.run(
+        arguments,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ONE_THREAD,
+        timeout=600,
+    )
 
 
 @pytest.mark.slow
@@ -85,7 +105,15 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     for name, command in {
         "one": [sys.executable, "script.py", "1"],
         "two": [sys.executable, "script.py", "2"],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "2"],
+        "torchrun": [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "script.py",
+            "2",
+        ],
     }.items():
         folder = tmp_path / name
         folder.mkdir()
@@ -106,12 +134,28 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
-    fit = [COMMAND, "fit", "x.npy", "max_epochs=30", "hidden=8,8", "random_state=0", "batch_size=40", "devices=2", "device=cpu"]
+    fit = [
+        COMMAND,
+        "fit",
+        "x.npy",
+        "max_epochs=30",
+        "hidden=8,8",
+        "random_state=0",
+        "batch_size=40",
+        "devices=2",
+        "device=cpu",
+    ]
     whole = run([*fit, "-o", "whole"], tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert whole.stdout.count("saved in whole") == 1
     process = subprocess.Popen(
-        fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD, start_new_session=True
+        fit,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ONE_THREAD,
+        start_new_session=True,
     )
     while not (tmp_path / "runs" / "x.unfinished" / "training.state.safetensors").exists():
         time.sleep(0.01)
@@ -128,12 +172,25 @@ def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
-    fit = [COMMAND, "fit", "x.npy", "max_epochs=2000", "hidden=8,8", "random_state=0", "devices=2", "device=cpu"]
-    process = subprocess.Popen(fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    fit = [
+        COMMAND,
+        "fit",
+        "x.npy",
+        "max_epochs=2000",
+        "hidden=8,8",
+        "random_state=0",
+        "devices=2",
+        "device=cpu",
+    ]
+    process = subprocess.Popen(
+        fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
+    )
     state = tmp_path / "runs" / "x.unfinished" / "training.state.safetensors"
     while not state.exists():
         time.sleep(0.01)
-    other = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    other = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
     os.kill(int(other[-1]), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.count("\n")) == (2, 1), err
@@ -145,7 +202,18 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path):
 def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
     X = np.random.default_rng(0).normal(size=(200, 4))
     np.save(tmp_path / "x.npy", X)
-    done = run([COMMAND, "fit", "x.npy", "devices=2", "random_state=0", "learning_rate=1e30", "device=cpu"], tmp_path)
+    done = run(
+        [
+            COMMAND,
+            "fit",
+            "x.npy",
+            "devices=2",
+            "random_state=0",
+            "learning_rate=1e30",
+            "device=cpu",
+        ],
+        tmp_path,
+    )
     assert done.returncode == 1
     assert done.stderr.count("error:") == 1
     assert "Lower learning_rate" in done.stderr
@@ -155,7 +223,10 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"random_state": None}, "several processes expect one seed, got random_state=None: give a number"),
+        (
+            {"random_state": None},
+            "several processes expect one seed, got random_state=None: give a number",
+        ),
         ({"strategy": "lagging"}, "strategy 'lagging' trains on one device, got devices=2"),
     ],
 )
@@ -166,7 +237,9 @@ def test_what_several_processes_cannot_do_is_refused(arguments, complaint, blobs
 
 def test_processes_that_were_started_must_be_those_that_train(blobs, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="2 processes were started on this machine, got devices=1: give devices=2"):
+    with pytest.raises(
+        InputError, match="2 processes were started on this machine, got devices=1: give devices=2"
+    ):
         uc.VAE(**SMALL).fit(blobs[0])
 
 
@@ -175,9 +248,13 @@ def test_shares_are_the_whole_batch():
         for n in (1, 2, 3, 8):
             shares = [Share.of(total, process, n) for process in range(n)]
             assert sum(share.size for share in shares) == total
-            rows = torch.cat([torch.arange(total)[share.start : share.start + share.size] for share in shares])
+            rows = torch.cat(
+                [torch.arange(total)[share.start : share.start + share.size] for share in shares]
+            )
             assert torch.equal(rows, torch.arange(total))
-            assert all(len(share.take(torch.arange(total))) == max(1, share.size) for share in shares)
+            assert all(
+                len(share.take(torch.arange(total))) == max(1, share.size) for share in shares
+            )
 
 
 def test_draws_of_a_share_are_those_of_its_rows():
@@ -187,7 +264,9 @@ def test_draws_of_a_share_are_those_of_its_rows():
             return draw_rows(lambda rows: torch.randn(4, rows, 3), n, dim=1)
 
     whole = drawn(None, 7)
-    parts = [drawn(share, share.size) for share in (Share.of(7, process, 3) for process in range(3))]
+    parts = [
+        drawn(share, share.size) for share in (Share.of(7, process, 3) for process in range(3))
+    ]
     assert torch.equal(torch.cat(parts, 1), whole)
 
 

@@ -33,7 +33,9 @@ def test_make_targets_exist():
 def test_python_examples_of_the_docs_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+    for block in re.findall(
+        r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    ):
         exec(compile(block, page.name, "exec"), namespace)
 
 
@@ -51,9 +53,13 @@ def test_commands_run(tmp_path):
     """In order, with one epoch where the README trains for minutes."""
     for command in commands("uncollapse"):
         words = shlex.split(command)[1:]
-        missing = [name for name in NAMED if name in words and "to fetch" in NAMED[name].whereabouts()]
+        missing = [
+            name for name in NAMED if name in words and "to fetch" in NAMED[name].whereabouts()
+        ]
         if missing:
-            pytest.skip(f"{missing[0]} is not on this machine (UNCOLLAPSE_DATA); the commands before it ran")
+            pytest.skip(
+                f"{missing[0]} is not on this machine (UNCOLLAPSE_DATA); the commands before it ran"
+            )
         if words[:2] == ["fit", "fashion-mnist"]:
             words.append("max_epochs=1")
         call = [sys.executable, "-c", "from uncollapse.cli import main; main()", *words]

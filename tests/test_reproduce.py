@@ -1,4 +1,5 @@
-"""The experiments: results that survive kills, tables beside the papers' numbers, and the command that makes them."""
+"""The experiments: results that survive kills, tables beside the papers' numbers, and the command
+that makes them."""
 
 import dataclasses
 import json
@@ -16,22 +17,22 @@ import torch
 from matplotlib.image import imread
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
-from uncollapse.errors import InputError
 from uncollapse.estimators import Estimator
+from uncollapse.experiments import ResultsFile
+from uncollapse.experiments.environment import environment
+from uncollapse.experiments.papers import EXPERIMENTS, measure, reproduce
+from uncollapse.experiments.papers.classical import Sampling
+from uncollapse.experiments.papers.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
+from uncollapse.experiments.papers.k23 import TOY_MODELS, toy_trial
+from uncollapse.experiments.papers.tables import beside
+from uncollapse.experiments.papers.w21 import MODELS
+from uncollapse.experiments.tables import over_seeds, spread, to_markdown
 from uncollapse.objectives import get_objective
-from uncollapse.parameters import check_parameters
-from uncollapse.reproduce import EXPERIMENTS, measure, reproduce
-from uncollapse.reproduce.classical import Sampling
-from uncollapse.reproduce.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
-from uncollapse.reproduce.k23 import TOY_MODELS, toy_trial
-from uncollapse.reproduce.tables import beside
-from uncollapse.reproduce.w21 import MODELS
-from uncollapse.trials import ResultsFile
-from uncollapse.trials.environment import environment
-from uncollapse.trials.tables import over_seeds, spread, to_markdown
 
 
 @pytest.fixture
@@ -82,7 +83,9 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
     lines = file.path.read_text().splitlines()
     lines[line] = lines[line][:-3]
     file.path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=rf"line {line + 1} of .*some.jsonl is no JSON: mend or remove it") as caught:
+    with pytest.raises(
+        InputError, match=rf"line {line + 1} of .*some.jsonl is no JSON: mend or remove it"
+    ) as caught:
         file.rows()
     assert "\n" not in str(caught.value)
 
@@ -90,8 +93,12 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
 def test_a_full_disk_costs_no_row_that_was_there(file, monkeypatch):
     file.append({"key": "a"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(InputError, match=r"^cannot write .*some\.jsonl \(No space left on device\): make room"):
+        patch.setattr(
+            "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(
+            InputError, match=r"^cannot write .*some\.jsonl \(No space left on device\): make room"
+        ):
             file.append({"key": "b"})
     file.append({"key": "c"})
     assert [row["key"] for row in file.rows()] in (["a", "c"], ["a", "b", "c"])
@@ -109,8 +116,12 @@ def test_what_decides_over_a_result_is_part_of_its_key():
         Fit(run.model, "VAE", {}, run.data).key(0),
     }
     assert len(keys) == 7
-    assert None not in run.config()["arguments"].values()  # which arguments that are yet to come will be in it
-    assert Fit("another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True).key(0) == run.key(0)
+    assert (
+        None not in run.config()["arguments"].values()
+    )  # which arguments that are yet to come will be in it
+    assert Fit(
+        "another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True
+    ).key(0) == run.key(0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -132,12 +143,16 @@ def test_results_that_are_kept_are_those_of_the_experiments(name):
     rows = ResultsFile(Path(__file__).parents[1] / "results" / f"{name}-small.jsonl").rows()
     trials = EXPERIMENTS[name].trials("small")
     assert rows
-    assert {row["key"] for row in rows} <= {trial.key(seed) for trial in trials for seed in range(3)}
+    assert {row["key"] for row in rows} <= {
+        trial.key(seed) for trial in trials for seed in range(3)
+    }
 
 
 def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
     data = {"name": "two-gaussians", "sigma": 0.5, "n_per_class": 50, "n_test": 30}
-    (train, test, _), (again, *_), (other, *_) = (measure.load_parts(data, seed) for seed in (0, 0, 1))
+    (train, test, _), (again, *_), (other, *_) = (
+        measure.load_parts(data, seed) for seed in (0, 0, 1)
+    )
     assert (len(train.X), len(test.X), len(test.labels)) == (100, 30, 30)
     assert np.array_equal(train.X, again.X)
     assert not np.isin(train.X, other.X).any()
@@ -157,7 +172,9 @@ def test_rows_that_are_taken_keep_their_labels():
 def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypatch):
     words = uc.data.Data(np.array(["a b", "a", "a b c d", "b"], dtype=object))
     monkeypatch.setattr(measure, "load", lambda name, part: words)
-    train, test, validation = measure.load_parts({"name": "yelp", "part": "validation", "max_words": 2, "n_test": 2}, 0)
+    train, test, validation = measure.load_parts(
+        {"name": "yelp", "part": "validation", "max_words": 2, "n_test": 2}, 0
+    )
     assert train.X.tolist() == ["a b", "a", "b"]
     assert set(test.X) < set(train.X)
     assert validation is None
@@ -167,7 +184,9 @@ def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypa
 def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not_at_all():
     sentences = synthetic_text("test").X
     known = type("Known", (), {"transform": lambda self, X: true_latents("test")[: len(X)]})()
-    assert measure.correlation_share(known, sentences) == pytest.approx(1 / max(TEST_TRUTH.correlations))
+    assert measure.correlation_share(known, sentences) == pytest.approx(
+        1 / max(TEST_TRUTH.correlations)
+    )
     order = np.random.default_rng(0).permutation(2000)
     known.transform = lambda X: true_latents("test")[order] @ np.diag([1.0, 1, 1, 1, 0])
     assert measure.correlation_share(known, sentences[order]) == pytest.approx(0, abs=1e-6)
@@ -176,7 +195,14 @@ def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not
 def test_spread_over_seeds():
     assert spread(pd.Series([1.0, 2.0, 6.0]), 2) == "3.00 ± 2.65"
     assert spread(pd.Series([math.nan, 2.0]), 1) == "2.0"
-    results = pd.DataFrame({"model": ["b", "a", "b"], "seed": [0, 0, 1], "seconds": [1.0, 5.0, 3.0], "kl": [1.0, 7.0, 2.0]})
+    results = pd.DataFrame(
+        {
+            "model": ["b", "a", "b"],
+            "seed": [0, 0, 1],
+            "seconds": [1.0, 5.0, 3.0],
+            "kl": [1.0, 7.0, 2.0],
+        }
+    )
     table = over_seeds(results, ["model"], {"KL": "kl", "absent": "nowhere"}, digits=1)
     assert table.to_dict("records") == [
         {"model": "b", "KL": "1.5 ± 0.7", "seeds": 2, "seconds": 2},
@@ -186,10 +212,21 @@ def test_spread_over_seeds():
 
 def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
     ours = pd.DataFrame({"data": ["d", "e"], "model": ["A", "A"], "NLL": ["1.0", "2.0"]})
-    printed = pd.DataFrame({"data": ["e", "d"], "model": ["A", "B"], "nll": [9.0, 8.0], "source": ["table 1", "table 2"]})
+    printed = pd.DataFrame(
+        {
+            "data": ["e", "d"],
+            "model": ["A", "B"],
+            "nll": [9.0, 8.0],
+            "source": ["table 1", "table 2"],
+        }
+    )
     table = beside(ours, printed, ["data", "model"], "P26")
     assert table.columns.tolist() == ["data", "model", "NLL", "P26: nll"]
-    assert table.fillna("").to_numpy().tolist() == [["d", "A", "1.0", ""], ["e", "A", "2.0", 9.0], ["d", "B", "", 8.0]]
+    assert table.fillna("").to_numpy().tolist() == [
+        ["d", "A", "1.0", ""],
+        ["e", "A", "2.0", 9.0],
+        ["d", "B", "", 8.0],
+    ]
     markdown = to_markdown("Title", table, "- a note", "1 run").splitlines()
     assert markdown[0] == "# Title"
     assert markdown[2:7] == [
@@ -218,7 +255,9 @@ def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
 )
 def test_numbers_of_the_papers(name, where, column, value):
     numbers = paper_numbers(name)
-    found = numbers[np.logical_and.reduce([numbers[key] == wanted for key, wanted in where.items()])]
+    found = numbers[
+        np.logical_and.reduce([numbers[key] == wanted for key, wanted in where.items()])
+    ]
     assert found[column].tolist() == [value]
 
 
@@ -229,7 +268,9 @@ def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
     rivals = {"VAE of W21", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)", "clustered autoencoder"}
     assert set(numbers["model"]) - rivals <= ours
     assert numbers["source"].str.contains("table|section").all()
-    assert not numbers.duplicated(numbers.columns.intersection(["data", "model", "layers"]).tolist()).any()
+    assert not numbers.duplicated(
+        numbers.columns.intersection(["data", "model", "layers"]).tolist()
+    ).any()
 
 
 def coloured_share(path):
@@ -244,10 +285,12 @@ def fewer_runs(monkeypatch):
     kept = ("GMVAE", "IL-LIDMVAE, L = 5")
     for model in set(TOY_MODELS) - set(kept):
         monkeypatch.delitem(TOY_MODELS, model)
-    monkeypatch.setattr("uncollapse.reproduce.k23.SHOWN_MODELS", kept)
+    monkeypatch.setattr("uncollapse.experiments.papers.k23.SHOWN_MODELS", kept)
 
 
-def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path, monkeypatch, command_line):
+def test_an_experiment_by_one_command_is_not_computed_twice(
+    fewer_runs, tmp_path, monkeypatch, command_line
+):
     command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
     code, out, err = command_line("reproduce", *command)
     assert (code, err) == (0, "")
@@ -255,14 +298,20 @@ def test_an_experiment_by_one_command_is_not_computed_twice(fewer_runs, tmp_path
     lines = (tmp_path / "k23-toy-smoke.jsonl").read_bytes()
     rows = [json.loads(line) for line in lines.splitlines()]
     assert len(rows) == 4
-    assert all(row["environment"]["uncollapse"] == uc.__version__ and row["seed"] == 0 for row in rows)
+    assert all(
+        row["environment"]["uncollapse"] == uc.__version__ and row["seed"] == 0 for row in rows
+    )
     assert [row["constants"] for row in rows] == [None, [5.0]] * 2
 
     table = pd.read_csv(tmp_path / "k23-toy-smoke.csv")
     assert table["Bayes optimum"].tolist() == [1.0, 1.0, 0.827, 0.827]
     accuracies = [row["estimates"]["matched_accuracy"]["value"] for row in rows]
     assert np.allclose(table["accuracy"], accuracies, atol=6e-4)
-    assert np.allclose(table["share of the Bayes optimum"], accuracies / table["sigma"].map(bayes_accuracy), atol=6e-4)
+    assert np.allclose(
+        table["share of the Bayes optimum"],
+        accuracies / table["sigma"].map(bayes_accuracy),
+        atol=6e-4,
+    )
     text = (tmp_path / "k23-toy-smoke.md").read_text()
     assert text.startswith("# K23 section 5.1")
     assert "4 runs, seeds 0; commit" in text
@@ -290,7 +339,9 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2]) + lines[2][:100])
     said.clear()
-    again = reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
+    again = reproduce(
+        "k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append
+    )
     assert [line for line in said if line.startswith("trial ")] == [
         "trial 1 of 2: GMVAE, sigma 7.5, seed 0",
         "trial 2 of 2: IL-LIDMVAE, L = 5, sigma 7.5, seed 0",
@@ -301,16 +352,24 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
         for name in ("key", "training_loss", "estimates"):
             assert before[name] == after[name]
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
-    more = reproduce("k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, verbose=False, tell=said.append)
+    more = reproduce(
+        "k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, verbose=False, tell=said.append
+    )
     assert more["seeds"].tolist() == [2] * 4
     assert len(path.read_text().splitlines()) == 8
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))  # tables do not follow the file
-    few = reproduce("k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append)
+    path.write_text(
+        "".join(path.read_text().splitlines(keepends=True)[::-1])
+    )  # tables do not follow the file
+    few = reproduce(
+        "k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append
+    )
     pd.testing.assert_frame_equal(few.drop(columns="seconds"), whole.drop(columns="seconds"))
     assert not any("lack" in line for line in said)
 
 
-def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(fewer_runs, tmp_path, command_line, monkeypatch):
+def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(
+    fewer_runs, tmp_path, command_line, monkeypatch
+):
     execute = Fit.execute
 
     def fail(trial, *others):
@@ -322,7 +381,8 @@ def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(fe
     code, _, err = command_line("reproduce", "k23-toy", "--scale", "smoke", "-o", tmp_path)
     assert (code, err) == (
         2,
-        "error: 2 trials gave no result, and are due again with --resume: GMVAE, sigma 0.5, seed 0: no room.\n",
+        "error: 2 trials gave no result, and are due again with --resume: GMVAE, sigma 0.5, seed "
+        "0: no room.\n",
     )
     assert "GMVAE" not in set(pd.read_csv(tmp_path / "k23-toy-smoke.csv")["model"])
 
@@ -331,13 +391,18 @@ def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
     said = []
     reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)
     shutil.rmtree(tmp_path / "models")
-    curves, drawn = (tmp_path / f"k23-toy-smoke-{name}.png" for name in ("figure-1", "figure-2-and-4"))
+    curves, drawn = (
+        tmp_path / f"k23-toy-smoke-{name}.png" for name in ("figure-1", "figure-2-and-4")
+    )
     picture = drawn.read_bytes()
     curves.write_bytes(b"")
     reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
     assert drawn.read_bytes() == picture
     assert curves.read_bytes() != b""
-    assert f"note: {drawn} stays as it was: it would lack 4 fitted models, which are not in {tmp_path / 'models'}" in said
+    assert (
+        f"note: {drawn} stays as it was: it would lack 4 fitted models, which are not in "
+        f"{tmp_path / 'models'}" in said
+    )
 
     drawn.unlink()
     reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
@@ -347,10 +412,14 @@ def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
 
 def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):
     common = [
-        run for run in EXPERIMENTS["w21-images"].trials("small") if run.labels["data"] == "fashion-mnist" and run.model in MODELS
+        run
+        for run in EXPERIMENTS["w21-images"].trials("small")
+        if run.labels["data"] == "fashion-mnist" and run.model in MODELS
     ]
     depths = EXPERIMENTS["w21-depth"].trials("small")
-    assert {run.key(0) for run in common} == {run.key(0) for run in depths if run.labels["layers"] == 9}
+    assert {run.key(0) for run in common} == {
+        run.key(0) for run in depths if run.labels["layers"] == 9
+    }
     rows = [
         {
             "key": run.key(0),
@@ -373,14 +442,23 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
         return None, {**rows[0], "key": run.key(seed), "model": run.model, "labels": run.labels}
 
     monkeypatch.setattr(Fit, "execute", execute)
-    monkeypatch.setitem(EXPERIMENTS, "w21-images", dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results))
+    monkeypatch.setitem(
+        EXPERIMENTS,
+        "w21-images",
+        dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results),
+    )
     table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
     assert said[0] == f"2 trials taken from {tmp_path / 'w21-depth-small.jsonl'}"
     assert len(table) == 21
     assert table["model"].tolist()[:2] == [run.model for run in common[:2]]
     assert table["nll_nats"].tolist()[:2] == [0.0, 1.0]
     models = (*MODELS, "VAE", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)")
-    assert done == [(data, model) for data in ("fashion-mnist", "mnist", "omniglot") for model in models][2:]
+    assert (
+        done
+        == [(data, model) for data in ("fashion-mnist", "mnist", "omniglot") for model in models][
+            2:
+        ]
+    )
 
 
 def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):
@@ -399,7 +477,17 @@ def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):
 @pytest.mark.slow
 def test_a_killed_experiment_goes_on(tmp_path):
     code = "from uncollapse.cli import main; main()"
-    command = [sys.executable, "-c", code, "reproduce", "k23-toy", "--scale", "smoke", "-o", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "reproduce",
+        "k23-toy",
+        "--scale",
+        "smoke",
+        "-o",
+        str(tmp_path),
+    ]
     path = tmp_path / "k23-toy-smoke.jsonl"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -415,7 +503,11 @@ def test_a_killed_experiment_goes_on(tmp_path):
     whole = before[: before.rfind(b"\n") + 1]
     assert after.startswith(whole)
     rows = [json.loads(line) for line in after.splitlines()]
-    assert len(rows) == len({row["key"] for row in rows}) == len(EXPERIMENTS["k23-toy"].trials("smoke"))
+    assert (
+        len(rows)
+        == len({row["key"] for row in rows})
+        == len(EXPERIMENTS["k23-toy"].trials("smoke"))
+    )
     left = len(rows) - len(whole.splitlines())
     assert f"trial {left} of {left}: " in done.stdout
 
@@ -439,7 +531,8 @@ def test_other_experiments_on_drawn_data(name, models, tmp_path):
 @pytest.mark.extra
 @pytest.mark.parametrize(("name", "n_runs"), [("w21-ppca", 6), ("w21-gmm", 3)])
 def test_experiments_by_sampling(name, n_runs, tmp_path):
-    """At so small a scale chains have hardly mixed, and that is said; what is collapsed is seen all the same."""
+    """At so small a scale chains have hardly mixed, and that is said; what is collapsed is seen all
+    the same."""
     pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
     with pytest.warns(UserWarning, match="chains have not mixed"):
         table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
@@ -455,15 +548,21 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
         assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampling, "execute", lambda *_: pytest.fail("computed again"))
-        again = reproduce(name, "smoke", output=tmp_path, resume=True, verbose=False, tell=lambda _: None)
+        again = reproduce(
+            name, "smoke", output=tmp_path, resume=True, verbose=False, tell=lambda _: None
+        )
     assert again.equals(table)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_the_papers_scale_has_a_model_and_an_objective_that_suits_it(name):
     for run in (run for run in EXPERIMENTS[name].trials("paper") if isinstance(run, Fit)):
-        kind = Estimator.kinds[run.estimator]
-        few = {key: [8] * len(value) for key, value in run.arguments.items() if key in ("hidden", "encoder_hidden")}
+        kind = Estimator.registry[run.estimator]
+        few = {
+            key: [8] * len(value)
+            for key, value in run.arguments.items()
+            if key in ("hidden", "encoder_hidden")
+        }
         few |= {key: 8 for key in ("hidden_dim", "embedding_dim") if key in run.arguments}
         parameters = check_parameters(kind, {**kind().get_params(), **run.arguments, **few})
         model = kind.build(parameters, 80)

@@ -4,10 +4,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
-from uncollapse.estimators.building import adapt
 from uncollapse.objectives import elbo
-from uncollapse.parameters import check_parameters
 
 
 @pytest.mark.slow
@@ -27,8 +26,11 @@ def test_a_thousand_steps_at_a_high_learning_rate(width, depth, arguments, low_p
     torch.manual_seed(0)
     settings = {"latent_dim": 16, "hidden": (width,) * depth, "inverse_lipschitz": 0.5, **arguments}
     model = VAE.build(check_parameters(VAE, settings), data.shape[1])
-    adapt(model, data)
-    rows, optimizer = torch.as_tensor(data), torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+    initialize_from_data(model, data)
+    rows, optimizer = (
+        torch.as_tensor(data),
+        torch.optim.Adam(model.parameters(), lr=1e-2, fused=True),
+    )
     for step in range(1000):
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
             loss, _ = elbo(model, rows[torch.randint(len(rows), (100,))], step)

@@ -1,4 +1,5 @@
-"""Sequential VAEs: probabilities that sum to one, a constant for every history, and documents in and out."""
+"""Sequential VAEs: probabilities that sum to one, a constant for every history, and documents in
+and out."""
 
 import itertools
 import json
@@ -11,19 +12,20 @@ import torch
 from torch import nn
 
 import uncollapse as uc
-from uncollapse.diagnostics import work
-from uncollapse.diagnostics.collapse import infer
-from uncollapse.diagnostics.fisher import relative_fisher_divergence
-from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.random import derived_seed, seeded
+from uncollapse._utils.vocabulary import PAD, Vocabulary
 from uncollapse.families import Categorical
 from uncollapse.latent import LSTMPosterior, StandardNormal
-from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder
+from uncollapse.measures import row_map as work
+from uncollapse.measures.fisher import relative_fisher_divergence
+from uncollapse.measures.information import infer
+from uncollapse.measures.likelihood import importance_log_likelihood
 from uncollapse.models import History, SequenceVAE
-from uncollapse.noise import derived_seed, seeded
+from uncollapse.networks import MLPDecoder
 from uncollapse.objectives import Elbo, Loss, elbo
-from uncollapse.training.rows import RowsInMemory
-from uncollapse.vocabulary import PAD, Vocabulary
+from uncollapse.training.batches import RowsInMemory
 
 LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
 KINDS = ("joint", "additive", "plain")
@@ -34,11 +36,21 @@ def sequence_model(kind="joint", constant=0.5, word_dropout=0.0, n_symbols=V, po
     torch.manual_seed(0)
     plain, context_dim = kind == "plain", HIDDEN if kind == "joint" else 0
     decoder = MLPDecoder(LATENT + HIDDEN, n_symbols - 1, ()) if plain else None
-    decoder = decoder or InverseLipschitzDecoder(LATENT, n_symbols - 1, (8, 8), constant, context_dim=context_dim)
+    decoder = decoder or InverseLipschitzDecoder(
+        LATENT, n_symbols - 1, (8, 8), constant, context_dim=context_dim
+    )
     head = nn.Linear(HIDDEN, n_symbols - 1, bias=False) if kind == "additive" else None
     history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
     posterior = LSTMPosterior(n_symbols, LATENT, **SIZES, pooled=pooled)
-    model = SequenceVAE(StandardNormal(LATENT), posterior, history, decoder, Categorical(n_symbols), head, word_dropout)
+    model = SequenceVAE(
+        StandardNormal(LATENT),
+        posterior,
+        history,
+        decoder,
+        Categorical(n_symbols),
+        head,
+        word_dropout,
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7 if plain else 0.4)
     return model.double().eval().requires_grad_(False)
@@ -53,7 +65,11 @@ def as_rows(*sequences, width=6):
 
 def logits_of(model, code, h):
     """By hand, of one symbol, the end's as 0."""
-    eta = model.decoder(torch.cat([code, h])) if model.head is None else model.decoder(code) + model.head.weight @ h
+    eta = (
+        model.decoder(torch.cat([code, h]))
+        if model.head is None
+        else model.decoder(code) + model.head.weight @ h
+    )
     return torch.cat([eta, torch.zeros(1)])
 
 
@@ -61,7 +77,9 @@ ROWS = as_rows([0, 1, 1, 3], [1, 3], [2, 0, 1, 0, 3], [0, 0, 3])
 
 
 def codes(n, *shape):
-    return torch.randn(*shape, n, LATENT, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        *shape, n, LATENT, dtype=torch.double, generator=torch.Generator().manual_seed(1)
+    )
 
 
 # The likelihood.
@@ -102,14 +120,20 @@ def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihoo
     for index in range(len(ROWS)):
         alone = torch.nn.functional.pad(ROWS[index : index + 1], (0, 9), value=PAD)
         for draw in range(3):
-            assert torch.allclose(model.log_likelihood(alone, z[draw, index : index + 1]), whole[draw, index], atol=1e-12)
+            assert torch.allclose(
+                model.log_likelihood(alone, z[draw, index : index + 1]),
+                whole[draw, index],
+                atol=1e-12,
+            )
 
 
 def test_the_history_sees_z_only_in_the_plain_model():
     before, (first, second) = torch.tensor([[V, 0, 1]]), codes(2)
     for kind in KINDS:
         history = sequence_model(kind).history
-        same = torch.equal(history(before, first[None, None])[0], history(before, second[None, None])[0])
+        same = torch.equal(
+            history(before, first[None, None])[0], history(before, second[None, None])[0]
+        )
         assert same is (kind != "plain")
 
 
@@ -122,7 +146,8 @@ def test_a_whole_sequence_has_no_distribution():
 
 
 def test_v_logits_would_not_be_injective_and_v_minus_1_parameters_are():
-    """A constant added to all V logits changes no probability; of V - 1 log-odds every change does."""
+    """A constant added to all V logits changes no probability; of V - 1 log-odds every change
+    does."""
     logits = torch.tensor([0.3, -1.0, 2.0, 0.0], dtype=torch.double)
     assert torch.allclose((logits + 1.7).softmax(0), logits.softmax(0), atol=1e-15)
     family, eta = Categorical(V), logits[:-1]
@@ -135,14 +160,19 @@ SHAPES = {"padded": (2, 3, 12), "as large": (2, 3, 5), "cut": (2, 9, 5), "cut to
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("constants", "embedding"), [((0.5, 0.5), "padding"), ((1.5, 0.3), "padding"), ((0.5, 0.5), "principal")])
+@pytest.mark.parametrize(
+    ("constants", "embedding"),
+    [((0.5, 0.5), "padding"), ((1.5, 0.3), "padding"), ((0.5, 0.5), "principal")],
+)
 def test_the_constant_holds_in_z_for_every_history(shape, constants, embedding):
     """Sought against by gradient descent on the ratio, from pairs near and far."""
     latent_dim, context_dim, natural_dim = SHAPES[shape]
     torch.manual_seed(0)
     kind = EMBEDDINGS[embedding]
-    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (8, 8), constants, kind, context_dim=context_dim).double()
-    decoder.adapt(np.random.default_rng(0).normal(size=(50, natural_dim)))
+    decoder = InverseLipschitzDecoder(
+        latent_dim, natural_dim, (8, 8), constants, kind, context_dim=context_dim
+    ).double()
+    decoder.initialize_from_data(np.random.default_rng(0).normal(size=(50, natural_dim)))
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.6)
     assert decoder.constant == pytest.approx(math.prod(constants))
@@ -162,12 +192,15 @@ def test_the_constant_holds_in_z_for_every_history(shape, constants, embedding):
 
 
 def test_an_added_history_leaves_what_z_moves_as_it_is():
-    """Log-odds at two z, after two histories: their differences are those of the decoder, which keeps its constant."""
+    """Log-odds at two z, after two histories: their differences are those of the decoder, which
+    keeps its constant."""
     model, (first, second) = sequence_model("additive", constant=1.5, n_symbols=7), codes(2)
     decoded = model.decoder(first) - model.decoder(second)
     assert float(decoded.norm()) >= 1.5**2 * float((first - second).norm())
     for sequence in ([0, 1, 1, 6], [5, 5, 2, 0, 6]):
-        rows = as_rows(*([*sequence[:-1], symbol] for symbol in range(7)))  # the same history, then each symbol
+        rows = as_rows(
+            *([*sequence[:-1], symbol] for symbol in range(7))
+        )  # the same history, then each symbol
         log_p = [model.log_likelihood(rows, code.expand(7, -1)) for code in (first, second)]
         odds = [each[:-1] - each[-1] for each in log_p]
         assert torch.allclose(odds[0] - odds[1], decoded, atol=1e-10)
@@ -176,12 +209,15 @@ def test_an_added_history_leaves_what_z_moves_as_it_is():
 
 
 def test_z_moves_shares_along_the_leading_directions_of_documents():
-    """Two kinds of documents: what z can do without any potential is to trade the words of one against those of the other.
+    """Two kinds of documents: what z can do without any potential is to trade the words of one
+    against those of the other.
 
     Nearly alike, as those held out are not equally many of each kind.
     """
     documents = ["a b"] * 20 + ["c d"] * 20
-    vae = uc.SequenceVAE(latent_dim=1, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0).fit(documents)
+    vae = uc.SequenceVAE(
+        latent_dim=1, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0
+    ).fit(documents)
     direction = vae.model_.decoder.embedding.basis[:, 0]
     there = {word: direction[vae.vocabulary_.known.index(word)] for word in "abc"}
     assert there["a"] == pytest.approx(there["b"])
@@ -197,7 +233,9 @@ def test_z_is_not_spent_on_a_frequent_word_that_comes_and_goes_by_chance():
         " ".join(chance.choice(kinds[row % 2], size=20 - count).tolist() + ["the"] * count)
         for row, count in enumerate(chance.binomial(20, 0.5, size=400))
     ]
-    vae = uc.SequenceVAE(latent_dim=1, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0).fit(documents)
+    vae = uc.SequenceVAE(
+        latent_dim=1, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0
+    ).fit(documents)
     direction, known = vae.model_.decoder.embedding.basis[:, 0], vae.vocabulary_.known
     assert abs(direction[known.index("the")]) < 0.05
     signs = {word: float(direction[known.index(word)].sign()) for kind in kinds for word in kind}
@@ -209,9 +247,14 @@ def test_a_document_that_repeats_one_word_has_no_direction_for_itself():
     """Without the limit on how far from the mean a document counts, w199 has a weight of 0.99."""
     chance = np.random.default_rng(0)
     frequencies = 1 / np.arange(1, 201)
-    documents = [" ".join(f"w{word}" for word in chance.choice(200, 8, p=frequencies / frequencies.sum())) for _ in range(1000)]
+    documents = [
+        " ".join(f"w{word}" for word in chance.choice(200, 8, p=frequencies / frequencies.sum()))
+        for _ in range(1000)
+    ]
     documents += ["w199 w199 w199 w199 w199 w199 w199 w199"] * 2  # one of them may be held out
-    vae = uc.SequenceVAE(latent_dim=2, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0).fit(documents)
+    vae = uc.SequenceVAE(
+        latent_dim=2, hidden=(4,), hidden_dim=1, max_epochs=1, min_count=1, random_state=0
+    ).fit(documents)
     assert vae.model_.decoder.embedding.basis[vae.vocabulary_.known.index("w199")].abs().max() < 0.7
 
 
@@ -289,7 +332,9 @@ def test_importance_weighting_is_exact_where_z_does_not_matter():
         model.decoder.net[0].weight[:, :LATENT] = 0
         model.history.lstm.weight_ih_l0[:, -LATENT:] = 0
         model.posterior.encoder.head.weight.zero_()
-        model.posterior.encoder.head.bias.copy_(torch.tensor([0.0] * LATENT + [math.log(math.expm1(1 - 1e-6))] * LATENT))
+        model.posterior.encoder.head.bias.copy_(
+            torch.tensor([0.0] * LATENT + [math.log(math.expm1(1 - 1e-6))] * LATENT)
+        )
     exact = model.log_likelihood(ROWS, codes(len(ROWS)))
     found = importance_log_likelihood(model, ROWS.numpy(), n_samples=7)
     assert np.allclose(found, exact.detach(), atol=1e-5)
@@ -305,8 +350,13 @@ def test_the_fisher_divergence_is_that_of_finite_differences():
         for z in draws:
             score = torch.zeros(len(ROWS), LATENT, dtype=torch.double)
             for unit in range(LATENT):
-                moved = [z + sign * step * torch.eye(LATENT, dtype=torch.double)[unit] for sign in (1, -1)]
-                up, down = (model.log_likelihood(ROWS, each.expand(len(ROWS), -1)) for each in moved)
+                moved = [
+                    z + sign * step * torch.eye(LATENT, dtype=torch.double)[unit]
+                    for sign in (1, -1)
+                ]
+                up, down = (
+                    model.log_likelihood(ROWS, each.expand(len(ROWS), -1)) for each in moved
+                )
                 score[:, unit] = (up - down) / (2 * step)
             squares.append(score.square().sum(1).mean())
     assert found.value == pytest.approx(float(torch.stack(squares).mean()), rel=1e-6)
@@ -403,10 +453,16 @@ def test_a_training_does_not_go_on_by_other_documents_than_it_was_begun_with(tmp
         "verbose": False,
     }
     documents = ["a b", "b a", "a a", "b b"]
-    uc.SequenceVAE(**settings).fit(documents, validation=["a b", "b b"], checkpoint=tmp_path / "state")
+    uc.SequenceVAE(**settings).fit(
+        documents, validation=["a b", "b b"], checkpoint=tmp_path / "state"
+    )
     for validation in (["b a", "b b"], None):
-        with pytest.raises(InputError, match="holds the state of another training, of which validation is"):
-            uc.SequenceVAE(**settings).fit(documents, validation=validation, checkpoint=tmp_path / "state")
+        with pytest.raises(
+            InputError, match="holds the state of another training, of which validation is"
+        ):
+            uc.SequenceVAE(**settings).fit(
+                documents, validation=validation, checkpoint=tmp_path / "state"
+            )
 
 
 # Vocabularies.
@@ -428,13 +484,19 @@ def test_characters_and_tokens():
     assert characters.decode(characters.encode(["b a", "abz"], 5)) == ["b a", "ab\ufffd"]
     tokens = Vocabulary.of([np.array([7, 7, 0]), [0, 7, 12]], "token", 1, 10)
     assert tokens.known == (7, 0, 12)
-    assert [document.tolist() for document in tokens.decode(tokens.encode([[12, 5], [0]], 2))] == [[12, -1], [0]]
+    assert [document.tolist() for document in tokens.decode(tokens.encode([[12, 5], [0]], 2))] == [
+        [12, -1],
+        [0],
+    ]
 
 
 # The estimator.
 
 DOCUMENTS = [
-    f"{who} {what} {where}" for who in ("ann", "bob", "eve") for what in ("ran", "sat") for where in ("here", "there now")
+    f"{who} {what} {where}"
+    for who in ("ann", "bob", "eve")
+    for what in ("ran", "sat")
+    for where in ("here", "there now")
 ] * 12
 QUICK = {
     "latent_dim": 2,
@@ -458,25 +520,34 @@ def test_encoders_may_have_sizes_of_their_own(tmp_path):
     encoder, history = vae.model_.posterior.encoder, vae.model_.history
     assert not encoder.pooled
     assert (encoder.embedding.embedding_dim, encoder.lstm.hidden_size) == (3, 5)
-    assert (history.embedding.embedding_dim, history.lstm.hidden_size) == (QUICK["embedding_dim"], QUICK["hidden_dim"])
+    assert (history.embedding.embedding_dim, history.lstm.hidden_size) == (
+        QUICK["embedding_dim"],
+        QUICK["hidden_dim"],
+    )
     again = uc.load(vae.save(tmp_path / "run"))
     assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
 
 
 def test_a_history_may_be_added(tmp_path):
-    vae = uc.SequenceVAE(**QUICK, context="additive", inverse_lipschitz=(0.5, 0.7), batch_size=8, learning_rate=5e-3)
+    vae = uc.SequenceVAE(
+        **QUICK, context="additive", inverse_lipschitz=(0.5, 0.7), batch_size=8, learning_rate=5e-3
+    )
     vae.set_params(verbose=False).fit(DOCUMENTS)
     assert vae.model_.decoder.maps[0].dim == 2
     assert vae.model_.head.weight.shape == (len(vae.vocabulary_) - 1, 12)
     assert vae.history_["validation"].min() < vae.history_["validation"].iloc[0] - 1
     again = uc.load(vae.save(tmp_path / "run"))
     assert np.array_equal(again.score_samples(DOCUMENTS[:20]), vae.score_samples(DOCUMENTS[:20]))
-    plain = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, inverse_lipschitz=None, context="additive", verbose=False).fit(DOCUMENTS)
+    plain = uc.SequenceVAE(
+        **{**QUICK, "max_epochs": 1}, inverse_lipschitz=None, context="additive", verbose=False
+    ).fit(DOCUMENTS)
     assert plain.model_.head is None
 
 
 def test_encoders_may_pool_what_they_read(tmp_path):
-    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, posterior="pooled-lstm", verbose=False).fit(DOCUMENTS)
+    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 1}, posterior="pooled-lstm", verbose=False).fit(
+        DOCUMENTS
+    )
     assert vae.model_.posterior.encoder.pooled
     again = uc.load(vae.save(tmp_path / "run"))
     assert again.model_.posterior.encoder.pooled
@@ -486,7 +557,9 @@ def test_encoders_may_pool_what_they_read(tmp_path):
 def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
     history = fitted.history_
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 1
-    worse = uc.SequenceVAE(**{**QUICK, "max_epochs": 30}, batch_size=8, learning_rate=0.3, verbose=False).fit(DOCUMENTS)
+    worse = uc.SequenceVAE(
+        **{**QUICK, "max_epochs": 30}, batch_size=8, learning_rate=0.3, verbose=False
+    ).fit(DOCUMENTS)
     best = worse.history_["validation"].idxmin()
     assert best < 29
     assert worse.history_["validation"].iloc[best] < worse.history_["validation"].iloc[-1]
@@ -499,7 +572,9 @@ def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
 
 def test_the_kept_epoch_is_the_one_with_the_best_bound_on_what_was_held_out():
     extra = [f"{who} ran here" for who in ("ann", "bob")] * 5
-    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 12}, batch_size=8, learning_rate=0.2, verbose=False)
+    vae = uc.SequenceVAE(
+        **{**QUICK, "max_epochs": 12}, batch_size=8, learning_rate=0.2, verbose=False
+    )
     vae.fit(DOCUMENTS, validation=extra)
     losses = vae.history_["validation"]
     assert losses.idxmin() < 11
@@ -511,14 +586,26 @@ def validation_loss(vae, documents, objective, batch_size=8):
     """As the engine computes it, at the draws that belong to the seed."""
     batches = torch.as_tensor(vae.check_rows(documents)).split(batch_size)
     with seeded(derived_seed(vae.seed_, "validation")), torch.no_grad():
-        return sum(float(objective(vae.model_, batch, 10**9).value) * len(batch) for batch in batches) / len(documents)
+        return sum(
+            float(objective(vae.model_, batch, 10**9).value) * len(batch) for batch in batches
+        ) / len(documents)
 
 
 def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimised():
-    vae = uc.SequenceVAE(**QUICK, objective={"elbo": {"beta": 0.2, "warmup_steps": 20}}, batch_size=8, learning_rate=0.1)
+    vae = uc.SequenceVAE(
+        **QUICK,
+        objective={"elbo": {"beta": 0.2, "warmup_steps": 20}},
+        batch_size=8,
+        learning_rate=0.1,
+    )
     vae.set_params(verbose=False).fit(DOCUMENTS, validation=DOCUMENTS[:20])
-    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(vae.history_["validation"].min(), abs=1e-5)
-    assert validation_loss(vae, DOCUMENTS[:20], Elbo(beta=0.2)) < vae.history_["validation"].min() - 0.1
+    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(
+        vae.history_["validation"].min(), abs=1e-5
+    )
+    assert (
+        validation_loss(vae, DOCUMENTS[:20], Elbo(beta=0.2))
+        < vae.history_["validation"].min() - 0.1
+    )
 
 
 def test_after_a_loss_that_is_not_finite_the_best_epoch_is_kept(monkeypatch):
@@ -529,11 +616,15 @@ def test_after_a_loss_that_is_not_finite_the_best_epoch_is_kept(monkeypatch):
         return Loss(loss * (math.nan if step > 60 and model.training else 1.0), terms)
 
     monkeypatch.setattr(Elbo, "forward", spoiled)
-    vae = uc.SequenceVAE(**{**QUICK, "max_epochs": 9}, batch_size=8, learning_rate=0.3, verbose=False)
+    vae = uc.SequenceVAE(
+        **{**QUICK, "max_epochs": 9}, batch_size=8, learning_rate=0.3, verbose=False
+    )
     with pytest.raises(uc.NonFiniteLossError, match="after the best of 3 whole epochs"):
         vae.fit(DOCUMENTS, validation=DOCUMENTS[:20])
     assert len(vae.history_) == 3
-    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(vae.history_["validation"].min(), abs=1e-5)
+    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(
+        vae.history_["validation"].min(), abs=1e-5
+    )
 
 
 def test_documents_in_and_documents_out(fitted):
@@ -553,7 +644,9 @@ def test_documents_in_and_documents_out(fitted):
 def test_perplexity_is_per_symbol_ends_included(fitted):
     scores = fitted.score_samples(DOCUMENTS[:4])
     n_symbols = sum(len(document.split()) + 1 for document in DOCUMENTS[:4])
-    assert fitted.perplexity(DOCUMENTS[:4]) == pytest.approx(math.exp(-scores.sum() / n_symbols), rel=1e-6)
+    assert fitted.perplexity(DOCUMENTS[:4]) == pytest.approx(
+        math.exp(-scores.sum() / n_symbols), rel=1e-6
+    )
     assert fitted.score(DOCUMENTS[:4]) == pytest.approx(scores.mean(), rel=1e-6)
 
 
@@ -585,7 +678,11 @@ def test_a_vocabulary_that_was_tampered_with_is_refused(fitted, tmp_path, vocabu
     settings = json.loads(path.read_text())
     size = settings["n_features"] - 2
     if vocabulary is not None:
-        filler = range(100, 100 + size) if isinstance(vocabulary["known"][0], int) else [f"x{number}" for number in range(size)]
+        filler = (
+            range(100, 100 + size)
+            if isinstance(vocabulary["known"][0], int)
+            else [f"x{number}" for number in range(size)]
+        )
         vocabulary["known"] = [*vocabulary["known"], *filler][:size]
     path.write_text(json.dumps({**settings, "vocabulary": vocabulary}))
     with pytest.raises(InputError, match="holds a damaged model") as caught:
@@ -608,7 +705,9 @@ def test_tokens_and_characters_train_as_words_do(tmp_path):
     assert all(document.dtype == np.int64 for document in vae.sample(3, random_state=0))
     again = uc.load(vae.save(tmp_path / "run"))
     assert np.array_equal(again.score_samples(tokens[:4]), vae.score_samples(tokens[:4]))
-    characters = uc.SequenceVAE(**{**QUICK, "max_length": 20}, level="character", verbose=False).fit(DOCUMENTS)
+    characters = uc.SequenceVAE(
+        **{**QUICK, "max_length": 20}, level="character", verbose=False
+    ).fit(DOCUMENTS)
     assert " " in characters.vocabulary_.known
     assert all(len(document) <= 20 for document in characters.sample(3, random_state=0))
 
@@ -618,21 +717,39 @@ def test_tokens_and_characters_train_as_words_do(tmp_path):
     [
         (["a b", ""], "document 1 of X is empty: expected at least one word; remove it"),
         (["a b", "   "], "document 1 of X is empty"),
-        (["a b", "a b " * 5], "document 1 of X has 10 words, more than max_length=8: raise max_length"),
-        (["a a", "a"], r"a vocabulary expects at least 2 words that occur 2 times or more, got 1 \('a'\) of 1"),
+        (
+            ["a b", "a b " * 5],
+            "document 1 of X has 10 words, more than max_length=8: raise max_length",
+        ),
+        (
+            ["a a", "a"],
+            r"a vocabulary expects at least 2 words that occur 2 times or more, got 1 \('a'\) of 1",
+        ),
         (["a b"], "training expects at least 2 documents, got 1"),
         ([], "training expects at least 2 documents, got 0"),
         ("a b a b", "X expects a list of documents, got str"),
         (["a b", b"a b"], "document 1 of X expects a string, like others, got b'a b': decode it"),
         (["a b", "a \ud800"], "document 1 of X holds half a character"),
         (["a b", 3], "document 1 of X expects a string, like others, got 3"),
-        ([[1, 2], [1, -2]], "document 1 of X expects a string, or a sequence of whole numbers >= 0"),
-        ([[1, 2], [1.5, 2]], "document 1 of X expects a string, or a sequence of whole numbers >= 0"),
+        (
+            [[1, 2], [1, -2]],
+            "document 1 of X expects a string, or a sequence of whole numbers >= 0",
+        ),
+        (
+            [[1, 2], [1.5, 2]],
+            "document 1 of X expects a string, or a sequence of whole numbers >= 0",
+        ),
         (None, "X expects a list of documents, got NoneType"),
         ({"a b": 1}, "X expects a list of documents, got dict"),
-        (pd.DataFrame({"text": ["a b", "b a"]}), "X expects a list of documents, got DataFrame: give strings, such as one column"),
+        (
+            pd.DataFrame({"text": ["a b", "b a"]}),
+            "X expects a list of documents, got DataFrame: give strings, such as one column",
+        ),
         (np.array(3.0), "X expects a list of documents, got ndarray"),
-        ([np.array([2**63], dtype=np.uint64), [1]], "document 0 of X expects a string, or a sequence of whole numbers"),
+        (
+            [np.array([2**63], dtype=np.uint64), [1]],
+            "document 0 of X expects a string, or a sequence of whole numbers",
+        ),
     ],
 )
 def test_documents_that_cannot_be_used_are_refused_and_nothing_is_lost(fitted, documents, message):
@@ -646,7 +763,10 @@ def test_documents_that_cannot_be_used_are_refused_and_nothing_is_lost(fitted, d
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        (["xyz uvw"], r"the documents of X hold no word that the vocabulary knows, only \('xyz', 'uvw'\)"),
+        (
+            ["xyz uvw"],
+            r"the documents of X hold no word that the vocabulary knows, only \('xyz', 'uvw'\)",
+        ),
         ([[1, 2]], "X expects strings, as in training, got arrays of tokens"),
         ([], "X expects at least one document, got none"),
     ],
@@ -659,7 +779,10 @@ def test_documents_unlike_those_of_the_training_are_refused(fitted, documents, m
 def test_documents_on_the_command_line(tmp_path, command_line):
     path = tmp_path / "talk.txt"
     path.write_text("\n".join(DOCUMENTS) + "\n")
-    settings = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in QUICK.items()]
+    settings = [
+        f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in QUICK.items()
+    ]
     code, out, err = command_line("fit", path, *settings, "hidden=[16]", "-o", tmp_path / "run")
     assert (code, err) == (0, "")
     assert f"training on {path}: {len(DOCUMENTS)} documents" in out
@@ -668,9 +791,15 @@ def test_documents_on_the_command_line(tmp_path, command_line):
     assert "Report on run: 144 examples, 2 latent units" in out
     assert (tmp_path / "run" / "report.html").is_file()
     for arguments, message in (
-        (("fit", path, "--model", "VAE", "-o", tmp_path / "other"), "VAE expects rows of numbers, got documents: use SequenceVAE"),
+        (
+            ("fit", path, "--model", "VAE", "-o", tmp_path / "other"),
+            "VAE expects rows of numbers, got documents: use SequenceVAE",
+        ),
         (("certify", tmp_path / "run", path), "got sequences: use diagnose"),
-        (("fit", path, "family=gaussian", "-o", tmp_path / "other"), "there is no parameter 'family'"),
+        (
+            ("fit", path, "family=gaussian", "-o", tmp_path / "other"),
+            "there is no parameter 'family'",
+        ),
     ):
         code, _, err = command_line(*arguments)
         assert code == 2
@@ -684,7 +813,9 @@ def test_documents_on_the_command_line(tmp_path, command_line):
 
 def test_a_report_on_documents(fitted, tmp_path):
     report = uc.diagnose(fitted, DOCUMENTS[:40], n_importance=64, verbose=False)
-    assert report.estimates["nll_nats"].value == pytest.approx(-fitted.score(DOCUMENTS[:40]), rel=1e-5)
+    assert report.estimates["nll_nats"].value == pytest.approx(
+        -fitted.score(DOCUMENTS[:40]), rel=1e-5
+    )
     assert report.gallery.originals[0] in DOCUMENTS
     assert report.estimates["fisher_divergence"].value > 0
     page = report.to_html(tmp_path / "report.html").read_text()
@@ -696,7 +827,9 @@ def test_a_report_on_documents(fitted, tmp_path):
 @pytest.mark.parametrize("context", ["joint", "additive"])
 def test_constants_move_towards_a_wanted_kl(context):
     given = {**QUICK, "context": context, "batch_size": 8, "verbose": False}
-    vae = uc.SequenceVAE(**{**given, "max_epochs": 60}, target_kl=1.5, learning_rate=5e-3).fit(DOCUMENTS)
+    vae = uc.SequenceVAE(**{**given, "max_epochs": 60}, target_kl=1.5, learning_rate=5e-3).fit(
+        DOCUMENTS
+    )
     reached = infer(vae.model_, vae.check_rows(DOCUMENTS)).kl.mean()
     assert reached == pytest.approx(1.5, abs=0.25)
     assert len(set(vae.inverse_lipschitz_)) == 1
@@ -708,6 +841,8 @@ def test_constants_move_towards_a_wanted_kl(context):
 def test_there_may_be_more_latent_units_than_frequent_symbols(monkeypatch, context):
     for module in ("estimators.sequence", "maps.embedding"):
         monkeypatch.setattr(f"uncollapse.{module}.MAX_ROWS_BESIDE_CONTEXT", 3)
-    vae = uc.SequenceVAE(**{**QUICK, "latent_dim": 5, "max_epochs": 1}, context=context, verbose=False).fit(DOCUMENTS)
+    vae = uc.SequenceVAE(
+        **{**QUICK, "latent_dim": 5, "max_epochs": 1}, context=context, verbose=False
+    ).fit(DOCUMENTS)
     basis = vae.model_.decoder.embedding.basis
     assert torch.allclose(basis.T @ basis, torch.eye(5), atol=1e-5)

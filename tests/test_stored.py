@@ -1,4 +1,5 @@
-"""Data that stay on disk: every row is met once in each epoch, and the model is as good as with all of it in memory."""
+"""Data that stay on disk: every row is met once in each epoch, and the model is as good as with all
+of it in memory."""
 
 import contextlib
 import os
@@ -17,20 +18,27 @@ from sklearn.base import clone
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
-from uncollapse import sweeps
+from uncollapse._utils.errors import InputError, LostDataError
+from uncollapse._utils.validation import Resolution
 from uncollapse.data import Data, StoredArray, StoredParquet, StoredRows, read_file
 from uncollapse.data import stored as stored_data
 from uncollapse.data.stored import ChosenBlocks
-from uncollapse.diagnostics import stream
-from uncollapse.diagnostics.stream import Reservoir
-from uncollapse.errors import InputError, LostDataError
-from uncollapse.estimators import stored as estimators_stored
-from uncollapse.inputs import Resolution
-from uncollapse.training import engine
-from uncollapse.training import rows as training_rows
-from uncollapse.training.rows import RowsOnDisk
+from uncollapse.estimators import data_summary as estimators_stored
+from uncollapse.experiments import sweep as sweeps
+from uncollapse.measures import batches as stream
+from uncollapse.measures.batches import Reservoir
+from uncollapse.training import batches as training_rows
+from uncollapse.training import loop as engine
+from uncollapse.training.batches import RowsOnDisk
 
-SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 3, "batch_size": 50, "random_state": 0, "verbose": False}
+SMALL = {
+    "latent_dim": 2,
+    "hidden": (16,),
+    "max_epochs": 3,
+    "batch_size": 50,
+    "random_state": 0,
+    "verbose": False,
+}
 
 
 @pytest.fixture
@@ -71,7 +79,8 @@ def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks
     assert sorted(orders[0].tolist()) == sorted(orders[1].tolist()) == list(range(123))
     assert torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[1])
-    # Rows of a batch come from many blocks, and neighbours in the file are not neighbours in a batch.
+    # Rows of a batch come from many blocks, and neighbours in the file are not neighbours in a
+    # batch.
     assert len(set((orders[0][:16] // 10).tolist())) >= 3
     assert (orders[0].diff().abs() == 1).float().mean() < 0.1
 
@@ -80,18 +89,25 @@ def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks
 def test_an_epoch_goes_on_from_any_batch(tmp_path, small_blocks, start):
     X = numbered(tmp_path)
     rows = RowsOnDisk(StoredArray(X), 16, seed=0, some=np.asarray(X[:5], np.float32))
-    assert torch.equal(torch.cat(list(rows.batches(2, start))), torch.cat(list(rows.batches(2))[start:]))
+    assert torch.equal(
+        torch.cat(list(rows.batches(2, start))), torch.cat(list(rows.batches(2))[start:])
+    )
 
 
 def test_a_model_of_data_on_disk_is_as_good_as_of_data_in_memory(tmp_path, small_blocks):
     chance = np.random.default_rng(0)
-    X = np.sort(chance.normal(size=(2000, 1)), 0) @ chance.normal(size=(1, 4)) + 0.1 * chance.normal(size=(2000, 4))
+    X = np.sort(chance.normal(size=(2000, 1)), 0) @ chance.normal(
+        size=(1, 4)
+    ) + 0.1 * chance.normal(size=(2000, 4))
     in_memory = uc.VAE(**SMALL).fit(X)
     from_disk = uc.VAE(**SMALL).fit(on_disk(tmp_path, X))
     assert from_disk.n_features_in_ == 4
     assert from_disk.score(X) == pytest.approx(in_memory.score(X), abs=0.1)
     again = uc.VAE(**SMALL).fit(on_disk(tmp_path, X))
-    assert all(torch.equal(a, b) for a, b in zip(from_disk.model_.parameters(), again.model_.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(from_disk.model_.parameters(), again.model_.parameters(), strict=True)
+    )
 
 
 def test_mixtures_learn_from_disk(tmp_path, small_blocks, blobs):
@@ -102,7 +118,9 @@ def test_mixtures_learn_from_disk(tmp_path, small_blocks, blobs):
 
 @pytest.mark.extra
 def test_a_folder_of_parquet_is_read_by_row_groups(tmp_path):
-    frames = [pd.DataFrame({"a": np.arange(25) + 25 * part, "b": 0.5, "label": "x"}) for part in range(3)]
+    frames = [
+        pd.DataFrame({"a": np.arange(25) + 25 * part, "b": 0.5, "label": "x"}) for part in range(3)
+    ]
     for part, frame in enumerate(frames):
         frame.to_parquet(tmp_path / f"part-{part}.parquet", row_group_size=10)
     with pytest.raises(InputError, match="something else than numbers in the column 'label'"):
@@ -119,11 +137,16 @@ def test_a_folder_of_parquet_is_read_by_row_groups(tmp_path):
 @pytest.mark.extra
 def test_files_of_a_folder_may_hold_numbers_of_several_types(tmp_path):
     first = pd.DataFrame({"a": np.arange(20), "b": np.arange(20) % 2 == 0, "label": 1})
-    others = [first.assign(a=first["a"] + 0.5, label="x"), first[["label", "b", "a"]].astype({"a": np.float32, "b": np.int8})]
+    others = [
+        first.assign(a=first["a"] + 0.5, label="x"),
+        first[["label", "b", "a"]].astype({"a": np.float32, "b": np.int8}),
+    ]
     for part, frame in enumerate([first, *others]):
         frame.to_parquet(tmp_path / f"part-{part}.parquet", row_group_size=15)
     stored = StoredParquet(tmp_path, leave_out="label")
-    expected = np.concatenate([frame[["a", "b"]].to_numpy(np.float32) for frame in (first, *others)])
+    expected = np.concatenate(
+        [frame[["a", "b"]].to_numpy(np.float32) for frame in (first, *others)]
+    )
     assert np.array_equal(np.concatenate(list(stored.blocks())), expected)
     assert stored.column("label").tolist() == [1] * 20 + ["x"] * 20 + [1] * 20
 
@@ -173,7 +196,7 @@ def test_lagging_needs_rows_that_it_can_hold_out(tmp_path, small_blocks):
 def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks, monkeypatch):
     import signal
 
-    from uncollapse.interrupts import Terminated
+    from uncollapse._utils.signals import Terminated
 
     X = numbered(tmp_path)
     whole = uc.VAE(**SMALL).fit(X)
@@ -192,7 +215,10 @@ def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks,
     monkeypatch.setattr(training_rows, "BUFFER_BYTES", 800)
     monkeypatch.setattr(estimators_stored, "MAX_IN_MEMORY", 0)
     again = uc.VAE(**SMALL).fit(X, checkpoint=tmp_path / "state")
-    assert all(torch.equal(a, b) for a, b in zip(whole.model_.parameters(), again.model_.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.model_.parameters(), again.model_.parameters(), strict=True)
+    )
 
 
 def parquet_folder(folder, n_parts=3):
@@ -201,7 +227,9 @@ def parquet_folder(folder, n_parts=3):
     chance = np.random.default_rng(0)
     for part in range(n_parts):
         values = chance.normal(size=(25, 1)) @ [[3.0, 1.0, 2.0]] + chance.normal(size=(25, 3))
-        frame = pd.DataFrame(values, columns=["a", "b", "c"]).assign(group=chance.choice(["x", "y"], 25))
+        frame = pd.DataFrame(values, columns=["a", "b", "c"]).assign(
+            group=chance.choice(["x", "y"], 25)
+        )
         frame.to_parquet(folder / f"part-{part}.parquet", row_group_size=10)
 
 
@@ -209,13 +237,17 @@ def parquet_folder(folder, n_parts=3):
 def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_line, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parquet_folder(tmp_path / "table")
-    code, out, err = command_line("fit", "table", "--labels", "group", "max_epochs=3", "hidden=8,8", "random_state=0")
+    code, out, err = command_line(
+        "fit", "table", "--labels", "group", "max_epochs=3", "hidden=8,8", "random_state=0"
+    )
     assert (code, err) == (0, "")
     assert "training on table: 75 rows, 3 features" in out
     assert uc.load("runs/table").feature_names_in_.tolist() == ["a", "b", "c"]
     code, out, err = command_line("diagnose", "runs/table", "table", "--labels", "group", "--quick")
     assert (code, err) == (0, "")
-    code, out, err = command_line("certify", "runs/table", "table", "--labels", "group", "--n-samples", "4")
+    code, out, err = command_line(
+        "certify", "runs/table", "table", "--labels", "group", "--n-samples", "4"
+    )
     assert (code, err) == (0, "")
     code, out, err = command_line("fit", "table", "--overwrite")
     assert code == 2
@@ -230,9 +262,14 @@ def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_
 def test_what_is_held_out_of_rows_on_disk_stays_there(tmp_path, monkeypatch):
     X, y = np.arange(60.0).reshape(30, 2), np.arange(30)
     (tmp_path / "rows").mkdir()
-    pd.DataFrame(X, columns=["a", "b"]).assign(y=y).to_parquet(tmp_path / "rows" / "0.parquet", row_group_size=3)
+    pd.DataFrame(X, columns=["a", "b"]).assign(y=y).to_parquet(
+        tmp_path / "rows" / "0.parquet", row_group_size=3
+    )
     few, _ = read_file(tmp_path / "rows", "y").hold_out()
-    assert (type(few.X), few.X.shape) == (np.ndarray, (24, 2))  # which are hardly worth reading again and again
+    assert (type(few.X), few.X.shape) == (
+        np.ndarray,
+        (24, 2),
+    )  # which are hardly worth reading again and again
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
     parts = read_file(tmp_path / "rows", "y").hold_out()
     assert [part.X.shape for part in parts] == [(24, 2), (6, 2)]
@@ -258,14 +295,23 @@ class Blocks(StoredRows):
 
 @pytest.mark.parametrize(
     ("sizes", "n_held_out"),
-    [([3] * 10, 6), ([1] * 9, 1), ([1] * 5, 1), ([1] * 4, None), ([1000] + [10] * 9, None), ([400] + [30] * 20, 180)],
+    [
+        ([3] * 10, 6),
+        ([1] * 9, 1),
+        ([1] * 5, 1),
+        ([1] * 4, None),
+        ([1000] + [10] * 9, None),
+        ([400] + [30] * 20, 180),
+    ],
 )
 def test_a_fifth_of_the_rows_is_held_out_by_blocks(sizes, n_held_out, monkeypatch):
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 0)
     data = Data(Blocks(sizes), np.arange(sum(sizes)), "x")
     if n_held_out is None:
         with pytest.raises(
-            InputError, match=f"x expects blocks on disk .* got {len(sizes)} of up to {max(sizes):,} rows: write smaller"
+            InputError,
+            match=f"x expects blocks on disk .* got {len(sizes)} of up to {max(sizes):,} rows: "
+            "write smaller",
         ):
             data.hold_out()
         return
@@ -291,7 +337,9 @@ def test_rows_of_a_part_that_has_been_read_are_lost_and_others_missing():
 
 
 def test_data_sets_are_not_split():
-    with pytest.raises(InputError, match=r"give the parts of torch\.utils\.data\.random_split as X and held_out"):
+    with pytest.raises(
+        InputError, match=r"give the parts of torch\.utils\.data\.random_split as X and held_out"
+    ):
         uc.sweep(TensorDataset(torch.ones(30, 2)), {"latent_dim": [1]}, ray="none")
 
 
@@ -301,10 +349,20 @@ def test_models_are_compared_on_a_folder(tmp_path, monkeypatch, command_line):
     parquet_folder(tmp_path / "table", 4)
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
     code, out, err = command_line(
-        "compare", "table", "latent_dim=1", "hidden=4,4", "max_epochs=1", "--models", "VAE,IL-LIDVAE", "--labels", "group"
+        "compare",
+        "table",
+        "latent_dim=1",
+        "hidden=4,4",
+        "max_epochs=1",
+        "--models",
+        "VAE,IL-LIDVAE",
+        "--labels",
+        "group",
     )
     assert (code, err) == (0, "")
-    assert "table: 80 rows of 3 features to train on; 20 others, 20% of all, held out at random" in out
+    assert (
+        "table: 80 rows of 3 features to train on; 20 others, 20% of all, held out at random" in out
+    )
 
 
 def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
@@ -315,7 +373,9 @@ def test_a_large_array_of_a_file_stays_on_disk(tmp_path, monkeypatch):
     assert isinstance(data.X, StoredArray)
     assert data.table() is data.X
     assert (data.X.shape, data.image_shape, data.is_text) == ((100, 12), (3, 4), False)
-    with pytest.raises(InputError, match=r"x expects blocks on disk .* got 1 of up to 100 rows: write smaller ones"):
+    with pytest.raises(
+        InputError, match=r"x expects blocks on disk .* got 1 of up to 100 rows: write smaller ones"
+    ):
         data.hold_out()
     np.save(tmp_path / "x.npy", np.full((100, 30), None), allow_pickle=True)
     os.truncate(tmp_path / "x.npy", 2000)
@@ -347,10 +407,16 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("at_once", [16, 256, 2**16])
-def test_any_view_of_a_memory_map_is_read_as_it_is(tmp_path, small_blocks, monkeypatch, view, order, at_once):
+def test_any_view_of_a_memory_map_is_read_as_it_is(
+    tmp_path, small_blocks, monkeypatch, view, order, at_once
+):
     monkeypatch.setattr(stored_data, "READ_THROUGH_BYTES", at_once)
-    X = VIEWS[view](on_disk(tmp_path, np.asarray(np.arange(4.0 * 123).reshape(123, 4), order=order)))
-    assert np.array_equal(np.concatenate(list(StoredArray(X).blocks())), np.asarray(X).reshape(len(X), -1))
+    X = VIEWS[view](
+        on_disk(tmp_path, np.asarray(np.arange(4.0 * 123).reshape(123, 4), order=order))
+    )
+    assert np.array_equal(
+        np.concatenate(list(StoredArray(X).blocks())), np.asarray(X).reshape(len(X), -1)
+    )
 
 
 def test_what_a_map_has_in_memory_alone_is_read(tmp_path, small_blocks):
@@ -365,7 +431,11 @@ def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blo
     """Of equal rows as well, which are binarised, and weighted, by draws of their own."""
     grey = np.random.default_rng(0).integers(0, 3, size=(123, 4)) / 2
     X = on_disk(tmp_path, grey)
-    with pytest.warns(UserWarning, match="dynamic binarisation") if family == "bernoulli" else contextlib.nullcontext():
+    with (
+        pytest.warns(UserWarning, match="dynamic binarisation")
+        if family == "bernoulli"
+        else contextlib.nullcontext()
+    ):
         vae = uc.VAE(**SMALL, family=family).fit(X)
     assert len({row.tobytes() for row in grey}) < 80
     assert np.allclose(vae.transform(X), vae.transform(grey), atol=1e-6)
@@ -376,7 +446,9 @@ def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blo
     assert np.array_equal(vae.check_rows(X), grey.astype(np.float32))
 
 
-def test_random_rows_on_disk_are_those_of_memory_and_no_others_are_kept(tmp_path, small_blocks, monkeypatch):
+def test_random_rows_on_disk_are_those_of_memory_and_no_others_are_kept(
+    tmp_path, small_blocks, monkeypatch
+):
     X = np.random.default_rng(0).normal(size=(123, 4)).astype(np.float32)
     vae = uc.VAE(**SMALL).fit(X)
     in_memory = vae.random_rows(X, 20)
@@ -436,7 +508,8 @@ CHANGES = {
 
 @pytest.fixture
 def changing(tmp_path, monkeypatch):
-    """Changes a file after the fifth step of the next training, as a context: within, the data stay on disk."""
+    """Changes a file after the fifth step of the next training, as a context: within, the data stay
+    on disk."""
 
     @contextlib.contextmanager
     def within(name):
@@ -465,8 +538,11 @@ def changing(tmp_path, monkeypatch):
 
 @pytest.mark.extra
 @pytest.mark.parametrize("name", CHANGES)
-def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(name, tmp_path, changing, command_line):
-    """What was learned is saved; with the data put back it goes on to the same end, and with others it does not go on."""
+def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(
+    name, tmp_path, changing, command_line
+):
+    """What was learned is saved; with the data put back it goes on to the same end, and with others
+    it does not go on."""
     words = ["fit", "x.npy"] if "npy" in name else ["fit", "table", "--labels", "group"]
     words += ["max_epochs=4", "hidden=8,8", "batch_size=20", "random_state=0", "-o"]
     assert command_line(*words, "whole")[0] == 0
@@ -475,7 +551,10 @@ def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(nam
     assert code == 2
     assert err.count("\n") == 1
     assert f"{path.name} has changed while it was read (" in err
-    assert "put it back to go on from the last state, or begin anew. What was learned is in run; --resume goes on with it." in err
+    assert (
+        "put it back to go on from the last state, or begin anew. What was learned is in run; "
+        "--resume goes on with it." in err
+    )
     assert np.isfinite(uc.load("run").sample(3)).all()
     if "gone" not in name:
         code, _, err = command_line(*words, "run", "--resume")
@@ -497,10 +576,16 @@ def weights_of(run):
     [(change, "C", "whole") for change in (rewrite_npy, os.remove, replace_by_one_of_the_same_time)]
     + [(shorten, order, view) for order in "CF" for view in VIEWS],
 )
-def test_a_file_that_changes_between_two_blocks_is_told_of(change, order, view, mode, tmp_path, monkeypatch):
+def test_a_file_that_changes_between_two_blocks_is_told_of(
+    change, order, view, mode, tmp_path, monkeypatch
+):
     """The file is of many pages, and the map of one that is cut short would end the process."""
     monkeypatch.setattr(stored_data, "BLOCK_BYTES", 20_000)
-    numbers = np.arange(123.0 * 4000).reshape(4000, 123).T if order == "F" else np.arange(123.0 * 4000).reshape(123, 4000)
+    numbers = (
+        np.arange(123.0 * 4000).reshape(4000, 123).T
+        if order == "F"
+        else np.arange(123.0 * 4000).reshape(123, 4000)
+    )
     np.save(tmp_path / "x.npy", numbers)
     X = np.load(tmp_path / "x.npy", mmap_mode=mode)
     X = VIEWS[view](X) if view != "images" else X.reshape(123, 40, 100)
@@ -513,9 +598,13 @@ def test_a_file_that_changes_between_two_blocks_is_told_of(change, order, view, 
 
 
 @pytest.mark.parametrize(("order", "view"), [("C", "whole"), ("F", "every other row")])
-def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(order, view, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(
+    order, view, tmp_path, monkeypatch
+):
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 2000)
-    X = VIEWS[view](on_disk(tmp_path, np.asarray(np.arange(4.0 * 9000).reshape(9000, 4) % 7, order=order)))
+    X = VIEWS[view](
+        on_disk(tmp_path, np.asarray(np.arange(4.0 * 9000).reshape(9000, 4) % 7, order=order))
+    )
     vae = uc.VAE(**SMALL).fit(np.array(X[:100]))
     whole = uc.diagnose(vae, np.array(X), thorough=False, verbose=False)
     assert str(uc.diagnose(vae, X, thorough=False, verbose=False)) == str(whole)
@@ -539,12 +628,16 @@ def test_what_never_could_be_read_has_not_changed(tmp_path):
     content = bytearray((tmp_path / "x.parquet").read_bytes())
     content[4:400] = b"\xff" * 396
     (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.parquet cannot be read \(.*\): check what its rows come from") as never_there:
+    with pytest.raises(
+        InputError, match=r"x\.parquet cannot be read \(.*\): check what its rows come from"
+    ) as never_there:
         uc.VAE(**SMALL).fit(StoredParquet(tmp_path / "x.parquet"))
     assert not isinstance(never_there.value, LostDataError)
 
 
-def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path, small_blocks, monkeypatch):
+def test_what_was_fitted_stays_where_data_are_lost_before_the_training(
+    tmp_path, small_blocks, monkeypatch
+):
     X = numbered(tmp_path)
     vae = uc.VAE(**SMALL).fit(X)
     before = vae.transform(X)
@@ -566,7 +659,14 @@ def test_what_was_fitted_stays_where_data_are_lost_before_the_training(tmp_path,
 def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(stored_data, "PIECE_BYTES", 128)
     monkeypatch.setattr(training_rows, "BUFFER_BYTES", 200)
-    frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60) % 2 == 0, "c": np.arange(60), "d": np.float32(0.5)})
+    frame = pd.DataFrame(
+        {
+            "a": np.arange(60.0),
+            "b": np.arange(60) % 2 == 0,
+            "c": np.arange(60),
+            "d": np.float32(0.5),
+        }
+    )
     frame.to_parquet(tmp_path / "x.parquet", row_group_size=25)
     stored = StoredParquet(tmp_path)
     pieces = list(stored.read(0))
@@ -581,7 +681,9 @@ def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
 
 
 @pytest.mark.extra
-@pytest.mark.parametrize("values", [[1.0, None, 2.0], [True, None, False], [1, None, 3], [1e300, 2.0, 3.0]])
+@pytest.mark.parametrize(
+    "values", [[1.0, None, 2.0], [True, None, False], [1, None, 3], [1e300, 2.0, 3.0]]
+)
 def test_gaps_in_parquet_are_told_of(tmp_path, values):
     pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": pd.array(values)}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="X expects finite numbers, got"):
@@ -610,9 +712,13 @@ SOURCES = {
 
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("kind", [np.float64, np.int64])
-def test_rows_that_float32_cannot_tell_apart_are_refused_wherever_they_are(tmp_path, small_blocks, name, kind):
+def test_rows_that_float32_cannot_tell_apart_are_refused_wherever_they_are(
+    tmp_path, small_blocks, name, kind
+):
     X = (10 * far_from_zero()).astype(kind)
-    with pytest.raises(InputError, match=r"float32 can tell apart, got a spread of .* around 1.7e\+10 in column 0"):
+    with pytest.raises(
+        InputError, match=r"float32 can tell apart, got a spread of .* around 1.7e\+10 in column 0"
+    ):
         uc.VAE(**SMALL).fit(SOURCES[name](tmp_path, X))
     uc.VAE(**SMALL).fit(SOURCES[name](tmp_path, X - int(1.7e10)))
 
@@ -633,7 +739,9 @@ def test_what_is_no_real_number_is_refused(tmp_path, small_blocks, kind):
         uc.VAE(**SMALL).fit(on_disk(tmp_path, np.ones((20, 4)).astype("i8").astype(kind)))
 
 
-COUNTS = np.random.default_rng(0).poisson(np.random.default_rng(1).gamma(2.0, 1.0, size=(300, 1)), size=(300, 6))
+COUNTS = np.random.default_rng(0).poisson(
+    np.random.default_rng(1).gamma(2.0, 1.0, size=(300, 1)), size=(300, 6)
+)
 
 
 def backed(tmp_path, X):
@@ -646,18 +754,24 @@ def backed(tmp_path, X):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
 def test_annotated_data_stay_on_disk_from_training_to_diagnosis(tmp_path, small_blocks, kind):
-    """Dense or sparse, they end in the model of the same rows in a file, and in the same results as in memory."""
+    """Dense or sparse, they end in the model of the same rows in a file, and in the same results as
+    in memory."""
     X = COUNTS.astype(np.float64)
     cells = backed(tmp_path, kind(X))
     assert cells.isbacked
     vae = uc.VAE(**SMALL, family="poisson").fit(cells)
     of_file = uc.VAE(**SMALL, family="poisson").fit(on_disk(tmp_path, X))
-    assert all(torch.equal(a, b) for a, b in zip(vae.model_.parameters(), of_file.model_.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(vae.model_.parameters(), of_file.model_.parameters(), strict=True)
+    )
     assert np.allclose(vae.transform(cells), vae.transform(X), atol=1e-6)
     assert np.allclose(vae.score_samples(cells, 8), vae.score_samples(X, 8), atol=1e-4)
     reports = [uc.diagnose(vae, data, thorough=False, verbose=False) for data in (cells, X)]
     assert reports[0].n_examples == reports[1].n_examples == 300
-    assert reports[0].estimates["kl_nats"].value == pytest.approx(reports[1].estimates["kl_nats"].value, rel=1e-5)
+    assert reports[0].estimates["kl_nats"].value == pytest.approx(
+        reports[1].estimates["kl_nats"].value, rel=1e-5
+    )
     assert cells.isbacked
 
 
@@ -680,8 +794,16 @@ def test_a_part_of_annotated_data_on_disk_is_refused_rather_than_read_whole(tmp_
     cells = backed(tmp_path, csr_matrix(COUNTS.astype(np.float64)))
     vae = uc.VAE(**SMALL, family="poisson").fit(cells)
     part = cells[COUNTS[:, 0] > 0]
-    for use in (clone(vae).fit, vae.transform, lambda X: uc.diagnose(vae, X, thorough=False, verbose=False)):
-        with pytest.raises(InputError, match=r"AnnData that is backed as its file is, got a part of one: give part.to_memory\(\)"):
+    for use in (
+        clone(vae).fit,
+        vae.transform,
+        lambda X: uc.diagnose(vae, X, thorough=False, verbose=False),
+    ):
+        with pytest.raises(
+            InputError,
+            match=r"AnnData that is backed as its file is, got a part of one: give "
+            r"part.to_memory\(\)",
+        ):
             use(part)
     in_file = part.copy(filename=tmp_path / "part.h5ad")
     assert np.allclose(vae.transform(in_file), vae.transform(cells)[COUNTS[:, 0] > 0], atol=1e-6)
@@ -700,7 +822,8 @@ def test_the_memory_of_a_training_does_not_grow_with_its_data(tmp_path):
     """300 MB and 600 MB, of which a process holds as much."""
     code = (
         "import re, sys, numpy as np, uncollapse as uc; X = np.load(sys.argv[1], mmap_mode='r'); "
-        "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, verbose=False).fit(X).transform(X); "
+        "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, "
+        "verbose=False).fit(X).transform(X); "
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
     )
     peaks = []
@@ -708,6 +831,11 @@ def test_the_memory_of_a_training_does_not_grow_with_its_data(tmp_path):
         X = np.lib.format.open_memmap(tmp_path / f"{n}.npy", "w+", np.float32, (n, 250))
         X[:] = np.arange(n, dtype=np.float32)[:, None] % 7
         X.flush()
-        done = subprocess.run([sys.executable, "-c", code, tmp_path / f"{n}.npy"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / f"{n}.npy"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         peaks.append(int(done.stdout))
     assert abs(peaks[1] - peaks[0]) < 100

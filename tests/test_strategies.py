@@ -6,24 +6,33 @@ import torch
 from torch import nn
 
 import uncollapse as uc
-from uncollapse.diagnostics.collapse import infer, mutual_information
-from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.estimators.base import Plan
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
-from uncollapse.maps import InverseLipschitzDecoder, MLPDecoder
+from uncollapse.maps import InverseLipschitzDecoder
+from uncollapse.measures.estimate import Estimate
+from uncollapse.measures.information import infer, mutual_information
 from uncollapse.models import VAE
+from uncollapse.networks import MLPDecoder
 from uncollapse.objectives import LatentReconstruction, elbo
-from uncollapse.strategies import STRATEGIES, Joint, Lagging, RefinedPosterior, SemiAmortized, get_strategy
-from uncollapse.training import engine
-from uncollapse.training.rows import RowsInMemory
+from uncollapse.strategies import (
+    STRATEGIES,
+    Joint,
+    Lagging,
+    RefinedPosterior,
+    SemiAmortized,
+    get_strategy,
+)
+from uncollapse.training import loop as engine
+from uncollapse.training.batches import RowsInMemory
 
 SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "batch_size": 50, "random_state": 0}
 
 
 def linear_encoder(linear_gaussian, data_dim=5, latent_dim=3):
-    """A model of known decoder, with an encoder that is linear in the mean, as the exact one, and knows nothing yet."""
+    """A model of known decoder, with an encoder that is linear in the mean, as the exact one, and
+    knows nothing yet."""
     torch.manual_seed(0)
     posterior = DiagonalGaussian(data_dim, latent_dim, hidden=(64,))
     model = linear_gaussian.model()
@@ -39,26 +48,33 @@ def exact_gap(linear_gaussian, model, x):
         return float(torch.distributions.kl_divergence(q.base_dist, exact.base_dist).sum(-1).mean())
 
 
-@pytest.mark.parametrize("strategy", [Joint(), Lagging(), SemiAmortized(n_steps=5, learning_rate=0.004)])
+@pytest.mark.parametrize(
+    "strategy", [Joint(), Lagging(), SemiAmortized(n_steps=5, learning_rate=0.004)]
+)
 def test_every_strategy_reaches_the_exact_posterior(linear_gaussian, strategy):
     model, x = linear_encoder(linear_gaussian), linear_gaussian.data
     before = exact_gap(linear_gaussian, model, x)
-    strategy.equip(model)
+    strategy.modify_model(model)
     decoder = {name: value.clone() for name, value in model.decoder.state_dict().items()}
     options = {"max_epochs": 60, "learning_rate": 5e-3, "seed": 0, "verbose": False}
     rows = RowsInMemory(x, batch_size=50, seed=0)
-    engine.train(model, elbo, rows, strategy=strategy, history=[], watched=x[:100].numpy(), **options)
+    engine.train(
+        model, elbo, rows, strategy=strategy, history=[], watched=x[:100].numpy(), **options
+    )
     model.eval()
     after = exact_gap(linear_gaussian, model, x)
     assert before > 1
     assert after < 0.02
-    assert all(torch.equal(value, decoder[name]) for name, value in model.decoder.state_dict().items())
+    assert all(
+        torch.equal(value, decoder[name]) for name, value in model.decoder.state_dict().items()
+    )
 
 
 def test_refinement_alone_reaches_the_exact_posterior(linear_gaussian):
-    """From an encoder that knows nothing; what is left is the noise of single draws, which falls with the learning rate."""
+    """From an encoder that knows nothing; what is left is the noise of single draws, which falls
+    with the learning rate."""
     model, x = linear_encoder(linear_gaussian), linear_gaussian.data[:50]
-    SemiAmortized(n_steps=2000, learning_rate=0.001).equip(model)
+    SemiAmortized(n_steps=2000, learning_rate=0.001).modify_model(model)
     model.eval()
     assert exact_gap(linear_gaussian, model, x) < 0.02
 
@@ -67,14 +83,16 @@ def nonlinear(decoder=None, seed=0):
     """A small model in float64, all of whose parts learn."""
     torch.manual_seed(seed)
     decoder = decoder or InverseLipschitzDecoder(2, 4, (8,), 0.7)
-    return VAE(StandardNormal(2), DiagonalGaussian(4, 2, (8,)), decoder, Gaussian(0.5)).double(), torch.randn(6, 4).double()
+    return VAE(
+        StandardNormal(2), DiagonalGaussian(4, 2, (8,)), decoder, Gaussian(0.5)
+    ).double(), torch.randn(6, 4).double()
 
 
 @pytest.mark.parametrize("clip", [5.0, 1e3])
 @pytest.mark.parametrize("decoder", [None, MLPDecoder(2, 4, (8,))])
 def test_the_gradient_through_the_refinement_is_that_of_finite_differences(decoder, clip):
     model, x = nonlinear(decoder)
-    SemiAmortized(n_steps=4, learning_rate=0.05, clip=clip).equip(model)
+    SemiAmortized(n_steps=4, learning_rate=0.05, clip=clip).modify_model(model)
     direction = torch.randn(6, 2).double()
 
     def value():
@@ -83,7 +101,13 @@ def test_the_gradient_through_the_refinement_is_that_of_finite_differences(decod
         return (direction * q.base_dist.loc).sum() + (direction.flip(0) * q.base_dist.scale).sum()
 
     parameters = dict(model.named_parameters())
-    found = dict(zip(parameters, torch.autograd.grad(value(), parameters.values(), allow_unused=True), strict=True))
+    found = dict(
+        zip(
+            parameters,
+            torch.autograd.grad(value(), parameters.values(), allow_unused=True),
+            strict=True,
+        )
+    )
     for name, parameter in parameters.items():
         towards = torch.randn_like(parameter)
         with torch.no_grad():
@@ -93,7 +117,8 @@ def test_the_gradient_through_the_refinement_is_that_of_finite_differences(decod
             below = value()
             parameter += 1e-5 * towards
         expected = float((above - below) / 2e-5)
-        # What moves natural parameters as a whole, of the start, moves no slope that is asked for if it is not there.
+        # What moves natural parameters as a whole, of the start, moves no slope that is asked for
+        # if it is not there.
         got = 0.0 if found[name] is None else float((found[name] * towards).sum())
         assert got == pytest.approx(expected, rel=1e-5, abs=1e-6), name
     assert any(found[name].abs().max() > 1e-3 for name in found if name.startswith("decoder"))
@@ -104,7 +129,7 @@ def test_the_way_back_is_that_of_all_steps_in_one_graph():
     model, x = nonlinear()
     strategy = SemiAmortized(n_steps=3, learning_rate=0.05, momentum=0.3, clip=2.0)
     plain = model.posterior
-    strategy.equip(model)
+    strategy.modify_model(model)
     torch.manual_seed(3)
     seeds = torch.randint(2**62, (3,)).tolist()
     q = plain(x)
@@ -118,7 +143,9 @@ def test_the_way_back_is_that_of_all_steps_in_one_graph():
         variance = log_variance.exp()
         z = mean + variance.sqrt() * noise
         kl = 0.5 * (mean.square() + variance - 1 - log_variance).sum()
-        (slope,) = torch.autograd.grad(kl - model.log_likelihood(x, z).sum(), place, create_graph=True)
+        (slope,) = torch.autograd.grad(
+            kl - model.log_likelihood(x, z).sum(), place, create_graph=True
+        )
         norm = slope.norm(dim=-1, keepdim=True)
         velocity = 0.3 * velocity + torch.where(norm > 2, 2 * slope / norm, slope)
         place = place - 0.05 * velocity
@@ -128,7 +155,10 @@ def test_the_way_back_is_that_of_all_steps_in_one_graph():
     parameters = [*plain.parameters(), *model.decoder.parameters()]
     ours, theirs = (
         torch.autograd.grad(value, parameters, allow_unused=True)
-        for value in ((refined.mean + refined.stddev).sum(), (place[:, :2] + (place[:, 2:] / 2).exp()).sum())
+        for value in (
+            (refined.mean + refined.stddev).sum(),
+            (place[:, :2] + (place[:, 2:] / 2).exp()).sum(),
+        )
     )
     for one, other in zip(ours, theirs, strict=True):
         assert (one is None) == (other is None)
@@ -137,7 +167,7 @@ def test_the_way_back_is_that_of_all_steps_in_one_graph():
 
 def test_refined_posteriors_belong_to_their_rows():
     model, x = nonlinear()
-    SemiAmortized().equip(model)
+    SemiAmortized().modify_model(model)
     model.eval()
     with torch.inference_mode():
         together, alone = model.posterior(x), model.posterior(x[2:3])
@@ -147,7 +177,10 @@ def test_refined_posteriors_belong_to_their_rows():
 
 def test_a_mixture_refines_by_the_bound_of_the_phase_that_it_is_in():
     mixture = uc.MixtureVAE.build(
-        uc.MixtureVAE(n_components=2, strategy="semi_amortized", inverse_lipschitz=0.5, prior="learned").get_params(), 4
+        uc.MixtureVAE(
+            n_components=2, strategy="semi_amortized", inverse_lipschitz=0.5, prior="learned"
+        ).get_params(),
+        4,
     )
     plain, x = mixture.without_components(), torch.randn(5, 4)
     with torch.no_grad():
@@ -162,23 +195,33 @@ def test_a_mixture_refines_by_the_bound_of_the_phase_that_it_is_in():
 def test_what_is_not_gaussian_is_not_refined():
     for arguments in ({"posterior": "realnvp"}, {"inference": "enumerate"}):
         with pytest.raises(InputError, match=r"semi_amortized.*Gaussian"):
-            uc.MixtureVAE(strategy="semi_amortized", **arguments).fit(np.random.default_rng(0).normal(size=(50, 4)))
+            uc.MixtureVAE(strategy="semi_amortized", **arguments).fit(
+                np.random.default_rng(0).normal(size=(50, 4))
+            )
 
 
 def test_specifications():
     assert list(STRATEGIES) == ["joint", "lagging", "semi_amortized"]
     assert get_strategy({"semi_amortized": {"n_steps": 3}}).n_steps == 3
     assert isinstance(get_strategy(None), Joint)
-    with pytest.raises(InputError, match="strategy expects one of 'joint', 'lagging', 'semi_amortized', got 'wake'"):
+    with pytest.raises(
+        InputError, match="strategy expects one of 'joint', 'lagging', 'semi_amortized', got 'wake'"
+    ):
         get_strategy("wake")
     with pytest.raises(InputError, match="momentum expects a share from 0 to below 1, got 1"):
         get_strategy({"semi_amortized": {"momentum": 1}})
 
 
-DOCUMENTS = [f"the {animal} {verb} here" for animal in ("cat", "dog", "cow") for verb in ("sat", "ran", "ate")] * 12
+DOCUMENTS = [
+    f"the {animal} {verb} here"
+    for animal in ("cat", "dog", "cow")
+    for verb in ("sat", "ran", "ate")
+] * 12
 
 
-@pytest.mark.parametrize("strategy", [{"lagging": {"every": 2, "max_steps": 6}}, {"semi_amortized": {"n_steps": 3}}])
+@pytest.mark.parametrize(
+    "strategy", [{"lagging": {"every": 2, "max_steps": 6}}, {"semi_amortized": {"n_steps": 3}}]
+)
 @pytest.mark.parametrize("kind", ["VAE", "MixtureVAE", "SequenceVAE", "additive"])
 def test_strategies_train_and_come_back(blobs, tmp_path, strategy, kind):
     if kind in ("SequenceVAE", "additive"):
@@ -202,7 +245,9 @@ def test_strategies_train_and_come_back(blobs, tmp_path, strategy, kind):
     restored = uc.load(estimator.save(tmp_path / "run"))
     assert np.array_equal(restored.transform(X), estimator.transform(X))
     assert np.isfinite(estimator.score_samples(X[:3])).all()
-    assert isinstance(estimator.model_.posterior, RefinedPosterior) == ("semi_amortized" in strategy)
+    assert isinstance(estimator.model_.posterior, RefinedPosterior) == (
+        "semi_amortized" in strategy
+    )
     again = type(estimator)(**estimator.get_params()).fit(X)
     assert np.array_equal(again.transform(X), estimator.transform(X))
 
@@ -210,13 +255,22 @@ def test_strategies_train_and_come_back(blobs, tmp_path, strategy, kind):
 def stretched(n=1500, seed=0):
     """Two directions of data that a linear model sees, and noise."""
     chance = np.random.default_rng(seed)
-    return chance.normal(size=(n, 2)) @ chance.normal(size=(2, 8)) + 0.5 * chance.normal(size=(n, 8))
+    return chance.normal(size=(n, 2)) @ chance.normal(size=(2, 8)) + 0.5 * chance.normal(
+        size=(n, 8)
+    )
 
 
 def test_refinement_beats_its_start_on_every_batch():
     """In the ELBO at many other draws than those that it was refined by."""
     X = stretched()
-    vae = uc.VAE(latent_dim=2, inverse_lipschitz=0.5, hidden=(32,), max_epochs=3, random_state=0, strategy="semi_amortized").fit(X)
+    vae = uc.VAE(
+        latent_dim=2,
+        inverse_lipschitz=0.5,
+        hidden=(32,),
+        max_epochs=3,
+        random_state=0,
+        strategy="semi_amortized",
+    ).fit(X)
     model, rows = vae.model_, torch.as_tensor(vae.check_rows(stretched(seed=1)))
     torch.manual_seed(0)
     for batch in rows.split(100):
@@ -233,7 +287,7 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
     """Blocks of two steps with losses 9, 7, 8: three blocks are six steps, of at most 20."""
     given = iter([5, 4, 4, 3, 4, 4, 1, 1])
 
-    class Stage:
+    class TrainingState:
         model, learning_rate, rate_share, is_over = nonlinear()[0], 1e-3, 0.5, False
 
         def loss(self, batch):
@@ -244,7 +298,7 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
             return f"batch {len(seen)}"
 
     seen = []
-    stage, strategy = Stage(), Lagging(max_steps=20, every=2)
+    stage, strategy = TrainingState(), Lagging(max_steps=20, every=2)
     strategy.begin(stage, np.zeros((4, 4)))
     strategy.before_step(stage, "its own")
     assert seen == ["its own", *(f"batch {n}" for n in range(1, 6))]
@@ -258,9 +312,12 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
 
 def test_the_encoder_is_ahead_until_the_information_stops_rising(monkeypatch):
     found = iter([0.5, 0.9, 0.905])
-    monkeypatch.setattr("uncollapse.strategies.lagging.mutual_information", lambda model, rows: Estimate(next(found), 0))
+    monkeypatch.setattr(
+        "uncollapse.strategies.lagging.mutual_information",
+        lambda model, rows: Estimate(next(found), 0),
+    )
     strategy, flags = Lagging(), []
-    stage = type("Stage", (), {"model": nonlinear()[0]})()
+    stage = type("TrainingState", (), {"model": nonlinear()[0]})()
     strategy.begin(stage, np.zeros((4, 4)))
     for _ in range(3):
         flags.append(strategy.is_aggressive)
@@ -272,11 +329,21 @@ def test_the_encoder_is_ahead_until_the_information_stops_rising(monkeypatch):
 
 @pytest.mark.slow
 def test_lagging_raises_information_where_it_stays_at_nothing():
-    """An autoregressive decoder on short sequences, as He et al. have it: in the first epochs the plain VAE tells nothing."""
+    """An autoregressive decoder on short sequences, as He et al. have it: in the first epochs the
+    plain VAE tells nothing."""
     chance = np.random.default_rng(0)
     kinds = chance.integers(0, 8, 1200)
-    documents = [" ".join(f"w{kind}{symbol}" for symbol in chance.integers(0, 4, 12)) for kind in kinds]
-    common = {"latent_dim": 2, "inverse_lipschitz": None, "min_count": 1, "hidden_dim": 64, "embedding_dim": 24, "max_epochs": 1}
+    documents = [
+        " ".join(f"w{kind}{symbol}" for symbol in chance.integers(0, 4, 12)) for kind in kinds
+    ]
+    common = {
+        "latent_dim": 2,
+        "inverse_lipschitz": None,
+        "min_count": 1,
+        "hidden_dim": 64,
+        "embedding_dim": 24,
+        "max_epochs": 1,
+    }
     found = {}
     for strategy in ("joint", "lagging"):
         vae = uc.SequenceVAE(**common, strategy=strategy, random_state=0).fit(documents[:1000])
@@ -297,7 +364,7 @@ def test_information_is_that_of_the_linear_gaussian_model(linear_gaussian):
 def test_latent_reconstruction_does_not_learn_from_the_refinement(linear_gaussian):
     """The decoder's answers to the refinement's questions are no draws of q."""
     model, x = nonlinear()
-    SemiAmortized(n_steps=3).equip(model)
+    SemiAmortized(n_steps=3).modify_model(model)
     objective = LatentReconstruction()
     objective.prepare(model, x, 10)
     asked = []
@@ -308,7 +375,9 @@ def test_latent_reconstruction_does_not_learn_from_the_refinement(linear_gaussia
 
 def test_schedules_are_made_for_the_rows_that_are_not_held_out():
     rows = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
-    vae = uc.VAE(strategy="lagging", objective="cyclical", **{**SMALL, "max_epochs": 10, "batch_size": 10})
+    vae = uc.VAE(
+        strategy="lagging", objective="cyclical", **{**SMALL, "max_epochs": 10, "batch_size": 10}
+    )
     plan = Plan.of(vae.build(vae.get_params(), 4), rows, vae.get_params(), seed=0, budget=None)
     assert (len(plan.rows), len(plan.watched), plan.objective.n_steps) == (90, 10, 90)
     assert len(np.unique(np.concatenate([plan.rows, plan.watched]), axis=0)) == 100
@@ -316,6 +385,13 @@ def test_schedules_are_made_for_the_rows_that_are_not_held_out():
 
 def test_a_single_document_can_be_watched():
     documents = ["a b c", "b c d", "c d a a", "d a b"] * 10
-    sizes = {"latent_dim": 2, "hidden": (8,), "hidden_dim": 8, "embedding_dim": 4, "min_count": 1, "max_epochs": 2}
+    sizes = {
+        "latent_dim": 2,
+        "hidden": (8,),
+        "hidden_dim": 8,
+        "embedding_dim": 4,
+        "min_count": 1,
+        "max_epochs": 2,
+    }
     fitted = uc.SequenceVAE(strategy="lagging", inverse_lipschitz=None, random_state=0, **sizes)
     assert len(fitted.fit(documents, validation=["a b c"]).history_) == 2

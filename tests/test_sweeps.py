@@ -19,12 +19,12 @@ from scipy.sparse import csr_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
 import uncollapse as uc
+from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.data import hold_out, load
-from uncollapse.errors import InputError, NonFiniteLossError
-from uncollapse.reproduce import reproduce
-from uncollapse.sweeps import Candidate, Sweep, _digest, as_data
-from uncollapse.trials import Parts, Place, ResultsFile, Rule, do_trials
-from uncollapse.trials.doing import on_ray
+from uncollapse.experiments import Parts, Place, ResultsFile, Rule, do_trials
+from uncollapse.experiments.papers import reproduce
+from uncollapse.experiments.run import on_ray
+from uncollapse.experiments.sweep import Candidate, Sweep, _digest, as_data
 
 X = np.random.default_rng(0).normal(size=(120, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
 SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 3, "batch_size": 32, "verbose": False}
@@ -33,15 +33,29 @@ GRID = {"inverse_lipschitz": [0.0, 1.0], "learning_rate": [1e-3, 1e-2]}
 
 def sweep(folder, grid=GRID, **others):
     said = []
-    found = uc.sweep(X, grid, output=folder, **{"ray": "none", "tell": said.append, **SMALL, **others})
+    found = uc.sweep(
+        X, grid, output=folder, **{"ray": "none", "tell": said.append, **SMALL, **others}
+    )
     return found, said
 
 
 def row(labels, seed, nll=None, kl=None, **others):
     """A row as a file of results holds it."""
-    estimates = {} if nll is None else {"estimates": {"nll_nats": {"value": nll}, "kl_nats": {"value": kl}}, "seconds": 2.0}
+    estimates = (
+        {}
+        if nll is None
+        else {"estimates": {"nll_nats": {"value": nll}, "kl_nats": {"value": kl}}, "seconds": 2.0}
+    )
     key = f"{labels}{seed}"
-    return {"key": key, "model": "VAE", "labels": labels, "seed": seed, "curve": [[0, nll], [kl, nll]], **estimates, **others}
+    return {
+        "key": key,
+        "model": "VAE",
+        "labels": labels,
+        "seed": seed,
+        "curve": [[0, nll], [kl, nll]],
+        **estimates,
+        **others,
+    }
 
 
 def found(rows, min_kl=0.0, tmp_path=None):
@@ -68,9 +82,13 @@ def test_tables_hold_means_and_deviations_over_seeds():
     assert table["mutual_information_nats"].isna().all()
 
 
-@pytest.mark.parametrize(("min_kl", "best"), [(0.0, ({"L": 0}, 0)), (1.3, ({"L": 1}, 1)), (2.6, ({"L": 2}, 0)), (9.5, None)])
+@pytest.mark.parametrize(
+    ("min_kl", "best"),
+    [(0.0, ({"L": 0}, 0)), (1.3, ({"L": 1}, 1)), (2.6, ({"L": 2}, 0)), (9.5, None)],
+)
 def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp_path):
-    """The mean over seeds decides over the configuration (a single seed of L = 0 has a KL of 1.4), the rank over the seed."""
+    """The mean over seeds decides over the configuration (a single seed of L = 0 has a KL of 1.4),
+    the rank over the seed."""
     result = found(ROWS, min_kl, tmp_path)
     chosen = result.best
     assert (chosen and (chosen["labels"], chosen["seed"])) == best
@@ -83,13 +101,20 @@ def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp
 def test_configurations_that_have_lost_trials_come_after_whole_ones():
     rows = [row({"L": 0}, 0, 1.0, 1.0), row({"L": 0}, 1, error="the loss became nan"), *ROWS[2:4]]
     assert found(rows).best["labels"] == {"L": 1}
-    assert found([*rows[:1], *ROWS[2:4]]).best["labels"] == {"L": 1}  # the other one has left no row at all
+    assert found([*rows[:1], *ROWS[2:4]]).best["labels"] == {
+        "L": 1
+    }  # the other one has left no row at all
     assert found(rows[:1] + ROWS[2:4], 2.7).best is None
     rows[2:] = [row({"L": 1}, 0, 13.0, 2.0), row({"L": 1}, 1, stopped=3)]
     assert found(rows).best["labels"] == {"L": 0}
     assert found(rows, 1.5).best["labels"] == {"L": 1}
-    assert found([*ROWS[:2], *rows[2:]], 1.5).best["labels"] == {"L": 1}  # where no whole one has the KL
-    assert found(rows).table()[["done", "stopped", "failed"]].to_numpy().tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert found([*ROWS[:2], *rows[2:]], 1.5).best["labels"] == {
+        "L": 1
+    }  # where no whole one has the KL
+    assert found(rows).table()[["done", "stopped", "failed"]].to_numpy().tolist() == [
+        [1, 0, 1],
+        [1, 1, 0],
+    ]
 
 
 def test_a_kl_below_zero_by_chance_is_enough_where_none_is_asked_for():
@@ -101,11 +126,19 @@ def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
     assert said[0] == "8 trials, 0 of them done before"
     assert said[1] == "trial 1 of 8: VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0"
     rows = ResultsFile(tmp_path / "trials.jsonl").rows()
-    assert [(row["labels"]["inverse_lipschitz"], row["labels"]["learning_rate"], row["seed"]) for row in rows] == [
-        (constant, rate, seed) for seed in (0, 1) for constant in (0.0, 1.0) for rate in (1e-3, 1e-2)
+    assert [
+        (row["labels"]["inverse_lipschitz"], row["labels"]["learning_rate"], row["seed"])
+        for row in rows
+    ] == [
+        (constant, rate, seed)
+        for seed in (0, 1)
+        for constant in (0.0, 1.0)
+        for rate in (1e-3, 1e-2)
     ]
     assert all((row["n_train"], row["n_test"]) == (96, 24) for row in rows)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".trials.jsonl.lock") == [
+    assert sorted(
+        path.name for path in tmp_path.iterdir() if path.name != ".trials.jsonl.lock"
+    ) == [
         "best.json",
         "models",
         "rate-distortion.png",
@@ -148,9 +181,16 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
     place = Place(ResultsFile(tmp_path / "cut" / "trials.jsonl"))
     execute = Candidate.execute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Candidate, "execute", lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, stop))
-        patch.setattr("uncollapse.training.engine.CHECKPOINT_SHARE", np.inf)
-        with pytest.raises(InputError, match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0"):
+        patch.setattr(
+            Candidate,
+            "execute",
+            lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, stop),
+        )
+        patch.setattr("uncollapse.training.loop.CHECKPOINT_SHARE", np.inf)
+        with pytest.raises(
+            InputError,
+            match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0",
+        ):
             sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]})
     assert not place.file.rows()
     (state,) = place.states.iterdir()
@@ -158,7 +198,11 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         tell = seen.append
-        patch.setattr(Candidate, "execute", lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, tell))
+        patch.setattr(
+            Candidate,
+            "execute",
+            lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, tell),
+        )
         resumed, _ = sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]}, resume=True)
     assert 1 <= len(seen) < 3
     assert resumed.rows[0]["estimates"] == whole.rows[0]["estimates"]
@@ -169,7 +213,8 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
 def same_models(one, other):
     """Whether two folders hold the same weights of the same trials."""
     weights = [
-        {path.parent.name: path.read_bytes() for path in folder.glob("models/*/model.safetensors")} for folder in (one, other)
+        {path.parent.name: path.read_bytes() for path in folder.glob("models/*/model.safetensors")}
+        for folder in (one, other)
     ]
     return bool(weights[0]) and weights[0] == weights[1]
 
@@ -191,7 +236,12 @@ def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, m
     monkeypatch.undo()
     result, said = sweep(tmp_path, resume=True)  # what was not finite would not be so again
     assert said[0] == "4 trials, 3 of them done before"
-    assert result.table()[["done", "failed"]].to_numpy().tolist() == [[1, 0], [1, 0], [0, 1], [1, 0]]
+    assert result.table()[["done", "failed"]].to_numpy().tolist() == [
+        [1, 0],
+        [1, 0],
+        [0, 1],
+        [1, 0],
+    ]
 
 
 def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, monkeypatch):
@@ -210,13 +260,19 @@ def test_rows_are_json_that_all_can_read(tmp_path):
     def refuse(name):
         pytest.fail(f"{name} is no JSON")
 
-    for line in [*(tmp_path / "trials.jsonl").read_text().splitlines(), (tmp_path / "best.json").read_text()]:
+    for line in [
+        *(tmp_path / "trials.jsonl").read_text().splitlines(),
+        (tmp_path / "best.json").read_text(),
+    ]:
         json.loads(line, parse_constant=refuse)
 
 
 def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
     result, _ = sweep(tmp_path, {"learning_rate": [1e30, "1e-3"]})
-    assert result.table()[["learning_rate", "done", "failed"]].to_numpy().tolist() == [[1e30, 0, 1], [1e-3, 1, 0]]
+    assert result.table()[["learning_rate", "done", "failed"]].to_numpy().tolist() == [
+        [1e30, 0, 1],
+        [1e-3, 1, 0],
+    ]
     again, said = sweep(tmp_path, {"learning_rate": [1e-3]}, resume=True)
     assert said[0] == "1 trials, 1 of them done before"
     assert again.best == {**result.best, "labels": {}}
@@ -226,14 +282,22 @@ def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
 
 def test_two_processes_do_not_write_one_file(tmp_path):
     place = Place(ResultsFile(tmp_path / "trials.jsonl"))
-    with place.occupied(), pytest.raises(InputError, match=r"trials\.jsonl is being written by another process: wait"):
+    with (
+        place.occupied(),
+        pytest.raises(InputError, match=r"trials\.jsonl is being written by another process: wait"),
+    ):
         sweep(tmp_path)
 
 
 def test_results_belong_to_the_data_and_their_labels(tmp_path):
     grid, labels = {"inverse_lipschitz": [1.0]}, np.arange(20) % 2
     sweep(tmp_path, grid, held_out=X[:20])
-    for held_out, given, done in ((X[:20], None, 1), (X[:20], labels, 0), (X[:20], 1 - labels, 0), (X[1:21], None, 0)):
+    for held_out, given, done in (
+        (X[:20], None, 1),
+        (X[:20], labels, 0),
+        (X[:20], 1 - labels, 0),
+        (X[1:21], None, 0),
+    ):
         _, said = sweep(tmp_path, grid, held_out=held_out, labels=given, resume=True)
         assert said[0] == f"1 trials, {done} of them done before"
     long = [np.arange(3000), np.r_[np.arange(1500), 7, np.arange(1501, 3000)]]
@@ -253,37 +317,74 @@ def test_data_are_taken_as_the_estimators_take_them():
         as_data(pd.DataFrame({"a": ["u", "v"]}))
     assert as_data(csr_matrix([[0, 1], [2, 0]])).X.tolist() == [[0, 1], [2, 0]]
     for path in ("x.npy", Path("x.txt")):
-        with pytest.raises(InputError, match=r"X expects examples, got .*x\..*: read a file by uncollapse\.data\.load"):
+        with pytest.raises(
+            InputError,
+            match=r"X expects examples, got .*x\..*: read a file by uncollapse\.data\.load",
+        ):
             as_data(path, is_text=True)
     for thing in (3, [[1, 2], [3]]):
         with pytest.raises(InputError, match="X expects an array of examples in rows, got"):
             as_data(thing, is_text=False)
     rows = TensorDataset(torch.ones(3, 2))
     assert np.array_equal(next(as_data(rows).X.blocks()), np.ones((3, 2)))
-    with pytest.raises(InputError, match="rows that can be read in any order, got a loader: give a data set with a length"):
+    with pytest.raises(
+        InputError,
+        match="rows that can be read in any order, got a loader: give a data set with a length",
+    ):
         as_data(DataLoader(rows))
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
     monkeypatch.setattr(Candidate, "execute", lambda *_: pytest.fail("computed"))
-    with pytest.raises(InputError, match=r"^cannot write /proc/nowhere/trials\.jsonl \(.*\): make room, or choose another place"):
+    with pytest.raises(
+        InputError,
+        match=r"^cannot write /proc/nowhere/trials\.jsonl \(.*\): make room, or choose another "
+        r"place",
+    ):
         sweep("/proc/nowhere")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"grid": {"inverse_lipschitz": "0..5"}}, "inverse_lipschitz is a range, which is for a search"),
-        ({"grid": {"inverse_lipschitz": "much"}}, "inverse_lipschitz expects a list of values, or a range such as '0.1..5'"),
-        ({"grid": {"inverse_lipschitz": "5..1"}, "n_searched": 3, "ray": "local"}, "expects its lower end first"),
-        ({"grid": {"inverse_lipschitz": [0, 0.0]}}, "inverse_lipschitz expects one or more values, each once"),
-        ({"grid": {"inverse_lipschitz": []}}, "inverse_lipschitz expects one or more values, each once"),
+        (
+            {"grid": {"inverse_lipschitz": "0..5"}},
+            "inverse_lipschitz is a range, which is for a search",
+        ),
+        (
+            {"grid": {"inverse_lipschitz": "much"}},
+            "inverse_lipschitz expects a list of values, or a range such as '0.1..5'",
+        ),
+        (
+            {"grid": {"inverse_lipschitz": "5..1"}, "n_searched": 3, "ray": "local"},
+            "expects its lower end first",
+        ),
+        (
+            {"grid": {"inverse_lipschitz": [0, 0.0]}},
+            "inverse_lipschitz expects one or more values, each once",
+        ),
+        (
+            {"grid": {"inverse_lipschitz": []}},
+            "inverse_lipschitz expects one or more values, each once",
+        ),
         ({"grid": {"family": [uc.families.Bernoulli()]}}, "family expects values that JSON has"),
         ({"grid": {"latent_dim": [1, 0]}}, "latent_dim expects a positive integer, got 0"),
-        ({"grid": {"latent_dims": [1, 2]}}, "there is no parameter 'latent_dims': did you mean 'latent_dim'?"),
-        ({"grid": {"latent_dim": [1, 9]}}, "an injective decoder expects latent_dim <= natural dimension"),
-        ({"grid": {"learning_rate": ["1e-3", 0.001]}}, "learning_rate expects one or more values, each once"),
-        ({"grid": {"device": ["auto", "cpu"]}}, "device makes no difference to results, got several values"),
+        (
+            {"grid": {"latent_dims": [1, 2]}},
+            "there is no parameter 'latent_dims': did you mean 'latent_dim'?",
+        ),
+        (
+            {"grid": {"latent_dim": [1, 9]}},
+            "an injective decoder expects latent_dim <= natural dimension",
+        ),
+        (
+            {"grid": {"learning_rate": ["1e-3", 0.001]}},
+            "learning_rate expects one or more values, each once",
+        ),
+        (
+            {"grid": {"device": ["auto", "cpu"]}},
+            "device makes no difference to results, got several values",
+        ),
         ({"devices": 2}, "a sweep trains each trial on one device"),
         ({"seeds": 2}, "seeds expect a list of whole numbers, got 2"),
         ({"seeds": [0, 1.5]}, "seeds expect a list of whole numbers"),
@@ -325,7 +426,15 @@ def test_the_command_takes_lists_seeds_and_common_settings(tmp_path, command_lin
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", X)
     (tmp_path / "common.yaml").write_text("max_epochs: 2\nlatent_dim: 3\nbatch_size: 50\n")
-    words = ("hidden=[8],[4,4]", "inverse_lipschitz=None,.5", "latent_dim=2", "--seeds", "3,5-6", "-c", "common.yaml")
+    words = (
+        "hidden=[8],[4,4]",
+        "inverse_lipschitz=None,.5",
+        "latent_dim=2",
+        "--seeds",
+        "3,5-6",
+        "-c",
+        "common.yaml",
+    )
     code, out, err = command_line("sweep", "x.npy", *words, "--ray", "none", "--min-kl", "1e9")
     assert (code, err) == (0, "")
     assert "12 trials, 0 of them done before" in out
@@ -333,9 +442,14 @@ def test_the_command_takes_lists_seeds_and_common_settings(tmp_path, command_lin
     rows = ResultsFile(tmp_path / "sweeps" / "x" / "trials.jsonl").rows()
     assert {row["seed"] for row in rows} == {3, 5, 6}
     assert [row["labels"] for row in rows[:4]] == [
-        {"hidden": hidden, "inverse_lipschitz": constant} for hidden in ([8], [4, 4]) for constant in (None, 0.5)
+        {"hidden": hidden, "inverse_lipschitz": constant}
+        for hidden in ([8], [4, 4])
+        for constant in (None, 0.5)
     ]
-    assert {(row["config"]["arguments"]["latent_dim"], row["config"]["arguments"]["batch_size"]) for row in rows} == {(2, 50)}
+    assert {
+        (row["config"]["arguments"]["latent_dim"], row["config"]["arguments"]["batch_size"])
+        for row in rows
+    } == {(2, 50)}
 
 
 def test_a_fifth_is_held_out_or_the_part_that_there_is_for_it():
@@ -361,7 +475,9 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
 
     def run(folder, seconds):
         folder.mkdir(exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", SWEEP], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SWEEP], cwd=folder, env=environment, stdout=subprocess.DEVNULL
+        )
         try:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -377,11 +493,15 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
     chance, n_states = np.random.default_rng(0), 0
     for _ in range(4):
         run(tmp_path / "cut", took * chance.uniform(0.4, 0.8))
-        n_states += len(list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.safetensors")))
+        n_states += len(
+            list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.safetensors"))
+        )
     assert n_states > 0  # there was something to go on from
     assert run(tmp_path / "cut", None)
     assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
-    rows = [ResultsFile(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")]
+    rows = [
+        ResultsFile(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")
+    ]
     assert [row["key"] for row in rows[0]] == [row["key"] for row in rows[1]]
     assert [row["estimates"] for row in rows[0]] == [row["estimates"] for row in rows[1]]
     assert not (tmp_path / "cut" / "out" / "trials.unfinished").exists()
@@ -413,7 +533,10 @@ def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (143, "error: terminated; what was found is in out, and --resume goes on with it\n")
+    assert (process.returncode, err) == (
+        143,
+        "error: terminated; what was found is in out, and --resume goes on with it\n",
+    )
     assert not (tmp_path / "out" / "trials.jsonl").exists()
 
 
@@ -434,7 +557,9 @@ def test_on_ray_the_same_comes_out(ray, tmp_path):
     assert sum(line.startswith("done ") for line in said) == 4
     for one, other in zip(alone.rows, together.rows, strict=True):
         assert one["key"] == other["key"]
-        assert one["estimates"]["nll_nats"]["value"] == pytest.approx(other["estimates"]["nll_nats"]["value"], rel=1e-4)
+        assert one["estimates"]["nll_nats"]["value"] == pytest.approx(
+            other["estimates"]["nll_nats"]["value"], rel=1e-4
+        )
     assert not (tmp_path / "ray" / "trials.unfinished").exists()
     _, said = sweep(tmp_path / "alone", resume=True, ray=ray)
     assert said[0] == "4 trials, 4 of them done before"
@@ -460,14 +585,26 @@ def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
     train, held_out = as_data(X).hold_out()
     trials = [
         Mortal(
-            "VAE", "VAE", {**SMALL, "inverse_lipschitz": constant}, {"died": str(tmp_path / "died")}, sources=Parts(train, held_out)
+            "VAE",
+            "VAE",
+            {**SMALL, "inverse_lipschitz": constant},
+            {"died": str(tmp_path / "died")},
+            sources=Parts(train, held_out),
         )
         for constant in (0.0, 1.0)
     ]
     said, due = [], [(trial, 0) for trial in trials]
-    assert do_trials(due, Place(ResultsFile(tmp_path / "ray" / "trials.jsonl")), ray, tell=said.append) == []
+    assert (
+        do_trials(due, Place(ResultsFile(tmp_path / "ray" / "trials.jsonl")), ray, tell=said.append)
+        == []
+    )
     assert (tmp_path / "died").exists()
-    do_trials(due, Place(ResultsFile(tmp_path / "alone" / "trials.jsonl")), tell=said.append, verbose=False)
+    do_trials(
+        due,
+        Place(ResultsFile(tmp_path / "alone" / "trials.jsonl")),
+        tell=said.append,
+        verbose=False,
+    )
     assert same_models(tmp_path / "ray", tmp_path / "alone")
 
 
@@ -492,11 +629,22 @@ def test_on_ray_data_are_read_where_they_are(ray, tmp_path, monkeypatch):
     os.mkdir("rows")
     pd.DataFrame(X).rename(columns=str).to_parquet("rows/0.parquet", row_group_size=10)
     train, rest = hold_out("rows")
-    found = uc.sweep(train.X, {"inverse_lipschitz": [0.0, 1.0]}, held_out=rest.X, ray=ray, **{**SMALL, "max_epochs": 1})
+    found = uc.sweep(
+        train.X,
+        {"inverse_lipschitz": [0.0, 1.0]},
+        held_out=rest.X,
+        ray=ray,
+        **{**SMALL, "max_epochs": 1},
+    )
     assert found.table()["done"].tolist() == [1, 1]
     train.X.lock = threading.Lock()
-    with pytest.raises(InputError, match=r"cannot be sent to Ray's processes \(cannot pickle '_thread.lock' object\)"):
-        uc.sweep(train.X, {"inverse_lipschitz": [0.0]}, held_out=rest.X, ray=ray, output="other", **SMALL)
+    with pytest.raises(
+        InputError,
+        match=r"cannot be sent to Ray's processes \(cannot pickle '_thread.lock' object\)",
+    ):
+        uc.sweep(
+            train.X, {"inverse_lipschitz": [0.0]}, held_out=rest.X, ray=ray, output="other", **SMALL
+        )
 
 
 @pytest.mark.extra
@@ -506,7 +654,10 @@ def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
     table = result.table()
     assert table["stopped"].sum() >= 2
     assert table["done"].sum() >= 1
-    assert {row["stopped"] for row in result.rows if "stopped" in row} <= {1, 3}  # a ninth and a third of the epochs
+    assert {row["stopped"] for row in result.rows if "stopped" in row} <= {
+        1,
+        3,
+    }  # a ninth and a third of the epochs
     assert result.best["labels"]["learning_rate"] >= 1e-2
     assert any(line.endswith("epochs") and "stopped after" in line for line in said)
     _, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True, resume=True)
@@ -531,12 +682,21 @@ def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
     with pytest.raises(InputError, match="a search takes one seed, got 2"):
         sweep(tmp_path / "other", space, ray=ray, n_searched=2, seeds=[0, 1])
     for choices, number in (({"hidden": [[4], [8]]}, 2), ({}, 1)):
-        with pytest.raises(InputError, match=f"a search of 3 expects as many combinations at least, got {number}: try them all"):
+        with pytest.raises(
+            InputError,
+            match=f"a search of 3 expects as many combinations at least, got {number}: try them "
+            "all",
+        ):
             sweep(tmp_path / "other", choices, ray=ray, n_searched=3)
 
 
 @pytest.mark.extra
 def test_on_ray_optuna_chooses_nothing_twice(ray, tmp_path):
-    result, _ = sweep(tmp_path, {"inverse_lipschitz": [0.0, 1.0], "precision": ["float32", "bfloat16"]}, ray=ray, n_searched=4)
+    result, _ = sweep(
+        tmp_path,
+        {"inverse_lipschitz": [0.0, 1.0], "precision": ["float32", "bfloat16"]},
+        ray=ray,
+        n_searched=4,
+    )
     assert len(ResultsFile(tmp_path / "trials.jsonl").rows()) == len(result.rows) == 4
     assert len({row["key"] for row in result.rows}) == 4

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from uncollapse.correlations import canonical_correlations
+from uncollapse._utils.correlations import canonical_correlations
+from uncollapse._utils.errors import InputError
 from uncollapse.data import NAMED, load, read_file
 from uncollapse.data.corpora import YAHOO, YELP, load_corpus
 from uncollapse.data.synthetic_text import (
@@ -23,7 +24,6 @@ from uncollapse.data.synthetic_text import (
     true_latents,
     truth,
 )
-from uncollapse.errors import InputError
 
 
 @pytest.mark.parametrize("ending", [".txt", ".txt.gz"])
@@ -70,7 +70,11 @@ def test_numbers_are_no_text(tmp_path):
         ("x.txt.gz", gzip.compress(b"a\nb\n\xff", mtime=0), "x.txt.gz is no UTF-8 in line 3"),
         ("x.txt.gz", b"no gzip", r"x.txt.gz cannot be read as .txt.gz \(.*may be damaged"),
         ("x.txt.gz", gzip.compress(b"a\nb\n", mtime=0)[:-9], r"x.txt.gz cannot be read as .txt.gz"),
-        ("x.txt.gz", gzip.compress(b"abcd" * 99, mtime=0)[:12] + bytes(20), r"x.txt.gz cannot be read as .txt.gz"),
+        (
+            "x.txt.gz",
+            gzip.compress(b"abcd" * 99, mtime=0)[:12] + bytes(20),
+            r"x.txt.gz cannot be read as .txt.gz",
+        ),
         (".txt", b"a", "there is no data set"),
         ("x.gz", b"a", "there is no data set"),
     ],
@@ -85,7 +89,10 @@ def test_unreadable_text_is_refused_in_a_sentence(tmp_path, name, content, words
 
 def test_text_has_no_labels(tmp_path):
     (tmp_path / "x.txt").write_text("a\nb\n")
-    with pytest.raises(InputError, match=r"x.txt holds documents and has no part named 'kind': leave the labels out"):
+    with pytest.raises(
+        InputError,
+        match=r"x.txt holds documents and has no part named 'kind': leave the labels out",
+    ):
         load(tmp_path / "x.txt", labels="kind")
 
 
@@ -111,11 +118,14 @@ def test_a_part_that_is_missing_is_named_with_what_to_do(local, monkeypatch):
     with pytest.raises(InputError) as caught:
         load("yelp")
     assert str(caught.value) == (
-        "yelp has no train part on this machine (there is: validation, test): put yelp.train.txt.gz, which is not for download, "
+        "yelp has no train part on this machine (there is: validation, test): put "
+        "yelp.train.txt.gz, which is not for download, "
         f"into {local}/yelp, or take a part that is there (--split)."
     )
     with pytest.raises(
-        InputError, match=r"yahoo has no validation part on this machine \(there is: none\): put yahoo.valid.txt.gz"
+        InputError,
+        match=r"yahoo has no validation part on this machine \(there is: none\): put "
+        r"yahoo.valid.txt.gz",
     ):
         load("yahoo", "validation")
     monkeypatch.delenv("UNCOLLAPSE_DATA")
@@ -125,12 +135,21 @@ def test_a_part_that_is_missing_is_named_with_what_to_do(local, monkeypatch):
 
 def test_what_is_not_for_download_is_said_to_be_so(local, command_line, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
-    assert NAMED["yelp"].whereabouts() == "1 of 3 files missing, not for download: yelp.train.txt.gz"
+    assert (
+        NAMED["yelp"].whereabouts() == "1 of 3 files missing, not for download: yelp.train.txt.gz"
+    )
     code, out, _ = command_line("data", "list")
     assert code == 0
-    assert "3 of 3 files missing, not for download: yahoo.train.txt.gz, yahoo.valid.txt.gz, yahoo.test.txt.gz" in out
+    assert (
+        "3 of 3 files missing, not for download: yahoo.train.txt.gz, yahoo.valid.txt.gz, "
+        "yahoo.test.txt.gz" in out
+    )
     code, _, err = command_line("data", "fetch", "yelp")
-    assert (code, err) == (2, f"error: yelp.train.txt.gz is neither on this machine nor for download: put it into {local}/yelp.\n")
+    assert (code, err) == (
+        2,
+        f"error: yelp.train.txt.gz is neither on this machine nor for download: put it into "
+        f"{local}/yelp.\n",
+    )
     (local / "yelp" / "yelp.train.txt.gz").write_bytes(gzip.compress(b"well\n"))
     assert load("yelp").X.tolist() == ["well"]
     assert NAMED["yelp"].whereabouts() == str(local / "yelp")
@@ -138,12 +157,20 @@ def test_what_is_not_for_download_is_said_to_be_so(local, command_line, monkeypa
 
 
 def test_splits_are_those_of_the_data_set(tmp_path):
-    with pytest.raises(InputError, match="split expects one of train, test, got 'validation': these are the parts of digits"):
+    with pytest.raises(
+        InputError,
+        match="split expects one of train, test, got 'validation': these are the parts of digits",
+    ):
         load("digits", "validation")
     for name in ("synthetic-text", "yahoo"):
-        with pytest.raises(InputError, match=f"one of train, validation, test, got 'valid': these are the parts of {name}"):
+        with pytest.raises(
+            InputError,
+            match=f"one of train, validation, test, got 'valid': these are the parts of {name}",
+        ):
             load(name, "valid")
-    with pytest.raises(InputError, match="split expects one of train, validation, test, got 'half'"):
+    with pytest.raises(
+        InputError, match="split expects one of train, validation, test, got 'half'"
+    ):
         load(tmp_path / "x.txt", "half")
     with pytest.raises(InputError, match="leave them out"):
         load("synthetic-text", labels="kind")
@@ -163,11 +190,19 @@ def test_the_command_line_counts_documents(tmp_path, command_line):
     [
         (
             YAHOO,
-            {"validation": "what do you think of <unk> organization ?", "test": "if you were a character from a movie ,"},
+            {
+                "validation": "what do you think of <unk> organization ?",
+                "test": "if you were a character from a movie ,",
+            },
             20_000,
             200,
         ),
-        (YELP, {"validation": "no common sense !", "test": "husband loves the thin crust pizza ."}, 10_265, 15),
+        (
+            YELP,
+            {"validation": "no common sense !", "test": "husband loves the thin crust pizza ."},
+            10_265,
+            15,
+        ),
     ],
     ids=["yahoo", "yelp"],
 )
@@ -179,9 +214,14 @@ def test_the_corpora_are_those_of_their_papers(source, first, n_words, longest):
     for split, beginning in first.items():
         assert len(parts[split]) == 10_000
         assert parts[split][0].startswith(beginning)
-    words = {word for documents in parts.values() for document in documents for word in document.split()}
+    words = {
+        word for documents in parts.values() for document in documents for word in document.split()
+    }
     assert 0.9 * n_words < len(words) <= n_words
-    assert max(len(document.split()) for documents in parts.values() for document in documents) == longest
+    assert (
+        max(len(document.split()) for documents in parts.values() for document in documents)
+        == longest
+    )
 
 
 # The synthetic sentences.
@@ -216,11 +256,14 @@ def spelled_out(model, words, z):
 
 
 def prior_grid(latent_dim):
-    """Points of a fine grid and their masses under N(0, I): the trapezoidal rule, which converges exponentially fast for these."""
+    """Points of a fine grid and their masses under N(0, I): the trapezoidal rule, which converges
+    exponentially fast for these."""
     axis = np.linspace(-8, 8, {1: 4001, 2: 201}[latent_dim])
     density = np.exp(-(axis**2) / 2)
     grid = np.array(list(itertools.product(axis, repeat=latent_dim)))
-    return grid, np.prod(list(itertools.product(density / density.sum(), repeat=latent_dim)), axis=1)
+    return grid, np.prod(
+        list(itertools.product(density / density.sum(), repeat=latent_dim)), axis=1
+    )
 
 
 def test_the_likelihood_is_that_of_the_definition_and_adds_up_to_one():
@@ -228,10 +271,16 @@ def test_the_likelihood_is_that_of_the_definition_and_adds_up_to_one():
     z = np.array([[0.3, -1.2], [2.0, 0.1]])
     words = np.array([[0, 6, 2, 2], [5, 1, 3, 0]])
     likelihood = model.log_likelihood(words, np.stack([z, z[::-1]]))
-    assert likelihood[0] == pytest.approx([spelled_out(model, words[0], row) for row in z], abs=1e-12)
-    assert likelihood[1] == pytest.approx([spelled_out(model, words[1], row) for row in z[::-1]], abs=1e-12)
+    assert likelihood[0] == pytest.approx(
+        [spelled_out(model, words[0], row) for row in z], abs=1e-12
+    )
+    assert likelihood[1] == pytest.approx(
+        [spelled_out(model, words[1], row) for row in z[::-1]], abs=1e-12
+    )
     everything = np.array(list(itertools.product(range(7), repeat=4)))
-    total = np.exp(model.log_likelihood(everything, np.broadcast_to(z[0], (len(everything), 1, 2)))).sum()
+    total = np.exp(
+        model.log_likelihood(everything, np.broadcast_to(z[0], (len(everything), 1, 2)))
+    ).sum()
     assert total == pytest.approx(1, abs=1e-12)
 
 
@@ -241,7 +290,9 @@ def test_the_score_is_the_gradient_and_its_variance_is_the_information():
     at = np.broadcast_to(z, (len(everything), 2))
     gradient, information = model.score(everything, at)
     for axis in np.eye(2) * 1e-6:
-        ahead, behind = (model.log_likelihood(everything, (at + sign * axis)[:, None])[:, 0] for sign in (1, -1))
+        ahead, behind = (
+            model.log_likelihood(everything, (at + sign * axis)[:, None])[:, 0] for sign in (1, -1)
+        )
         assert gradient @ axis * 1e6 == pytest.approx((ahead - behind) / 2e-6, abs=1e-7)
     chances = np.exp(model.log_likelihood(everything, at[:, None])[:, 0])
     assert np.einsum("n,ni,nj->ij", chances, gradient, gradient) == pytest.approx(
@@ -262,7 +313,8 @@ def test_words_are_drawn_with_their_probabilities():
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_inference_agrees_with_integration(latent_dim):
-    """Where there are few latents an integral over a grid is exact: log p(x), E[z|x] and the KL, at several sentences."""
+    """Where there are few latents an integral over a grid is exact: log p(x), E[z|x] and the KL, at
+    several sentences."""
     model = tiny_model(latent_dim)
     rng = np.random.default_rng(0)
     words = model.draw(rng.standard_normal((25, latent_dim)), rng.random((25, 6)))
@@ -278,7 +330,9 @@ def test_inference_agrees_with_integration(latent_dim):
     assert np.abs(errors).max() < 4
     assert (np.abs(found.means - posterior @ grid) < tolerance[:, None]).all()
     assert (np.abs(found.kl_nats - ((posterior * given).sum(axis=1) - evidence)) < tolerance).all()
-    assert np.allclose(found.standard_errors_nats, np.sqrt((10_000 / found.effective_sample_sizes - 1) / 9_999))
+    assert np.allclose(
+        found.standard_errors_nats, np.sqrt((10_000 / found.effective_sample_sizes - 1) / 9_999)
+    )
 
 
 def test_the_sentences_are_the_same_everywhere():
@@ -309,7 +363,8 @@ def test_every_word_is_learned_and_the_history_matters():
     counts = np.bincount(words.ravel(), minlength=1000)
     assert len(counts) == 1000
     assert counts.min() >= 1
-    # How much more probable words are to one who knows the history as well as how often a word comes, but not z.
+    # How much more probable words are to one who knows the history as well as how often a word
+    # comes, but not z.
     model, draws = synthetic_model(), np.random.default_rng(0).standard_normal((1, 400, 5))
     gain = []
     for i, history in enumerate(model.histories(words[:200])):
@@ -327,7 +382,10 @@ def test_latents_belong_to_their_sentences():
     assert np.cov(latents.T) == pytest.approx(np.eye(5), abs=0.12)
     assert not np.array_equal(latents, true_latents("validation"))
     words = read_words(synthetic_text("test").X)
-    own, other = (synthetic_model().log_likelihood(words, z[:, None])[:, 0].mean() for z in (latents, latents[::-1]))
+    own, other = (
+        synthetic_model().log_likelihood(words, z[:, None])[:, 0].mean()
+        for z in (latents, latents[::-1])
+    )
     assert own - other > 5
 
 
@@ -341,23 +399,31 @@ def test_the_exact_likelihood_agrees_with_draws_from_the_prior():
         weights = likelihoods / likelihoods.sum()
         error = likelihoods.std() / likelihoods.mean() / math.sqrt(len(draws))
         assert error < 0.3
-        assert found.log_likelihood_nats[i] == pytest.approx(math.log(likelihoods.mean()), abs=4 * error)
+        assert found.log_likelihood_nats[i] == pytest.approx(
+            math.log(likelihoods.mean()), abs=4 * error
+        )
         assert found.means[i] == pytest.approx(weights @ draws, abs=4 * error)
 
 
 def test_an_estimate_belongs_to_its_sentence():
     sentences = synthetic_text("test").X[:30]
     together, alone = exact_posterior(sentences, 200), exact_posterior(sentences[[20, 3]], 200)
-    assert together.log_likelihood_nats[[20, 3]] == pytest.approx(alone.log_likelihood_nats, abs=1e-9)
+    assert together.log_likelihood_nats[[20, 3]] == pytest.approx(
+        alone.log_likelihood_nats, abs=1e-9
+    )
     assert together.means[[20, 3]] == pytest.approx(alone.means, abs=1e-9)
     starts = _Noise(read_words(sentences), 5, 100).starts
-    assert len({row.tobytes() for row in starts}) == 30  # or errors would not average out over sentences
+    assert (
+        len({row.tobytes() for row in starts}) == 30
+    )  # or errors would not average out over sentences
 
 
 def test_the_published_information_is_the_published_nll_less_that_given_the_latents():
     latents, words = true_latents("test"), read_words(synthetic_text("test").X)
     given = synthetic_model().log_likelihood(words, latents[:, None])[:, 0]
-    assert TEST_TRUTH.nll_nats - TEST_TRUTH.information_nats == pytest.approx(-given.mean(), abs=2e-4)
+    assert TEST_TRUTH.nll_nats - TEST_TRUTH.information_nats == pytest.approx(
+        -given.mean(), abs=2e-4
+    )
 
 
 def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
@@ -365,7 +431,10 @@ def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
     part = truth(sentences, latents, 200)
     published = TEST_TRUTH
     assert abs(part.nll_nats - published.nll_nats) < 3 * part.nll_standard_error
-    assert abs(part.information_nats - published.information_nats) < 3 * part.information_standard_error
+    assert (
+        abs(part.information_nats - published.information_nats)
+        < 3 * part.information_standard_error
+    )
     assert abs(part.kl_nats - published.kl_nats) < 3 * part.kl_standard_error
     assert np.array(part.correlations) == pytest.approx(published.correlations, abs=0.08)
     assert 3 < published.information_nats < 8
@@ -373,14 +442,19 @@ def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
 
 @pytest.mark.slow
 def test_the_published_truth_is_what_comes_out():
-    """On all test sentences, with fewer draws. The mean of KL(p(z|x) || p(z)) is the information by another way."""
+    """On all test sentences, with fewer draws. The mean of KL(p(z|x) || p(z)) is the information by
+    another way."""
     sentences, latents = synthetic_text("test").X, true_latents("test")
     found = exact_posterior(sentences, 100)
     assert -found.log_likelihood_nats.mean() == pytest.approx(TEST_TRUTH.nll_nats, abs=0.02)
-    assert canonical_correlations(found.means, latents) == pytest.approx(TEST_TRUTH.correlations, abs=0.01)
+    assert canonical_correlations(found.means, latents) == pytest.approx(
+        TEST_TRUTH.correlations, abs=0.01
+    )
     given = synthetic_model().log_likelihood(read_words(sentences), latents[:, None])[:, 0]
     differences = given - found.log_likelihood_nats - found.kl_nats
-    assert (given - found.log_likelihood_nats).mean() == pytest.approx(TEST_TRUTH.information_nats, abs=0.02)
+    assert (given - found.log_likelihood_nats).mean() == pytest.approx(
+        TEST_TRUTH.information_nats, abs=0.02
+    )
     assert found.kl_nats.mean() == pytest.approx(TEST_TRUTH.kl_nats, abs=0.02)
     assert abs(differences.mean()) < 3 * differences.std() / math.sqrt(len(differences))
 
@@ -388,12 +462,24 @@ def test_the_published_truth_is_what_comes_out():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: synthetic_text("half"), "split expects one of train, validation, test, got 'half'"),
+        (
+            lambda: synthetic_text("half"),
+            "split expects one of train, validation, test, got 'half'",
+        ),
         (lambda: true_latents("half"), "split expects one of train, validation, test, got 'half'"),
-        (lambda: exact_posterior(np.array(["w1 w2"], dtype=object)), "expect 10 of the words w0 to w999, got 'w1 w2'"),
-        (lambda: exact_posterior(np.array(["w1000" + 9 * " w1"])), "expect 10 of the words w0 to w999, got 'w1000 w1"),
+        (
+            lambda: exact_posterior(np.array(["w1 w2"], dtype=object)),
+            "expect 10 of the words w0 to w999, got 'w1 w2'",
+        ),
+        (
+            lambda: exact_posterior(np.array(["w1000" + 9 * " w1"])),
+            "expect 10 of the words w0 to w999, got 'w1000 w1",
+        ),
         (lambda: exact_posterior(np.array([])), "expect at least one, got none"),
-        (lambda: exact_posterior(np.array([10 * " w1"]), 99), "n_draws expects an integer >= 100, got 99"),
+        (
+            lambda: exact_posterior(np.array([10 * " w1"]), 99),
+            "n_draws expects an integer >= 100, got 99",
+        ),
         (lambda: truth(np.array(2 * [10 * " w1"]), np.zeros((2, 4))), r"latents of shape \(2, 4\)"),
         (lambda: truth(np.array([10 * " w1"]), np.zeros((1, 5))), "at least 2 sentences"),
     ],

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse.errors import NonFiniteLossError
+from uncollapse._utils.errors import NonFiniteLossError
 from uncollapse.objectives import Loss, elbo
-from uncollapse.training import engine
-from uncollapse.training.rows import RowsInMemory
+from uncollapse.training import loop as engine
+from uncollapse.training.batches import RowsInMemory
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0}
 
@@ -23,10 +23,14 @@ def state_of(estimator):
     return {name: value.clone() for name, value in estimator.model_.state_dict().items()}
 
 
-@pytest.mark.parametrize("arguments", [{"inverse_lipschitz": 0.5}, {"inverse_lipschitz": None}, {"latent_dim": 4}])
+@pytest.mark.parametrize(
+    "arguments", [{"inverse_lipschitz": 0.5}, {"inverse_lipschitz": None}, {"latent_dim": 4}]
+)
 def test_every_parameter_moves_and_comes_back(blobs, tmp_path, arguments, monkeypatch):
     start = {}
-    monkeypatch.setattr(engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters()))
+    monkeypatch.setattr(
+        engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters())
+    )
     uc.VAE(**{**SMALL, **arguments}).fit(blobs[0])
     monkeypatch.undo()
     estimator = uc.VAE(**{**SMALL, **arguments}).fit(blobs[0])
@@ -54,7 +58,9 @@ def test_the_seed_decides_everything(blobs):
     again = state_of(uc.VAE(**SMALL).fit(blobs[0]))
     other = state_of(uc.VAE(**{**SMALL, "random_state": 1}).fit(blobs[0]))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["posterior.encoder.net.0.weight"], other["posterior.encoder.net.0.weight"])
+    assert not torch.equal(
+        first["posterior.encoder.net.0.weight"], other["posterior.encoder.net.0.weight"]
+    )
 
 
 def test_the_global_generator_is_left_alone(blobs):
@@ -110,8 +116,12 @@ def test_the_learning_rate_is_the_size_of_the_first_step(blobs, monkeypatch):
         train(model, *args, **kwargs)
 
     monkeypatch.setattr(engine, "train", noting)
-    estimator = uc.VAE(**{**SMALL, "max_epochs": 1, "batch_size": 180, "learning_rate": 0.003}).fit(blobs[0])
-    moved = (estimator.model_.posterior.encoder.net[-1].bias - start["posterior.encoder.net.4.bias"]).abs()
+    estimator = uc.VAE(**{**SMALL, "max_epochs": 1, "batch_size": 180, "learning_rate": 0.003}).fit(
+        blobs[0]
+    )
+    moved = (
+        estimator.model_.posterior.encoder.net[-1].bias - start["posterior.encoder.net.4.bias"]
+    ).abs()
     assert torch.allclose(moved, torch.full_like(moved, 0.003), rtol=1e-3)
 
 
@@ -139,7 +149,10 @@ def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blo
 
     minimise(failing)
     estimator = uc.VAE(**SMALL)  # 180 rows in batches of 50: four steps in an epoch
-    with pytest.raises(NonFiniteLossError, match=r"nan at step 6, batch 2 of epoch 1.*after 1 whole epochs.*learning_rate"):
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"nan at step 6, batch 2 of epoch 1.*after 1 whole epochs.*learning_rate",
+    ):
         estimator.fit(blobs[0])
     assert all(torch.equal(value, expected[name]) for name, value in state_of(estimator).items())
     assert len(estimator.history_) == 1
@@ -178,7 +191,9 @@ def test_training_works_outside_the_main_thread(blobs):
 
 def test_training_leaves_no_files_and_says_nothing(tmp_path):
     code = "import numpy as np, uncollapse as uc; uc.VAE(max_epochs=1).fit(np.random.default_rng(0).normal(size=(50, 3)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -194,25 +209,43 @@ def test_the_decoder_is_laid_along_the_principal_directions_of_the_training_data
 @pytest.mark.parametrize("kind", [uc.VAE, uc.MixtureVAE])
 def test_bfloat16_learns_as_well_and_leaves_parameters_in_float32(kind, blobs):
     settings = {**SMALL, "hidden": (32, 32), "max_epochs": 40}
-    exact, rounded = (kind(**settings, precision=precision).fit(blobs[0]) for precision in ("float32", "bfloat16"))
+    exact, rounded = (
+        kind(**settings, precision=precision).fit(blobs[0]) for precision in ("float32", "bfloat16")
+    )
     assert {value.dtype for value in rounded.model_.parameters()} == {torch.float32}
-    assert not torch.equal(rounded.model_.posterior.encoder.net[0].weight, exact.model_.posterior.encoder.net[0].weight)
+    assert not torch.equal(
+        rounded.model_.posterior.encoder.net[0].weight, exact.model_.posterior.encoder.net[0].weight
+    )
     assert rounded.score(blobs[0]) == pytest.approx(exact.score(blobs[0]), abs=0.15)
 
 
-@pytest.mark.parametrize(("family", "constant"), [("poisson", 5.0), ("poisson", 20.0), ("gaussian", 20.0)])
+@pytest.mark.parametrize(
+    ("family", "constant"), [("poisson", 5.0), ("poisson", 20.0), ("gaussian", 20.0)]
+)
 def test_large_constants_begin_with_posteriors_as_narrow_as_they_are_to_be(family, constant):
-    """With wide ones, exp(eta) of counts overflowed before the first step at a constant of 20 * 20, and ended at 1e27 at 5 * 5."""
+    """With wide ones, exp(eta) of counts overflowed before the first step at a constant of 20 * 20,
+    and ended at 1e27 at 5 * 5."""
     counts = np.random.default_rng(0).poisson(3.0, (200, 10))
-    vae = uc.VAE(latent_dim=2, family=family, inverse_lipschitz=constant, hidden=(32, 32), random_state=0).fit(counts)
+    vae = uc.VAE(
+        latent_dim=2, family=family, inverse_lipschitz=constant, hidden=(32, 32), random_state=0
+    ).fit(counts)
     losses = vae.history_["loss"]
     assert losses.iloc[0] < 60
     assert losses.iloc[-1] < losses.iloc[0]
 
 
-def test_a_loss_that_is_not_finite_before_the_first_step_is_not_blamed_on_the_learning_rate(blobs, minimise):
-    minimise(lambda model, x, step: Loss(elbo(model, x, step).value * float("inf"), elbo(model, x, step).terms))
-    with pytest.raises(NonFiniteLossError, match=r"at step 0, batch 0 of epoch 0.*Lower inverse_lipschitz, or look for extreme"):
+def test_a_loss_that_is_not_finite_before_the_first_step_is_not_blamed_on_the_learning_rate(
+    blobs, minimise
+):
+    minimise(
+        lambda model, x, step: Loss(
+            elbo(model, x, step).value * float("inf"), elbo(model, x, step).terms
+        )
+    )
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"at step 0, batch 0 of epoch 0.*Lower inverse_lipschitz, or look for extreme",
+    ):
         uc.VAE(**SMALL).fit(blobs[0])
 
 

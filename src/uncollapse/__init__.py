@@ -2,9 +2,9 @@
 
 Importing the package is cheap: torch comes with the first name that needs it.
 
-Docstrings call two papers by short names. W21 is Wang, Blei & Cunningham 2021, "Posterior collapse and latent variable
-non-identifiability". K23 is Kinoshita, Oono, Fukumizu, Yoshida & Maeda 2023, "Controlling posterior collapse by an inverse
-Lipschitz constraint on the decoder network".
+Docstrings call two papers by short names. W21 is Wang, Blei & Cunningham 2021, "Posterior collapse
+and latent variable non-identifiability". K23 is Kinoshita, Oono, Fukumizu, Yoshida & Maeda 2023,
+"Controlling posterior collapse by an inverse Lipschitz constraint on the decoder network".
 """
 
 from importlib import import_module
@@ -13,25 +13,37 @@ from typing import TYPE_CHECKING, Any
 from uncollapse._version import __version__
 
 if TYPE_CHECKING:
-    from uncollapse import adapters, classical, data, diagnostics, families, latent, maps, models, objectives, strategies
+    from uncollapse import (
+        adapters,
+        certificates,
+        classical,
+        data,
+        diagnostics,
+        families,
+        latent,
+        maps,
+        measures,
+        models,
+        networks,
+        objectives,
+        strategies,
+    )
+    from uncollapse._utils.errors import CollapseWarning, InputError, NonFiniteLossError
     from uncollapse.adapters import from_functions
-    from uncollapse.contest import compare
-    from uncollapse.diagnostics import (
+    from uncollapse.certificates import (
         Certificate,
-        Report,
         certify,
-        compare_reports,
-        diagnose,
         information_floor,
         inverse_lipschitz_for,
-        is_identifiable,
     )
-    from uncollapse.errors import CollapseWarning, InputError, NonFiniteLossError
+    from uncollapse.diagnostics import Report, compare_reports, diagnose
+    from uncollapse.diagnostics.monitor import CollapseMonitor
     from uncollapse.estimators import VAE, MixtureVAE, SequenceVAE, load
-    from uncollapse.presets import preset
-    from uncollapse.sweeps import sweep
+    from uncollapse.experiments.compare import compare
+    from uncollapse.experiments.presets import preset
+    from uncollapse.experiments.sweep import sweep
+    from uncollapse.measures import is_identifiable
     from uncollapse.training.budget import Budget
-    from uncollapse.training.monitor import CollapseMonitor
 
 __all__ = [
     "VAE",
@@ -46,6 +58,7 @@ __all__ = [
     "SequenceVAE",
     "__version__",
     "adapters",
+    "certificates",
     "certify",
     "classical",
     "compare",
@@ -61,7 +74,9 @@ __all__ = [
     "latent",
     "load",
     "maps",
+    "measures",
     "models",
+    "networks",
     "objectives",
     "preset",
     "strategies",
@@ -74,22 +89,22 @@ _HOMES = {
     "SequenceVAE": "uncollapse.estimators",
     "load": "uncollapse.estimators",
     "Budget": "uncollapse.training.budget",
-    "CollapseMonitor": "uncollapse.training.monitor",
-    "preset": "uncollapse.presets",
-    "compare": "uncollapse.contest",
-    "sweep": "uncollapse.sweeps",
+    "CollapseMonitor": "uncollapse.diagnostics.monitor",
+    "preset": "uncollapse.experiments.presets",
+    "compare": "uncollapse.experiments.compare",
+    "sweep": "uncollapse.experiments.sweep",
     "from_functions": "uncollapse.adapters",
-    "Certificate": "uncollapse.diagnostics",
+    "Certificate": "uncollapse.certificates",
     "Report": "uncollapse.diagnostics",
-    "certify": "uncollapse.diagnostics",
+    "certify": "uncollapse.certificates",
     "compare_reports": "uncollapse.diagnostics",
     "diagnose": "uncollapse.diagnostics",
-    "information_floor": "uncollapse.diagnostics",
-    "inverse_lipschitz_for": "uncollapse.diagnostics",
-    "is_identifiable": "uncollapse.diagnostics",
-    "CollapseWarning": "uncollapse.errors",
-    "InputError": "uncollapse.errors",
-    "NonFiniteLossError": "uncollapse.errors",
+    "information_floor": "uncollapse.certificates",
+    "inverse_lipschitz_for": "uncollapse.certificates",
+    "is_identifiable": "uncollapse.measures",
+    "CollapseWarning": "uncollapse._utils.errors",
+    "InputError": "uncollapse._utils.errors",
+    "NonFiniteLossError": "uncollapse._utils.errors",
 }
 
 

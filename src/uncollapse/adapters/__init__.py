@@ -1,44 +1,55 @@
-"""Models of other libraries behind the interface that diagnoses read: (prior, posterior, likelihood).
+"""Models of other libraries behind the interface that diagnoses read: (prior, posterior,
+likelihood).
 
-A module for each library, with two functions: `is_ours`, and `as_subject`.
+A module for each library, with two functions: `is_ours`, and `adapt_model`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.validation import read_array
 from uncollapse.adapters import ours, pythae, scvi
-from uncollapse.adapters.base import ForeignModel, Subject, Triple, evaluating, moments
+from uncollapse.adapters.base import AdaptedModel, ForeignModel, VAEProtocol, evaluating, moments
 from uncollapse.adapters.functions import from_functions
-from uncollapse.errors import InputError
-from uncollapse.inputs import read_array
 from uncollapse.models import LatentModel
 
 LIBRARIES = (ours, pythae, scvi)
 
 
-def as_subject(model: Any) -> Subject:
+def adapt_model(model: Any) -> AdaptedModel:
     """Whatever can be diagnosed, ready for it.
 
     Args:
-        model: a fitted estimator of this package, a model of pythae or scvi-tools, or an object with `prior()`, `posterior(x)` and
-            `likelihood(z)` (`Triple`).
+        model: a fitted estimator of this package, a model of pythae or scvi-tools, or an object
+            with `prior()`, `posterior(x)` and `likelihood(z)` (`VAEProtocol`).
 
     Raises:
         InputError: if it is nothing of this kind.
     """
     for library in LIBRARIES:
         if library.is_ours(model):
-            subject: Subject = library.as_subject(model)
+            subject: AdaptedModel = library.adapt_model(model)
             return subject
     if isinstance(model, LatentModel):
-        return Subject(type(getattr(model, "source", model)).__name__, model, read_array)
-    if isinstance(model, Triple):
-        return Subject(type(model).__name__, ForeignModel(model), read_array)
+        return AdaptedModel(type(getattr(model, "source", model)).__name__, model, read_array)
+    if isinstance(model, VAEProtocol):
+        return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
     raise InputError(
-        "expected a fitted estimator of this package, a model of pythae or scvi-tools, or an object with prior(), posterior(x) and "
-        f"likelihood(z), got {type(model).__name__}: call fit first, or see uc.from_functions for a pair of functions."
+        "expected a fitted estimator of this package, a model of pythae or scvi-tools, or an "
+        "object with prior(), posterior(x) and "
+        f"likelihood(z), got {type(model).__name__}: call fit first, or see uc.from_functions for "
+        "a pair of functions."
     )
 
 
-__all__ = ["ForeignModel", "Subject", "Triple", "as_subject", "evaluating", "from_functions", "moments"]
+__all__ = [
+    "AdaptedModel",
+    "ForeignModel",
+    "VAEProtocol",
+    "adapt_model",
+    "evaluating",
+    "from_functions",
+    "moments",
+]

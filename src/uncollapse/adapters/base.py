@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.random import seeded, seeded_in_turn
+from uncollapse._utils.vocabulary import Vocabulary
 from uncollapse.models import LatentModel
-from uncollapse.noise import seeded, seeded_in_turn
-from uncollapse.vocabulary import Vocabulary
 
 N_MOMENT_DRAWS = 256
 # Supports that do not depend on a distribution's parameters.
@@ -29,14 +29,18 @@ ANYBODYS = (
     constraints.nonnegative,
     constraints.nonnegative_integer,
 )
-NO_HISTORY = pd.DataFrame(columns=["epoch", "loss", "reconstruction", "kl", "seconds", "evaluations"])
+NO_HISTORY = pd.DataFrame(
+    columns=["epoch", "loss", "reconstruction", "kl", "seconds", "evaluations"]
+)
 
 
 @runtime_checkable
-class Triple(Protocol):
-    """What a model must say of itself to be diagnosed: p(z), q(z|x) and p(x|z), as distributions of PyTorch.
+class VAEProtocol(Protocol):
+    """What a model must say of itself to be diagnosed: p(z), q(z|x) and p(x|z), as distributions of
+    PyTorch.
 
-    Batches of distributions may be independent over further dimensions or not: a Normal of shape (batch, latent_dim) will do.
+    Batches of distributions may be independent over further dimensions or not: a Normal of shape
+    (batch, latent_dim) will do.
     """
 
     def prior(self) -> Distribution:
@@ -50,7 +54,7 @@ class Triple(Protocol):
 
 
 @dataclass(frozen=True)
-class Subject:
+class AdaptedModel:
     """A model that is ready to be diagnosed.
 
     Attributes:
@@ -58,7 +62,8 @@ class Subject:
         model: in the terms that diagnoses read.
         read: makes rows of a batch of data, shape (n, *features), float32.
         history: of the training, a row for each epoch; empty where it is not known.
-        batches: goes through data of its own kind, in batches of rows; None where they can be sliced.
+        batches: goes through data of its own kind, in batches of rows; None where they can be
+            sliced.
         vocabulary: of documents, where the data are such.
         decode: documents that codes stand for, where the data are such.
         is_ours: whether a remedy can name arguments of this package's estimators.
@@ -86,7 +91,7 @@ class ForeignModel(LatentModel):
         InputError: if its prior is not one distribution over R^latent_dim.
     """
 
-    def __init__(self, source: Triple) -> None:
+    def __init__(self, source: VAEProtocol) -> None:
         super().__init__()
         self.source = source
         held = vars(source).values() if hasattr(source, "__dict__") else ()
@@ -96,7 +101,10 @@ class ForeignModel(LatentModel):
             shape, z = p.event_shape, p.sample()
         self._placement = next(self.parameters(), z)
         if len(shape) != 1:
-            raise InputError(f"prior() expects one distribution over R^latent_dim, got one over shape {tuple(shape)}.")
+            raise InputError(
+                f"prior() expects one distribution over R^latent_dim, got one over shape "
+                f"{tuple(shape)}."
+            )
         self._latent_dim = shape[0]
 
     @property
@@ -126,7 +134,9 @@ class ForeignModel(LatentModel):
         """p(z), on the device of the model where it is a Normal."""
         p = joint(self.source.prior(), 0, "prior()")
         if isinstance(p, Independent) and isinstance(p.base_dist, Normal):
-            loc, scale = (part.to(self.placement.device) for part in (p.base_dist.loc, p.base_dist.scale))
+            loc, scale = (
+                part.to(self.placement.device) for part in (p.base_dist.loc, p.base_dist.scale)
+            )
             return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
         return p
 
@@ -135,7 +145,8 @@ class ForeignModel(LatentModel):
         q = joint(_called(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
         if q.batch_shape != (len(x),) or q.event_shape != (self.latent_dim,):
             raise InputError(
-                f"posterior(x) expects a distribution over R^{self.latent_dim}, as prior() is, for each of {len(x)} rows, got "
+                f"posterior(x) expects a distribution over R^{self.latent_dim}, as prior() is, for "
+                f"each of {len(x)} rows, got "
                 f"batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}."
             )
         return q if isinstance(q, Independent) and isinstance(q.base_dist, Normal) else SelfDrawn(q)
@@ -155,13 +166,18 @@ class ForeignModel(LatentModel):
         shape = (len(x), *p.event_shape)
         if x.numel() != np.prod(shape):
             raise InputError(
-                f"likelihood(z) expects rows of shape {tuple(p.event_shape)}, got data whose rows have shape {tuple(x.shape[1:])}."
+                f"likelihood(z) expects rows of shape {tuple(p.event_shape)}, got data whose rows "
+                f"have shape {tuple(x.shape[1:])}."
             )
         _check_support(p, x.reshape(shape))
-        log_p: Tensor = p.log_prob(x.reshape(shape).expand(*z.shape[:-2], *shape).reshape(-1, *p.event_shape))
+        log_p: Tensor = p.log_prob(
+            x.reshape(shape).expand(*z.shape[:-2], *shape).reshape(-1, *p.event_shape)
+        )
         return log_p.reshape(z.shape[:-1])
 
-    def expected(self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *means"]:
+    def expected(
+        self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "batch latent"]
+    ) -> Float[Tensor, "batch *means"]:
         """E[x|z], of 256 draws where there is no closed form."""
         del x
         return moments(self.likelihood(z))[0]
@@ -181,7 +197,11 @@ class SelfDrawn(Distribution):
         if isinstance(self.q, MultivariateNormal):
             z = self.q.loc + (self.q.scale_tril @ noise.to(self.q.loc).unsqueeze(-1)).squeeze(-1)
         else:
-            with seeded_in_turn(int.from_bytes(hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little")):
+            with seeded_in_turn(
+                int.from_bytes(
+                    hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little"
+                )
+            ):
                 z = self.q.sample(noise.shape[:-2])
         return z, self.log_prob(z)
 
@@ -191,7 +211,9 @@ class SelfDrawn(Distribution):
         log_q: Tensor = self.q.log_prob(value.expand(*shape, -1))
         return log_q
 
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(
+        self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
+    ) -> Tensor:
         """Draws of z."""
         return self.q.sample(torch.Size(sample_shape))
 
@@ -213,17 +235,24 @@ def joint(distribution: Any, n_batch: int, what: str) -> Distribution:
         InputError: if it is none of PyTorch's distributions, or its event takes up the batch.
     """
     if not isinstance(distribution, Distribution):
-        raise InputError(f"{what} expects a distribution of torch.distributions, got {type(distribution).__name__}.")
+        raise InputError(
+            f"{what} expects a distribution of torch.distributions, got "
+            f"{type(distribution).__name__}."
+        )
     n_loose = len(distribution.batch_shape) - n_batch
     if n_loose < 0:
         raise InputError(
-            f"{what} expects {'a batch of distributions' if n_batch else 'one distribution'}, got batch shape "
+            f"{what} expects {'a batch of distributions' if n_batch else 'one distribution'}, got "
+            "batch shape "
             f"{tuple(distribution.batch_shape)} and event shape {tuple(distribution.event_shape)}."
         )
     if not n_loose:
         return distribution
     if isinstance(distribution, Independent):
-        distribution, n_loose = distribution.base_dist, n_loose + distribution.reinterpreted_batch_ndims
+        distribution, n_loose = (
+            distribution.base_dist,
+            n_loose + distribution.reinterpreted_batch_ndims,
+        )
     return Independent(distribution, n_loose, validate_args=False)
 
 
@@ -257,7 +286,10 @@ def _check_support(p: Distribution, x: Tensor) -> None:
     support = _support(p.base_dist if isinstance(p, Independent) else p)
     if support is not None and support in ANYBODYS and not support.check(x).all():  # type: ignore[no-untyped-call]
         kind = type(p.base_dist if isinstance(p, Independent) else p).__name__
-        raise InputError(f"p(x|z) has no density at these data: {kind} expects values that are {support}, got others.")
+        raise InputError(
+            f"p(x|z) has no density at these data: {kind} expects values that are {support}, got "
+            "others."
+        )
 
 
 def _is_discrete(distribution: Distribution) -> bool:
@@ -278,4 +310,7 @@ def _called(function: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
         return function(value)
     except RuntimeError as error:  # shapes, types and devices that do not fit, as torch says it
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: {first}") from error
+        raise InputError(
+            f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: "
+            f"{first}"
+        ) from error

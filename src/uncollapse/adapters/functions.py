@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.validation import check_count
 from uncollapse.adapters.base import ForeignModel
-from uncollapse.errors import InputError
-from uncollapse.inputs import check_count
 from uncollapse.latent import StandardNormal
 
 
@@ -37,9 +37,14 @@ class Functions(nn.Module):
         found = self.encoder(x)
         if isinstance(found, Distribution):
             return found
-        if not (isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, Tensor) for part in found)):
+        if not (
+            isinstance(found, tuple | list)
+            and len(found) == 2
+            and all(isinstance(part, Tensor) for part in found)
+        ):
             raise InputError(
-                f"encoder(x) expects a distribution, or a mean and the logarithm of a variance, got {type(found).__name__}."
+                f"encoder(x) expects a distribution, or a mean and the logarithm of a variance, "
+                f"got {type(found).__name__}."
             )
         mean, log_variance = found
         return Normal(mean, (log_variance / 2).exp())
@@ -51,7 +56,8 @@ class Functions(nn.Module):
             return self.to_likelihood(found)
         if not isinstance(found, Distribution):
             raise InputError(
-                f"decoder(z) expects a distribution, got {type(found).__name__}: give likelihood=, which makes one of it, for "
+                f"decoder(z) expects a distribution, got {type(found).__name__}: give likelihood=, "
+                "which makes one of it, for "
                 "example lambda mean: Normal(mean, 1.0)."
             )
         return found
@@ -67,15 +73,18 @@ def from_functions(
 ) -> ForeignModel:
     """A model to `diagnose`, from a plain pair of functions or modules.
 
-    Modules that are given are looked at in evaluation; what functions use besides must be in evaluation already, and compute in
-    single precision on the CPU, or in the precision and on the device of `prior`.
+    Modules that are given are looked at in evaluation; what functions use besides must be in
+    evaluation already, and compute in single precision on the CPU, or in the precision and on the
+    device of `prior`.
 
     Args:
-        encoder: maps a batch of data to q(z|x): a distribution of PyTorch, or the mean and the logarithm of the variance of a
-            diagonal Gaussian, both of shape (batch, latent_dim).
-        decoder: maps z, shape (batch, latent_dim), to p(x|z), a distribution of PyTorch, or to what `likelihood` makes one of.
+        encoder: maps a batch of data to q(z|x): a distribution of PyTorch, or the mean and the
+            logarithm of the variance of a diagonal Gaussian, both of shape (batch, latent_dim).
+        decoder: maps z, shape (batch, latent_dim), to p(x|z), a distribution of PyTorch, or to what
+            `likelihood` makes one of.
         latent_dim: dimension of z, for a standard normal prior.
-        likelihood: makes p(x|z) of what the decoder says: ``lambda logits: Bernoulli(logits=logits)``, for example.
+        likelihood: makes p(x|z) of what the decoder says: ``lambda logits:
+            Bernoulli(logits=logits)``, for example.
         prior: p(z), where it is not the standard normal.
 
     Raises:
@@ -95,8 +104,19 @@ def from_functions(
     """
     if prior is None:
         if latent_dim is None:
-            raise InputError("from_functions expects latent_dim, for a standard normal prior, or a prior: give one of them.")
+            raise InputError(
+                "from_functions expects latent_dim, for a standard normal prior, or a prior: give "
+                "one of them."
+            )
         check_count("latent_dim", latent_dim)
-        probe = next((p for part in (encoder, decoder) if isinstance(part, nn.Module) for p in part.parameters()), torch.zeros(()))
+        probe = next(
+            (
+                p
+                for part in (encoder, decoder)
+                if isinstance(part, nn.Module)
+                for p in part.parameters()
+            ),
+            torch.zeros(()),
+        )
         prior = StandardNormal(latent_dim).to(probe)()
     return ForeignModel(Functions(encoder, decoder, likelihood, prior))

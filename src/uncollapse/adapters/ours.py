@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from uncollapse.adapters.base import Subject
+from uncollapse.adapters.base import AdaptedModel
 from uncollapse.models import SequenceVAE
 
 
@@ -15,13 +15,15 @@ def is_ours(model: Any) -> bool:
     return hasattr(model, "check_rows") and hasattr(model, "model_")
 
 
-def as_subject(model: Any) -> Subject:
+def adapt_model(model: Any) -> AdaptedModel:
     """The estimator, ready to be diagnosed."""
     of_documents = isinstance(model.model_, SequenceVAE)
-    return Subject(
+    return AdaptedModel(
         name=type(model).__name__,
         model=model.model_,
-        read=lambda batch: model.check_rows(batch.flatten(1) if isinstance(batch, Tensor) and batch.dim() > 2 else batch),
+        read=lambda batch: model.check_rows(
+            batch.flatten(1) if isinstance(batch, Tensor) and batch.dim() > 2 else batch
+        ),
         history=model.history_,
         vocabulary=model.vocabulary_ if of_documents else None,
         decode=model.inverse_transform if of_documents else None,

@@ -5,19 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    constraints,
+)
 
-from uncollapse.adapters.base import ForeignModel, Subject
-from uncollapse.errors import InputError
-from uncollapse.inputs import read_array
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.validation import read_array
+from uncollapse.adapters.base import AdaptedModel, ForeignModel
 from uncollapse.latent import StandardNormal
 
-# Those whose posterior is the diagonal Gaussian of the encoder, and whose reconstruction loss is a log-likelihood.
+# Those whose posterior is the diagonal Gaussian of the encoder, and whose reconstruction loss is a
+# log-likelihood.
 GAUSSIAN = (
     "VAE", "BetaVAE", "DisentangledBetaVAE", "BetaTCVAE", "FactorVAE", "INFOVAE_MMD", "IWAE", "MIWAE", "PIWAE", "CIWAE", "VAMP",
 )  # fmt: skip
 GREY = (
-    "pythae's reconstruction loss 'bce' is taken as it stands: of grey levels it is no likelihood, and nats mean what they mean in "
+    "pythae's reconstruction loss 'bce' is taken as it stands: of grey levels it is no likelihood, "
+    "and nats mean what they mean in "
     "pythae's own loss."
 )
 
@@ -39,11 +49,17 @@ class PythaeModel(nn.Module):
         """p(z): the standard normal, or the posteriors of VAMP's pseudo-inputs."""
         if type(self.model).__name__ == "VAMP":
             shape = (self.model.number_components, *self.model.model_config.input_dim)
-            inputs = self.model.pseudo_inputs(self.model.idle_input.to(next(self.model.parameters()))).reshape(shape)
+            inputs = self.model.pseudo_inputs(
+                self.model.idle_input.to(next(self.model.parameters()))
+            ).reshape(shape)
             components = Independent(self.posterior(inputs), 1, validate_args=False)
-            weights = Categorical(logits=components.mean.new_zeros(len(inputs)), validate_args=False)
+            weights = Categorical(
+                logits=components.mean.new_zeros(len(inputs)), validate_args=False
+            )
             return MixtureSameFamily(weights, components, validate_args=False)
-        standard: Distribution = StandardNormal(self.model.latent_dim).to(next(self.model.parameters()))()
+        standard: Distribution = StandardNormal(self.model.latent_dim).to(
+            next(self.model.parameters())
+        )()
         return standard
 
     def posterior(self, x: Tensor) -> Normal:
@@ -64,7 +80,7 @@ def is_ours(model: Any) -> bool:
     return any(kind.__module__.startswith("pythae.models.") for kind in type(model).__mro__)
 
 
-def as_subject(model: Any) -> Subject:
+def adapt_model(model: Any) -> AdaptedModel:
     """The model, ready to be diagnosed.
 
     Raises:
@@ -73,8 +89,11 @@ def as_subject(model: Any) -> Subject:
     name = type(model).__name__
     if name not in GAUSSIAN:
         raise InputError(
-            f"diagnoses of pythae models expect one whose posterior is the Gaussian of its encoder ({', '.join(GAUSSIAN)}), got "
+            f"diagnoses of pythae models expect one whose posterior is the Gaussian of its encoder "
+            f"({', '.join(GAUSSIAN)}), got "
             f"{name}: give an object with prior(), posterior(x) and likelihood(z) instead."
         )
     is_grey = model.model_config.reconstruction_loss == "bce"
-    return Subject(name, ForeignModel(PythaeModel(model)), read_array, notes=(GREY,) if is_grey else ())
+    return AdaptedModel(
+        name, ForeignModel(PythaeModel(model)), read_array, notes=(GREY,) if is_grey else ()
+    )

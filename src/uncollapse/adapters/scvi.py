@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from uncollapse.adapters.base import Subject
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse.adapters.base import AdaptedModel
 from uncollapse.latent import StandardNormal
 from uncollapse.models import LatentModel
 
@@ -24,7 +24,8 @@ MODELS = ("SCVI", "LinearSCVI")
 
 
 class SCVIModel(LatentModel):
-    """p(z) p(x|z, s) of scVI, with covariates s and the observed library size. A row holds counts, then covariates.
+    """p(z) p(x|z, s) of scVI, with covariates s and the observed library size. A row holds counts,
+    then covariates.
 
     Args:
         module: the module of an scvi.model.SCVI.
@@ -52,7 +53,9 @@ class SCVIModel(LatentModel):
     ) -> Float[Tensor, "*samples batch"]:
         """log p(x|z, s) of each row, in nats."""
         rows = x.expand(*z.shape[:-1], -1).reshape(-1, x.shape[-1])
-        log_p: Tensor = self._given(rows, z.reshape(-1, self.latent_dim)).log_prob(rows[:, : self.widths["X"]])
+        log_p: Tensor = self._given(rows, z.reshape(-1, self.latent_dim)).log_prob(
+            rows[:, : self.widths["X"]]
+        )
         return log_p.sum(-1).reshape(z.shape[:-1])
 
     def expected(self, x: Tensor, z: Tensor) -> Tensor:
@@ -62,7 +65,10 @@ class SCVIModel(LatentModel):
 
     def _given(self, x: Tensor, z: Tensor) -> Any:
         tensors = self._tensors(x)
-        seen = {"z": self.module.z_encoder.z_transformation(z), "library": tensors["X"].sum(1, keepdim=True).log()}
+        seen = {
+            "z": self.module.z_encoder.z_transformation(z),
+            "library": tensors["X"].sum(1, keepdim=True).log(),
+        }
         return self.module.generative(**self.module._get_generative_input(tensors, seen))["px"]
 
     def _tensors(self, x: Tensor) -> dict[str, Tensor]:
@@ -76,7 +82,7 @@ def is_ours(model: Any) -> bool:
     return any(kind.__module__.startswith("scvi.model.") for kind in type(model).__mro__)
 
 
-def as_subject(model: Any) -> Subject:
+def adapt_model(model: Any) -> AdaptedModel:
     """The model, ready to be diagnosed on an AnnData.
 
     Raises:
@@ -85,30 +91,41 @@ def as_subject(model: Any) -> Subject:
     name = type(model).__name__
     if name not in MODELS:
         raise InputError(
-            f"diagnoses of scvi-tools models expect one of {', '.join(MODELS)}, got {name}: give an object with prior(), "
+            f"diagnoses of scvi-tools models expect one of {', '.join(MODELS)}, got {name}: give "
+            "an object with prior(), "
             "posterior(x) and likelihood(z) instead."
         )
     if not model.module.use_observed_lib_size:
-        raise InputError(f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size: z is not all there.")
+        raise InputError(
+            f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size: "
+            "z is not all there."
+        )
 
     def batches(X: Any) -> Iterator[np.ndarray]:
         return (_row(tensors)[0] for tensors in _load(model, X))
 
     first = next(iter(_load(model, model.adata)))
     adapted = SCVIModel(model.module, _row(first)[1])
-    return Subject(name, adapted, read=lambda X: np.concatenate(list(batches(X))), batches=batches)
+    return AdaptedModel(
+        name, adapted, read=lambda X: np.concatenate(list(batches(X))), batches=batches
+    )
 
 
 def _load(model: Any, X: Any) -> Any:
     try:
         adata = model._validate_anndata(X)
     except (AttributeError, ValueError, KeyError) as error:
-        raise InputError(f"an SCVI expects AnnData like those of its training: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"an SCVI expects AnnData like those of its training: {' '.join(str(error).split())}"
+        ) from None
     return model._make_data_loader(adata=adata, batch_size=ROWS_AT_ONCE)
 
 
 def _row(tensors: dict[str, Tensor]) -> tuple[np.ndarray, dict[str, int]]:
     """Counts and covariates side by side, and how many columns each has."""
-    parts = {"X": tensors["X"], **{key: tensors[key] for key in COVARIATES if tensors.get(key) is not None}}
+    parts = {
+        "X": tensors["X"],
+        **{key: tensors[key] for key in COVARIATES if tensors.get(key) is not None},
+    }
     rows = torch.cat([part.float() for part in parts.values()], -1).numpy()
     return rows, {key: part.shape[-1] for key, part in parts.items()}

@@ -1,4 +1,5 @@
-"""The weight of a mixture of two Gaussians as a global latent variable, which collapses where they are one (W21 appendix A.2)."""
+"""The weight of a mixture of two Gaussians as a global latent variable, which collapses where they
+are one (W21 appendix A.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from scipy.stats import beta, norm
 from uncollapse.classical import nuts
 from uncollapse.classical.nuts import Draws, sample
 
-# Places of alpha at which the exact posterior is computed, twice: everywhere, and where it has been found.
+# Places of alpha at which the exact posterior is computed, twice: everywhere, and where it has been
+# found.
 N_PLACES = 401
 # Nats below its highest density at which the posterior ends.
 DEPTH = 40.0
@@ -34,15 +36,26 @@ class MixtureWeight:
 
     def log_densities(self, x: np.ndarray) -> np.ndarray:
         """Of x under each component, in nats, shape (2, n)."""
-        return np.stack([norm(mean, scale).logpdf(x) for mean, scale in zip(self.means, self.scales, strict=True)])
+        return np.stack(
+            [
+                norm(mean, scale).logpdf(x)
+                for mean, scale in zip(self.means, self.scales, strict=True)
+            ]
+        )
 
     def log_likelihood(self, x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """log p(x|alpha) of all data together, in nats, at each alpha."""
         first, second = self.log_densities(x)
-        return np.array([np.logaddexp(np.log(a) + first, np.log1p(-a) + second).sum() for a in np.atleast_1d(alpha)])
+        return np.array(
+            [
+                np.logaddexp(np.log(a) + first, np.log1p(-a) + second).sum()
+                for a in np.atleast_1d(alpha)
+            ]
+        )
 
     def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The exact posterior, by quadrature: places of alpha at equal distances, and their probabilities."""
+        """The exact posterior, by quadrature: places of alpha at equal distances, and their
+        probabilities."""
         everywhere = expit(np.linspace(-8, 8, N_PLACES))
         log_p = self._log_joint(x, everywhere)
         inside = np.flatnonzero(log_p > log_p.max() - DEPTH)
@@ -67,6 +80,8 @@ class MixtureWeight:
         def model(log_densities: np.ndarray) -> None:
             alpha = numpyro.sample("alpha", dist.Beta(self.concentration, self.concentration))
             first, second = log_densities
-            numpyro.factor("x", jnp.logaddexp(jnp.log(alpha) + first, jnp.log1p(-alpha) + second).sum())
+            numpyro.factor(
+                "x", jnp.logaddexp(jnp.log(alpha) + first, jnp.log1p(-alpha) + second).sum()
+            )
 
         return sample(model, "alpha", self.log_densities(x), seed=seed, n_draws=n_draws)

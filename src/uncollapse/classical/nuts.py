@@ -1,4 +1,5 @@
-"""Draws from posteriors by the No-U-Turn sampler of NumPyro, and whether they can be trusted, by ArviZ (extra ``mcmc``)."""
+"""Draws from posteriors by the No-U-Turn sampler of NumPyro, and whether they can be trusted, by
+ArviZ (extra ``mcmc``)."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import kstest
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 
 # Chains that have mixed have an r-hat below this (Vehtari et al. 2021).
 MAX_R_HAT = 1.01
-# Of Kolmogorov's distance between n draws and their distribution: what it exceeds once in a hundred times, over sqrt(n).
+# Of Kolmogorov's distance between n draws and their distribution: what it exceeds once in a hundred
+# times, over sqrt(n).
 KOLMOGOROV = 1.628
 
 
@@ -44,18 +46,21 @@ class Draws:
         return np.asarray(self.values.reshape(-1, self.values.shape[-1]))
 
     def distance_to(self, cdf: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Kolmogorov's distance of each latent's draws to a distribution, such as its prior, shape (n_latents,)."""
+        """Kolmogorov's distance of each latent's draws to a distribution, such as its prior, shape
+        (n_latents,)."""
         return np.array([kstest(column, cdf).statistic for column in self.pooled.T])
 
     @property
     def sampling_error(self) -> np.ndarray:
-        """What this distance to their own distribution exceeds once in a hundred times, by the effective sample sizes."""
+        """What this distance to their own distribution exceeds once in a hundred times, by the
+        effective sample sizes."""
         return np.asarray(KOLMOGOROV / np.sqrt(self.effective_sample_size))
 
     def __repr__(self) -> str:
         chains, draws, n_latents = self.values.shape
         return (
-            f"Draws({chains} chains of {draws:,}, {n_latents} latents, r-hat <= {self.r_hat.max():.4f}, effective sample size >= "
+            f"Draws({chains} chains of {draws:,}, {n_latents} latents, r-hat <= "
+            f"{self.r_hat.max():.4f}, effective sample size >= "
             f"{self.effective_sample_size.min():,.0f}, {self.n_divergences} divergences)"
         )
 
@@ -71,7 +76,9 @@ def numpyro() -> Any:
         import numpyro
         import numpyro.infer
     except ImportError:
-        raise InputError("Markov chain Monte Carlo expects NumPyro and ArviZ: pip install 'uncollapse[mcmc]'.") from None
+        raise InputError(
+            "Markov chain Monte Carlo expects NumPyro and ArviZ: pip install 'uncollapse[mcmc]'."
+        ) from None
     return numpyro
 
 
@@ -113,9 +120,14 @@ def sample(
             progress_bar=False,
         )
         sampler.run(jax.random.PRNGKey(seed), *arguments, extra_fields=("diverging",))
-        values = np.asarray(sampler.get_samples(group_by_chain=True)[latent], float).reshape(n_chains, n_draws, -1)
+        values = np.asarray(sampler.get_samples(group_by_chain=True)[latent], float).reshape(
+            n_chains, n_draws, -1
+        )
         n_divergences = int(np.asarray(sampler.get_extra_fields()["diverging"]).sum())
     data = arviz.convert_to_dataset({"latent": values})
-    sizes = [np.atleast_1d(arviz.ess(data, method=method)["latent"].to_numpy()) for method in ("bulk", "tail")]
+    sizes = [
+        np.atleast_1d(arviz.ess(data, method=method)["latent"].to_numpy())
+        for method in ("bulk", "tail")
+    ]
     r_hat = np.atleast_1d(arviz.rhat(data)["latent"].to_numpy())
     return Draws(values, r_hat, np.minimum(*sizes), n_divergences)

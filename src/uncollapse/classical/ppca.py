@@ -1,4 +1,5 @@
-"""Probabilistic principal component analysis, whose latents collapse at large noise and where it has too many of them."""
+"""Probabilistic principal component analysis, whose latents collapse at large noise and where it
+has too many of them."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.validation import check_count, check_positive
 from uncollapse.classical import nuts
 from uncollapse.classical.nuts import Draws, sample
-from uncollapse.errors import InputError
-from uncollapse.inputs import check_count, check_positive
 
 
 @dataclass(frozen=True)
 class PPCA:
-    """z ~ N(0, I_l), x ~ N(W z, sigma^2 I_d) (Tipping & Bishop 1999; W21 section 4.2 and appendix A.1).
+    """z ~ N(0, I_l), x ~ N(W z, sigma^2 I_d) (Tipping & Bishop 1999; W21 section 4.2 and appendix
+    A.1).
 
     `diagnose` and `is_identifiable` take it as it is.
 
@@ -32,8 +34,9 @@ class PPCA:
 
     @classmethod
     def fit(cls, X: np.ndarray, latent_dim: int, sigma: float | None = None) -> PPCA:
-        """The W of maximum likelihood, in closed form: a principal direction for each unit, as long as the root of what its
-        eigenvalue is above sigma^2; of length 0 where it is not above, so that the unit collapses.
+        """The W of maximum likelihood, in closed form: a principal direction for each unit, as long
+        as the root of what its eigenvalue is above sigma^2; of length 0 where it is not above, so
+        that the unit collapses.
 
         Args:
             X: centred data, shape (n, d).
@@ -45,7 +48,10 @@ class PPCA:
         """
         check_count("latent_dim", latent_dim)
         if X.ndim != 2 or latent_dim >= X.shape[1]:
-            raise InputError(f"PPCA expects rows of more than latent_dim={latent_dim} columns, got shape {X.shape}.")
+            raise InputError(
+                f"PPCA expects rows of more than latent_dim={latent_dim} columns, got shape "
+                f"{X.shape}."
+            )
         if sigma is not None:
             check_positive("sigma", sigma)
         eigenvalues, directions = np.linalg.eigh(X.T @ X / len(X))
@@ -62,7 +68,10 @@ class PPCA:
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Draws of x, shape (n, d)."""
         generator = np.random.default_rng(seed)
-        z, noise = generator.normal(size=(n, self.latent_dim)), generator.normal(size=(n, len(self.weight)))
+        z, noise = (
+            generator.normal(size=(n, self.latent_dim)),
+            generator.normal(size=(n, len(self.weight))),
+        )
         return np.asarray(z @ self.weight.T + self.sigma * noise)
 
     def prior(self) -> Normal:
@@ -76,7 +85,9 @@ class PPCA:
     def posterior(self, x: Tensor) -> MultivariateNormal:
         """p(z|x), in closed form."""
         weight = torch.as_tensor(self.weight)
-        precision = torch.eye(self.latent_dim, dtype=torch.double) + weight.T @ weight / self.sigma**2
+        precision = (
+            torch.eye(self.latent_dim, dtype=torch.double) + weight.T @ weight / self.sigma**2
+        )
         covariance = torch.linalg.inv(precision)
         return MultivariateNormal(x.double() @ weight @ covariance / self.sigma**2, covariance)
 
@@ -84,15 +95,20 @@ class PPCA:
         """p(x), in closed form."""
         weight = torch.as_tensor(self.weight)
         noise = self.sigma**2 * torch.eye(len(weight), dtype=torch.double)
-        return MultivariateNormal(torch.zeros(len(weight), dtype=torch.double), weight @ weight.T + noise)
+        return MultivariateNormal(
+            torch.zeros(len(weight), dtype=torch.double), weight @ weight.T + noise
+        )
 
     def draw_posterior(self, X: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
-        """Draws of z by NUTS; latents are in the order of the rows, the units of a row side by side."""
+        """Draws of z by NUTS; latents are in the order of the rows, the units of a row side by
+        side."""
         numpyro = nuts.numpyro()
         dist = numpyro.distributions
 
         def model(rows: np.ndarray) -> None:
-            z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim]).to_event(2))
+            z = numpyro.sample(
+                "z", dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim]).to_event(2)
+            )
             numpyro.sample("x", dist.Normal(z @ self.weight.T, self.sigma).to_event(2), obs=rows)
 
         return sample(model, "z", X, seed=seed, n_draws=n_draws)

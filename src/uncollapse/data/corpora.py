@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.vocabulary import UNKNOWN_NAMES
 from uncollapse.data.arrays import Data, read_file
 from uncollapse.data.download import Source
-from uncollapse.errors import InputError
-from uncollapse.vocabulary import UNKNOWN_NAMES
 
 FILE_WORDS = {"train": "train", "validation": "valid", "test": "test"}
 LATENTS = {"latent_dim": 32}
@@ -19,7 +19,9 @@ UNKNOWN_WORD = UNKNOWN_NAMES["word"]
 
 def _source(name: str) -> Source:
     # No address is known whose files have been compared with these.
-    return Source(name, url=None, md5={f"{name}.{word}.txt.gz": None for word in FILE_WORDS.values()})
+    return Source(
+        name, url=None, md5={f"{name}.{word}.txt.gz": None for word in FILE_WORDS.values()}
+    )
 
 
 YAHOO, YELP = _source("yahoo"), _source("yelp")
@@ -36,9 +38,13 @@ def load_corpus(source: Source, split: str) -> Data:
     if path is None:
         there = [part for part, file in files.items() if source.find(file) is not None]
         raise InputError(
-            f"{source.folder} has no {split} part on this machine (there is: {', '.join(there) or 'none'}): "
-            f"put {files[split]}, which is not for download, into {source.place}, or take a part that is there (--split)."
+            f"{source.folder} has no {split} part on this machine (there is: "
+            f"{', '.join(there) or 'none'}): "
+            f"put {files[split]}, which is not for download, into {source.place}, or take a part "
+            "that is there (--split)."
         )
     read = read_file(path)
-    documents = np.array([document.replace(UPSTREAM_UNKNOWN, UNKNOWN_WORD) for document in read.X], dtype=object)
+    documents = np.array(
+        [document.replace(UPSTREAM_UNKNOWN, UNKNOWN_WORD) for document in read.X], dtype=object
+    )
     return replace(read, X=documents, name=source.folder, defaults=LATENTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pooch
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 
 # A folder that holds data sets, each in a folder of its own.
 DATA_FOLDER_VARIABLE = "UNCOLLAPSE_DATA"
@@ -20,9 +20,11 @@ class Source:
 
     Attributes:
         folder: its folder under $UNCOLLAPSE_DATA and in the cache.
-        url: upstream's address, to which a file name is appended; None where there is none to fetch from.
+        url: upstream's address, to which a file name is appended; None where there is none to fetch
+            from.
         md5: upstream's hash of each file; None where there is no address.
-        system_folders: where the packages of operating systems put the files (their bytes may differ from upstream's).
+        system_folders: where the packages of operating systems put the files (their bytes may
+            differ from upstream's).
     """
 
     folder: str
@@ -33,7 +35,11 @@ class Source:
     def candidates(self) -> list[Path]:
         """Folders that may hold the files, in the order in which they are searched."""
         chosen = os.environ.get(DATA_FOLDER_VARIABLE)
-        return [*([Path(chosen) / self.folder] if chosen else []), *map(Path, self.system_folders), self.cache]
+        return [
+            *([Path(chosen) / self.folder] if chosen else []),
+            *map(Path, self.system_folders),
+            self.cache,
+        ]
 
     @property
     def cache(self) -> Path:
@@ -42,32 +48,51 @@ class Source:
 
     def find(self, name: str) -> Path | None:
         """The file, if it is on this machine."""
-        return next((folder / name for folder in self.candidates() if (folder / name).is_file()), None)
+        return next(
+            (folder / name for folder in self.candidates() if (folder / name).is_file()), None
+        )
 
     def fetch(self, name: str) -> Path:
         """The file, downloaded and checked against its hash if it is not on this machine.
 
         Raises:
-            InputError: if there is nowhere to fetch it from, the download fails or its hash is wrong.
+            InputError: if there is nowhere to fetch it from, the download fails or its hash is
+                wrong.
         """
         found = self.find(name)
         if found is not None:
             return found
         if self.url is None:
-            raise InputError(f"{name} is neither on this machine nor for download: put it into {self.place}.")
+            raise InputError(
+                f"{name} is neither on this machine nor for download: put it into {self.place}."
+            )
         try:
             pooch.get_logger().setLevel("WARNING")
-            return Path(pooch.retrieve(self.url + name, f"md5:{self.md5[name]}", fname=name, path=self.cache, progressbar=True))
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+            return Path(
+                pooch.retrieve(
+                    self.url + name,
+                    f"md5:{self.md5[name]}",
+                    fname=name,
+                    path=self.cache,
+                    progressbar=True,
+                )
+            )
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
             raise InputError(
-                f"{name} is not on this machine and could not be fetched from {self.url} ({_reason(error)}): check the "
+                f"{name} is not on this machine and could not be fetched from {self.url} "
+                f"({_reason(error)}): check the "
                 f"connection, or put the file into {self.candidates()[0]}."
             ) from None
 
     @property
     def place(self) -> Path:
         """Where files belong that cannot be fetched."""
-        return Path(os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}") / self.folder
+        return (
+            Path(os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}") / self.folder
+        )
 
 
 def cache_folder() -> Path:

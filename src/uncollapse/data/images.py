@@ -9,16 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from uncollapse._utils.errors import InputError, one_line
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
 from uncollapse.data.unpacking import gunzip
-from uncollapse.errors import InputError, one_line
 
 IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}
 
-# K23 table 3 and appendix C of W21: images are dynamically binarised, 64 latents, hidden layers of 512 units.
-BINARISED_IMAGES = {"family": "bernoulli", "latent_dim": 64, "hidden": (512, 512), "max_epochs": 10, "batch_size": 100}
+# K23 table 3 and appendix C of W21: images are dynamically binarised, 64 latents, hidden layers of
+# 512 units.
+BINARISED_IMAGES = {
+    "family": "bernoulli",
+    "latent_dim": 64,
+    "hidden": (512, 512),
+    "max_epochs": 10,
+    "batch_size": 100,
+}
 
 FASHION_MNIST = Source(
     folder="fashion_mnist",
@@ -54,9 +61,14 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
     images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
     labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise InputError(f"{name} has images of shape {images.shape} and labels of shape {labels.shape}: fetch its files again.")
+        raise InputError(
+            f"{name} has images of shape {images.shape} and labels of shape {labels.shape}: fetch "
+            "its files again."
+        )
     X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
-    return Data(X, labels, name, image_shape=(images.shape[1], images.shape[2]), defaults=BINARISED_IMAGES)
+    return Data(
+        X, labels, name, image_shape=(images.shape[1], images.shape[2]), defaults=BINARISED_IMAGES
+    )
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -71,9 +83,13 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise InputError(
-            f"{path} cannot be read as gzipped IDX ({one_line(error)}): it may be damaged; delete it and fetch it again."
+            f"{path} cannot be read as gzipped IDX ({one_line(error)}): it may be damaged; delete "
+            "it and fetch it again."
         ) from None
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
     if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):
-        raise InputError(f"{path} is not an IDX file of {shape} bytes: it may be damaged; delete it and fetch it again.")
+        raise InputError(
+            f"{path} is not an IDX file of {shape} bytes: it may be damaged; delete it and fetch "
+            "it again."
+        )
     return values.reshape(shape)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uncollapse._utils.errors import InputError
 from uncollapse.data.arrays import READERS, Data, ending_of, read_file
 from uncollapse.data.corpora import YAHOO, YELP, load_corpus
 from uncollapse.data.download import Source
@@ -17,7 +18,6 @@ from uncollapse.data.images import FASHION_MNIST, MNIST, load_idx_images
 from uncollapse.data.omniglot import N_CHARACTERS, OMNIGLOT, load_omniglot
 from uncollapse.data.synthetic import pinwheel
 from uncollapse.data.synthetic_text import synthetic_text
-from uncollapse.errors import InputError
 
 SPLITS = ("train", "test")
 TEXT_SPLITS = ("train", "validation", "test")
@@ -55,7 +55,8 @@ class NamedData:
         """The files, downloaded where they are not on this machine.
 
         Raises:
-            InputError: if a download fails, or a file is missing and there is nowhere to fetch it from.
+            InputError: if a download fails, or a file is missing and there is nowhere to fetch it
+                from.
         """
         return [] if self.source is None else [self.source.fetch(name) for name in self.source.md5]
 
@@ -65,10 +66,18 @@ def _load_digits(split: str) -> Data:
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
-    train, test = train_test_split(np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=labels)
+    train, test = train_test_split(
+        np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=labels
+    )
     rows = train if split == "train" else test
     X = (pixels[rows] / 16).astype(np.float32)
-    return Data(X, labels[rows], "digits", image_shape=(8, 8), defaults={"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100})
+    return Data(
+        X,
+        labels[rows],
+        "digits",
+        image_shape=(8, 8),
+        defaults={"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100},
+    )
 
 
 def _load_pinwheel(split: str) -> Data:
@@ -76,7 +85,9 @@ def _load_pinwheel(split: str) -> Data:
 
 
 NAMED: dict[str, NamedData] = {
-    "digits": NamedData("1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn", _load_digits),
+    "digits": NamedData(
+        "1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn", _load_digits
+    ),
     "fashion-mnist": NamedData(
         "60,000 + 10,000 grey images of clothing, 28 x 28, 10 classes (Xiao et al. 2017)",
         partial(load_idx_images, "fashion-mnist", FASHION_MNIST),
@@ -88,13 +99,17 @@ NAMED: dict[str, NamedData] = {
         MNIST,
     ),
     "omniglot": NamedData(
-        "3,872 + 968 drawings (16 + 4 of each of 242 characters), 28 x 28, 8 alphabets (Lake et al. 2015)",
+        "3,872 + 968 drawings (16 + 4 of each of 242 characters), 28 x 28, 8 alphabets (Lake et "
+        "al. 2015)",
         partial(load_omniglot, OMNIGLOT, N_CHARACTERS),
         OMNIGLOT,
     ),
-    "pinwheel": NamedData("5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel),
+    "pinwheel": NamedData(
+        "5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel
+    ),
     "synthetic-text": NamedData(
-        "16,000 + 2,000 + 2,000 sentences by a sequential VAE with 5 latents (after W21 section 4.1)",
+        "16,000 + 2,000 + 2,000 sentences by a sequential VAE with 5 latents (after W21 section "
+        "4.1)",
         synthetic_text,
         splits=TEXT_SPLITS,
     ),
@@ -134,22 +149,31 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
         raise InputError(f"split expects one of {', '.join(splits)}, got {split!r}{what}.")
     if named is not None:
         if labels is not None:
-            raise InputError(f"labels name a column of a file, and the data set {source} brings its own: leave them out.")
+            raise InputError(
+                f"labels name a column of a file, and the data set {source} brings its own: leave "
+                "them out."
+            )
         return named.load_split(split)
     if ending_of(Path(source)) is None and not os.path.isdir(source):
         raise InputError(
-            f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file that ends in "
+            f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file "
+            "that ends in "
             f"{', '.join(READERS)}."
         )
     return read_file(source, labels)
 
 
 def hold_out(source: str | Path, labels: str | None = None) -> tuple[Data, Data]:
-    """Data to train on, and others to choose between models by: the validation part of text that has one, else a random fifth.
+    """Data to train on, and others to choose between models by: the validation part of text that
+    has one, else a random fifth.
 
     Raises:
         InputError: if the data cannot be read, or are too few.
     """
     train = load(source, "train", labels)
     named = NAMED.get(str(source))
-    return (train, load(source, "validation")) if named is not None and "validation" in named.splits else train.hold_out()
+    return (
+        (train, load(source, "validation"))
+        if named is not None and "validation" in named.splits
+        else train.hold_out()
+    )

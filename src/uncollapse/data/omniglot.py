@@ -1,4 +1,5 @@
-"""Omniglot: handwritten characters of many alphabets (Lake et al. 2015), as PNG files in zip archives."""
+"""Omniglot: handwritten characters of many alphabets (Lake et al. 2015), as PNG files in zip
+archives."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from uncollapse._utils.errors import InputError
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
-from uncollapse.errors import InputError
 
 SIDE = 105  # pixels, upstream
 REDUCED_SIDE = 28
@@ -21,10 +22,18 @@ MAX_BYTES = SIDE * SIDE  # of a PNG; upstream's largest has 419
 N_CHARACTERS = 242
 # Each character was drawn by 20 people.
 DRAWINGS = {"train": range(1, 17), "test": range(17, 21)}
-DRAWING_NAME = re.compile(r"[^/]+/(?P<alphabet>[^/]+)/(?P<character>[^/]+)/[^/]+_(?P<number>\d\d)\.png")
+DRAWING_NAME = re.compile(
+    r"[^/]+/(?P<alphabet>[^/]+)/(?P<character>[^/]+)/[^/]+_(?P<number>\d\d)\.png"
+)
 
 # K23 table 3: images are dynamically binarised, 32 latents, hidden layers of 200 units.
-BINARISED_CHARACTERS = {"family": "bernoulli", "latent_dim": 32, "hidden": (200, 200), "max_epochs": 100, "batch_size": 100}
+BINARISED_CHARACTERS = {
+    "family": "bernoulli",
+    "latent_dim": 32,
+    "hidden": (200, 200),
+    "max_epochs": 100,
+    "batch_size": 100,
+}
 
 # The Greek and the Latin alphabet are in both files.
 OMNIGLOT = Source(
@@ -43,44 +52,63 @@ Key = tuple[str, str, int]
 def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
     """Characters as ink in [0, 1], 28 x 28 pixels, with their alphabets as labels.
 
-    Drawings 1 to 16 of each character are for training and 17 to 20 for testing: no character's test drawing is by a person who
-    drew it for training.
+    Drawings 1 to 16 of each character are for training and 17 to 20 for testing: no character's
+    test drawing is by a person who drew it for training.
 
     Raises:
-        InputError: if a file can neither be found nor fetched, or is damaged, or the files do not hold each drawing once or
-            in equal copies.
+        InputError: if a file can neither be found nor fetched, or is damaged, or the files do not
+            hold each drawing once or in equal copies.
     """
     drawings: dict[Key, np.ndarray] = {}
     for path in [source.fetch(name) for name in source.md5]:
         for key, ink in read_drawings(path, DRAWINGS[split]).items():
             if not np.array_equal(drawings.setdefault(key, ink), ink):
-                raise InputError(f"{path} holds another drawing {key} than the files before it: delete all and fetch them again.")
+                raise InputError(
+                    f"{path} holds another drawing {key} than the files before it: delete all and "
+                    "fetch them again."
+                )
     expected = n_characters * len(DRAWINGS[split])
     if len(drawings) != expected:
-        raise InputError(f"omniglot expects {expected} drawings in its {split} part, got {len(drawings)}: fetch its files again.")
+        raise InputError(
+            f"omniglot expects {expected} drawings in its {split} part, got {len(drawings)}: fetch "
+            "its files again."
+        )
     keys = sorted(drawings)
     X = np.stack([drawings[key].ravel() for key in keys])
     labels = np.array([alphabet for alphabet, _, _ in keys])
-    return Data(X, labels, "omniglot", image_shape=(REDUCED_SIDE, REDUCED_SIDE), defaults=BINARISED_CHARACTERS)
+    return Data(
+        X,
+        labels,
+        "omniglot",
+        image_shape=(REDUCED_SIDE, REDUCED_SIDE),
+        defaults=BINARISED_CHARACTERS,
+    )
 
 
 def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
-    """The ink of the drawings with these numbers in an archive, shape (28, 28) each. Nothing is written to disk.
+    """The ink of the drawings with these numbers in an archive, shape (28, 28) each. Nothing is
+    written to disk.
 
     Raises:
         InputError: if the archive or a drawing in it is damaged.
     """
     drawings = {}
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), zipfile.ZipFile(path) as archive:
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            zipfile.ZipFile(path) as archive,
+        ):
             for entry in archive.infolist():
                 name = DRAWING_NAME.fullmatch(entry.filename)
                 if name is not None and int(name["number"]) in numbers:
-                    drawings[name["alphabet"], name["character"], int(name["number"])] = _reduce(_read_ink(archive, entry))
+                    drawings[name["alphabet"], name["character"], int(name["number"])] = _reduce(
+                        _read_ink(archive, entry)
+                    )
     except Exception as error:  # archives and images fail in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path} cannot be read as a zip of drawings ({reason}): it may be damaged; delete it and fetch it again."
+            f"{path} cannot be read as a zip of drawings ({reason}): it may be damaged; delete it "
+            "and fetch it again."
         ) from None
     return drawings
 
@@ -91,15 +119,22 @@ def _read_ink(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         raise ValueError(f"{entry.filename} has {entry.file_size} bytes, more than {MAX_BYTES}")
     with Image.open(io.BytesIO(archive.read(entry)), formats=["PNG"]) as image:
         if image.size != (SIDE, SIDE):
-            raise ValueError(f"{entry.filename} has {image.size[0]} x {image.size[1]} pixels, not {SIDE} x {SIDE}")
+            raise ValueError(
+                f"{entry.filename} has {image.size[0]} x {image.size[1]} pixels, not {SIDE} x "
+                f"{SIDE}"
+            )
         brightness: np.ndarray = np.asarray(image.convert("L")) / 255
     return 1 - brightness
 
 
 def _area_weights(n: int, n_reduced: int) -> np.ndarray:
-    """How much of each of n pixels in a row lies in each of fewer and wider ones, shape (n_reduced, n); rows add up to 1."""
+    """How much of each of n pixels in a row lies in each of fewer and wider ones, shape (n_reduced,
+    n); rows add up to 1."""
     edges, reduced_edges = np.arange(n + 1), np.linspace(0, n, n_reduced + 1)
-    left, right = np.maximum.outer(reduced_edges[:-1], edges[:-1]), np.minimum.outer(reduced_edges[1:], edges[1:])
+    left, right = (
+        np.maximum.outer(reduced_edges[:-1], edges[:-1]),
+        np.minimum.outer(reduced_edges[1:], edges[1:]),
+    )
     overlaps: np.ndarray = np.clip(right - left, 0, None)
     return overlaps * n_reduced / n
 

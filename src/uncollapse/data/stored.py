@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from uncollapse.errors import InputError, LostDataError, one_line
-from uncollapse.noise import drawing_from
+from uncollapse._utils.errors import InputError, LostDataError, one_line
+from uncollapse._utils.random import drawing_from
 
-MAX_IN_MEMORY = 2**28  # bytes of a file that is read whole, where its format can also be read in parts
-# Of a block, where the format has none of its own: large enough to be read in one go, small enough for many to be mixed.
+MAX_IN_MEMORY = (
+    2**28
+)  # bytes of a file that is read whole, where its format can also be read in parts
+# Of a block, where the format has none of its own: large enough to be read in one go, small enough
+# for many to be mixed.
 BLOCK_BYTES = 2**19
 READ_THROUGH_BYTES = 2**16  # of a file that are read in one go, though only some of them are wanted
 PIECE_BYTES = 2**24  # of a block that the format makes larger, at most, at a time
@@ -32,7 +35,8 @@ class RowSource(ABC):
         sizes: rows of each block.
         n_features: columns.
         feature_names: of the columns, where they have names.
-        was_read: whether all rows have been read once, so that what cannot be read any more was there.
+        was_read: whether all rows have been read once, so that what cannot be read any more was
+            there.
     """
 
     sizes: Sequence[int]
@@ -68,15 +72,21 @@ class RowSource(ABC):
         return True
 
     def missing(self, what: Any, reason: object) -> InputError:
-        """The error for rows that cannot be read: they have changed if they were there, and else are not as is to be expected."""
+        """The error for rows that cannot be read: they have changed if they were there, and else
+        are not as is to be expected."""
         if self.was_read:
             return lost(what, reason)
-        return InputError(f"{what} cannot be read ({one_line(reason)}): check what its rows come from.")
+        return InputError(
+            f"{what} cannot be read ({one_line(reason)}): check what its rows come from."
+        )
 
     def tables(self) -> Iterator[np.ndarray | pd.DataFrame]:
         """The same as `blocks`, with the names of the columns where they have some."""
         names = self.feature_names
-        return (block if names is None else pd.DataFrame(block, columns=names) for block in self.blocks())
+        return (
+            block if names is None else pd.DataFrame(block, columns=names)
+            for block in self.blocks()
+        )
 
 
 class StoredRows(RowSource):
@@ -84,7 +94,8 @@ class StoredRows(RowSource):
 
     @abstractmethod
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """The rows of a block in one piece or in several, each of shape (n, n_features), in memory of its own.
+        """The rows of a block in one piece or in several, each of shape (n, n_features), in memory
+        of its own.
 
         Raises:
             InputError: if they cannot be read; a `LostDataError`, if that could be done before.
@@ -92,7 +103,9 @@ class StoredRows(RowSource):
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All rows in their order, piece after piece."""
-        yield from drawing_from(0, itertools.chain.from_iterable(map(self.read, range(len(self.sizes)))))
+        yield from drawing_from(
+            0, itertools.chain.from_iterable(map(self.read, range(len(self.sizes))))
+        )
         self.was_read = True
 
     def n_batches(self, batch_size: int) -> int:
@@ -122,17 +135,28 @@ class ChosenBlocks(StoredRows):
     def rows(self) -> np.ndarray:
         """Which rows of the whole these are, shape (n_rows,)."""
         ends = np.cumsum(self._whole.sizes)
-        return np.concatenate([np.arange(ends[block] - self._whole.sizes[block], ends[block]) for block in self._chosen])
+        return np.concatenate(
+            [
+                np.arange(ends[block] - self._whole.sizes[block], ends[block])
+                for block in self._chosen
+            ]
+        )
 
 
-def split_blocks(rows: StoredRows, share: float, seed: int) -> tuple[ChosenBlocks, ChosenBlocks] | None:
-    """The rest, and random blocks with at most a share of the rows, and at least half of that; None if there are none such."""
+def split_blocks(
+    rows: StoredRows, share: float, seed: int
+) -> tuple[ChosenBlocks, ChosenBlocks] | None:
+    """The rest, and random blocks with at most a share of the rows, and at least half of that; None
+    if there are none such."""
     most, n, chosen = share * len(rows), 0, np.zeros(len(rows.sizes), bool)
     for block in np.random.default_rng(seed).permutation(len(rows.sizes)):
         if n + rows.sizes[block] <= most:
             n += rows.sizes[block]
             chosen[block] = True
-    parts = (ChosenBlocks(rows, np.flatnonzero(~chosen)), ChosenBlocks(rows, np.flatnonzero(chosen)))
+    parts = (
+        ChosenBlocks(rows, np.flatnonzero(~chosen)),
+        ChosenBlocks(rows, np.flatnonzero(chosen)),
+    )
     return parts if n >= most / 2 else None
 
 
@@ -143,8 +167,9 @@ def equal_blocks(n_rows: int, row_bytes: int) -> list[int]:
     return [size] * n_whole + ([rest] if rest else [])
 
 
-class Seal:
-    """What a file looks like when its reading begins. As soon as it looks otherwise, its rows are others.
+class Fingerprint:
+    """What a file looks like when its reading begins. As soon as it looks otherwise, its rows are
+    others.
 
     Args:
         path: of the file.
@@ -167,35 +192,48 @@ class Seal:
         After a read, this tells of changes before and during it.
         """
         if (now := self._look()) != self._found:
-            raise lost(self.path, "it is gone" if now is None else "it is another than at the beginning")
+            raise lost(
+                self.path, "it is gone" if now is None else "it is another than at the beginning"
+            )
 
 
 def lost(what: Any, reason: object) -> LostDataError:
     """The error for what could be read when it began to be."""
     return LostDataError(
-        f"{what} has changed while it was read ({one_line(reason)}): put it back to go on from the last state, or begin anew."
+        f"{what} has changed while it was read ({one_line(reason)}): put it back to go on from the "
+        "last state, or begin anew."
     )
 
 
 class StoredArray(StoredRows):
-    """Anything on disk that has a shape and is read by slices: memory maps, data sets of HDF5, X of an AnnData that is backed.
+    """Anything on disk that has a shape and is read by slices: memory maps, data sets of HDF5, X of
+    an AnnData that is backed.
 
     Args:
         array: of shape (n, *features).
 
     Raises:
-        InputError: if it has no rows or no columns, holds no real numbers, or is a sparse matrix stored by columns.
+        InputError: if it has no rows or no columns, holds no real numbers, or is a sparse matrix
+            stored by columns.
     """
 
     def __init__(self, array: Any) -> None:
         if len(array.shape) < 2 or 0 in array.shape:
-            raise InputError(f"X expects examples in rows, at least one, and a column or more, got shape {tuple(array.shape)}.")
+            raise InputError(
+                f"X expects examples in rows, at least one, and a column or more, got shape "
+                f"{tuple(array.shape)}."
+            )
         path = path_of(array)
         if array.dtype.kind not in "biuf":
-            raise InputError(f"{path or 'X'} holds values of type {array.dtype}: expected real numbers.")
+            raise InputError(
+                f"{path or 'X'} holds values of type {array.dtype}: expected real numbers."
+            )
         if path is not None and getattr(array, "format", None) == "csc":
-            raise InputError(f"X expects rows that lie one after the other, got a CSC matrix in {path}: store it as CSR.")
-        self._name, self._seal = path or "X", None if path is None else Seal(path)
+            raise InputError(
+                f"X expects rows that lie one after the other, got a CSC matrix in {path}: store "
+                "it as CSR."
+            )
+        self._name, self._seal = path or "X", None if path is None else Fingerprint(path)
         self.array = FileSlices.of(array) or array
         self.n_features = int(np.prod(array.shape[1:]))
         self.sizes = equal_blocks(array.shape[0], self.n_features * array.dtype.itemsize)
@@ -212,7 +250,9 @@ class StoredArray(StoredRows):
         Raises:
             InputError: if they cannot be read; a `LostDataError`, if that could be done before.
         """
-        if isinstance(self.array, np.memmap):  # whose file must be as long as it was, or reading ends the process
+        if isinstance(
+            self.array, np.memmap
+        ):  # whose file must be as long as it was, or reading ends the process
             self._check_seal()
         try:
             piece = self.array[rows]
@@ -230,7 +270,8 @@ class StoredArray(StoredRows):
             self._seal.check()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All that another process needs; what HDF5 has opened belongs to one, and is known there by its file and its name."""
+        """All that another process needs; what HDF5 has opened belongs to one, and is known there
+        by its file and its name."""
         node: Any = getattr(self.array, "group", self.array)
         path = path_of(self.array)
         if not hasattr(node, "file") or path is None:
@@ -261,7 +302,8 @@ class _InHDF5(NamedTuple):
 
 
 def on_disk(X: Any) -> StoredArray | None:
-    """The rows of a memory map or of an AnnData that is backed, read from their files; None of anything else.
+    """The rows of a memory map or of an AnnData that is backed, read from their files; None of
+    anything else.
 
     Raises:
         InputError: if they are not numbers in rows, or lie in no order in which they can be read.
@@ -272,14 +314,16 @@ def on_disk(X: Any) -> StoredArray | None:
         return None
     if X.is_view:  # which AnnData reads whole
         raise InputError(
-            "X expects an AnnData that is backed as its file is, got a part of one: give part.to_memory(), or write the part to a "
+            "X expects an AnnData that is backed as its file is, got a part of one: give "
+            "part.to_memory(), or write the part to a "
             "file by part.copy(filename)."
         )
     return StoredArray(X.X)
 
 
 class FileSlices:
-    """A memory map's numbers, read by calls that can fail: a map whose file is cut short ends the process.
+    """A memory map's numbers, read by calls that can fail: a map whose file is cut short ends the
+    process.
 
     Args:
         path: of the file.
@@ -289,14 +333,33 @@ class FileSlices:
         strides: bytes from one number to the next, along each axis.
     """
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...]) -> None:
-        self.path, self.offset, self.shape, self.dtype, self.strides = path, offset, shape, dtype, strides
+    def __init__(
+        self,
+        path: Path,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        strides: tuple[int, ...],
+    ) -> None:
+        self.path, self.offset, self.shape, self.dtype, self.strides = (
+            path,
+            offset,
+            shape,
+            dtype,
+            strides,
+        )
 
     @classmethod
     def of(cls, array: Any) -> FileSlices | None:
-        """Those of a memory map, or of any view of one; None of anything else, and where the map is not as its file is."""
+        """Those of a memory map, or of any view of one; None of anything else, and where the map is
+        not as its file is."""
         path = path_of(array)
-        if not isinstance(array, np.memmap) or path is None or not path.is_file() or array.mode == "c":
+        if (
+            not isinstance(array, np.memmap)
+            or path is None
+            or not path.is_file()
+            or array.mode == "c"
+        ):
             return None
         whole: np.ndarray = array
         while isinstance(whole.base, np.ndarray):
@@ -308,25 +371,36 @@ class FileSlices:
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.shape[0])
         with open(self.path, "rb", buffering=0) as file:
-            return self._read(file, self.offset + start * self.strides[0], (stop - start, *self.shape[1:]))
+            return self._read(
+                file, self.offset + start * self.strides[0], (stop - start, *self.shape[1:])
+            )
 
     def _read(self, file: FileIO, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-        """A part of the array that begins at a byte of the file; in smaller ones, where much more lies between its numbers."""
+        """A part of the array that begins at a byte of the file; in smaller ones, where much more
+        lies between its numbers."""
         spans = [(n - 1) * stride for n, stride in zip(shape, self.strides, strict=True)]
         n_bytes = sum(map(abs, spans)) + self.dtype.itemsize
         if n_bytes > max(READ_THROUGH_BYTES, 2 * math.prod(shape) * self.dtype.itemsize):
             axis = max(range(len(spans)), key=lambda axis: abs(spans[axis]))
             n, stride = shape[axis], self.strides[axis]
-            step = 1 if abs(stride) > READ_THROUGH_BYTES else (n + 1) // 2  # one by one, where no two are read together
+            step = (
+                1 if abs(stride) > READ_THROUGH_BYTES else (n + 1) // 2
+            )  # one by one, where no two are read together
             return np.concatenate(
                 [
-                    self._read(file, offset + at * stride, (*shape[:axis], min(step, n - at), *shape[axis + 1 :]))
+                    self._read(
+                        file,
+                        offset + at * stride,
+                        (*shape[:axis], min(step, n - at), *shape[axis + 1 :]),
+                    )
                     for at in range(0, n, step)
                 ],
                 axis,
             )
         first = offset + sum(span for span in spans if span < 0)
-        return np.ndarray(shape, self.dtype, _bytes_at(file, first, n_bytes), offset - first, self.strides)
+        return np.ndarray(
+            shape, self.dtype, _bytes_at(file, first, n_bytes), offset - first, self.strides
+        )
 
 
 def _bytes_at(file: FileIO, first: int, n: int) -> bytes:
@@ -349,25 +423,41 @@ class StoredParquet(StoredRows):
         leave_out: a column that is not read, such as the labels.
 
     Raises:
-        InputError: if there is none, a column does not hold numbers, or files have other columns than the first.
+        InputError: if there is none, a column does not hold numbers, or files have other columns
+            than the first.
     """
 
     def __init__(self, path: str | Path, leave_out: str | None = None) -> None:
         try:
             from pyarrow import dataset
         except ImportError:
-            raise InputError(f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'.") from None
+            raise InputError(
+                f"reading {path} needs pyarrow: pip install 'uncollapse[parquet]'."
+            ) from None
         try:
-            # An absolute path, as trials on Ray read in processes that began elsewhere; addresses of stores are absolute.
-            found = dataset.dataset(str(path) if "://" in str(path) else os.path.abspath(path), format="parquet")
-            self._seals = {name: Seal(Path(name)) for name in found.files}
+            # An absolute path, as trials on Ray read in processes that began elsewhere; addresses
+            # of stores are absolute.
+            found = dataset.dataset(
+                str(path) if "://" in str(path) else os.path.abspath(path), format="parquet"
+            )
+            self._seals = {name: Fingerprint(Path(name)) for name in found.files}
             told = {file: _told(file, found.filesystem) for file in found.files}
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as Parquet ({one_line(error)}): check the path.") from None
+            raise InputError(
+                f"{path} cannot be read as Parquet ({one_line(error)}): check the path."
+            ) from None
         if leave_out is not None and leave_out not in found.schema.names:
-            raise InputError(f"{path} has no column {leave_out!r}: its columns are {', '.join(found.schema.names[:5])}, ...")
+            raise InputError(
+                f"{path} has no column {leave_out!r}: its columns are "
+                f"{', '.join(found.schema.names[:5])}, ..."
+            )
         self._dataset = found
-        sized = [(file, group, size) for file, (sizes, _) in told.items() for group, size in enumerate(sizes) if size]
+        sized = [
+            (file, group, size)
+            for file, (sizes, _) in told.items()
+            for group, size in enumerate(sizes)
+            if size
+        ]
         self._groups = [(file, group) for file, group, _ in sized]
         self.sizes = [size for *_, size in sized]
         names = [name for name in found.schema.names if name != leave_out]
@@ -376,10 +466,13 @@ class StoredParquet(StoredRows):
             _check_names(file, schema.names, found.schema.names)
             _check_numbers(file if len(told) > 1 else path, schema, names)
         if not self.sizes or not self.n_features:
-            raise InputError(f"{path} holds no rows or no columns of data: expected at least one of each.")
+            raise InputError(
+                f"{path} holds no rows or no columns of data: expected at least one of each."
+            )
 
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """The rows of a block, in pieces, float64 where float32 might not hold what is in the file."""
+        """The rows of a block, in pieces, float64 where float32 might not hold what is in the
+        file."""
         file, group = self._groups[block]
         batches = self._batches(file, group)
         while True:
@@ -394,23 +487,31 @@ class StoredParquet(StoredRows):
             yield _as_rows(batch)
 
     def _batches(self, file: str, group: int) -> Iterator[Any]:
-        """Batches of PyArrow, of which no more is read at a time than pages have: row groups may be larger than memory."""
+        """Batches of PyArrow, of which no more is read at a time than pages have: row groups may be
+        larger than memory."""
         from pyarrow.dataset import ParquetFragmentScanOptions
 
-        fragment = self._dataset.format.make_fragment(file, self._dataset.filesystem, row_groups=[group])
-        yield from fragment.to_batches(  # in the file's own types, which may be others than those of the first
+        fragment = self._dataset.format.make_fragment(
+            file, self._dataset.filesystem, row_groups=[group]
+        )
+        # in the file's own types, which may be others than those of the first
+        yield from fragment.to_batches(
             schema=fragment.physical_schema,
             columns=self.feature_names,
             batch_size=max(1, PIECE_BYTES // (8 * self.n_features)),
             batch_readahead=0,
             fragment_readahead=0,
-            fragment_scan_options=ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+            fragment_scan_options=ParquetFragmentScanOptions(
+                pre_buffer=False, use_buffered_stream=True
+            ),
         )
 
     def column(self, name: str) -> np.ndarray:
         """A column, shape (n,), in memory."""
         files = self._dataset.get_fragments()
-        return np.concatenate([np.asarray(file.to_table(columns=[name])[name].to_pandas()) for file in files])
+        return np.concatenate(
+            [np.asarray(file.to_table(columns=[name])[name].to_pandas()) for file in files]
+        )
 
 
 def _check_names(path: str, names: list[str], expected: list[str]) -> None:
@@ -419,7 +520,8 @@ def _check_names(path: str, names: list[str], expected: list[str]) -> None:
     if other:
         what = "without the column" if other[0] in expected else "with a column of its own,"
         raise InputError(
-            f"{path} expects the columns of the first file of its folder, got one {what} {other[0]!r}: give all files the same."
+            f"{path} expects the columns of the first file of its folder, got one {what} "
+            f"{other[0]!r}: give all files the same."
         )
 
 
@@ -430,15 +532,21 @@ def _check_numbers(path: str | Path, schema: Any, names: list[str]) -> None:
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
     text = [name for name in names if not any(kind(schema.field(name).type) for kind in kinds)]
     if text:
-        raise InputError(f"{path} has something else than numbers in the column {text[0]!r}: remove or encode it.")
+        raise InputError(
+            f"{path} has something else than numbers in the column {text[0]!r}: remove or encode "
+            "it."
+        )
 
 
 def _told(file: str, filesystem: Any) -> tuple[list[int], Any]:
-    """Rows of each row group of a file, and its schema. What else is known of them, a kilobyte for each column, is let go."""
+    """Rows of each row group of a file, and its schema. What else is known of them, a kilobyte for
+    each column, is let go."""
     from pyarrow.parquet import read_metadata
 
     found = read_metadata(file, filesystem=filesystem)
-    return [found.row_group(group).num_rows for group in range(found.num_row_groups)], found.schema.to_arrow_schema()
+    return [
+        found.row_group(group).num_rows for group in range(found.num_row_groups)
+    ], found.schema.to_arrow_schema()
 
 
 def _as_rows(batch: Any) -> np.ndarray:
@@ -452,14 +560,16 @@ def _as_rows(batch: Any) -> np.ndarray:
 
 
 def path_of(array: Any) -> Path | None:
-    """The absolute path of an array's file, as memory maps, HDF5 and matrices of AnnData tell it; None where they do not."""
+    """The absolute path of an array's file, as memory maps, HDF5 and matrices of AnnData tell it;
+    None where they do not."""
     holder = getattr(array, "file", None) or getattr(getattr(array, "group", None), "file", array)
     name = getattr(holder, "filename", None)
     return None if name is None else Path(os.fsdecode(name)).absolute()
 
 
 def forget_pages(array: Any) -> None:
-    """Let go of the pages that reading a memory map has brought into the process's memory; the disk's cache keeps them."""
+    """Let go of the pages that reading a memory map has brought into the process's memory; the
+    disk's cache keeps them."""
     while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)
     if array is not None and hasattr(array, "madvise"):

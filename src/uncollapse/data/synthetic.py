@@ -1,4 +1,5 @@
-"""Data sets drawn from distributions that are known, for which the right answer is known as well."""
+"""Data sets drawn from distributions that are known, for which the right answer is known as
+well."""
 
 from __future__ import annotations
 
@@ -7,15 +8,16 @@ from statistics import NormalDist
 
 import numpy as np
 
+from uncollapse._utils.validation import check_count, check_positive, check_seed
 from uncollapse.data.arrays import Data
-from uncollapse.inputs import check_count, check_positive, check_seed
 
 # K23 section 5.1: the means of the two Gaussians.
 GAUSSIAN_MEANS = np.array([[0.0, 0.0], [10.0, 10.0]])
 
 
 def two_gaussians(sigma: float, n_per_class: int = 10_000, seed: int = 0) -> Data:
-    """As many rows of N((0, 0), sigma^2 I) as of N((10, 10), sigma^2 I), labelled 0 and 1 (K23 section 5.1).
+    """As many rows of N((0, 0), sigma^2 I) as of N((10, 10), sigma^2 I), labelled 0 and 1 (K23
+    section 5.1).
 
     Raises:
         InputError: if sigma is not positive, or the count or the seed is out of range.
@@ -25,11 +27,16 @@ def two_gaussians(sigma: float, n_per_class: int = 10_000, seed: int = 0) -> Dat
     check_seed("seed", seed)
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat([0, 1], n_per_class))
-    return _data(GAUSSIAN_MEANS[labels] + sigma * rng.standard_normal((len(labels), 2)), labels, "two-gaussians")
+    return _data(
+        GAUSSIAN_MEANS[labels] + sigma * rng.standard_normal((len(labels), 2)),
+        labels,
+        "two-gaussians",
+    )
 
 
 def bayes_accuracy(sigma: float) -> float:
-    """The accuracy that no classifier of `two_gaussians` exceeds: Phi(distance of the means / (2 sigma)).
+    """The accuracy that no classifier of `two_gaussians` exceeds: Phi(distance of the means / (2
+    sigma)).
 
     Raises:
         InputError: if sigma is not positive.
@@ -66,7 +73,8 @@ def pinwheel(
 ) -> Data:
     """Arms of a pinwheel, labelled 0, 1, ... (Johnson et al. 2016; the defaults are those of W21).
 
-    Arm k of K is a Gaussian around (1, 0), turned by 2 pi k / K + rate exp(radius), where the radius is the first coordinate.
+    Arm k of K is a Gaussian around (1, 0), turned by 2 pi k / K + rate exp(radius), where the
+    radius is the first coordinate.
 
     Args:
         n_per_class: rows in an arm.
@@ -80,7 +88,12 @@ def pinwheel(
     Raises:
         InputError: if a number is not positive, or a count or the seed is out of range.
     """
-    positive = {"radial_scale": radial_scale, "tangential_scale": tangential_scale, "rate": rate, "scale": scale}
+    positive = {
+        "radial_scale": radial_scale,
+        "tangential_scale": tangential_scale,
+        "rate": rate,
+        "scale": scale,
+    }
     for name, value in positive.items():
         check_positive(name, value)
     check_count("n_per_class", n_per_class)
@@ -96,18 +109,22 @@ def pinwheel(
 
 
 def one_cluster(n: int = 5000, seed: int = 0) -> Data:
-    """Rows of N(0, I) in two dimensions, labelled 0: data in which a mixture of two has nothing to find (W21 section 2.2).
+    """Rows of N(0, I) in two dimensions, labelled 0: data in which a mixture of two has nothing to
+    find (W21 section 2.2).
 
     Raises:
         InputError: if the count or the seed is out of range.
     """
     check_count("n", n)
     check_seed("seed", seed)
-    return _data(np.random.default_rng(seed).standard_normal((n, 2)), np.zeros(n, dtype=int), "one-cluster")
+    return _data(
+        np.random.default_rng(seed).standard_normal((n, 2)), np.zeros(n, dtype=int), "one-cluster"
+    )
 
 
 def two_clusters(n: int = 5000, separation: float = 6.0, seed: int = 0) -> Data:
-    """Rows of N((c, c), I) labelled 1 or N((-c, -c), I) labelled 0, where c is half the separation, by tosses of a fair coin.
+    """Rows of N((c, c), I) labelled 1 or N((-c, -c), I) labelled 0, where c is half the separation,
+    by tosses of a fair coin.
 
     The counterpart of `one_cluster` in which a mixture of two is right (W21 section 2.2).
 
@@ -119,7 +136,9 @@ def two_clusters(n: int = 5000, separation: float = 6.0, seed: int = 0) -> Data:
     check_seed("seed", seed)
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=n)
-    return _data(separation * (labels[:, None] - 0.5) + rng.standard_normal((n, 2)), labels, "two-clusters")
+    return _data(
+        separation * (labels[:, None] - 0.5) + rng.standard_normal((n, 2)), labels, "two-clusters"
+    )
 
 
 def _data(X: np.ndarray, labels: np.ndarray, name: str) -> Data:

@@ -1,12 +1,14 @@
 """Sentences drawn from a sequential VAE that is known, for which the right answers can be computed.
 
-W21 section 4.1 draws its synthetic text "from a classical two-layer sequential VAE with a five-dimensional latent". This is one
-such model, with its seed: 1,000 words, 10 to a sentence. A word depends on the latents and on the words before it, so that a model
-which explains a sentence by its history alone is tempted to leave the latents out. Latents and history drive directions of their
+W21 section 4.1 draws its synthetic text "from a classical two-layer sequential VAE with a
+five-dimensional latent". This is one such model, with its seed: 1,000 words, 10 to a sentence. A
+word depends on the latents and on the words before it, so that a model which explains a sentence by
+its history alone is tempted to leave the latents out. Latents and history drive directions of their
 own in the hidden layer, before its tanh.
 
-The model is small on purpose. Even one whose form is right and whose p parameters are free lies p / (2n) nats above the truth after
-n sentences: 0.25 for the 8,000 of this one, 2 were its layers 32 wide.
+The model is small on purpose. Even one whose form is right and whose p parameters are free lies p /
+(2n) nats above the truth after n sentences: 0.25 for the 8,000 of this one, 2 were its layers 32
+wide.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from uncollapse.correlations import canonical_correlations
+from uncollapse._utils.correlations import canonical_correlations
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.validation import check_count
 from uncollapse.data.arrays import Data
-from uncollapse.errors import InputError
-from uncollapse.inputs import check_count
 
 LATENT_DIM = 5
 N_WORDS = 1000
@@ -29,8 +31,9 @@ SIZES = {"train": 16_000, "validation": 2_000, "test": 2_000}
 SEED = 2021
 
 HISTORY_DIM = 1
-# The modes of the true posteriors are approached from the best of some draws, by so many steps. Importance samples come from a t
-# distribution with so many degrees of freedom, and a tenth from the prior: no weight can then exceed ten times a draw's likelihood.
+# The modes of the true posteriors are approached from the best of some draws, by so many steps.
+# Importance samples come from a t distribution with so many degrees of freedom, and a tenth from
+# the prior: no weight can then exceed ten times a draw's likelihood.
 N_STARTS, N_STEPS = 32, 15
 DEGREES = 4
 PRIOR_SHARE = 0.1
@@ -72,7 +75,8 @@ class SequenceModel:
         return following
 
     def hidden(self, history: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """The hidden layer, shape (n, s, m), for histories of shape (n, k) and latents of shape (n, s, d)."""
+        """The hidden layer, shape (n, s, m), for histories of shape (n, k) and latents of shape (n,
+        s, d)."""
         drive = history @ self.from_history.T + self.hidden_bias
         layer: np.ndarray = np.tanh(latents @ self.from_latents.T + drive[:, None])
         return layer
@@ -85,35 +89,47 @@ class SequenceModel:
         return exponentials
 
     def draw(self, latents: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Words for latents of shape (n, d) by uniform numbers of shape (n, length): indices of shape (n, length)."""
+        """Words for latents of shape (n, d) by uniform numbers of shape (n, length): indices of
+        shape (n, length)."""
         words = np.zeros(uniforms.shape, dtype=np.int64)
         for rows in _blocks(len(latents)):
             history = np.zeros((len(latents[rows]), len(self.recurrence)))
             for i in range(uniforms.shape[1]):
-                cumulated = self.weights(self.hidden(history, latents[rows, None])[:, 0]).cumsum(axis=1)
-                words[rows, i] = (cumulated <= uniforms[rows, i, None] * cumulated[:, -1:]).sum(axis=1)
+                cumulated = self.weights(self.hidden(history, latents[rows, None])[:, 0]).cumsum(
+                    axis=1
+                )
+                words[rows, i] = (cumulated <= uniforms[rows, i, None] * cumulated[:, -1:]).sum(
+                    axis=1
+                )
                 history = self.next_history(history, words[rows, i])
         return words
 
     def log_likelihood(self, words: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """log p(x|z) in nats, shape (n, s), of words of shape (n, length) at latents of shape (n, s, d)."""
+        """log p(x|z) in nats, shape (n, s), of words of shape (n, length) at latents of shape (n,
+        s, d)."""
         total = np.zeros(latents.shape[:2])
         for rows in _blocks(len(words), latents.shape[1]):
             for i, history in enumerate(self.histories(words[rows])):
                 hidden = self.hidden(history, latents[rows])
                 word = words[rows, i]
-                chosen = np.einsum("nsm,nm->ns", hidden, self.output[word]) + self.output_bias[word, None]
+                chosen = (
+                    np.einsum("nsm,nm->ns", hidden, self.output[word])
+                    + self.output_bias[word, None]
+                )
                 total[rows] += chosen - np.log(self.weights(hidden).sum(axis=-1))
         return total
 
     def score(self, words: np.ndarray, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The gradient of log p(x|z) in z and its Fisher information, shapes (n, d) and (n, d, d), at latents of shape (n, d)."""
+        """The gradient of log p(x|z) in z and its Fisher information, shapes (n, d) and (n, d, d),
+        at latents of shape (n, d)."""
         gradient = np.zeros(latents.shape)
         information = np.zeros((*latents.shape, self.latent_dim))
         for rows in _blocks(len(words), 4 * self.latent_dim):
             for i, history in enumerate(self.histories(words[rows])):
                 hidden = self.hidden(history, latents[rows, None])[:, 0]
-                slopes = self.output @ ((1 - hidden**2)[:, :, None] * self.from_latents)  # of the logits, (n, v, d)
+                slopes = self.output @ (
+                    (1 - hidden**2)[:, :, None] * self.from_latents
+                )  # of the logits, (n, v, d)
                 weights = self.weights(hidden)
                 weights /= weights.sum(axis=1, keepdims=True)
                 slopes -= np.einsum("nv,nvd->nd", weights, slopes)[:, None]
@@ -138,7 +154,8 @@ class ExactPosterior:
         standard_errors_nats: of log p(x), by the draws, shape (n,).
         means: E[z|x], shape (n, d).
         kl_nats: KL(p(z|x) || p(z)), shape (n,); its mean over sentences is I(x; z).
-        effective_sample_sizes: how many draws of the posterior itself would be worth as much, shape (n,).
+        effective_sample_sizes: how many draws of the posterior itself would be worth as much, shape
+            (n,).
     """
 
     log_likelihood_nats: np.ndarray
@@ -159,7 +176,8 @@ class Truth:
         information_standard_error: of that.
         kl_nats: mean of KL(p(z|x) || p(z)), which is I(x; z) by another way and less noisy.
         kl_standard_error: of that.
-        correlations: canonical correlations of the exact posterior means with the true latents, largest first.
+        correlations: canonical correlations of the exact posterior means with the true latents,
+            largest first.
     """
 
     nll_nats: float
@@ -171,8 +189,8 @@ class Truth:
     correlations: tuple[float, ...]
 
 
-# `truth` of all 2,000 test sentences with 4,000 draws each (four minutes on one core). The draws' own part in the error of the
-# mean NLL is 0.0002 nats; 500 draws give the same to 0.001.
+# `truth` of all 2,000 test sentences with 4,000 draws each (four minutes on one core). The draws'
+# own part in the error of the mean NLL is 0.0002 nats; 500 draws give the same to 0.001.
 TEST_TRUTH = Truth(
     nll_nats=60.7785,
     nll_standard_error=0.1287,
@@ -193,7 +211,9 @@ def synthetic_model() -> SequenceModel:
 
     hidden_dim = LATENT_DIM + HISTORY_DIM
     directions, triangle = np.linalg.qr(rng.standard_normal((hidden_dim, hidden_dim)))
-    directions *= np.sign(np.diagonal(triangle))  # which libraries for linear algebra do not agree on
+    directions *= np.sign(
+        np.diagonal(triangle)
+    )  # which libraries for linear algebra do not agree on
     return SequenceModel(
         recurrence=0.5 * np.eye(HISTORY_DIM),
         embedding=gaussian(0.7, N_WORDS, HISTORY_DIM),
@@ -206,7 +226,8 @@ def synthetic_model() -> SequenceModel:
 
 
 def synthetic_text(split: str = "train") -> Data:
-    """16,000, 2,000 or 2,000 sentences of the words w0 to w999, ten each, the same on every machine.
+    """16,000, 2,000 or 2,000 sentences of the words w0 to w999, ten each, the same on every
+    machine.
 
     Raises:
         InputError: if the split is not train, validation or test.
@@ -218,7 +239,8 @@ def synthetic_text(split: str = "train") -> Data:
 
 
 def true_latents(split: str = "train") -> np.ndarray:
-    """The latents from which the sentences of `synthetic_text` were drawn, shape (n, 5), row by row.
+    """The latents from which the sentences of `synthetic_text` were drawn, shape (n, 5), row by
+    row.
 
     Raises:
         InputError: if the split is not train, validation or test.
@@ -229,7 +251,8 @@ def true_latents(split: str = "train") -> np.ndarray:
 def exact_posterior(sentences: np.ndarray, n_draws: int = 500) -> ExactPosterior:
     """log p(x), E[z|x] and KL(p(z|x) || p(z)) of sentences under the model of "synthetic-text".
 
-    Draws belong to the sentence: an estimate is the same in every order and subset. On one core, 500 draws take 0.02 s a sentence.
+    Draws belong to the sentence: an estimate is the same in every order and subset. On one core,
+    500 draws take 0.02 s a sentence.
 
     Args:
         sentences: as of `synthetic_text`, shape (n,).
@@ -251,18 +274,25 @@ def truth(sentences: np.ndarray, latents: np.ndarray, n_draws: int = 500) -> Tru
         n_draws: of the latents, for each sentence.
 
     Raises:
-        InputError: as `exact_posterior`, and if there are fewer than 2 sentences or the latents are not theirs in shape.
+        InputError: as `exact_posterior`, and if there are fewer than 2 sentences or the latents are
+            not theirs in shape.
     """
     if len(sentences) < 2 or latents.shape != (len(sentences), LATENT_DIM):
         raise InputError(
-            f"the truth expects at least 2 sentences with {LATENT_DIM} latents each, got {len(sentences)} sentences and latents of "
+            f"the truth expects at least 2 sentences with {LATENT_DIM} latents each, got "
+            f"{len(sentences)} sentences and latents of "
             f"shape {latents.shape}."
         )
     posterior = exact_posterior(sentences, n_draws)
     given = synthetic_model().log_likelihood(read_words(sentences), latents[:, None])[:, 0]
     surprise, information = -posterior.log_likelihood_nats, given - posterior.log_likelihood_nats
     correlations = canonical_correlations(posterior.means, latents)
-    return Truth(*_mean(surprise), *_mean(information), *_mean(posterior.kl_nats), tuple(correlations.tolist()))
+    return Truth(
+        *_mean(surprise),
+        *_mean(information),
+        *_mean(posterior.kl_nats),
+        tuple(correlations.tolist()),
+    )
 
 
 def read_words(sentences: np.ndarray) -> np.ndarray:
@@ -278,18 +308,26 @@ def read_words(sentences: np.ndarray) -> np.ndarray:
     for sentence in sentences:
         row = [number.get(word) for word in str(sentence).split()]
         if len(row) != LENGTH or None in row:
-            raise InputError(f"sentences of synthetic-text expect {LENGTH} of the words w0 to w{N_WORDS - 1}, got '{sentence}'.")
+            raise InputError(
+                f"sentences of synthetic-text expect {LENGTH} of the words w0 to w{N_WORDS - 1}, "
+                f"got '{sentence}'."
+            )
         rows.append(row)
     return np.array(rows)
 
 
 def infer(model: SequenceModel, words: np.ndarray, n_draws: int) -> ExactPosterior:
-    """What a model knows of words of shape (n, length), by draws from a t distribution around the mode and from the prior.
+    """What a model knows of words of shape (n, length), by draws from a t distribution around the
+    mode and from the prior.
 
-    The t distribution has the curvature at the mode (Fisher's information instead of the Hessian); the weights are those of the
-    mixture as a whole, so that every draw counts whichever part it came from (Veach & Guibas 1995).
+    The t distribution has the curvature at the mode (Fisher's information instead of the Hessian);
+    the weights are those of the mixture as a whole, so that every draw counts whichever part it
+    came from (Veach & Guibas 1995).
     """
-    parts = [astuple(_infer(model, words[rows], n_draws)) for rows in _blocks(len(words), math.ceil(n_draws / 100))]
+    parts = [
+        astuple(_infer(model, words[rows], n_draws))
+        for rows in _blocks(len(words), math.ceil(n_draws / 100))
+    ]
     return ExactPosterior(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -319,24 +357,35 @@ class _Noise:
     def __init__(self, words: np.ndarray, latent_dim: int, n_draws: int) -> None:
         self.n_prior = round(PRIOR_SHARE * n_draws)
         generators = [np.random.default_rng([SEED, *row]) for row in words.tolist()]
-        self.starts = np.stack([generator.standard_normal((N_STARTS, latent_dim)) for generator in generators])
-        self._normal = np.stack([generator.standard_normal((n_draws, latent_dim)) for generator in generators])
+        self.starts = np.stack(
+            [generator.standard_normal((N_STARTS, latent_dim)) for generator in generators]
+        )
+        self._normal = np.stack(
+            [generator.standard_normal((n_draws, latent_dim)) for generator in generators]
+        )
         self._chi = np.stack([generator.chisquare(DEGREES, n_draws) for generator in generators])
 
     def around(self, mode: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Draws, shape (n, s, d), and the log density of the mixture they are from, shape (n, s)."""
+        """Draws, shape (n, s, d), and the log density of the mixture they are from, shape (n,
+        s)."""
         spread = self._normal * np.sqrt(DEGREES / self._chi)[:, :, None]
         latents = mode[:, None] + spread @ np.swapaxes(root, 1, 2)
         latents[:, : self.n_prior] = self._normal[:, : self.n_prior]
         share = self.n_prior / latents.shape[1]
         log_t = _log_student(latents - mode[:, None], root)
-        return latents, np.logaddexp(math.log(share) + _log_normal(latents), math.log1p(-share) + log_t)
+        return latents, np.logaddexp(
+            math.log(share) + _log_normal(latents), math.log1p(-share) + log_t
+        )
 
 
-def _laplace(model: SequenceModel, words: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The modes of the posteriors and roots of their inverse curvatures, shapes (n, d) and (n, d, d), from the best of the starts.
+def _laplace(
+    model: SequenceModel, words: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The modes of the posteriors and roots of their inverse curvatures, shapes (n, d) and (n, d,
+    d), from the best of the starts.
 
-    Steps are Fisher's scoring; one that does not lead upwards is not taken, and the next is half as long.
+    Steps are Fisher's scoring; one that does not lead upwards is not taken, and the next is half as
+    long.
     """
 
     def height(latents: np.ndarray) -> np.ndarray:
@@ -350,7 +399,9 @@ def _laplace(model: SequenceModel, words: np.ndarray, starts: np.ndarray) -> tup
     length = np.ones(len(words))
     for _ in range(N_STEPS):
         gradient, information = model.score(words, mode)
-        step = np.linalg.solve(information + np.eye(model.latent_dim), (gradient - mode)[:, :, None])[:, :, 0]
+        step = np.linalg.solve(
+            information + np.eye(model.latent_dim), (gradient - mode)[:, :, None]
+        )[:, :, 0]
         reached = mode + length[:, None] * step
         new = height(reached[:, None])[:, 0]
         better = new > top
@@ -362,17 +413,28 @@ def _laplace(model: SequenceModel, words: np.ndarray, starts: np.ndarray) -> tup
 
 def _log_normal(latents: np.ndarray) -> np.ndarray:
     """The log density of N(0, I), shape (n, s)."""
-    density: np.ndarray = -0.5 * (latents**2).sum(axis=-1) - 0.5 * latents.shape[-1] * math.log(2 * math.pi)
+    density: np.ndarray = -0.5 * (latents**2).sum(axis=-1) - 0.5 * latents.shape[-1] * math.log(
+        2 * math.pi
+    )
     return density
 
 
 def _log_student(offsets: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """The log density of the t distribution around 0 with the scale matrix root root^T, shape (n, s)."""
+    """The log density of the t distribution around 0 with the scale matrix root root^T, shape (n,
+    s)."""
     dim = offsets.shape[-1]
     whitened = np.linalg.solve(root, np.swapaxes(offsets, 1, 2))
     log_scale = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
-    constant = math.lgamma((DEGREES + dim) / 2) - math.lgamma(DEGREES / 2) - 0.5 * dim * math.log(DEGREES * math.pi)
-    density: np.ndarray = constant - log_scale[:, None] - 0.5 * (DEGREES + dim) * np.log1p((whitened**2).sum(axis=1) / DEGREES)
+    constant = (
+        math.lgamma((DEGREES + dim) / 2)
+        - math.lgamma(DEGREES / 2)
+        - 0.5 * dim * math.log(DEGREES * math.pi)
+    )
+    density: np.ndarray = (
+        constant
+        - log_scale[:, None]
+        - 0.5 * (DEGREES + dim) * np.log1p((whitened**2).sum(axis=1) / DEGREES)
+    )
     return density
 
 
@@ -385,7 +447,8 @@ def _latents(split: str) -> tuple[np.random.Generator, np.ndarray]:
 
 
 def _blocks(n: int, each: int = 1) -> Iterator[slice]:
-    """Slices of n rows that need `each` rows of memory, so that what is held at a time stays small."""
+    """Slices of n rows that need `each` rows of memory, so that what is held at a time stays
+    small."""
     size = max(1, BLOCK // each)
     return (slice(start, start + size) for start in range(0, n, size))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse.diagnostics.estimate import Estimate
+from uncollapse._utils.files import write_text
 from uncollapse.diagnostics.page import (
     COLOURS,
     LATENTS,
@@ -28,7 +28,7 @@ from uncollapse.diagnostics.page import (
 )
 from uncollapse.diagnostics.quantities import QUANTITIES
 from uncollapse.diagnostics.report import Report
-from uncollapse.files import write_text
+from uncollapse.measures.estimate import Estimate
 
 # What the same budget means.
 BUDGETS = {
@@ -37,14 +37,26 @@ BUDGETS = {
 }
 # Sections of a report's page that a comparison shows as well.
 SHARED = (SPECTRA, LATENTS, RECONSTRUCTIONS, SAMPLES, TRAINING)
-# A comparison's own columns, after those of reports that have a short name: what a table calls them, and what they mean.
+# A comparison's own columns, after those of reports that have a short name: what a table calls
+# them, and what they mean.
 OWN_COLUMNS = {
-    "excess_nats": ("excess", "distortion, in nats, that another model's curve saves at the same rate; 0 on the frontier of all"),
+    "excess_nats": (
+        "excess",
+        "distortion, in nats, that another model's curve saves at the same rate; 0 on the frontier "
+        "of all",
+    ),
     "epochs": ("epochs", "passes over the training data, the last of which may be cut short"),
-    "evaluations": ("evaluations", "of the decoder in training, one for each z (and symbol) that it is given"),
+    "evaluations": (
+        "evaluations",
+        "of the decoder in training, one for each z (and symbol) that it is given",
+    ),
     "seconds": ("seconds", "of training"),
 }
-COLUMNS = {key: (quantity.short, quantity.meaning) for key, quantity in QUANTITIES.items() if quantity.short} | OWN_COLUMNS
+COLUMNS = {
+    key: (quantity.short, quantity.meaning)
+    for key, quantity in QUANTITIES.items()
+    if quantity.short
+} | OWN_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,8 @@ class Entry:
 
     Attributes:
         model: its name.
-        budget: what it had as much of as the others, a key of `BUDGETS`; None for the model that sets both.
+        budget: what it had as much of as the others, a key of `BUDGETS`; None for the model that
+            sets both.
         report: on test data; None where training failed.
         curve: of rates and distortions there, as `rate_distortion` makes them.
         error: why training failed.
@@ -68,7 +81,10 @@ class Entry:
     def __repr__(self) -> str:
         if self.report is None:
             return f"{self.model}: {self.error}"
-        cells = [f"{COLUMNS[key][0]} {format_estimate(self.report.estimates[key])}" for key in ("nll_nats", "kl_nats")]
+        cells = [
+            f"{COLUMNS[key][0]} {format_estimate(self.report.estimates[key])}"
+            for key in ("nll_nats", "kl_nats")
+        ]
         return f"{self.model}: {', '.join(cells)}, {self.report.verdict}"
 
 
@@ -89,7 +105,8 @@ class Comparison:
         return [entry for entry in self.entries if entry.budget in (None, budget)]
 
     def table(self) -> pd.DataFrame:
-        """A row for each model and budget: estimates with their standard errors, what training took, and errors."""
+        """A row for each model and budget: estimates with their standard errors, what training
+        took, and errors."""
         rows = []
         for budget in self._budgets():
             view = self.view(budget)
@@ -112,7 +129,9 @@ class Comparison:
             for entry in self.view(budget)
             if entry.curve is not None
         ]
-        return pd.concat(parts, ignore_index=True)[["budget", "model", "share", "rate", "distortion"]]
+        return pd.concat(parts, ignore_index=True)[
+            ["budget", "model", "share", "rate", "distortion"]
+        ]
 
     def to_csv(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the table.
@@ -131,20 +150,34 @@ class Comparison:
         return write_text(path, self._page(), overwrite)
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"With {BUDGETS[budget]}:\n{self.text(budget).to_string(index=False)}" for budget in self._budgets())
+        return "\n\n".join(
+            f"With {BUDGETS[budget]}:\n{self.text(budget).to_string(index=False)}"
+            for budget in self._budgets()
+        )
 
     def text(self, budget: str) -> pd.DataFrame:
         """The table of a budget as people read it."""
         view = self.view(budget)
         rows = []
         for entry, found in zip(view, _estimates(view), strict=True):
-            cells = {COLUMNS[key][0]: _cell(key, found.get(key)) if entry.report else "" for key in self._columns()}
-            rows.append({"model": entry.model, "verdict": entry.report.verdict if entry.report else "failed", **cells})
+            cells = {
+                COLUMNS[key][0]: _cell(key, found.get(key)) if entry.report else ""
+                for key in self._columns()
+            }
+            rows.append(
+                {
+                    "model": entry.model,
+                    "verdict": entry.report.verdict if entry.report else "failed",
+                    **cells,
+                }
+            )
         return pd.DataFrame(rows)
 
     def _budgets(self) -> list[str]:
         """Those that some model had."""
-        return [budget for budget in BUDGETS if any(entry.budget == budget for entry in self.entries)] or [*BUDGETS][:1]
+        return [
+            budget for budget in BUDGETS if any(entry.budget == budget for entry in self.entries)
+        ] or [*BUDGETS][:1]
 
     def _columns(self) -> list[str]:
         known = {key for entry in self.entries if entry.report for key in entry.report.estimates}
@@ -160,7 +193,9 @@ class Comparison:
             rows = [
                 {
                     "name": entry.model,
-                    "colour": next(colours) if entry.report else "transparent",  # the curves skip what failed
+                    "colour": next(colours)
+                    if entry.report
+                    else "transparent",  # the curves skip what failed
                     "verdict": verdict,
                     "cells": row,
                     "error": entry.error,
@@ -172,8 +207,15 @@ class Comparison:
         reports = [entry.report for entry in self.view(self._budgets()[0]) if entry.report]
         of_budget = f" With {BUDGETS[self._budgets()[0]]}."
         figures: list[Figures] = [
-            ("Rate and distortion", CURVES_NOTE, [_curves_panel(self.view(budget), BUDGETS[budget]) for budget in self._budgets()]),
-            *((heading, f"{note}{of_budget}", parts) for heading, note, parts in figures_of(reports, SHARED)),
+            (
+                "Rate and distortion",
+                CURVES_NOTE,
+                [_curves_panel(self.view(budget), BUDGETS[budget]) for budget in self._budgets()],
+            ),
+            *(
+                (heading, f"{note}{of_budget}", parts)
+                for heading, note, parts in figures_of(reports, SHARED)
+            ),
         ]
         return render(
             "comparison.html.j2",
@@ -194,21 +236,27 @@ def _estimates(view: Sequence[Entry]) -> Iterable[dict[str, Estimate | None]]:
             continue
         history = entry.report.history
         own = {
-            "excess_nats": excess_distortion(entry.curve, [other.curve for other in view if other.curve is not None]),
+            "excess_nats": excess_distortion(
+                entry.curve, [other.curve for other in view if other.curve is not None]
+            ),
             "epochs": float(len(history)),
             "evaluations": float(history["evaluations"].max()),
             "seconds": float(history["seconds"].max()),
         }
-        yield {**entry.report.estimates, **{key: Estimate(value, math.nan) for key, value in own.items()}}
+        yield {
+            **entry.report.estimates,
+            **{key: Estimate(value, math.nan) for key, value in own.items()},
+        }
 
 
 def excess_distortion(curve: pd.DataFrame, others: Sequence[pd.DataFrame]) -> float:
-    """How far a model lies above the lowest of all curves at its own rate, in nats; 0 on the frontier.
+    """How far a model lies above the lowest of all curves at its own rate, in nats; 0 on the
+    frontier.
 
     Args:
         curve: the model's, whose last point is the model as it is.
-        others: all curves, itself among them, by their `lower_edge`. One that ends at a lower rate counts with its last point,
-            one that begins at a higher rate does not count.
+        others: all curves, itself among them, by their `lower_edge`. One that ends at a lower rate
+            counts with its last point, one that begins at a higher rate does not count.
     """
     rate, distortion = curve[["rate", "distortion"]].iloc[-1]
     edges = [edge for edge in map(lower_edge, others) if edge["rate"].iloc[0] <= rate]
@@ -217,9 +265,11 @@ def excess_distortion(curve: pd.DataFrame, others: Sequence[pd.DataFrame]) -> fl
 
 
 def lower_edge(curve: pd.DataFrame) -> pd.DataFrame:
-    """The points of a curve of which no other has a lower rate and a lower distortion, by rising rates.
+    """The points of a curve of which no other has a lower rate and a lower distortion, by rising
+    rates.
 
-    A prior with components, towards which posteriors are drawn as if it were one Gaussian, can make rates fall before they rise.
+    A prior with components, towards which posteriors are drawn as if it were one Gaussian, can make
+    rates fall before they rise.
     """
     points = curve.sort_values(["rate", "distortion"])
     return points[points["distortion"] < points["distortion"].cummin().shift(fill_value=np.inf)]
@@ -234,10 +284,14 @@ def _cell(key: str, estimate: Estimate | None) -> str:
 
 
 CURVES_NOTE = (
-    "Each model's posteriors, drawn step by step towards its prior: what their latents cost, against what is lost without "
-    "them, both in nats and measured on the same data. A dot or a diamond is the model as it was trained; lower and further to the "
-    "left is better, and the frontier is the lower edge of all curves. Dashed lines join points of one negative ELBO. A model "
-    "whose posterior is a flow has a dot alone. One that is far above the others is off the picture until you click it twice."
+    "Each model's posteriors, drawn step by step towards its prior: what their latents cost, "
+    "against what is lost without "
+    "them, both in nats and measured on the same data. A dot or a diamond is the model as it was "
+    "trained; lower and further to the "
+    "left is better, and the frontier is the lower edge of all curves. Dashed lines join points of "
+    "one negative ELBO. A model "
+    "whose posterior is a flow has a dot alone. One that is far above the others is off the "
+    "picture until you click it twice."
 )
 
 
@@ -248,11 +302,18 @@ def _curves_panel(view: Sequence[Entry], caption: str) -> str:
     curves = [(entry.model, entry.curve) for entry in view if entry.curve is not None]
     ends = pd.DataFrame([curve.iloc[-1] for _, curve in curves])
     low, most, high = ends["distortion"].quantile([0.0, 0.75, 1.0])
-    high = min(high, low + 3 * (most - low))  # one that has failed must not press the others into a line
+    high = min(
+        high, low + 3 * (most - low)
+    )  # one that has failed must not press the others into a line
     reach = max(high - low, 1.0)
     for number, ((name, curve), colour) in enumerate(zip(curves, cycle(COLOURS), strict=False)):
-        dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")  # for colours that come again
-        line, marker = {"color": colour, "width": 1.5, "dash": dash}, {"size": 9, "color": colour, "symbol": symbol}
+        dash, symbol = (
+            ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")
+        )  # for colours that come again
+        line, marker = (
+            {"color": colour, "width": 1.5, "dash": dash},
+            {"size": 9, "color": colour, "symbol": symbol},
+        )
         drawn = {"line": line, "marker": marker, "legendgroup": name}
         hover = f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>"
         for points, mode in ((lower_edge(curve), "lines"), (curve.tail(1), "markers")):
@@ -269,9 +330,21 @@ def _curves_panel(view: Sequence[Entry], caption: str) -> str:
             )
     top = float(ends["rate"].max())
     for sum_ in np.linspace(low, high + top, 6):
-        figure.add_shape(type="line", x0=0, y0=sum_, x1=1.1 * top + 0.1, y1=sum_ - 1.1 * top - 0.1, line=_FAINT, layer="below")
-    figure.update_xaxes(title="rate: KL(q(z|x) ‖ p(z)), nats", range=[-0.02 * top, 1.05 * top + 0.1])
-    figure.update_yaxes(title="distortion: -E log p(x|z), nats", range=[low - 0.1 * reach, high + reach])
+        figure.add_shape(
+            type="line",
+            x0=0,
+            y0=sum_,
+            x1=1.1 * top + 0.1,
+            y1=sum_ - 1.1 * top - 0.1,
+            line=_FAINT,
+            layer="below",
+        )
+    figure.update_xaxes(
+        title="rate: KL(q(z|x) ‖ p(z)), nats", range=[-0.02 * top, 1.05 * top + 0.1]
+    )
+    figure.update_yaxes(
+        title="distortion: -E log p(x|z), nats", range=[low - 0.1 * reach, high + reach]
+    )
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.2})
     return panel(figure, caption, height=520)
 

@@ -65,7 +65,8 @@ QUANTITIES = {
     ),
     "probe_accuracy": Quantity(
         "Accuracy of a linear probe",
-        "of a logistic regression from posterior means to the labels, on rows that it was not fitted to",
+        "of a logistic regression from posterior means to the labels, on rows that it was not "
+        "fitted to",
         "probe",
     ),
 }  # fmt: skip

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from uncollapse.diagnostics.certificates import Certificate
-from uncollapse.diagnostics.estimate import Estimate
-from uncollapse.diagnostics.pictures import Gallery
+from uncollapse._utils.files import write_text
+from uncollapse.certificates.certificate import Certificate
+from uncollapse.diagnostics.gallery import Gallery
 from uncollapse.diagnostics.quantities import QUANTITIES
-from uncollapse.diagnostics.summary import Findings, summary_text
-from uncollapse.files import write_text
+from uncollapse.measures.estimate import Estimate
+from uncollapse.measures.summary import Findings, summary_text
 
-# Numeric labels with more values than this are a scale, not classes; and as many classes have a colour of their own.
+# Numeric labels with more values than this are a scale, not classes; and as many classes have a
+# colour of their own.
 MAX_CLASSES = 20
 # Units that a printed report shows, the strongest first.
 N_PRINTED = 10
@@ -29,18 +30,21 @@ class Report(Findings):
     Attributes:
         name: of the model.
         n_examples: rows that were looked at.
-        verdict: "healthy", "partly collapsed", "collapsed in the model", "collapsed in inference", "collapsed" where nothing tells
-            which of these, or "prior mismatch".
+        verdict: "healthy", "partly collapsed", "collapsed in the model", "collapsed in inference",
+            "collapsed" where nothing tells which of these, or "prior mismatch".
         advice: the verdict in a few sentences, with its evidence and what to do.
         notes: what a reader of the numbers must know.
-        estimates: by the names of `QUANTITIES`, those of the component for mixtures only, and accuracies where there are labels
-            that are classes; None where nothing is known.
-        units: a row for each latent unit, as `Units.table` has it; one for all symbols, where each of them has a z.
-        collapse_curves: the least delta for which each unit, a column, is (epsilon, delta)-collapsed (Lucas et al. 2019), for each
-            epsilon in nats, a row.
-        certificate: what the decoder's constant guarantees on 100 of the rows; None where nothing is promised.
+        estimates: by the names of `QUANTITIES`, those of the component for mixtures only, and
+            accuracies where there are labels that are classes; None where nothing is known.
+        units: a row for each latent unit, as `Units.table` has it; one for all symbols, where each
+            of them has a z.
+        collapse_curves: the least delta for which each unit, a column, is (epsilon,
+            delta)-collapsed (Lucas et al. 2019), for each epsilon in nats, a row.
+        certificate: what the decoder's constant guarantees on 100 of the rows; None where nothing
+            is promised.
         history: the training, a row for each epoch; empty where it is not known.
-        points: posterior means in two dimensions (their principal ones, if there are more), at most 2,000.
+        points: posterior means in two dimensions (their principal ones, if there are more), at most
+            2,000.
         labels: of the points, or None.
         gallery: for pictures.
     """
@@ -94,11 +98,28 @@ class Report(Findings):
         return write_text(path, render_page([self], title=f"Report on {self.name}"), overwrite)
 
     def __repr__(self) -> str:
-        head = f"Report on {self.name}: {self.n_examples:,} examples, {len(self.units)} latent units"
+        head = (
+            f"Report on {self.name}: {self.n_examples:,} examples, {len(self.units)} latent units"
+        )
         notes = [f"Note: {note}" for note in self.notes]
         proof = self.certificate
-        guarantee = [] if proof is None else ["", f"Certificate, on {len(proof.examples)} rows: {proof.verdict}"]
-        return "\n".join([head, self.advice, *notes, "", summary_text(self.summary()), *guarantee, "", self._units_text()])
+        guarantee = (
+            []
+            if proof is None
+            else ["", f"Certificate, on {len(proof.examples)} rows: {proof.verdict}"]
+        )
+        return "\n".join(
+            [
+                head,
+                self.advice,
+                *notes,
+                "",
+                summary_text(self.summary()),
+                *guarantee,
+                "",
+                self._units_text(),
+            ]
+        )
 
     @property
     def ranked_units(self) -> pd.DataFrame:
@@ -120,6 +141,8 @@ class Report(Findings):
     def _units_text(self) -> str:
         formats = self.unit_formats
         units = self.ranked_units[list(formats)].head(N_PRINTED)
-        text = units.to_string(index=False, formatters={key: form.format for key, form in formats.items()})
+        text = units.to_string(
+            index=False, formatters={key: form.format for key, form in formats.items()}
+        )
         rest = len(self.units) - N_PRINTED
         return text if rest <= 0 else f"{text}\n... and {rest} more in report.units"

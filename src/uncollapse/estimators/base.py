@@ -19,56 +19,84 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import check_parameters
+from uncollapse._utils.progress import progress_bar, spinner
+from uncollapse._utils.random import derived_seed, one_pass, seeded
+from uncollapse._utils.run_folders import SavedVocabulary, Settings, write_run
+from uncollapse._utils.signals import deferred_interrupt
+from uncollapse._utils.validation import (
+    FLOATS,
+    as_input_error,
+    check_count,
+    check_resolution,
+    finite_floats,
+    living_workers,
+    rows_counted_from,
+)
 from uncollapse.data.loaders import LoadedRows
 from uncollapse.data.stored import RowSource, StoredRows
-from uncollapse.diagnostics.likelihood import importance_log_likelihood
-from uncollapse.diagnostics.work import shared_out
-from uncollapse.errors import InputError
-from uncollapse.estimators.building import adapt, check_memory, lightning_arguments, resolve_device
-from uncollapse.estimators.stored import as_source, survey
+from uncollapse.estimators.building import (
+    check_memory,
+    initialize_from_data,
+    lightning_arguments,
+    resolve_device,
+)
+from uncollapse.estimators.data_summary import as_source, summarize
 from uncollapse.families import FAMILIES, get_family
-from uncollapse.inputs import FLOATS, check_count, check_resolution, counted_from, finite_floats, living_workers, one_sentence
-from uncollapse.interrupts import deferred_interrupt
+from uncollapse.measures.likelihood import importance_log_likelihood
+from uncollapse.measures.row_map import row_map
 from uncollapse.models import to_device
-from uncollapse.noise import derived_seed, one_pass, seeded
 from uncollapse.objectives import Objective, get_objective
-from uncollapse.parameters import check_parameters
-from uncollapse.progress import progress_bar, spinner
-from uncollapse.runs import SavedVocabulary, Settings, write_run
 from uncollapse.strategies import Strategy, get_strategy
+from uncollapse.training.batches import Rows, RowsFromLoader, RowsInMemory, RowsOnDisk
 from uncollapse.training.budget import Budget
-from uncollapse.training.checkpoint import Checkpoint
-from uncollapse.training.rows import Rows, RowsFromLoader, RowsInMemory, RowsOnDisk
+from uncollapse.training.resume import Checkpoint
 
 ROWS_AT_ONCE = 1000
 MAX_WATCHED_ROWS = 1000
 # Arguments that are not a matter of the model.
-INDIFFERENT = ("random_state", "device", "devices", "num_nodes", "parallel_strategy", "verbose")
+RUNTIME_ARGUMENTS = (
+    "random_state",
+    "device",
+    "devices",
+    "num_nodes",
+    "parallel_strategy",
+    "verbose",
+)
 Drawn = TypeVar("Drawn")  # what draws of z are decoded to
 
 
 class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A latent variable model as a scikit-learn transformer.
 
-    A subclass takes its arguments by name, annotated with what they accept, and says which model they make.
+    A subclass takes its arguments by name, annotated with what they accept, and says which model
+    they make.
 
     Attributes:
         model_: the trained model.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, and, since
-            the start, seconds and evaluations of the decoder.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per
+            example, and, since the start, seconds and evaluations of the decoder.
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: their names, where X had some.
         seed_: the seed that was used.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
     """
 
-    kinds: ClassVar[dict[str, type[Estimator]]] = {}  # by name, those that can be saved
-    history_columns: ClassVar[tuple[str, ...]] = ("epoch", "loss", "reconstruction", "kl", "seconds", "evaluations")
+    registry: ClassVar[dict[str, type[Estimator]]] = {}  # by name, those that can be saved
+    history_columns: ClassVar[tuple[str, ...]] = (
+        "epoch",
+        "loss",
+        "reconstruction",
+        "kl",
+        "seconds",
+        "evaluations",
+    )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("uncollapse."):
-            Estimator.kinds[cls.__name__] = cls
+            Estimator.registry[cls.__name__] = cls
 
     @classmethod
     def build(cls, parameters: Mapping[str, Any], n_features: int) -> models.VAE:
@@ -78,7 +106,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             InputError: if the parameters do not suit the number of features.
         """
         model = cls._build(parameters, n_features)
-        get_strategy(parameters["strategy"]).equip(model)
+        get_strategy(parameters["strategy"]).modify_model(model)
         return model
 
     @staticmethod
@@ -100,22 +128,29 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Train on rows.
 
         Args:
-            X: shape (n, n_features) with n >= 2, and a row for each component of a mixture. Memory maps beyond 256 MB, an AnnData
-                that is backed, and Parquet (`uncollapse.data.StoredParquet`) stay on disk. A data set of PyTorch is read item by
-                item; a loader keeps its order, its workers, and its batches, whatever `batch_size` says.
+            X: shape (n, n_features) with n >= 2, and a row for each component of a mixture. Memory
+                maps beyond 256 MB, an AnnData that is backed, and Parquet
+                (`uncollapse.data.StoredParquet`) stay on disk. A data set of PyTorch is read item
+                by item; a loader keeps its order, its workers, and its batches, whatever
+                `batch_size` says.
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
-            loggers: of Lightning, which are told what the progress bar shows at the end of each epoch.
-            checkpoint: a folder for the state of the training and its log, a JSON line for each epoch. Where it holds the state of
-                this very training, that is taken up, and ends in the same parameters as if nothing had interrupted it.
+            loggers: of Lightning, which are told what the progress bar shows at the end of each
+                epoch.
+            checkpoint: a folder for the state of the training and its log, a JSON line for each
+                epoch. Where it holds the state of this very training, that is taken up, and ends in
+                the same parameters as if nothing had interrupted it.
 
         Raises:
-            InputError: if a parameter or the data cannot be used, or the folder holds another training. What was fitted before is
-                left as it was.
-            LostDataError: an `InputError`, if data cannot be read any more; the estimator then holds what it has learned so far.
-            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the last good state.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds what it has learned so far.
+            InputError: if a parameter or the data cannot be used, or the folder holds another
+                training. What was fitted before is left as it was.
+            LostDataError: an `InputError`, if data cannot be read any more; the estimator then
+                holds what it has learned so far.
+            NonFiniteLossError: if training meets a loss that is not finite; the estimator then
+                holds the last good state.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds what it has learned
+                so far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
@@ -127,11 +162,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             data = {"shape": (n, *rows.shape[1:]), "digest": digest}
             seed = self._agree_on_seed(parameters, data, budget, kept)
             model = self._new_model(parameters, rows.shape[1], seed)
-            adapt(model, rows)
-            others: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "checkpoint": kept, "source": source}
+            initialize_from_data(model, rows)
+            others: dict[str, Any] = {
+                "callbacks": callbacks,
+                "loggers": loggers,
+                "checkpoint": kept,
+                "source": source,
+            }
             plan = Plan.of(model, rows, parameters, seed, budget=budget, **others)
         with deferred_interrupt():  # what belongs to one fit is taken over as one
-            with one_sentence():
+            with as_input_error():
                 validate_data(self, X, skip_check_array=True, reset=True)  # takes down the features
             if source is not None and source.feature_names is not None:
                 self.feature_names_in_ = np.array(source.feature_names, dtype=object)
@@ -139,17 +179,26 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self
 
     def _agree_on_seed(
-        self, parameters: Mapping[str, Any], data: Mapping[str, Any], budget: Budget | None, checkpoint: Checkpoint | None
+        self,
+        parameters: Mapping[str, Any],
+        data: Mapping[str, Any],
+        budget: Budget | None,
+        checkpoint: Checkpoint | None,
     ) -> int:
         """The seed that is asked for, or that of the training which is taken up."""
         random_state = parameters["random_state"]
         seed = choose_seed(random_state)
         if checkpoint is None:
             return seed
-        told = {name: value for name, value in parameters.items() if name not in INDIFFERENT}
+        told = {name: value for name, value in parameters.items() if name not in RUNTIME_ARGUMENTS}
         if "family" in told:
             told["family"] = get_family(told["family"]).spec
-        identity = {"estimator": type(self).__name__, "parameters": told, "data": data, "seed": seed}
+        identity = {
+            "estimator": type(self).__name__,
+            "parameters": told,
+            "data": data,
+            "seed": seed,
+        }
         identity["budget"] = None if budget is None else vars(budget)
         return int(checkpoint.agree(identity, any_seed=not isinstance(random_state, int))["seed"])
 
@@ -161,20 +210,25 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             return self.build(parameters, size)
 
     def _read_training_rows(self, X: Any, parameters: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-        """All rows, or a random sample of those that stay where they are, once they have been found to be good; and a digest."""
+        """All rows, or a random sample of those that stay where they are, once they have been found
+        to be good; and a digest."""
         family, at_least = get_family(parameters["family"]), parameters.get("n_components", 2)
         if isinstance(X, RowSource):
-            found = survey(X, family, parameters["verbose"])
+            found = summarize(X, family, parameters["verbose"])
             rows, is_observed, digest = found.sample, found.is_observed, found.digest
         else:
             rows = self._read_array(X)
             family.check(rows)
             is_observed, digest = family.is_observed(rows), digest_of(rows)
         if len(rows) < at_least:
-            raise InputError(f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more data.")
+            raise InputError(
+                f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more "
+                "data."
+            )
         if not is_observed:
             warnings.warn(
-                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for probabilities of a 1 and draws "
+                f"X holds values strictly between 0 and 1: family {family.name!r} takes them for "
+                "probabilities of a 1 and draws "
                 "them anew at each step (dynamic binarisation).",
                 UserWarning,
                 stacklevel=4,
@@ -182,11 +236,19 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return rows, digest
 
     def _read_array(self, X: Any) -> np.ndarray:
-        first = X[0] if (isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)) and len(X) else None
+        first = (
+            X[0]
+            if (isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)) and len(X)
+            else None
+        )
         if isinstance(first, str):
-            raise InputError(f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE.")
-        with one_sentence():
-            given = check_array(X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X")
+            raise InputError(
+                f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE."
+            )
+        with as_input_error():
+            given = check_array(
+                X, dtype=FLOATS, ensure_all_finite=False, estimator=self, input_name="X"
+            )
         rows = finite_floats(given, "X")
         check_resolution(given, rows)
         return rows
@@ -218,8 +280,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         phase: str = "training",
     ) -> None:
         """Train for some of the epochs of a plan."""
-        from uncollapse.training.annealing import adjustment
-        from uncollapse.training.engine import train
+        from uncollapse.training.constants import adjustment
+        from uncollapse.training.loop import train
 
         parameters, watched = plan.parameters, plan.watched
         rows = plan.feed(seed, lengths)
@@ -249,12 +311,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def transform(self, X: Any) -> np.ndarray:
         """Posterior means E[z|x], shape (n, latent_dim), float32.
 
-        Values that a family of discrete data would draw (grey levels under "bernoulli") go to the encoder as they are.
+        Values that a family of discrete data would draw (grey levels under "bernoulli") go to the
+        encoder as they are.
         """
-        return self._row_by_row(X, lambda rows: self._in_batches(rows, lambda x: self.model_.posterior(x).mean))
+        return self._row_by_row(
+            X, lambda rows: self._in_batches(rows, lambda x: self.model_.posterior(x).mean)
+        )
 
     def inverse_transform(self, Z: Any) -> Any:
-        """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no mean, the most probable codes.
+        """Means E[x|z], shape (n, n_features), float32; under "categorical", whose codes have no
+        mean, the most probable codes.
 
         Raises:
             InputError: if Z is not of shape (n, latent_dim) or not finite.
@@ -263,11 +329,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _check_codes(self, Z: Any) -> np.ndarray:
         check_is_fitted(self)
-        with one_sentence():
+        with as_input_error():
             given = check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z")
         codes = finite_floats(given, "Z")
         if codes.shape[1] != self._n_features_out:
-            raise InputError(f"Z expects {self._n_features_out} columns, one for each latent unit, got {codes.shape[1]}.")
+            raise InputError(
+                f"Z expects {self._n_features_out} columns, one for each latent unit, got "
+                f"{codes.shape[1]}."
+            )
         return codes
 
     def reconstruct(self, X: Any) -> Any:
@@ -294,7 +363,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._in_batches(codes, lambda z: self.model_.likelihood(z).sample())
 
     def _sample(
-        self, draw: Callable[[int], torch.Tensor], decode: Callable[[np.ndarray], Drawn], n_samples: int, random_state: Any
+        self,
+        draw: Callable[[int], torch.Tensor],
+        decode: Callable[[np.ndarray], Drawn],
+        n_samples: int,
+        random_state: Any,
     ) -> Drawn:
         """What is decoded from so many draws of z, by chance that begins at `random_state`."""
         check_is_fitted(self)
@@ -303,10 +376,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             return decode(draw(n_samples).cpu().numpy())
 
     def score_samples(self, X: Any, n_importance: int = 64) -> np.ndarray:
-        """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016), shape (n,), float32.
+        """log p(x) of each row in nats, estimated by importance weighting (Burda et al. 2016),
+        shape (n,), float32.
 
-        The draws belong to the row, so that a row's score does not depend on the others. Grey levels under "bernoulli" are
-        binarised once, by draws that belong to the row as well. With `devices`, they share the rows.
+        The draws belong to the row, so that a row's score does not depend on the others. Grey
+        levels under "bernoulli" are binarised once, by draws that belong to the row as well. With
+        `devices`, they share the rows.
 
         Args:
             X: shape (n, n_features).
@@ -317,9 +392,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         def score(rows: np.ndarray) -> np.ndarray:
             observed = self.model_.observe(rows)
-            return importance_log_likelihood(self.model_, observed, n_importance, self.verbose, work).astype(np.float32)
+            return importance_log_likelihood(
+                self.model_, observed, n_importance, self.verbose, work
+            ).astype(np.float32)
 
-        with shared_out(self.model_, self.devices) as work:
+        with row_map(self.model_, self.devices) as work:
             return self._row_by_row(X, score)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -328,23 +405,33 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return float(self.score_samples(X).mean(dtype=np.float64))
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Save to a folder: the weights as safetensors, all else as JSON and CSV. `uc.load` reads it back.
+        """Save to a folder: the weights as safetensors, all else as JSON and CSV. `uc.load` reads
+        it back.
 
         Raises:
             InputError: if the folder exists and `overwrite` is False, or cannot be written.
         """
         check_is_fitted(self)
-        if self.kinds.get(type(self).__name__) is not type(self):
+        if self.registry.get(type(self).__name__) is not type(self):
             raise InputError(
-                f"saving expects one of {', '.join(self.kinds)}, got {type(self).__name__}: save its model_ with torch."
+                f"saving expects one of {', '.join(self.registry)}, got {type(self).__name__}: "
+                "save its model_ with torch."
             )
-        family = get_family(self.parameters_["family"]) if "family" in self.parameters_ else self.model_.family
+        family = (
+            get_family(self.parameters_["family"])
+            if "family" in self.parameters_
+            else self.model_.family
+        )
         if type(family) is not FAMILIES.get(family.name):
             raise InputError(
-                f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could not be loaded again."
+                f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could "
+                "not be loaded again."
             )
         random_state = self.parameters_["random_state"]
-        parameters = {**self.parameters_, "random_state": random_state if isinstance(random_state, int) else None}
+        parameters = {
+            **self.parameters_,
+            "random_state": random_state if isinstance(random_state, int) else None,
+        }
         if "family" in parameters:
             parameters["family"] = family.spec
         names = getattr(self, "feature_names_in_", None)
@@ -390,12 +477,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """X as float32 rows that the fitted model accepts.
 
         Raises:
-            InputError: if X has other columns than in `fit`, is not finite, or lies outside the family's support.
+            InputError: if X has other columns than in `fit`, is not finite, or lies outside the
+                family's support.
         """
         return _joined(self._checked_pieces(X))
 
     def random_rows(self, X: Any, n: int) -> np.ndarray:
-        """At most n rows of X, always the same random ones in random order, as the model observes them, shape (n, n_features).
+        """At most n rows of X, always the same random ones in random order, as the model observes
+        them, shape (n, n_features).
 
         All rows are checked; of those that are not in memory, no others are kept.
 
@@ -422,17 +511,20 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             yield self._checked(X)
             return
         if not source.is_ordered:
-            raise InputError("X expects rows in their order, got a loader that shuffles or leaves some out: give its data set.")
+            raise InputError(
+                "X expects rows in their order, got a loader that shuffles or leaves some out: "
+                "give its data set."
+            )
         with progress_bar("rows", len(source) or None, self.verbose) as advance:
             for table in source.tables():
-                with counted_from(n):
+                with rows_counted_from(n):
                     rows = self._checked(table)
                 yield rows
                 n += len(rows)
                 advance("", n)
 
     def _checked(self, X: Any) -> np.ndarray:
-        with one_sentence():
+        with as_input_error():
             given = validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False)
         rows = finite_floats(given, "X")
         self.model_.family.check(rows)
@@ -444,10 +536,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         with one_pass():
             return _joined(function(rows) for rows in self._checked_pieces(X))
 
-    def _in_batches(self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    def _in_batches(
+        self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
         pieces = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
         with torch.inference_mode():
-            return np.concatenate([function(to_device(self.model_, piece)).cpu().numpy() for piece in pieces])
+            return np.concatenate(
+                [function(to_device(self.model_, piece)).cpu().numpy() for piece in pieces]
+            )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -513,7 +609,8 @@ class Plan:
         source: RowSource | None = None,
         **others: Any,
     ) -> Plan:
-        """The plan that the parameters ask for, for a model and its data, of which a strategy that watches has some held out.
+        """The plan that the parameters ask for, for a model and its data, of which a strategy that
+        watches has some held out.
 
         Args:
             model: to be trained.
@@ -526,24 +623,48 @@ class Plan:
             others: callbacks, loggers and checkpoint.
 
         Raises:
-            InputError: if the objective does not suit the model, the budget is none, or the data are too few.
+            InputError: if the objective does not suit the model, the budget is none, or the data
+                are too few.
         """
         if not isinstance(budget, Budget | None):
-            raise InputError(f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for example.")
+            raise InputError(
+                f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for "
+                "example."
+            )
         hardware = lightning_arguments(parameters)
-        objective, strategy = get_objective(parameters["objective"]), get_strategy(parameters["strategy"])
+        objective, strategy = (
+            get_objective(parameters["objective"]),
+            get_strategy(parameters["strategy"]),
+        )
         watched = validation
-        if strategy.watches and validation is None:
+        if strategy.needs_validation and validation is None:
             if source is not None:
-                raise InputError("strategy 'lagging' holds out rows, which it cannot of data that stay on disk: give an array.")
+                raise InputError(
+                    "strategy 'lagging' holds out rows, which it cannot of data that stay on disk: "
+                    "give an array."
+                )
             rows, watched = _hold_out(rows, seed)
         batch_size = parameters["batch_size"]
-        n_batches = math.ceil(len(rows) / batch_size) if source is None else source.n_batches(batch_size)
+        n_batches = (
+            math.ceil(len(rows) / batch_size) if source is None else source.n_batches(batch_size)
+        )
         with seeded(derived_seed(seed, "objective")):
             some = _first_rows(model, rows)
             objective.check(model, some)
             objective.prepare(model, some, parameters["max_epochs"] * n_batches)
-        return cls(rows, validation, watched, parameters, seed, budget, objective, strategy, hardware, source=source, **others)
+        return cls(
+            rows,
+            validation,
+            watched,
+            parameters,
+            seed,
+            budget,
+            objective,
+            strategy,
+            hardware,
+            source=source,
+            **others,
+        )
 
 
 def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -552,7 +673,8 @@ def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     n_held_out = max(2, min(MAX_WATCHED_ROWS, len(rows) // 10))
     if len(rows) < n_held_out + 2:
         raise InputError(
-            f"strategy 'lagging' expects at least 4 rows, of which it holds out some, got {len(rows)}: give more data."
+            f"strategy 'lagging' expects at least 4 rows, of which it holds out some, got "
+            f"{len(rows)}: give more data."
         )
     return rows[order[n_held_out:]], rows[order[:n_held_out]]
 
@@ -575,4 +697,8 @@ def digest_of(rows: np.ndarray) -> str:
 
 def choose_seed(random_state: Any) -> int:
     """The seed that a seed, a RandomState or None stands for."""
-    return random_state if isinstance(random_state, int) else int(check_random_state(random_state).randint(2**31))
+    return (
+        random_state
+        if isinstance(random_state, int)
+        else int(check_random_state(random_state).randint(2**31))
+    )

@@ -11,14 +11,21 @@ import numpy as np
 import torch
 
 from uncollapse import models
-from uncollapse.diagnostics.information import inverse_lipschitz_for
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.machine import memory_bytes
+from uncollapse._utils.random import seeded
+from uncollapse.certificates.information_floor import inverse_lipschitz_for
 from uncollapse.families import Categorical, Family, Gaussian, get_family
-from uncollapse.latent import Encoder
-from uncollapse.machine import memory_bytes
-from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS, Decoder, InverseLipschitzDecoder, MLPDecoder, PrincipalDirections
+from uncollapse.maps import (
+    EMBEDDINGS,
+    MAX_CONSTANT,
+    POTENTIALS,
+    Decoder,
+    InverseLipschitzDecoder,
+    PrincipalDirections,
+)
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
-from uncollapse.noise import seeded
+from uncollapse.networks import Encoder, MLPDecoder
 from uncollapse.strategies import get_strategy
 
 # Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
@@ -31,7 +38,11 @@ ANNEALED_CONSTANT = 5.0
 
 def available_devices() -> list[str]:
     """The kinds of device that this machine has, the fastest first."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     return [name for name, is_there in there.items() if is_there]
 
 
@@ -45,7 +56,10 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return available[0]
     if device not in available:
-        raise InputError(f"device expects one that this machine has ({', '.join(available)}), got {device!r}: use 'auto'.")
+        raise InputError(
+            f"device expects one that this machine has ({', '.join(available)}), got {device!r}: "
+            "use 'auto'."
+        )
     return device
 
 
@@ -53,28 +67,39 @@ def lightning_arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What Lightning's trainer is told about the hardware.
 
     Raises:
-        InputError: if processes that have been started do not go with the parameters, or would not begin alike.
+        InputError: if processes that have been started do not go with the parameters, or would not
+            begin alike.
     """
     started, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters["devices"]
     if started > 1 and devices not in ("auto", started):
-        raise InputError(f"{started} processes were started on this machine, got devices={devices}: give devices={started}.")
+        raise InputError(
+            f"{started} processes were started on this machine, got devices={devices}: give "
+            f"devices={started}."
+        )
     several = devices != 1 or parameters["num_nodes"] > 1
     if several and not isinstance(parameters["random_state"], int):
-        raise InputError("several processes expect one seed, got random_state=None: give a number, such as random_state=0.")
-    if several and get_strategy(parameters["strategy"]).watches:
-        raise InputError(f"strategy 'lagging' trains on one device, got devices={devices}: give devices=1.")
+        raise InputError(
+            "several processes expect one seed, got random_state=None: give a number, such as "
+            "random_state=0."
+        )
+    if several and get_strategy(parameters["strategy"]).needs_validation:
+        raise InputError(
+            f"strategy 'lagging' trains on one device, got devices={devices}: give devices=1."
+        )
     return {
         "accelerator": {"cuda": "gpu"}.get(parameters["device"], parameters["device"]),
         "devices": devices,
         "num_nodes": parameters["num_nodes"],
-        "strategy": "ddp" if several and parameters["parallel_strategy"] == "auto" else parameters["parallel_strategy"],
+        "strategy": "ddp"
+        if several and parameters["parallel_strategy"] == "auto"
+        else parameters["parallel_strategy"],
         "precision": {"float32": "32-true", "bfloat16": "bf16-mixed"}[parameters["precision"]],
     }
 
 
 def build_family(parameters: Mapping[str, Any], n_features: int) -> Family:
     """The family that the parameters ask for, fresh for so many features."""
-    return get_family(parameters["family"]).fresh(n_features)
+    return get_family(parameters["family"]).for_features(n_features)
 
 
 def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int) -> Decoder:
@@ -89,10 +114,16 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
     if constants is None:
         return MLPDecoder(latent_dim, natural_dim, hidden)
     if latent_dim > natural_dim:
-        which = "" if natural_dim == n_features else f", which are {natural_dim} natural parameters under family {family.name!r}"
+        which = (
+            ""
+            if natural_dim == n_features
+            else f", which are {natural_dim} natural parameters under family {family.name!r}"
+        )
         raise InputError(
-            f"an injective decoder expects latent_dim <= natural dimension, got latent_dim={latent_dim} with "
-            f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+            f"an injective decoder expects latent_dim <= natural dimension, got "
+            f"latent_dim={latent_dim} with "
+            f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or "
+            "inverse_lipschitz=None for an ordinary decoder."
         )
     return InverseLipschitzDecoder(
         latent_dim,
@@ -113,32 +144,46 @@ def encoder_widths(parameters: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Decoder:
-    """The decoder of [z; h], or of z where the context is additive, that the parameters of a sequential VAE ask for.
+    """The decoder of [z; h], or of z where the context is additive, that the parameters of a
+    sequential VAE ask for.
 
     Raises:
         InputError: if there are more latent units than natural parameters.
     """
     latent_dim, natural_dim = parameters["latent_dim"], family.natural_dim(1)
-    constants = _constants({**parameters, "min_information": None, "lipschitz": None, "between": ()}, family, natural_dim)
+    constants = _constants(
+        {**parameters, "min_information": None, "lipschitz": None, "between": ()},
+        family,
+        natural_dim,
+    )
     if constants is None:
         return MLPDecoder(latent_dim + parameters["hidden_dim"], natural_dim, ())
     if latent_dim > natural_dim:
         raise InputError(
-            f"an injective decoder expects fewer latent units than symbols, got latent_dim={latent_dim} with {natural_dim + 1}: "
+            f"an injective decoder expects fewer latent units than symbols, got "
+            f"latent_dim={latent_dim} with {natural_dim + 1}: "
             f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
         )
     context_dim = parameters["hidden_dim"] if parameters["context"] == "joint" else 0
     return InverseLipschitzDecoder(
-        latent_dim, natural_dim, parameters["hidden"], constants, PrincipalDirections, context_dim=context_dim
+        latent_dim,
+        natural_dim,
+        parameters["hidden"],
+        constants,
+        PrincipalDirections,
+        context_dim=context_dim,
     )
 
 
-def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) -> float | tuple[float, ...] | None:
+def _constants(
+    parameters: Mapping[str, Any], family: Family, natural_dim: int
+) -> float | tuple[float, ...] | None:
     """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
     given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
     if given is None and (parameters["lipschitz"] is not None or parameters["between"]):
         raise InputError(
-            "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a constant, or neither."
+            "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a "
+            "constant, or neither."
         )
     _check_adjustment(parameters, family)
     if nats is None:
@@ -148,27 +193,40 @@ def _constants(parameters: Mapping[str, Any], family: Family, natural_dim: int) 
         start = ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT
         return start if family.fills_space else 0.0
     if given != "auto":
-        raise InputError(f"min_information sets the constants itself, got inverse_lipschitz={given} as well: give one of the two.")
-    if type(family) is not Gaussian:
-        instead = "set inverse_lipschitz instead" if family.fills_space else "its link would undo any constant"
         raise InputError(
-            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is known, got {family.name!r}: "
+            f"min_information sets the constants itself, got inverse_lipschitz={given} as well: "
+            "give one of the two."
+        )
+    if type(family) is not Gaussian:
+        instead = (
+            "set inverse_lipschitz instead"
+            if family.fills_space
+            else "its link would undo any constant"
+        )
+        raise InputError(
+            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is "
+            f"known, got {family.name!r}: "
             f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
         )
     if parameters["between"]:
         raise InputError(
-            f"min_information expects one map or two, for which its floor is proved, got between={parameters['between']}: leave "
+            f"min_information expects one map or two, for which its floor is proved, got "
+            f"between={parameters['between']}: leave "
             "between out, or set inverse_lipschitz instead."
         )
     if parameters.get("prior") in ("learned", "full"):
         raise InputError(
-            f"min_information expects a prior whose scales are fixed, got prior {parameters['prior']!r}, whose scales could undo "
+            f"min_information expects a prior whose scales are fixed, got prior "
+            f"{parameters['prior']!r}, whose scales could undo "
             "it: use 'separated' or 'unit'."
         )
     total = inverse_lipschitz_for(nats, parameters["latent_dim"])
     constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)
     if constant > MAX_CONSTANT:
-        raise InputError(f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: ask for less.")
+        raise InputError(
+            f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: "
+            "ask for less."
+        )
     return constant
 
 
@@ -179,75 +237,106 @@ def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
         return
     given = parameters["inverse_lipschitz"]
     others = [name for name in ("min_information", "lipschitz") if parameters[name] is not None]
-    others += ["inverse_lipschitz"] if parameters["target_kl"] and given not in ("auto", None, 0) else []
+    others += (
+        ["inverse_lipschitz"] if parameters["target_kl"] and given not in ("auto", None, 0) else []
+    )
     if len(asked + others) > 1:
-        raise InputError(f"{' and '.join(asked + others)} each decide over the constants: give one of them.")
+        raise InputError(
+            f"{' and '.join(asked + others)} each decide over the constants: give one of them."
+        )
     positive = given == "auto" or all(given if isinstance(given, tuple) else (given,))
     if not (positive and family.fills_space):
         raise InputError(
-            f"{asked[0]} adjusts positive inverse Lipschitz constants, got inverse_lipschitz={given} with family {family.name!r}: "
+            f"{asked[0]} adjusts positive inverse Lipschitz constants, got "
+            f"inverse_lipschitz={given} with family {family.name!r}: "
             "leave inverse_lipschitz out, and take a family that keeps a constant."
         )
 
 
 def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any]) -> None:
-    """Refuse what cannot be trained in this machine's memory, before the operating system ends the process for asking."""
-    asked = ("latent_dim", "hidden", *(("encoder_hidden",) if parameters.get("encoder_hidden") else ()))
+    """Refuse what cannot be trained in this machine's memory, before the operating system ends the
+    process for asking."""
+    asked = (
+        "latent_dim",
+        "hidden",
+        *(("encoder_hidden",) if parameters.get("encoder_hidden") else ()),
+    )
     sizes = ", ".join(f"{name}={parameters[name]}" for name in asked)
     try:
         with seeded(0), torch.device("meta"):  # some pieces are drawn even so
             n_parameters = sum(parameter.numel() for parameter in build().parameters())
     except RuntimeError as error:  # more than can be counted
-        raise InputError(f"a model with {sizes} is too large ({error}): use fewer or narrower layers.") from None
+        raise InputError(
+            f"a model with {sizes} is too large ({error}): use fewer or narrower layers."
+        ) from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
-    if parameters.get("lipschitz") is not None:  # the products of all directions of a ridge sum, and their gradients
+    if (
+        parameters.get("lipschitz") is not None
+    ):  # the products of all directions of a ridge sum, and their gradients
         needed += 2 * 4 * sum(parameters["hidden"]) ** 2
     there = memory_bytes()
     if needed > there:
         raise InputError(
-            f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}: use fewer or "
+            f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has "
+            f"{there / 2**30:.3g}: use fewer or "
             "narrower layers."
         )
 
 
 @torch.no_grad()
-def adapt(model: models.VAE, rows: np.ndarray) -> None:
-    """Start a model at the data: the decoder at the mean of their statistics, the encoder at their location and scale."""
+def initialize_from_data(model: models.VAE, rows: np.ndarray) -> None:
+    """Start a model at the data: the decoder at the mean of their statistics, the encoder at their
+    location and scale."""
     family = model.family
     signal, natural_dim = model.decoder.constant**2, family.natural_dim(rows.shape[1])
-    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its dimensions, whose noise is so much
-    # less than all there is. (The posterior of such a z has the variance 1 / (1 + signal).)
-    family.adapt(rows, 1 - min(1.0, model.latent_dim / natural_dim) * signal / (1 + signal))
+    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its
+    # dimensions, whose noise is so much less than all there is. (The posterior of such a z has the
+    # variance 1 / (1 + signal).)
+    family.initialize_from_data(
+        rows, 1 - min(1.0, model.latent_dim / natural_dim) * signal / (1 + signal)
+    )
     mean, deviation = _moments(family.features, rows)
     encoder = model.posterior.encoder
     assert isinstance(encoder, Encoder)
-    encoder.adapt(mean, deviation or 1.0)
-    # At constants up to 1 it begins about as wide as it is to be. A wide one would send what large constants make of its noise
-    # through the family, where exponentials overflow.
+    encoder.initialize_from_data(mean, deviation or 1.0)
+    # At constants up to 1 it begins about as wide as it is to be. A wide one would send what large
+    # constants make of its noise through the family, where exponentials overflow.
     encoder.narrow(model.latent_dim, min(1.0, math.sqrt(2 / (1 + signal))))
     some = some_rows(rows, natural_dim)
-    model.decoder.adapt(family.sufficient(torch.as_tensor(some)).numpy())
-    start = family.unlink(family.natural(_mean(family.sufficient, rows)))
+    model.decoder.initialize_from_data(family.sufficient(torch.as_tensor(some)).numpy())
+    start = family.inverse_link(family.natural(_mean(family.sufficient, rows)))
     model.decoder.start_at(start.float())
 
 
 def _mean(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
     """The mean over rows of a function of rows, in float64."""
-    return sum((piece.sum(0) for piece in _pieces(function, rows)), torch.zeros((), dtype=torch.float64)) / len(rows)
+    return sum(
+        (piece.sum(0) for piece in _pieces(function, rows)), torch.zeros((), dtype=torch.float64)
+    ) / len(rows)
 
 
-def _moments(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> tuple[torch.Tensor, float]:
-    """The mean over rows of a function of rows, and the root mean square deviation of its columns, in float64."""
+def _moments(
+    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray
+) -> tuple[torch.Tensor, float]:
+    """The mean over rows of a function of rows, and the root mean square deviation of its columns,
+    in float64."""
     mean = _mean(function, rows)
-    variance = sum((piece - mean).square().mean(1).sum() for piece in _pieces(function, rows)) / len(rows)
+    variance = sum(
+        (piece - mean).square().mean(1).sum() for piece in _pieces(function, rows)
+    ) / len(rows)
     return mean, float(variance) ** 0.5
 
 
-def _pieces(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> Iterator[torch.Tensor]:
+def _pieces(
+    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray
+) -> Iterator[torch.Tensor]:
     """A function of rows, of so many at a time as memory can hold."""
     width = function(torch.as_tensor(rows[:1])).shape[1]
     n = max(1, VALUES_AT_ONCE // width)
-    return (function(torch.as_tensor(rows[start : start + n], dtype=torch.float64)) for start in range(0, len(rows), n))
+    return (
+        function(torch.as_tensor(rows[start : start + n], dtype=torch.float64))
+        for start in range(0, len(rows), n)
+    )
 
 
 def some_rows(rows: np.ndarray, width: int) -> np.ndarray:

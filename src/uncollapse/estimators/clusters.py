@@ -13,9 +13,11 @@ N_NEIGHBOURS = 15
 
 
 def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Spectral clustering (Ng, Jordan & Weiss 2002) on the graph of nearest neighbours; k-means where there are few points.
+    """Spectral clustering (Ng, Jordan & Weiss 2002) on the graph of nearest neighbours; k-means
+    where there are few points.
 
-    Posterior means lie along curved sets rather than around centres: neighbours find them, where distances to centres do not.
+    Posterior means lie along curved sets rather than around centres: neighbours find them, where
+    distances to centres do not.
 
     Args:
         points: shape (n, l).
@@ -29,13 +31,19 @@ def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         points = _embedded(points, n_clusters, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # equal rows
-        labels = KMeans(min(n_clusters, len(points)), n_init=10, random_state=seed).fit_predict(points)
+        labels = KMeans(min(n_clusters, len(points)), n_init=10, random_state=seed).fit_predict(
+            points
+        )
     return np.asarray(labels)
 
 
 def _embedded(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     graph = kneighbors_graph(points, N_NEIGHBOURS)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")  # clusters that are far apart are no trouble
-        places = spectral_embedding((graph + graph.T) / 2, n_components=n_clusters, drop_first=False, random_state=seed)
+        warnings.filterwarnings(
+            "ignore", message="Graph is not fully connected"
+        )  # clusters that are far apart are no trouble
+        places = spectral_embedding(
+            (graph + graph.T) / 2, n_components=n_clusters, drop_first=False, random_state=seed
+        )
     return np.asarray(places / np.maximum(np.linalg.norm(places, axis=1, keepdims=True), 1e-12))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import check_parameters
+from uncollapse._utils.random import seeded
+from uncollapse._utils.run_folders import damaged, read_history, read_settings, read_weights
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
 from uncollapse.models import VAE
-from uncollapse.noise import seeded
-from uncollapse.parameters import check_parameters
-from uncollapse.runs import damaged, read_history, read_settings, read_weights
 
 
 def load(folder: str | Path) -> Estimator:
@@ -23,19 +23,24 @@ def load(folder: str | Path) -> Estimator:
     """
     folder = Path(folder)
     settings = read_settings(folder)
-    if settings.estimator not in Estimator.kinds:
+    if settings.estimator not in Estimator.registry:
         raise damaged(folder, f"there is no estimator {settings.estimator!r}")
-    kind = Estimator.kinds[settings.estimator]
+    kind = Estimator.registry[settings.estimator]
     try:
         parameters = check_parameters(kind, settings.parameters)
-        with seeded(0), torch.device("meta"):  # shapes without memory, until the file has been found to hold the same
+        with (
+            seeded(0),
+            torch.device("meta"),
+        ):  # shapes without memory, until the file has been found to hold the same
             model = kind.build(parameters, settings.n_features)
         model.decoder.set_constants(settings.constants or ())
     except (InputError, RuntimeError) as error:
         raise damaged(folder, str(error)) from None
     model.load_state_dict(read_weights(folder, model.state_dict()), assign=True)
     _check_soundness(model, folder)
-    parameters["device"] = parameters["device"] if parameters["device"] in available_devices() else "auto"
+    parameters["device"] = (
+        parameters["device"] if parameters["device"] in available_devices() else "auto"
+    )
     estimator = kind(**parameters)
     estimator.parameters_, estimator.seed_ = parameters, settings.seed
     estimator.history_ = read_history(folder, kind.history_columns)
@@ -48,10 +53,15 @@ def load(folder: str | Path) -> Estimator:
 
 
 def _check_soundness(model: VAE, folder: Path) -> None:
-    """Raise `InputError` where what training does not touch has been changed, and promises would be untrue."""
-    if not model.decoder.is_sound():
-        raise damaged(folder, "the decoder's embedding is not isometric, so that its constant would be untrue")
-    if not model.family.is_sound():
+    """Raise `InputError` where what training does not touch has been changed, and promises would be
+    untrue."""
+    if not model.decoder.check_invariants():
+        raise damaged(
+            folder, "the decoder's embedding is not isometric, so that its constant would be untrue"
+        )
+    if not model.family.check_invariants():
         raise damaged(folder, "the family's scale is not the one that was set, or not positive")
-    if not model.prior.is_sound():
-        raise damaged(folder, "the components of the prior are not as far apart as they were set to be")
+    if not model.prior.check_invariants():
+        raise damaged(
+            folder, "the components of the prior are not as far apart as they were set to be"
+        )

@@ -10,8 +10,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from uncollapse import models
-from uncollapse.diagnostics.collapse import Posteriors, infer
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import Count, PositiveFloat, Widths
+from uncollapse._utils.progress import spinner
+from uncollapse._utils.random import derived_seed
 from uncollapse.estimators.arguments import (
     Components,
     Constants,
@@ -38,36 +40,48 @@ from uncollapse.estimators.arguments import (
 from uncollapse.estimators.base import Estimator, Plan
 from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.estimators.clusters import find_clusters
-from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS, ComponentPosterior, GaussianMixture, SeparatedComponents
-from uncollapse.noise import derived_seed
-from uncollapse.parameters import Count, PositiveFloat, Widths
-from uncollapse.progress import spinner
+from uncollapse.latent import (
+    DEFAULT_SEPARATION,
+    POSTERIORS,
+    PRIORS,
+    ComponentPosterior,
+    GaussianMixture,
+    SeparatedComponents,
+)
+from uncollapse.measures.information import Posteriors, infer
 
 MAX_CLUSTERED_ROWS = 10_000
 
 
 class MixtureVAE(Estimator):
-    """A VAE whose latents fall into components: y uniform over c, z|y Gaussian, then x|z (W21 example 1, K23 definition 4.2).
+    """A VAE whose latents fall into components: y uniform over c, z|y Gaussian, then x|z (W21
+    example 1, K23 definition 4.2).
 
-    With an injective decoder and learned components it is LIDMVAE (LIDGMVAE) at `inverse_lipschitz` 0 and IL-LIDMVAE above; with
-    `inverse_lipschitz` None the GMVAE (Dilokthanakul et al. 2016); with family "bernoulli" W21's Bernoulli mixture.
+    With an injective decoder and learned components it is LIDMVAE (LIDGMVAE) at `inverse_lipschitz`
+    0 and IL-LIDMVAE above; with `inverse_lipschitz` None the GMVAE (Dilokthanakul et al. 2016);
+    with family "bernoulli" W21's Bernoulli mixture.
 
-    Training begins without components, with a standard normal prior, finds them by spectral clustering of the posterior means, and
-    goes on with the mixture prior: from a random start mixtures get stuck.
+    Training begins without components, with a standard normal prior, finds them by spectral
+    clustering of the posterior means, and goes on with the mixture prior: from a random start
+    mixtures get stuck.
 
     Args:
         n_components: c.
-        latent_dim: number of latent units; at most the number of natural parameters (of most families, the number of features),
-            unless `inverse_lipschitz` is None.
-        prior: of z given y. "separated" learns the means and keeps any two of them `separation` apart, whatever is learned, with
-            scales fixed at 1; "unit" fixes the means at the unit vectors (K23's B1'y) and the scales at 1, for c <= latent_dim;
-            "learned" learns means and scales, as in the code of both papers, "full" means and full covariances (W21 section 2.2);
-            nothing keeps these apart.
-        separation: of prior "separated": the least distance between two means, in standard deviations of a component.
-        inference: "marginal" sums the component out of the prior, and runs the decoder once; "enumerate" sums the bound over
-            components, with q(y|x) and q(z|x, y), as both papers do, and runs the decoder c times.
-        warmup_epochs: those of `max_epochs` that are spent before there are components; "auto" is a quarter of them, and none for
-            prior "unit", which has nothing to be found. The learning rate falls to 0 in them, and once more in the rest.
+        latent_dim: number of latent units; at most the number of natural parameters (of most
+            families, the number of features), unless `inverse_lipschitz` is None.
+        prior: of z given y. "separated" learns the means and keeps any two of them `separation`
+            apart, whatever is learned, with scales fixed at 1; "unit" fixes the means at the unit
+            vectors (K23's B1'y) and the scales at 1, for c <= latent_dim; "learned" learns means
+            and scales, as in the code of both papers, "full" means and full covariances (W21
+            section 2.2); nothing keeps these apart.
+        separation: of prior "separated": the least distance between two means, in standard
+            deviations of a component.
+        inference: "marginal" sums the component out of the prior, and runs the decoder once;
+            "enumerate" sums the bound over components, with q(y|x) and q(z|x, y), as both papers
+            do, and runs the decoder c times.
+        warmup_epochs: those of `max_epochs` that are spent before there are components; "auto" is a
+            quarter of them, and none for prior "unit", which has nothing to be found. The learning
+            rate falls to 0 in them, and once more in the rest.
         inverse_lipschitz: as for `uc.VAE`, like all arguments that follow.
         min_information: for a prior of fixed scales.
         annealing: see `uc.VAE`.
@@ -95,8 +109,8 @@ class MixtureVAE(Estimator):
 
     Attributes:
         model_: the trained `uncollapse.models.MixtureVAE`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per example, and, since
-            the start, seconds and evaluations of the decoder.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per
+            example, and, since the start, seconds and evaluations of the decoder.
         means_: of the components, shape (c, latent_dim).
         scales_: of the components, shape (c, latent_dim).
         n_features_in_: number of features seen in `fit`.
@@ -191,9 +205,13 @@ class MixtureVAE(Estimator):
         _warmup_epochs(parameters)  # whether they suit, before there is a training to lose
         widths = encoder_widths(parameters)
         if parameters["inference"] == "marginal":
-            posterior = POSTERIORS[parameters["posterior"]](n_features, prior.latent_dim, widths, family.features)
+            posterior = POSTERIORS[parameters["posterior"]](
+                n_features, prior.latent_dim, widths, family.features
+            )
             return models.MixtureVAE(prior, posterior, decoder, family)
-        each = ComponentPosterior(n_features, prior, widths, family.features, flow=parameters["posterior"] == "realnvp")
+        each = ComponentPosterior(
+            n_features, prior, widths, family.features, flow=parameters["posterior"] == "realnvp"
+        )
         return models.EnumeratedMixtureVAE(prior, each, decoder, family)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -201,7 +219,8 @@ class MixtureVAE(Estimator):
         return np.asarray(self.predict_proba(X).argmax(1))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """q(y|x), shape (n, c), float32: E_q(z|x) p(y|z) at 64 draws that belong to the row, or what "enumerate" has learned."""
+        """q(y|x), shape (n, c), float32: E_q(z|x) p(y|z) at 64 draws that belong to the row, or
+        what "enumerate" has learned."""
 
         def components(rows: np.ndarray) -> np.ndarray:
             found: np.ndarray | None = infer(self._model, rows).components
@@ -214,7 +233,9 @@ class MixtureVAE(Estimator):
         """`fit`, then `predict` on the same rows."""
         return self.fit(X, y).predict(X)
 
-    def sample(self, n_samples: int = 1, random_state: Any = None, component: int | None = None) -> np.ndarray:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, component: int | None = None
+    ) -> np.ndarray:
         """Draws of x from the model, shape (n_samples, n_features), float32.
 
         Args:
@@ -230,8 +251,14 @@ class MixtureVAE(Estimator):
 
     def _draws_of(self, component: int) -> Callable[[int], torch.Tensor]:
         n_components = self._model.prior.n_components
-        if not isinstance(component, int | np.integer) or isinstance(component, bool) or not 0 <= component < n_components:
-            raise InputError(f"component expects an integer from 0 to {n_components - 1}, got {component!r}.")
+        if (
+            not isinstance(component, int | np.integer)
+            or isinstance(component, bool)
+            or not 0 <= component < n_components
+        ):
+            raise InputError(
+                f"component expects an integer from 0 to {n_components - 1}, got {component!r}."
+            )
         return lambda n: self._model.prior.components().sample((n,))[:, component]
 
     @property
@@ -256,8 +283,15 @@ class MixtureVAE(Estimator):
         if n_warmup:
             plain = model.without_components()
             try:
-                self._minimise(plain, plan, range(n_warmup), derived_seed(plan.seed, "warm-up"), phase="warm-up")
-            finally:  # the prior, which had no part in it, follows to the device that the rest was trained on
+                self._minimise(
+                    plain,
+                    plan,
+                    range(n_warmup),
+                    derived_seed(plan.seed, "warm-up"),
+                    phase="warm-up",
+                )
+            # the prior, which had no part in it, follows to the device that the rest was trained on
+            finally:
                 model.to(next(plain.parameters()).device)
             with spinner("looking for clusters", plan.parameters["verbose"]):
                 _start_components(model, plain, plan.rows, plan.seed)
@@ -265,7 +299,10 @@ class MixtureVAE(Estimator):
 
 
 def _build_prior(parameters: Mapping[str, Any]) -> GaussianMixture:
-    kind, sizes = PRIORS[parameters["prior"]], (parameters["n_components"], parameters["latent_dim"])
+    kind, sizes = (
+        PRIORS[parameters["prior"]],
+        (parameters["n_components"], parameters["latent_dim"]),
+    )
     return kind(*sizes, parameters["separation"]) if kind is SeparatedComponents else kind(*sizes)
 
 
@@ -274,28 +311,47 @@ def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
     if asked == "auto":
         return 0 if parameters["prior"] == "unit" else min(n_epochs - 1, max(1, n_epochs // 4))
     if asked >= n_epochs:
-        raise InputError(f"warmup_epochs expects less than max_epochs={n_epochs}, got {asked}: leave epochs for the mixture.")
+        raise InputError(
+            f"warmup_epochs expects less than max_epochs={n_epochs}, got {asked}: leave epochs for "
+            "the mixture."
+        )
     return int(asked)
 
 
-def _start_components(model: models.MixtureVAE, plain: models.VAE, rows: np.ndarray, seed: int) -> None:
-    """Put the components where clusters of posterior means are, as wide as the posteriors of their clusters."""
-    some = rows[np.random.default_rng(derived_seed(seed, "rows")).permutation(len(rows))[:MAX_CLUSTERED_ROWS]]
+def _start_components(
+    model: models.MixtureVAE, plain: models.VAE, rows: np.ndarray, seed: int
+) -> None:
+    """Put the components where clusters of posterior means are, as wide as the posteriors of their
+    clusters."""
+    some = rows[
+        np.random.default_rng(derived_seed(seed, "rows")).permutation(len(rows))[
+            :MAX_CLUSTERED_ROWS
+        ]
+    ]
     posteriors = infer(plain.eval(), some)
     model.train()  # what both share
-    clusters = find_clusters(posteriors.means, model.prior.n_components, derived_seed(seed, "clusters"))
+    clusters = find_clusters(
+        posteriors.means, model.prior.n_components, derived_seed(seed, "clusters")
+    )
     moments = [_moments(posteriors, clusters, k) for k in range(model.prior.n_components)]
     device = next(plain.parameters()).device
-    means, covariances = (torch.as_tensor(np.stack(part), device=device) for part in zip(*moments, strict=True))
+    means, covariances = (
+        torch.as_tensor(np.stack(part), device=device) for part in zip(*moments, strict=True)
+    )
     model.prior.start_at(means.float(), covariances)
 
 
-def _moments(posteriors: Posteriors, clusters: np.ndarray, cluster: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of z over the posteriors of a cluster, or of all where a cluster has too few for a covariance."""
+def _moments(
+    posteriors: Posteriors, clusters: np.ndarray, cluster: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of z over the posteriors of a cluster, or of all where a cluster has too
+    few for a covariance."""
     members, n_needed = clusters == cluster, 2 * posteriors.means.shape[1]
     many = members if members.sum() > n_needed else np.ones_like(members)
     within = posteriors.means[many].astype(np.float64)
-    covariance = np.atleast_2d(np.cov(within.T)) + np.diag(posteriors.variances[many].mean(0, dtype=np.float64))
+    covariance = np.atleast_2d(np.cov(within.T)) + np.diag(
+        posteriors.variances[many].mean(0, dtype=np.float64)
+    )
     if members.any():
         return posteriors.means[members].mean(0), covariance
     chance = np.random.default_rng(cluster)  # components at one place would stay together

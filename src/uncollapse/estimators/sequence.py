@@ -13,7 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from uncollapse import models
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare, Widths, check_parameters
+from uncollapse._utils.progress import spinner
+from uncollapse._utils.random import derived_seed
+from uncollapse._utils.run_folders import SavedVocabulary, Settings
+from uncollapse._utils.signals import deferred_interrupt
+from uncollapse._utils.validation import check_count, check_positive
+from uncollapse._utils.vocabulary import Document, Level, Vocabulary, list_documents
 from uncollapse.estimators.arguments import (
     Constants,
     ContextName,
@@ -34,18 +41,18 @@ from uncollapse.estimators.arguments import (
 from uncollapse.estimators.base import Estimator, Plan, digest_of
 from uncollapse.estimators.building import sequence_decoder, some_rows
 from uncollapse.families import Categorical
-from uncollapse.inputs import check_count, check_positive
-from uncollapse.interrupts import deferred_interrupt
-from uncollapse.latent import ChainPosterior, CommittedPrior, LSTMPosterior, Posterior, Prior, StandardNormal
+from uncollapse.latent import (
+    ChainPosterior,
+    CommittedPrior,
+    LSTMPosterior,
+    Posterior,
+    Prior,
+    StandardNormal,
+)
 from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
-from uncollapse.noise import derived_seed
-from uncollapse.parameters import Count, PositiveFloat, ProperShare, Widths, check_parameters
-from uncollapse.progress import spinner
-from uncollapse.runs import SavedVocabulary, Settings
 from uncollapse.training.budget import Budget
-from uncollapse.training.checkpoint import Checkpoint
-from uncollapse.vocabulary import Document, Level, Vocabulary, list_documents
+from uncollapse.training.resume import Checkpoint
 
 HELD_OUT_SHARE = 0.1
 # What is added to the counts that log-odds begin at, as some symbols may have been held out.
@@ -64,45 +71,55 @@ class _Rows:
 
 
 class SequenceVAE(Estimator):
-    """A VAE of sequences, such as sentences: one z for each, from which and from the symbols before it every symbol follows.
+    """A VAE of sequences, such as sentences: one z for each, from which and from the symbols before
+    it every symbol follows.
 
-    An LSTM turns the symbols before into h. With `inverse_lipschitz` a number, that is all that it sees, and Brenier maps turn
-    [z; h] into the log-odds of the next symbol, and move them at least that much when z moves, whatever h is: IL-LIDSVAE (K23
-    definition 4.3), and LIDSVAE (W21 example 2) at 0. With None a linear map does, and the LSTM sees z beside every symbol: the
-    sequential VAE (Bowman et al. 2016), which can do without z.
+    An LSTM turns the symbols before into h. With `inverse_lipschitz` a number, that is all that it
+    sees, and Brenier maps turn [z; h] into the log-odds of the next symbol, and move them at least
+    that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21 example
+    2) at 0. With None a linear map does, and the LSTM sees z beside every symbol: the sequential
+    VAE (Bowman et al. 2016), which can do without z.
 
     Args:
         latent_dim: number of latent units.
-        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2) (there is one alone
-            where `context` is additive and latent_dim is that of the log-odds); or None. "auto" is 0.5; with `annealing` 5.
-            `target_kl` sets it itself.
-        context: how z and h meet. "joint" sends [z; h] through the maps, as in both papers. "additive" sends z through them, and
-            adds a linear map of h: the same constant holds for every history, the maps are evaluated once for each document and
-            not for each symbol, and where documents are few, it predicts them better. Without effect for an ordinary decoder.
+        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2) (there is one
+            alone where `context` is additive and latent_dim is that of the log-odds); or None.
+            "auto" is 0.5; with `annealing` 5. `target_kl` sets it itself.
+        context: how z and h meet. "joint" sends [z; h] through the maps, as in both papers.
+            "additive" sends z through them, and adds a linear map of h: the same constant holds for
+            every history, the maps are evaluated once for each document and not for each symbol,
+            and where documents are few, it predicts them better. Without effect for an ordinary
+            decoder.
         annealing: see `uc.VAE`.
         target_kl: see `uc.VAE`.
-        level: of strings: a symbol is a "word" between white space, or a "character". Arrays of tokens are taken as they are.
+        level: of strings: a symbol is a "word" between white space, or a "character". Arrays of
+            tokens are taken as they are.
         min_count: rarer symbols are one symbol, the unknown one.
         max_vocabulary: symbols that are known at most, the most frequent ones.
         max_length: symbols of a document at most.
-        posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or "pooled-lstm", by the mean of its
-            states (pooling, a remedy for collapse: Long et al. 2019).
-        committed_rate: if given, every symbol has a z of its own, of latent_dim units, and their prior is a chain that commits each
-            further symbol to so many nats of KL: the delta-VAE (Razavi et al. 2019). What `transform` gives, and
-            `inverse_transform` takes, are then the z of all symbols, one after the other, max_length + 1 times latent_dim numbers.
+        posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or
+            "pooled-lstm", by the mean of its states (pooling, a remedy for collapse: Long et al.
+            2019).
+        committed_rate: if given, every symbol has a z of its own, of latent_dim units, and their
+            prior is a chain that commits each further symbol to so many nats of KL: the delta-VAE
+            (Razavi et al. 2019). What `transform` gives, and `inverse_transform` takes, are then
+            the z of all symbols, one after the other, max_length + 1 times latent_dim numbers.
         embedding_dim: of the vectors that stand for the symbols before.
         hidden_dim: of the LSTM that reads them.
         encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
         encoder_hidden_dim: of the encoder's LSTM; the same if None.
         n_layers: of both LSTMs.
         hidden: widths of the layers of each map.
-        word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman et al. 2016).
+        word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman
+            et al. 2016).
         objective: see `uc.VAE`.
         strategy: see `uc.VAE`.
-        max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that training does not see, whatever
-            `objective` is; with `target_kl`, of those that have reached it.
+        max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that
+            training does not see, whatever `objective` is; with `target_kl`, of those that have
+            reached it.
         batch_size: documents in a step.
-        learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls to 0 along half a cosine.
+        learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls
+            to 0 along half a cosine.
         random_state: see `uc.VAE`.
         device: see `uc.VAE`.
         devices: see `uc.VAE`.
@@ -113,10 +130,10 @@ class SequenceVAE(Estimator):
 
     Attributes:
         model_: the trained `uncollapse.models.SequenceVAE`.
-        vocabulary_: the symbols, a `uncollapse.vocabulary.Vocabulary`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per document, since the start
-            seconds and evaluations of the decoder (one for each symbol), and the negative ELBO on documents that training does
-            not see (`validation`).
+        vocabulary_: the symbols, a `uncollapse._utils.vocabulary.Vocabulary`.
+        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per
+            document, since the start seconds and evaluations of the decoder (one for each symbol),
+            and the negative ELBO on documents that training does not see (`validation`).
         seed_: the seed that was used.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
@@ -195,7 +212,8 @@ class SequenceVAE(Estimator):
 
     @staticmethod
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:
-        """An untrained model of sequences of `n_features` symbols, the unknown one and the end among them.
+        """An untrained model of sequences of `n_features` symbols, the unknown one and the end
+        among them.
 
         Raises:
             InputError: if the parameters do not suit each other or the number of symbols.
@@ -204,25 +222,38 @@ class SequenceVAE(Estimator):
         family, latent_dim = Categorical(n_features), parameters["latent_dim"]
         decoder = sequence_decoder(parameters, family)
         seen = 0 if decoder.constants else latent_dim
-        encoder_sizes = {name: parameters[f"encoder_{name}"] or sizes[name] for name in ("embedding_dim", "hidden_dim")}
+        encoder_sizes = {
+            name: parameters[f"encoder_{name}"] or sizes[name]
+            for name in ("embedding_dim", "hidden_dim")
+        }
         pooled = parameters["posterior"] == "pooled-lstm"
         encoder_sizes = {**sizes, **encoder_sizes}
         prior: Prior
         posterior: Posterior
         if parameters["committed_rate"] is None:
-            prior, posterior = StandardNormal(latent_dim), LSTMPosterior(n_features, latent_dim, **encoder_sizes, pooled=pooled)
+            prior, posterior = (
+                StandardNormal(latent_dim),
+                LSTMPosterior(n_features, latent_dim, **encoder_sizes, pooled=pooled),
+            )
         elif pooled or parameters["annealing"]:
             name, value = ("posterior", "'pooled-lstm'") if pooled else ("annealing", "True")
             raise InputError(
-                f"committed_rate gives every symbol a z, and does not go with {name} = {value}: leave one of them out."
+                f"committed_rate gives every symbol a z, and does not go with {name} = {value}: "
+                "leave one of them out."
             )
         else:
-            prior = CommittedPrior(parameters["max_length"] + 1, latent_dim, parameters["committed_rate"])
+            prior = CommittedPrior(
+                parameters["max_length"] + 1, latent_dim, parameters["committed_rate"]
+            )
             posterior = ChainPosterior(n_features, prior, **encoder_sizes)
         history = models.History(n_features, **sizes, latent_dim=seen)
         additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
-        head = nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
-        return models.SequenceVAE(prior, posterior, history, decoder, family, head, parameters["word_dropout"])
+        head = (
+            nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
+        )
+        return models.SequenceVAE(
+            prior, posterior, history, decoder, family, head, parameters["word_dropout"]
+        )
 
     def fit(
         self,
@@ -240,31 +271,40 @@ class SequenceVAE(Estimator):
         Args:
             X: strings, or sequences of whole numbers >= 0, at least two.
             y: ignored.
-            validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from training, if not given.
+            validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from
+                training, if not given.
             budget: what training may use up, in place of `max_epochs`.
             callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
-            loggers: of Lightning, which are told what the progress bar shows at the end of each epoch.
-            checkpoint: a folder for the state of the training and its log, a JSON line for each epoch. Where it holds the state of
-                this very training, that is taken up, and ends in the same parameters as if nothing had interrupted it.
+            loggers: of Lightning, which are told what the progress bar shows at the end of each
+                epoch.
+            checkpoint: a folder for the state of the training and its log, a JSON line for each
+                epoch. Where it holds the state of this very training, that is taken up, and ends in
+                the same parameters as if nothing had interrupted it.
 
         Raises:
-            InputError: if a parameter or a document cannot be used, or the folder holds another training. What was fitted before is
-                left as it was.
-            NonFiniteLossError: if training meets a loss that is not finite; the estimator then holds the best epoch so far.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds the best epoch so far.
+            InputError: if a parameter or a document cannot be used, or the folder holds another
+                training. What was fitted before is left as it was.
+            NonFiniteLossError: if training meets a loss that is not finite; the estimator then
+                holds the best epoch so far.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds the best epoch so
+                far.
         """
         del y
         parameters = check_parameters(type(self), self.get_params(deep=False))
         with spinner("preparing", parameters["verbose"]):
             kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
             vocabulary, encoded = _read(X, parameters)
-            held_out = None if validation is None else _encode(validation, vocabulary, parameters["max_length"], "validation")
+            held_out = (
+                None
+                if validation is None
+                else _encode(validation, vocabulary, parameters["max_length"], "validation")
+            )
             others = None if held_out is None else digest_of(held_out)
             data = {"shape": encoded.shape, "digest": digest_of(encoded), "validation": others}
             seed = self._agree_on_seed(parameters, data, budget, kept)
             rows = _split(vocabulary, encoded, held_out, seed)
             model = self._new_model(parameters, len(rows.vocabulary), seed)
-            model.decoder.adapt(*_shares(rows, parameters["latent_dim"]))
+            model.decoder.initialize_from_data(*_shares(rows, parameters["latent_dim"]))
             model.decoder.start_at(_log_odds(rows))
             plan = Plan.of(
                 model,
@@ -311,7 +351,13 @@ class SequenceVAE(Estimator):
         """`inverse_transform` at the posterior means of X: n documents."""
         return self.inverse_transform(self.transform(X))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None, temperature: float = 1.0, greedy: bool = False) -> list[Any]:
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: Any = None,
+        temperature: float = 1.0,
+        greedy: bool = False,
+    ) -> list[Any]:
         """Documents from the model, of z from the prior.
 
         Args:
@@ -325,10 +371,16 @@ class SequenceVAE(Estimator):
         """
         check_is_fitted(self)
         check_positive("temperature", temperature)
-        return self._sample(self._prior_draws, lambda codes: self._generate(codes, temperature, greedy), n_samples, random_state)
+        return self._sample(
+            self._prior_draws,
+            lambda codes: self._generate(codes, temperature, greedy),
+            n_samples,
+            random_state,
+        )
 
     def interpolate(self, a: Document, b: Document, n_steps: int = 5) -> list[Any]:
-        """Documents on the way from one to another: `inverse_transform` along the line between their posterior means.
+        """Documents on the way from one to another: `inverse_transform` along the line between
+        their posterior means.
 
         Args:
             a: where the way begins.
@@ -353,7 +405,9 @@ class SequenceVAE(Estimator):
         n_symbols = (self.check_rows(X) >= 0).sum()
         return float(np.exp(-self.score_samples(X, n_importance).sum(dtype=np.float64) / n_symbols))
 
-    def _generate(self, codes: np.ndarray, temperature: float = 1.0, greedy: bool = False) -> list[Any]:
+    def _generate(
+        self, codes: np.ndarray, temperature: float = 1.0, greedy: bool = False
+    ) -> list[Any]:
         model, max_length = self.model_, self.parameters_["max_length"]
         assert isinstance(model, models.SequenceVAE)
         rows = self._in_batches(codes, lambda z: model.generate(z, max_length, temperature, greedy))
@@ -370,9 +424,11 @@ class SequenceVAE(Estimator):
     def _restore(self, settings: Settings) -> None:
         saved = settings.vocabulary
         if saved is None or len(saved.known) + 2 != settings.n_features:
-            raise InputError("its vocabulary is missing, or not the one that the model was trained with")
+            raise InputError(
+                "its vocabulary is missing, or not the one that the model was trained with"
+            )
         vocabulary = Vocabulary(saved.level, tuple(saved.known))
-        if saved.level not in ("token", self.level) or not vocabulary.is_sound():
+        if saved.level not in ("token", self.level) or not vocabulary.check_invariants():
             raise InputError(f"its vocabulary is not one of {saved.level}s")
         self.vocabulary_ = vocabulary
 
@@ -386,14 +442,21 @@ def _read(X: Any, parameters: dict[str, Any]) -> tuple[Vocabulary, np.ndarray]:
     """The vocabulary of documents, and the documents as rows."""
     documents, are_tokens = list_documents(X)
     if len(documents) < 2:
-        raise InputError(f"training expects at least 2 documents, got {len(documents)}: give more data.")
+        raise InputError(
+            f"training expects at least 2 documents, got {len(documents)}: give more data."
+        )
     level: Level = "token" if are_tokens else parameters["level"]
-    vocabulary = Vocabulary.of(documents, level, parameters["min_count"], parameters["max_vocabulary"])
+    vocabulary = Vocabulary.of(
+        documents, level, parameters["min_count"], parameters["max_vocabulary"]
+    )
     return vocabulary, vocabulary.encode(documents, parameters["max_length"])
 
 
-def _split(vocabulary: Vocabulary, rows: np.ndarray, validation: np.ndarray | None, seed: int) -> _Rows:
-    """Documents for training, and to find the best epoch by: those that are given, or some that are held out."""
+def _split(
+    vocabulary: Vocabulary, rows: np.ndarray, validation: np.ndarray | None, seed: int
+) -> _Rows:
+    """Documents for training, and to find the best epoch by: those that are given, or some that are
+    held out."""
     if validation is not None:
         return _Rows(vocabulary, rows, validation)
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
@@ -404,15 +467,23 @@ def _split(vocabulary: Vocabulary, rows: np.ndarray, validation: np.ndarray | No
 def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") -> np.ndarray:
     documents, are_tokens = list_documents(X, name)
     if documents and are_tokens != (vocabulary.level == "token"):
-        expected, got = ("arrays of tokens", "strings") if vocabulary.level == "token" else ("strings", "arrays of tokens")
-        raise InputError(f"{name} expects {expected}, as in training, got {got}: give documents of the same kind.")
+        expected, got = (
+            ("arrays of tokens", "strings")
+            if vocabulary.level == "token"
+            else ("strings", "arrays of tokens")
+        )
+        raise InputError(
+            f"{name} expects {expected}, as in training, got {got}: give documents of the same "
+            "kind."
+        )
     if not documents:
         raise InputError(f"{name} expects at least one document, got none: give some.")
     return vocabulary.encode(documents, max_length, name)
 
 
 def _shares(rows: _Rows, at_least: int) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of the most frequent symbols in some of the documents, and the deviations of such shares by chance alone.
+    """The shares of the most frequent symbols in some of the documents, and the deviations of such
+    shares by chance alone.
 
     Args:
         rows: the documents.
@@ -420,8 +491,9 @@ def _shares(rows: _Rows, at_least: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         shares: shape (n, m), float32.
-        noise: shape (m,), up to a factor. By chance alone a share's variance is proportional to its mean, to which 1 / V, the
-            average, is added: what the rarest symbols do by chance would count for much.
+        noise: shape (m,), up to a factor. By chance alone a share's variance is proportional to its
+            mean, to which 1 / V, the average, is added: what the rarest symbols do by chance would
+            count for much.
     """
     n_symbols = min(len(rows.vocabulary) - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
     some = some_rows(rows.train, n_symbols)
@@ -434,7 +506,8 @@ def _shares(rows: _Rows, at_least: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """The same, with what is far from the mean drawn nearer: a document that repeats one word would have a direction for itself."""
+    """The same, with what is far from the mean drawn nearer: a document that repeats one word would
+    have a direction for itself."""
     mean = shares.mean(0)
     distance = np.linalg.norm((shares - mean) / noise, axis=1)
     limit = OUTLIER * np.median(distance)
@@ -446,5 +519,8 @@ def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _log_odds(rows: _Rows) -> torch.Tensor:
     """The natural parameters of the shares that the symbols have in training."""
-    counts = np.bincount(rows.train[rows.train >= 0].astype(np.int64), minlength=len(rows.vocabulary)) + UNSEEN_COUNT
+    counts = (
+        np.bincount(rows.train[rows.train >= 0].astype(np.int64), minlength=len(rows.vocabulary))
+        + UNSEEN_COUNT
+    )
     return torch.as_tensor(np.log(counts[:-1] / counts[-1]), dtype=torch.float32)

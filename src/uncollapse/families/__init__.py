@@ -1,8 +1,9 @@
 r"""Exponential families p(x|eta) = h(x) exp(T(x)·eta - A(eta)), in minimal natural parameters.
 
-The inverse Lipschitz constant of a decoder is a statement about natural parameters, so that is what every decoder outputs,
-and a family turns them into a distribution: ``family(eta)`` is p(x|z). A Gaussian of scale sigma has eta = mean / sigma; were
-the scale kept outside the natural parameter, learning it could undo any constraint on the decoder.
+The inverse Lipschitz constant of a decoder is a statement about natural parameters, so that is what
+every decoder outputs, and a family turns them into a distribution: ``family(eta)`` is p(x|z). A
+Gaussian of scale sigma has eta = mean / sigma; were the scale kept outside the natural parameter,
+learning it could undo any constraint on the decoder.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from uncollapse._utils.parameters import from_specification
 from uncollapse.families.base import Family
 from uncollapse.families.continuous import Beta, ContinuousBernoulli, Exponential
 from uncollapse.families.discrete import Bernoulli, Categorical, NegativeBinomial, Poisson
 from uncollapse.families.gaussian import Gaussian, HeteroscedasticGaussian
-from uncollapse.parameters import from_specification
 
 __all__ = [
     "FAMILIES",

@@ -18,10 +18,18 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import NegativeBinomial as NegativeBinomialDistribution
 from torch.distributions import Poisson as PoissonDistribution
 
-from uncollapse.errors import InputError
-from uncollapse.families.base import MEAN_MARGIN, Family, check_support, check_unit_interval, from_positive, negative, to_positive
-from uncollapse.parameters import NotBool, PositiveFloat
-from uncollapse.sharing import draw_rows
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import NotBool, PositiveFloat
+from uncollapse._utils.sharding import draw_rows
+from uncollapse.families.base import (
+    MEAN_MARGIN,
+    Family,
+    check_support,
+    check_unit_interval,
+    from_positive,
+    negative,
+    to_positive,
+)
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 
@@ -29,14 +37,16 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 class Bernoulli(Family):
     """Binary data; eta is the logit, A(eta) = log(1 + exp(eta)).
 
-    Values strictly between 0 and 1 are probabilities of a 1: training draws them anew every time it meets them (dynamic
-    binarisation, Burda et al. 2016), scoring draws them once.
+    Values strictly between 0 and 1 are probabilities of a 1: training draws them anew every time it
+    meets them (dynamic binarisation, Burda et al. 2016), scoring draws them once.
     """
 
     name = "bernoulli"
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False)
+        return Independent(
+            _BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False
+        )
 
     def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
         return F.softplus(eta)
@@ -47,9 +57,13 @@ class Bernoulli(Family):
     def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return torch.logit(expectation, eps=MEAN_MARGIN)
 
-    def observe(self, x: Float[Tensor, "*batch d"], uniform: Float[Tensor, "*batch d"] | None = None) -> Tensor:
+    def observe(
+        self, x: Float[Tensor, "*batch d"], uniform: Float[Tensor, "*batch d"] | None = None
+    ) -> Tensor:
         if uniform is None:
-            uniform = draw_rows(lambda n: torch.rand(n, *x.shape[1:], device=x.device, dtype=x.dtype), len(x))
+            uniform = draw_rows(
+                lambda n: torch.rand(n, *x.shape[1:], device=x.device, dtype=x.dtype), len(x)
+            )
         return uniform.lt(x).to(x.dtype)
 
     def is_observed(self, data: np.ndarray) -> bool:
@@ -62,9 +76,10 @@ class Bernoulli(Family):
 class Categorical(Family):
     """Categories 0, 1, ..., V - 1, one in each column.
 
-    eta_v = log p_v - log p_{V-1} for v < V - 1: log-odds against the last category. T is the one-hot code without the last entry,
-    A(eta) = log(1 + sum_v exp(eta_v)). V parameters would not be minimal: a constant added to all of them changes nothing, so that
-    an injective decoder could collapse.
+    eta_v = log p_v - log p_{V-1} for v < V - 1: log-odds against the last category. T is the
+    one-hot code without the last entry, A(eta) = log(1 + sum_v exp(eta_v)). V parameters would not
+    be minimal: a constant added to all of them changes nothing, so that an injective decoder could
+    collapse.
 
     The mean of a code has no meaning; the `mean` of the distribution is the most probable code.
 
@@ -79,12 +94,23 @@ class Categorical(Family):
 
     def __init__(
         self,
-        n_categories: Annotated[int, NotBool, Field(ge=2, lt=2**24, description="a number of categories from 2 to 2^24 - 1")],
+        n_categories: Annotated[
+            int,
+            NotBool,
+            Field(ge=2, lt=2**24, description="a number of categories from 2 to 2^24 - 1"),
+        ],
     ) -> None:
         super().__init__()
         # Beyond 2^24, float32 cannot tell codes apart.
-        if not isinstance(n_categories, numbers.Integral) or isinstance(n_categories, bool) or not 2 <= n_categories < 2**24:
-            raise InputError(f"n_categories expects a number of categories from 2 to 2^24 - 1, got {n_categories!r}.")
+        if (
+            not isinstance(n_categories, numbers.Integral)
+            or isinstance(n_categories, bool)
+            or not 2 <= n_categories < 2**24
+        ):
+            raise InputError(
+                f"n_categories expects a number of categories from 2 to 2^24 - 1, got "
+                f"{n_categories!r}."
+            )
         self.n_categories: int = int(n_categories)
         self.parameters_per_column = self.n_categories - 1
 
@@ -96,7 +122,12 @@ class Categorical(Family):
         return Independent(_CategoricalDistribution(self._logits(eta)), 1, validate_args=False)
 
     def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
-        return x.unsqueeze(-1).eq(torch.arange(self.n_categories - 1, device=x.device)).to(x.dtype).flatten(-2)
+        return (
+            x.unsqueeze(-1)
+            .eq(torch.arange(self.n_categories - 1, device=x.device))
+            .to(x.dtype)
+            .flatten(-2)
+        )
 
     def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
         return self._logits(eta).logsumexp(-1)
@@ -140,7 +171,11 @@ class _Counts(Family):
 
     def check(self, data: np.ndarray) -> None:
         check_support(
-            self, data, (data >= 0) & (data == np.floor(data)), "whole numbers >= 0", "give counts, or use family='gaussian'"
+            self,
+            data,
+            (data >= 0) & (data == np.floor(data)),
+            "whole numbers >= 0",
+            "give counts, or use family='gaussian'",
         )
 
 
@@ -165,8 +200,9 @@ class Poisson(_Counts):
 class NegativeBinomial(_Counts):
     """Counts of more than a Poisson's variance: mean m, variance m + m^2 / r.
 
-    p(x) = Gamma(x + r) / (x! Gamma(r)) p^x (1 - p)^r with eta = log p < 0, A(eta) = -r log(1 - exp(eta)), m = r p / (1 - p). For
-    non-integer r too. torch's logits are log p - log(1 - p), which is the inverse of the link: eta = -log(1 + exp(-u)).
+    p(x) = Gamma(x + r) / (x! Gamma(r)) p^x (1 - p)^r with eta = log p < 0, A(eta) = -r log(1 -
+    exp(eta)), m = r p / (1 - p). For non-integer r too. torch's logits are log p - log(1 - p),
+    which is the inverse of the link: eta = -log(1 + exp(-u)).
 
     Args:
         dispersion: r > 0; as it grows, the family approaches the Poisson's. It is not trained.
@@ -180,12 +216,18 @@ class NegativeBinomial(_Counts):
 
     def __init__(self, dispersion: PositiveFloat) -> None:
         super().__init__()
-        if not isinstance(dispersion, numbers.Real) or isinstance(dispersion, bool) or not 0 < dispersion < math.inf:
+        if (
+            not isinstance(dispersion, numbers.Real)
+            or isinstance(dispersion, bool)
+            or not 0 < dispersion < math.inf
+        ):
             raise InputError(f"dispersion expects a positive finite number, got {dispersion!r}.")
         self.dispersion: float = float(dispersion)
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        distribution = NegativeBinomialDistribution(self.dispersion, logits=self.unlink(eta), validate_args=False)
+        distribution = NegativeBinomialDistribution(
+            self.dispersion, logits=self.inverse_link(eta), validate_args=False
+        )
         return Independent(distribution, 1, validate_args=False)
 
     def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
@@ -201,7 +243,7 @@ class NegativeBinomial(_Counts):
         """log sigmoid(u)."""
         return -to_positive(-u)
 
-    def unlink(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return -from_positive(-eta)
 
     @property
@@ -222,7 +264,8 @@ class _BernoulliDistribution(BernoulliDistribution):
 
 
 class _CategoricalDistribution(CategoricalDistribution):
-    """torch's own has no mean, its draws are integers where data are floats, and it takes twice as long to normalise."""
+    """torch's own has no mean, its draws are integers where data are floats, and it takes twice as
+    long to normalise."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = self._param = logits.log_softmax(-1)
@@ -236,13 +279,14 @@ class _CategoricalDistribution(CategoricalDistribution):
     def mean(self) -> Tensor:
         return self.logits.argmax(-1).to(self.logits.dtype)
 
-    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
         codes: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
         return codes.to(self.logits.dtype)
 
 
 class _PoissonDistribution(PoissonDistribution):
-    """In the natural parameter: torch's own takes the log of the rate, which is 0 in float32 below eta = -104."""
+    """In the natural parameter: torch's own takes the log of the rate, which is 0 in float32 below
+    eta = -104."""
 
     def __init__(self, eta: Tensor) -> None:
         self.eta = eta

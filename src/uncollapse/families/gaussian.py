@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import Count, PositiveFloat
 from uncollapse.families.base import MEAN_MARGIN, Family, from_positive, negative, to_positive
-from uncollapse.parameters import Count, PositiveFloat
 
 # Rows that are held in float64 at once.
 ROWS_AT_ONCE = 1000
@@ -24,11 +24,13 @@ ROWS_AT_ONCE = 1000
 class Gaussian(Family):
     """Real data with one scale sigma for all columns.
 
-    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of the data and is not trained; it
-    belongs to the base measure, so that neither sigma nor a constant of the decoder depends on where the data lie.
+    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of
+    the data and is not trained; it belongs to the base measure, so that neither sigma nor a
+    constant of the decoder depends on where the data lie.
 
     Args:
-        scale: sigma, in the units of the data. None learns it, starting from the root mean square deviation of the data.
+        scale: sigma, in the units of the data. None learns it, starting from the root mean square
+            deviation of the data.
         data_dim: d; a family that is only a specification need not know it.
 
     Raises:
@@ -41,15 +43,25 @@ class Gaussian(Family):
 
     def __init__(
         self,
-        scale: Annotated[PositiveFloat | None, Field(description="a positive finite number, or None to learn it")] = None,
+        scale: Annotated[
+            PositiveFloat | None, Field(description="a positive finite number, or None to learn it")
+        ] = None,
         data_dim: Count = 1,
     ) -> None:
         super().__init__()
-        if scale is not None and (not isinstance(scale, numbers.Real) or isinstance(scale, bool) or not 0 < scale < math.inf):
-            raise InputError(f"scale expects a positive finite number, or None to learn it, got {scale!r}.")
+        if scale is not None and (
+            not isinstance(scale, numbers.Real)
+            or isinstance(scale, bool)
+            or not 0 < scale < math.inf
+        ):
+            raise InputError(
+                f"scale expects a positive finite number, or None to learn it, got {scale!r}."
+            )
         self.fixed_scale = scale if scale is None else float(scale)
         self.register_buffer("centre", torch.zeros(data_dim))
-        start = torch.tensor(0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype())
+        start = torch.tensor(
+            0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype()
+        )
         if scale is None:
             self.log_scale = nn.Parameter(start)
         else:
@@ -61,7 +73,11 @@ class Gaussian(Family):
         return self.log_scale.exp()
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_GaussianDistribution(self.centre + eta * self.scale, self.scale), 1, validate_args=False)
+        return Independent(
+            _GaussianDistribution(self.centre + eta * self.scale, self.scale),
+            1,
+            validate_args=False,
+        )
 
     def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
         return (x - self.centre) / self.scale
@@ -75,19 +91,21 @@ class Gaussian(Family):
     def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         return expectation
 
-    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+    def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         deviation = _deviation(data) * math.sqrt(noise_share)
         with torch.no_grad():
             self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
             if self.fixed_scale is None and deviation > 0:
                 self.log_scale.fill_(math.log(deviation))
 
-    def fresh(self, data_dim: int) -> Family:
+    def for_features(self, data_dim: int) -> Family:
         return type(self)(self.fixed_scale, data_dim)
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         scale = float(self.scale.detach())
-        return 0 < scale < math.inf and (self.fixed_scale is None or math.isclose(scale, self.fixed_scale, rel_tol=1e-4))
+        return 0 < scale < math.inf and (
+            self.fixed_scale is None or math.isclose(scale, self.fixed_scale, rel_tol=1e-4)
+        )
 
     @property
     def spec(self) -> str | dict[str, dict[str, Any]]:
@@ -100,10 +118,12 @@ class Gaussian(Family):
 class HeteroscedasticGaussian(Family):
     """Real data with a free mean and variance in each column.
 
-    With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with the second below 0,
-    T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one unit of all columns, their root mean square deviation,
-    are those of the data and are not trained; they belong to the base measure, so that nothing depends on where and in what units
-    the data lie. As with every free variance, the likelihood has no upper bound where a column repeats a value exactly.
+    With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with
+    the second below 0, T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one
+    unit of all columns, their root mean square deviation, are those of the data and are not
+    trained; they belong to the base measure, so that nothing depends on where and in what units the
+    data lie. As with every free variance, the likelihood has no upper bound where a column repeats
+    a value exactly.
 
     Args:
         data_dim: d; a family that is only a specification need not know it.
@@ -130,7 +150,9 @@ class HeteroscedasticGaussian(Family):
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
         mean, variance = self._mean_and_variance(eta)
         return Independent(
-            _GaussianDistribution(self.centre + self.unit * mean, self.unit * variance.sqrt()), 1, validate_args=False
+            _GaussianDistribution(self.centre + self.unit * mean, self.unit * variance.sqrt()),
+            1,
+            validate_args=False,
         )
 
     def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
@@ -155,27 +177,30 @@ class HeteroscedasticGaussian(Family):
         first, second = self.by_column(u).unbind(-1)
         return torch.stack((first, -to_positive(second)), -1).flatten(-2)
 
-    def unlink(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
         first, second = self.by_column(eta).unbind(-1)
         return torch.stack((first, from_positive(-second)), -1).flatten(-2)
 
-    def adapt(self, data: np.ndarray, noise_share: float = 1.0) -> None:
+    def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         del noise_share  # scales differ from place to place
         with torch.no_grad():
             self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
             self.unit.fill_(_deviation(data) or 1.0)
 
-    def fresh(self, data_dim: int) -> Family:
+    def for_features(self, data_dim: int) -> Family:
         return type(self)(data_dim)
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         return 0 < float(self.unit) < math.inf
 
 
 def _deviation(data: np.ndarray) -> float:
-    """The root mean square deviation of all columns from their means; `np.var` would copy all data in float64."""
+    """The root mean square deviation of all columns from their means; `np.var` would copy all data
+    in float64."""
     mean = data.mean(axis=0, dtype=np.float64)
-    pieces = (data[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(data), ROWS_AT_ONCE))
+    pieces = (
+        data[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(data), ROWS_AT_ONCE)
+    )
     return math.sqrt(sum(float(np.square(piece).sum()) for piece in pieces) / data.size)
 
 
@@ -186,4 +211,8 @@ class _GaussianDistribution(Normal):
         super().__init__(loc, scale, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return -((value - self.loc) / self.scale).square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2
+        return (
+            -((value - self.loc) / self.scale).square() / 2
+            - self.scale.log()
+            - math.log(2 * math.pi) / 2
+        )

@@ -10,23 +10,28 @@ from uncollapse.latent.components import (
     SeparatedComponents,
     UnitComponents,
 )
-from uncollapse.latent.encoders import BackwardEncoder, Encoder, SequenceEncoder
 from uncollapse.latent.enumerated import ComponentPosterior, WithoutComponents
 from uncollapse.latent.layers import CategoricalLayer, Layer, NormalLayer
-from uncollapse.latent.posteriors import POSTERIORS, DiagonalGaussian, FamilyPosterior, LSTMPosterior, Posterior, RealNVP, draw
+from uncollapse.latent.posteriors import (
+    POSTERIORS,
+    DiagonalGaussian,
+    FamilyPosterior,
+    LSTMPosterior,
+    Posterior,
+    RealNVP,
+    draw,
+)
 from uncollapse.latent.priors import Prior, StandardNormal
 
 __all__ = [
     "DEFAULT_SEPARATION",
     "POSTERIORS",
     "PRIORS",
-    "BackwardEncoder",
     "CategoricalLayer",
     "ChainPosterior",
     "CommittedPrior",
     "ComponentPosterior",
     "DiagonalGaussian",
-    "Encoder",
     "FamilyPosterior",
     "FullComponents",
     "GaussianChain",
@@ -39,7 +44,6 @@ __all__ = [
     "Prior",
     "RealNVP",
     "SeparatedComponents",
-    "SequenceEncoder",
     "StandardNormal",
     "UnitComponents",
     "WithoutComponents",

@@ -1,4 +1,5 @@
-"""A z for every symbol of a sequence: chains of Gaussians, and the prior and posterior of the delta-VAE (Razavi et al. 2019)."""
+"""A z for every symbol of a sequence: chains of Gaussians, and the prior and posterior of the
+delta-VAE (Razavi et al. 2019)."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse.errors import InputError
-from uncollapse.latent.encoders import MIN_SCALE, BackwardEncoder
+from uncollapse._utils.errors import InputError
+from uncollapse.latent.gaussian import MIN_SCALE
 from uncollapse.latent.posteriors import Posterior
 from uncollapse.latent.priors import Prior
+from uncollapse.networks import BackwardEncoder
 
 
 class GaussianChain(Distribution):
-    """z_t = a_t z_(t-1) + b_t + c_t e_t for t = 1 ... n, with z_0 = 0 and standard normal e, as one vector of all z_t.
+    """z_t = a_t z_(t-1) + b_t + c_t e_t for t = 1 ... n, with z_0 = 0 and standard normal e, as one
+    vector of all z_t.
 
     Args:
         gains: a, shape (*batch, n, l), or as it broadcasts.
@@ -36,7 +39,9 @@ class GaussianChain(Distribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws, differentiable in the parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return self.rsample_with_log_prob(torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device))[0]
+        return self.rsample_with_log_prob(
+            torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device)
+        )[0]
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The draw that standard normal noise decides, and its log density in nats."""
@@ -47,7 +52,9 @@ class GaussianChain(Distribution):
         """log density in nats, for z that broadcast with the batch."""
         z = self._by_place(value)
         error = (z - self.gains * _before(z) - self.offsets) / self.scales
-        log_density: Tensor = -(0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)).sum((-2, -1))
+        log_density: Tensor = -(
+            0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)
+        ).sum((-2, -1))
         return log_density
 
     @property
@@ -66,7 +73,8 @@ class GaussianChain(Distribution):
         return found
 
     def kl_per_unit(self, other: GaussianChain) -> Float[Tensor, "*batch n_l"]:
-        """What each unit of each z_t adds to KL(self || other), in nats, in expectation over those before."""
+        """What each unit of each z_t adds to KL(self || other), in nats, in expectation over those
+        before."""
         gap = self.gains - other.gains
         moved = gap * _before(self._means()) + self.offsets - other.offsets
         square = moved.square() + gap.square() * _before(self._variances())
@@ -78,7 +86,8 @@ class GaussianChain(Distribution):
         own, others = share / self.scales.square(), (1 - share) / other.scales.square()
         weight = own / (own + others)
         gains, offsets = (
-            weight * mine + (1 - weight) * its for mine, its in ((self.gains, other.gains), (self.offsets, other.offsets))
+            weight * mine + (1 - weight) * its
+            for mine, its in ((self.gains, other.gains), (self.offsets, other.offsets))
         )
         return GaussianChain(gains, offsets, (own + others).rsqrt())
 
@@ -106,13 +115,15 @@ def _before(z: Tensor) -> Tensor:
 
 
 class CommittedPrior(Prior):
-    """z_1 ~ N(0, I), z_t ~ N(a z_(t-1), (1 - a^2) I): every z_t is standard normal, and they hang together.
+    """z_1 ~ N(0, I), z_t ~ N(a z_(t-1), (1 - a^2) I): every z_t is standard normal, and they hang
+    together.
 
     No posterior whose z_t are independent can be like that. Of n symbols its KL is at least
 
         committed(n) = (l/2) ((n - 2) log(1 + a^2) - log(1 - a^2)) for n >= 2,
 
-    that is (l/2) log(1 + a^2) nats for each further symbol, the committed rate (Razavi et al. 2019, section 3.1).
+    that is (l/2) log(1 + a^2) nats for each further symbol, the committed rate (Razavi et al. 2019,
+    section 3.1).
 
     Args:
         n_places: symbols at most.
@@ -130,7 +141,8 @@ class CommittedPrior(Prior):
         limit = unit_dim / 2 * math.log(2)
         if not 0 < rate < limit:
             raise InputError(
-                f"committed_rate expects a number of nats between 0 and (latent_dim / 2) log 2 = {limit:.3g}, got {rate:g}: "
+                f"committed_rate expects a number of nats between 0 and (latent_dim / 2) log 2 = "
+                f"{limit:.3g}, got {rate:g}: "
                 "use less, or more latent units."
             )
         self.n_places, self.unit_dim = n_places, unit_dim
@@ -146,19 +158,24 @@ class CommittedPrior(Prior):
     def committed(self, n: int) -> float:
         """The least KL of a posterior of n symbols whose z_t are independent, in nats."""
         square = float(self.gain) ** 2
-        return 0.0 if n < 2 else self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
+        return (
+            0.0
+            if n < 2
+            else self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
+        )
 
     def entropy_bound(self) -> float:
         """h(z), in nats."""
         return float(self().entropy())
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether the gain is one."""
         return bool((self.gain > 0) & (self.gain < 1))
 
 
 class ChainPosterior(Posterior):
-    """q(z|x) of a sequence: independent Gaussians at its symbols, by an LSTM that reads it backwards, and the prior from there on.
+    """q(z|x) of a sequence: independent Gaussians at its symbols, by an LSTM that reads it
+    backwards, and the prior from there on.
 
     Args:
         n_symbols: V, of the vocabulary.
@@ -168,10 +185,19 @@ class ChainPosterior(Posterior):
         n_layers: of the LSTM.
     """
 
-    def __init__(self, n_symbols: int, prior: CommittedPrior, embedding_dim: int, hidden_dim: int, n_layers: int) -> None:
+    def __init__(
+        self,
+        n_symbols: int,
+        prior: CommittedPrior,
+        embedding_dim: int,
+        hidden_dim: int,
+        n_layers: int,
+    ) -> None:
         super().__init__()
         self.prior = prior.forward  # the prior itself would become a part of the posterior
-        self.encoder = BackwardEncoder(n_symbols, 2 * prior.unit_dim, embedding_dim, hidden_dim, n_layers)
+        self.encoder = BackwardEncoder(
+            n_symbols, 2 * prior.unit_dim, embedding_dim, hidden_dim, n_layers
+        )
 
     def forward(self, x: Float[Tensor, "batch length"]) -> GaussianChain:
         """q(z|x)."""
@@ -180,5 +206,12 @@ class ChainPosterior(Posterior):
         n_places, length = p.offsets.shape[-2], mean.shape[1]
         there = (x[:, :n_places] >= 0).unsqueeze(-1)
         rest = (0, 0, 0, n_places - length)
-        offsets, scales = F.pad(mean, rest), F.pad(F.softplus(raw_scale) + MIN_SCALE, rest, value=1.0)
-        return GaussianChain(torch.where(there, 0, p.gains), torch.where(there, offsets, 0), torch.where(there, scales, p.scales))
+        offsets, scales = (
+            F.pad(mean, rest),
+            F.pad(F.softplus(raw_scale) + MIN_SCALE, rest, value=1.0),
+        )
+        return GaussianChain(
+            torch.where(there, 0, p.gains),
+            torch.where(there, offsets, 0),
+            torch.where(there, scales, p.scales),
+        )

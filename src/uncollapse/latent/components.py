@@ -8,9 +8,16 @@ from abc import abstractmethod
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.latent.priors import Prior
 
 # Of a ball without neighbours.
@@ -21,7 +28,8 @@ TANGLED = 0.5
 
 
 class GaussianMixture(Prior):
-    """p(z) = (1/c) sum_y N(z; m_y, S_y), the prior of a mixture VAE (W21 example 1, K23 definition 4.2).
+    """p(z) = (1/c) sum_y N(z; m_y, S_y), the prior of a mixture VAE (W21 example 1, K23 definition
+    4.2).
 
     Args:
         n_components: c.
@@ -44,7 +52,9 @@ class GaussianMixture(Prior):
     def forward(self) -> MixtureSameFamily:
         """p(z)."""
         components = self.components()
-        weights = Categorical(logits=components.mean.new_zeros(self.n_components), validate_args=False)
+        weights = Categorical(
+            logits=components.mean.new_zeros(self.n_components), validate_args=False
+        )
         return MixtureSameFamily(weights, components, validate_args=False)
 
     def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
@@ -67,7 +77,8 @@ class GaussianMixture(Prior):
 
     @torch.no_grad()
     def component_information_bound(self) -> float:
-        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances are |m_i - m_j|^2 / 8."""
+        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances
+        are |m_i - m_j|^2 / 8."""
         components = self.components()
         means, covariances = components.mean.double(), _covariances(components).double()
         log_volumes = torch.linalg.slogdet(covariances).logabsdet
@@ -101,11 +112,14 @@ class FactorisedComponents(GaussianMixture):
 
     def components(self) -> Independent[Normal]:
         """p(z|y), for all y."""
-        return Independent(Normal(self.means, self.scales, validate_args=False), 1, validate_args=False)
+        return Independent(
+            Normal(self.means, self.scales, validate_args=False), 1, validate_args=False
+        )
 
 
 class UnitComponents(FactorisedComponents):
-    """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2. Nothing is learned.
+    """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2.
+    Nothing is learned.
 
     Means are sqrt(2) apart, and no training can change that.
 
@@ -119,7 +133,8 @@ class UnitComponents(FactorisedComponents):
         super().__init__(n_components, latent_dim)
         if n_components > latent_dim:
             raise InputError(
-                f"prior 'unit' expects a latent unit for each component, got n_components={n_components} with "
+                f"prior 'unit' expects a latent unit for each component, got "
+                f"n_components={n_components} with "
                 f"latent_dim={latent_dim}: use prior 'separated', fewer components, or more units."
             )
         self.register_buffer("eye", torch.eye(n_components, latent_dim))
@@ -138,13 +153,14 @@ class UnitComponents(FactorisedComponents):
         """Nothing: these components are where they are."""
         del means, covariances
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether the means are the unit vectors."""
         return torch.equal(self.eye, torch.eye(self.n_components, self.latent_dim).to(self.eye))
 
 
 class LearnedComponents(FactorisedComponents):
-    """Components with learned means and scales, as in the code of both papers. Nothing keeps them apart."""
+    """Components with learned means and scales, as in the code of both papers. Nothing keeps them
+    apart."""
 
     def __init__(self, n_components: int, latent_dim: int) -> None:
         super().__init__(n_components, latent_dim)
@@ -169,7 +185,8 @@ class LearnedComponents(FactorisedComponents):
 
 
 class FullComponents(GaussianMixture):
-    """Components with learned means and full covariances (W21 section 2.2). Nothing keeps them apart.
+    """Components with learned means and full covariances (W21 section 2.2). Nothing keeps them
+    apart.
 
     The factor of a covariance is a triangle whose diagonal is the exponential of what is learned.
     """
@@ -195,11 +212,13 @@ class FullComponents(GaussianMixture):
 
 
 class SeparatedComponents(FactorisedComponents):
-    r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is learned.
+    r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is
+    learned.
 
-    A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The anchors are fixed before training,
-    and r_y is half of what the distance from a_y to the nearest anchor has to spare above the separation, so that
-    |m_y - m_k| >= |a_y - a_k| - r_y - r_k >= separation.
+    A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The
+    anchors are fixed before training, and r_y is half of what the distance from a_y to the nearest
+    anchor has to spare above the separation, so that |m_y - m_k| >= |a_y - a_k| - r_y - r_k >=
+    separation.
 
     Args:
         n_components: c.
@@ -210,11 +229,14 @@ class SeparatedComponents(FactorisedComponents):
     anchors: Tensor
     radii: Tensor
 
-    def __init__(self, n_components: int, latent_dim: int, separation: float = DEFAULT_SEPARATION) -> None:
+    def __init__(
+        self, n_components: int, latent_dim: int, separation: float = DEFAULT_SEPARATION
+    ) -> None:
         super().__init__(n_components, latent_dim)
         self.separation = separation
         drawn = torch.randn(n_components, latent_dim)
-        # Without memory, for a model of which only the shapes matter, there are no values to look at.
+        # Without memory, for a model of which only the shapes matter, there are no values to look
+        # at.
         anchors, radii = (drawn, drawn[:, 0]) if drawn.is_meta else _spread(drawn, separation)
         self.register_buffer("anchors", anchors)
         self.register_buffer("radii", radii)
@@ -233,14 +255,15 @@ class SeparatedComponents(FactorisedComponents):
 
     @torch.no_grad()
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Begin at these means, in units of the components' mean scale, and spread where they are too close."""
+        """Begin at these means, in units of the components' mean scale, and spread where they are
+        too close."""
         variance = covariances.diagonal(dim1=-2, dim2=-1).mean()
         anchors, radii = _spread(means / variance.sqrt(), self.separation)
         self.anchors.copy_(anchors)
         self.radii.copy_(radii)
         self.moves.zero_()
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
         rounding = 1e-4 * self.separation + 1e-6 * float(self.anchors.abs().max())
@@ -250,14 +273,15 @@ class SeparatedComponents(FactorisedComponents):
 def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
     r"""A number, in nats, that I(y; z) is not below, for y uniform over c components.
 
-    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij) (Kolchinsky & Tracey
-    2017, equation 10).
+    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j
+    exp(-d_ij) (Kolchinsky & Tracey 2017, equation 10).
     """
     return float(-((-distances).logsumexp(1) - math.log(len(distances))).mean())
 
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
-    """Anchors like these means, twice the separation apart or more, and the radii that they leave."""
+    """Anchors like these means, twice the separation apart or more, and the radii that they
+    leave."""
     means = _untangled(means, separation)
     factor = 2 * separation / max(1e-6, float(_distances(means).min()))
     if factor > 1:
@@ -267,12 +291,15 @@ def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
 
 
 def _untangled(means: Tensor, separation: float) -> Tensor:
-    """The means, those that all but coincide with an earlier one moved along the first axis to the next free place.
+    """The means, those that all but coincide with an earlier one moved along the first axis to the
+    next free place.
 
     To scale such means apart instead would send all others far away.
     """
     means = means.clone()
-    unit = max(2 * separation, 1e-6 * float(means.abs().max()))  # far from the origin float32 knows no smaller steps
+    unit = max(
+        2 * separation, 1e-6 * float(means.abs().max())
+    )  # far from the origin float32 knows no smaller steps
     for index in range(1, len(means)):
         if _nearest(means[:index], means[index]) >= TANGLED * separation:
             continue

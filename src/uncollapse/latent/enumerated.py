@@ -10,17 +10,19 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from uncollapse.latent.components import GaussianMixture
-from uncollapse.latent.encoders import Encoder, Features, gaussian
 from uncollapse.latent.flows import Couplings, Pushforward
+from uncollapse.latent.gaussian import gaussian
 from uncollapse.latent.posteriors import Posterior
+from uncollapse.networks import Encoder, Features
 
 
 class ComponentPosterior(Posterior):
     """q(y|x) q(z|x, y) for a mixture prior, as a mixture of c diagonal Gaussians.
 
-    Around a Gaussian q(z|x) without y: q(z|x, y) shifts and scales it by what is learned for y, and q(y|x) weighs the components
-    as that Gaussian's mean does under the prior, times what is learned. All that is learned beyond the Gaussian begins as nothing,
-    so that training can begin with the Gaussian alone.
+    Around a Gaussian q(z|x) without y: q(z|x, y) shifts and scales it by what is learned for y, and
+    q(y|x) weighs the components as that Gaussian's mean does under the prior, times what is
+    learned. All that is learned beyond the Gaussian begins as nothing, so that training can begin
+    with the Gaussian alone.
 
     Args:
         data_dim: dimension of x.
@@ -51,13 +53,16 @@ class ComponentPosterior(Posterior):
                 parameter[sum(self.sizes[:2]) :] = 0
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> MixtureSameFamily:
-        """q(z|x), whose mixture distribution is q(y|x) and whose component distributions are q(z|x, y)."""
+        """q(z|x), whose mixture distribution is q(y|x) and whose component distributions are q(z|x,
+        y)."""
         raw, context, logits, changes = self.encoder(x).split(self.sizes, dim=-1)
         logits = logits + self.log_joint(gaussian(raw).mean)
         each = gaussian(raw.unsqueeze(-2) + changes.unflatten(-1, (self.n_components, -1)))
         which = torch.eye(self.n_components, device=x.device, dtype=raw.dtype)
         components = self._through(each, context.unsqueeze(-2), which)
-        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+        return MixtureSameFamily(
+            Categorical(logits=logits, validate_args=False), components, validate_args=False
+        )
 
     def without_components(self, x: Float[Tensor, "*batch d"]) -> Distribution:
         """q(z|x) before there are components."""

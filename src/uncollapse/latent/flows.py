@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, Transform, TransformedDistribution
 from torch.quasirandom import SobolEngine
 
-from uncollapse.autocast import Perceptron
-from uncollapse.errors import InputError
-from uncollapse.latent.encoders import shifted
+from uncollapse._utils.errors import InputError
+from uncollapse.latent.gaussian import shifted
+from uncollapse.networks import Perceptron
 
 N_COUPLINGS = 2  # K23 table 3, W21 appendix C
 N_MOMENT_DRAWS = 64
 
 
 class Couplings(nn.Module):
-    """Two affine couplings, which begin as the identity, with a permutation between them, so that every dimension is transformed.
+    """Two affine couplings, which begin as the identity, with a permutation between them, so that
+    every dimension is transformed.
 
     Args:
         latent_dim: dimension of z.
@@ -35,12 +36,20 @@ class Couplings(nn.Module):
     def __init__(self, latent_dim: int, context_dim: int, width: int) -> None:
         super().__init__()
         if latent_dim < 2:
-            raise InputError(f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}: use posterior 'gaussian'.")
-        self.layers = nn.ModuleList(_coupling(latent_dim, context_dim, width) for _ in range(N_COUPLINGS))
+            raise InputError(
+                f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}: use posterior "
+                "'gaussian'."
+            )
+        self.layers = nn.ModuleList(
+            _coupling(latent_dim, context_dim, width) for _ in range(N_COUPLINGS)
+        )
 
-    def forward(self, base: Independent[Normal], context: Float[Tensor, "*batch context"]) -> Pushforward:
+    def forward(
+        self, base: Independent[Normal], context: Float[Tensor, "*batch context"]
+    ) -> Pushforward:
         """The base sent through the couplings."""
-        # A coupling transforms the even places. A step to the right fills them with what has stood at odd ones.
+        # A coupling transforms the even places. A step to the right fills them with what has stood
+        # at odd ones.
         order = torch.arange(base.event_shape[0], device=context.device).roll(1)
         transforms: list[Transform] = []
         for layer in self.layers:
@@ -53,14 +62,17 @@ def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.Gener
     with torch.device("cpu"):  # zuko counts the mask, also where a model is built without memory
         coupling = zuko.flows.GeneralCouplingTransform(latent_dim, mask=keeps, hidden_features=[1])
     n_kept = sum(keeps)
-    coupling.hyper = Perceptron(n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width])
+    coupling.hyper = Perceptron(
+        n_kept + context_dim, (latent_dim - n_kept) * coupling.total, [width]
+    )
     nn.init.zeros_(coupling.hyper[-1].weight)
     nn.init.zeros_(coupling.hyper[-1].bias)
     return coupling
 
 
 class Pushforward(TransformedDistribution):
-    """A Gaussian sent through a flow. Its moments are those of 64 fixed draws, so that they are a function of x alone."""
+    """A Gaussian sent through a flow. Its moments are those of 64 fixed draws, so that they are a
+    function of x alone."""
 
     def __init__(self, base: Independent[Normal], transforms: list[Transform]) -> None:
         super().__init__(base, transforms, validate_args=False)
@@ -86,7 +98,9 @@ class Pushforward(TransformedDistribution):
         half = SobolEngine(self.event_shape[0], scramble=True, seed=0).draw(N_MOMENT_DRAWS // 2)  # type: ignore[no-untyped-call]
         noise = torch.erfinv((2 * half - 1).clamp(-1 + 1e-6, 1 - 1e-6)) * 2**0.5
         noise = torch.cat([noise, -noise]).to(self.normal.loc)
-        noise = noise.reshape(-1, *(1 for _ in self.batch_shape), *self.event_shape).expand(-1, *self.batch_shape, -1)
+        noise = noise.reshape(-1, *(1 for _ in self.batch_shape), *self.event_shape).expand(
+            -1, *self.batch_shape, -1
+        )
         return self.rsample_with_log_prob(noise)[0]
 
     @property

@@ -11,14 +11,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, constraints
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    constraints,
+)
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson
 from uncollapse.latent.components import information_of_distances
 from uncollapse.latent.priors import Prior
 
-# One natural parameter that fills R for each column, with T(w) = w, so that the natural parameters have the dimension of w.
+# One natural parameter that fills R for each column, with T(w) = w, so that the natural parameters
+# have the dimension of w.
 LAYER_FAMILIES: tuple[type[Family], ...] = (Gaussian, Bernoulli, ContinuousBernoulli, Poisson)
 NODES, WEIGHTS = hermegauss(32)
 N_HALVINGS = 40
@@ -27,11 +34,13 @@ N_HALVINGS = 40
 class Layer(Prior):
     """p(w) = E_p(z) EF(w | B1'z), the expectation taken exactly, not by draws of z.
 
-    B1 has ones on its diagonal and else zeros (W21 definition 4), so that w_d depends on z_d alone, and beyond d = K on nothing. It
-    has full row rank and the family is minimal, hence z -> p(w|z) is injective. Nothing is learned.
+    B1 has ones on its diagonal and else zeros (W21 definition 4), so that w_d depends on z_d alone,
+    and beyond d = K on nothing. It has full row rank and the family is minimal, hence z -> p(w|z)
+    is injective. Nothing is learned.
 
     Args:
-        family: of w: bernoulli, continuous_bernoulli, poisson, or gaussian of scale 1, whose natural parameters are means.
+        family: of w: bernoulli, continuous_bernoulli, poisson, or gaussian of scale 1, whose
+            natural parameters are means.
         top_dim: K, the dimension of z.
         latent_dim: M >= K, the dimension of w.
 
@@ -46,10 +55,11 @@ class Layer(Prior):
         _check_family(family)
         if not 1 <= top_dim <= latent_dim:
             raise InputError(
-                f"a layer expects 1 <= K <= M for its K x M matrix to have full row rank, got K={top_dim} and M={latent_dim}: "
+                f"a layer expects 1 <= K <= M for its K x M matrix to have full row rank, got "
+                f"K={top_dim} and M={latent_dim}: "
                 "use fewer components or dimensions of z, or more units of w."
             )
-        self.family = family.fresh(latent_dim)
+        self.family = family.for_features(latent_dim)
         self.top_dim = top_dim
         self.latent_dim = latent_dim
         self.register_buffer("eye", torch.eye(top_dim, latent_dim))
@@ -80,16 +90,21 @@ class Layer(Prior):
 
     @torch.no_grad()
     def entropy_bound(self) -> float:
-        """h(w|z), in nats, which h(w) is not below; -infinity, hence no bound, where w is discrete."""
+        """h(w|z), in nats, which h(w) is not below; -infinity, hence no bound, where w is
+        discrete."""
         return self.entropy_given_top() if self.has_density else -math.inf
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether the unit vectors and the family are what they were."""
-        return torch.equal(self.eye, torch.eye(*self.eye.shape).to(self.eye)) and self.family.is_sound()
+        return (
+            torch.equal(self.eye, torch.eye(*self.eye.shape).to(self.eye))
+            and self.family.check_invariants()
+        )
 
 
 class CategoricalLayer(Layer):
-    """p(w) = (1/K) sum_k EF(w | e_k): z is one of K unit vectors, uniformly. With a Gaussian family it is `UnitComponents`."""
+    """p(w) = (1/K) sum_k EF(w | e_k): z is one of K unit vectors, uniformly. With a Gaussian family
+    it is `UnitComponents`."""
 
     def forward(self) -> MixtureSameFamily:
         """p(w)."""
@@ -109,7 +124,8 @@ class CategoricalLayer(Layer):
     def component_information_bound(self) -> float:
         """A number, in nats, that I(z; w) is not below, also for a discrete w.
 
-        In an exponential family, the Bhattacharyya distance is (A(eta) + A(eta')) / 2 - A((eta + eta') / 2), summed over columns.
+        In an exponential family, the Bhattacharyya distance is (A(eta) + A(eta')) / 2 - A((eta +
+        eta') / 2), summed over columns.
         """
         eta = self.eye.double()
         single = self.family.log_partition(eta).sum(-1)
@@ -120,8 +136,9 @@ class CategoricalLayer(Layer):
 class NormalLayer(Layer):
     """p(w) = E_z EF(w | B1'z) with z ~ N(0, I_K).
 
-    It factorises over d, so that each factor is an integral over one number, and that by Gauss-Hermite quadrature around its peak:
-    p(z_d|w_d) has a log-concave density, as A is convex. Its relative error is below 1e-9.
+    It factorises over d, so that each factor is an integral over one number, and that by
+    Gauss-Hermite quadrature around its peak: p(z_d|w_d) has a log-concave density, as A is convex.
+    Its relative error is below 1e-9.
     """
 
     def forward(self) -> Integrated:
@@ -139,15 +156,24 @@ class NormalLayer(Layer):
 
     def entropy_given_top(self) -> float:
         """h(w|z), in nats."""
-        nodes, weights = torch.as_tensor(NODES).to(self.eye), torch.as_tensor(WEIGHTS / WEIGHTS.sum()).to(self.eye)
+        nodes, weights = (
+            torch.as_tensor(NODES).to(self.eye),
+            torch.as_tensor(WEIGHTS / WEIGHTS.sum()).to(self.eye),
+        )
         entropies: Tensor = self.given(nodes[:, None].expand(-1, self.top_dim)).entropy()
         return float(weights @ entropies)
 
     def _log_joint(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes B1'z, and log p(w_d, z_d) with the weight of each of them, both of shape (nodes, *batch, M)."""
-        seen = self.eye.sum(0)  # a node beyond K is at 0, with the weight that it has under the prior
+        """Nodes B1'z, and log p(w_d, z_d) with the weight of each of them, both of shape (nodes,
+        *batch, M)."""
+        seen = self.eye.sum(
+            0
+        )  # a node beyond K is at 0, with the weight that it has under the prior
         centre, scale = self._peak(w.detach(), seen)
-        node, weight = (torch.as_tensor(values).to(w).reshape(-1, *(1 for _ in w.shape)) for values in (NODES, WEIGHTS))
+        node, weight = (
+            torch.as_tensor(values).to(w).reshape(-1, *(1 for _ in w.shape))
+            for values in (NODES, WEIGHTS)
+        )
         z = centre + scale * node
         given = self.family(seen * z)
         assert isinstance(given, Independent)
@@ -156,7 +182,8 @@ class NormalLayer(Layer):
 
     @torch.no_grad()
     def _peak(self, w: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Where p(z_d|w_d) is highest, and the scale of the Gaussian that it is like there; 0 and 1 beyond K.
+        """Where p(z_d|w_d) is highest, and the scale of the Gaussian that it is like there; 0 and 1
+        beyond K.
 
         The peak is the root of w - E[w|z] - z, which falls in z, between 0 and the value at 0.
         """
@@ -182,7 +209,9 @@ class Integrated(Distribution):
         return self.layer.log_prob(value)
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(
+        self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
+    ) -> Tensor:
         """Draws of w, each from a z of its own."""
         eye = self.layer.eye
         z = torch.randn(*sample_shape, self.layer.top_dim, dtype=eye.dtype, device=eye.device)
@@ -194,9 +223,12 @@ def _check_family(family: Family) -> None:
     if not isinstance(family, LAYER_FAMILIES):
         names = ", ".join(kind.name for kind in LAYER_FAMILIES)
         raise InputError(
-            "a layer expects a family with one natural parameter for each column, that fills R and whose statistic is the value "
+            "a layer expects a family with one natural parameter for each column, that fills R and "
+            "whose statistic is the value "
             f"({names}), got {family.name!r}: use one of those."
         )
     if isinstance(family, Gaussian) and family.fixed_scale != 1:
         scale = "a learned one" if family.fixed_scale is None else f"{family.fixed_scale:g}"
-        raise InputError(f"a layer expects family 'gaussian' of scale 1, got {scale}: use Gaussian(scale=1.0).")
+        raise InputError(
+            f"a layer expects family 'gaussian' of scale 1, got {scale}: use Gaussian(scale=1.0)."
+        )

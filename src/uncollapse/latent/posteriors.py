@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from uncollapse.families import Family
-from uncollapse.latent.encoders import BackwardEncoder, Encoder, Features, SequenceEncoder, gaussian, shifted
 from uncollapse.latent.flows import Couplings, Pushforward
+from uncollapse.latent.gaussian import gaussian, shifted
+from uncollapse.networks import BackwardEncoder, Encoder, Features, SequenceEncoder
 
 
 @runtime_checkable
@@ -44,16 +45,24 @@ class Posterior(nn.Module, ABC):
 
 
 class DiagonalGaussian(Posterior):
-    """q(z|x) = N(mu(x), diag(sigma(x)^2)), with mu and sigma from one multilayer perceptron on features of x.
+    """q(z|x) = N(mu(x), diag(sigma(x)^2)), with mu and sigma from one multilayer perceptron on
+    features of x.
 
     Args:
         data_dim: dimension of x.
         latent_dim: dimension of z.
         hidden: widths of the hidden layers.
-        features: what the perceptron sees of x, such as the `features` of a family; x itself if not given.
+        features: what the perceptron sees of x, such as the `features` of a family; x itself if not
+            given.
     """
 
-    def __init__(self, data_dim: int, latent_dim: int, hidden: Sequence[int] = (64, 64), features: Features | None = None) -> None:
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        hidden: Sequence[int] = (64, 64),
+        features: Features | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(data_dim, 2 * latent_dim, hidden, features)
 
@@ -63,7 +72,8 @@ class DiagonalGaussian(Posterior):
 
 
 class FamilyPosterior(Posterior):
-    """q(w|x) = EF(w | eta(x)), of the family that w has under a `Layer`, with eta from one multilayer perceptron on features of x.
+    """q(w|x) = EF(w | eta(x)), of the family that w has under a `Layer`, with eta from one
+    multilayer perceptron on features of x.
 
     A Gaussian of scale 1 is a narrow choice: there, `DiagonalGaussian` and `RealNVP` serve as well.
 
@@ -84,7 +94,7 @@ class FamilyPosterior(Posterior):
         features: Features | None = None,
     ) -> None:
         super().__init__()
-        self.family = family.fresh(latent_dim)
+        self.family = family.for_features(latent_dim)
         self.encoder = Encoder(data_dim, family.natural_dim(latent_dim), hidden, features)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
@@ -94,16 +104,24 @@ class FamilyPosterior(Posterior):
 
 
 class RealNVP(Posterior):
-    """q(z|x) of a Gaussian N(mu(x), diag(sigma(x)^2)) sent through affine couplings that see x as well (Dinh et al. 2016).
+    """q(z|x) of a Gaussian N(mu(x), diag(sigma(x)^2)) sent through affine couplings that see x as
+    well (Dinh et al. 2016).
 
     Args:
         data_dim: dimension of x.
         latent_dim: dimension of z, at least 2.
-        hidden: widths of the hidden layers of the perceptron on x, and, the last of them, of the couplings.
+        hidden: widths of the hidden layers of the perceptron on x, and, the last of them, of the
+            couplings.
         features: as for `DiagonalGaussian`.
     """
 
-    def __init__(self, data_dim: int, latent_dim: int, hidden: Sequence[int] = (64, 64), features: Features | None = None) -> None:
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        hidden: Sequence[int] = (64, 64),
+        features: Features | None = None,
+    ) -> None:
         super().__init__()
         self.sizes = [2 * latent_dim, hidden[-1]]
         self.encoder = Encoder(data_dim, sum(self.sizes), hidden, features)
@@ -117,10 +135,12 @@ class RealNVP(Posterior):
 
 
 class LSTMPosterior(Posterior):
-    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the states of an LSTM that reads it.
+    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the states of an
+    LSTM that reads it.
 
     Args:
-        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with negative ones.
+        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with
+            negative ones.
         latent_dim: dimension of z.
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of the LSTM.
@@ -138,7 +158,9 @@ class LSTMPosterior(Posterior):
         pooled: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = SequenceEncoder(n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers, pooled)
+        self.encoder = SequenceEncoder(
+            n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers, pooled
+        )
 
     def forward(self, x: Float[Tensor, "batch length"]) -> Independent[Normal]:
         """q(z|x)."""
@@ -146,12 +168,20 @@ class LSTMPosterior(Posterior):
 
 
 def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:
-    """A draw from q that standard normal noise decides, and log q there, in nats; differentiable in q where it has an rsample."""
+    """A draw from q that standard normal noise decides, and log q there, in nats; differentiable in
+    q where it has an rsample."""
     if isinstance(q, WithLogDensity):
         return q.rsample_with_log_prob(noise)
     assert isinstance(q, Independent)
-    z = shifted(q.base_dist, noise) if isinstance(q.base_dist, Normal) else q.base_dist.icdf(torch.special.ndtr(noise))
+    z = (
+        shifted(q.base_dist, noise)
+        if isinstance(q.base_dist, Normal)
+        else q.base_dist.icdf(torch.special.ndtr(noise))
+    )
     return z, q.log_prob(z)  # type: ignore[no-untyped-call]
 
 
-POSTERIORS: dict[str, type[DiagonalGaussian] | type[RealNVP]] = {"gaussian": DiagonalGaussian, "realnvp": RealNVP}
+POSTERIORS: dict[str, type[DiagonalGaussian] | type[RealNVP]] = {
+    "gaussian": DiagonalGaussian,
+    "realnvp": RealNVP,
+}

@@ -27,8 +27,9 @@ class Prior(nn.Module, ABC):
         """Whether z has a density. What is proved by one says nothing of a discrete z."""
         return True
 
-    def is_sound(self) -> bool:
-        """Whether the tensors that training does not touch are such that the prior keeps what it promises."""
+    def check_invariants(self) -> bool:
+        """Whether the tensors that training does not touch are such that the prior keeps what it
+        promises."""
         return True
 
 
@@ -44,7 +45,9 @@ class StandardNormal(Prior):
 
     def forward(self) -> Independent[Normal]:
         """p(z)."""
-        return Independent(Normal(self.loc, torch.ones_like(self.loc), validate_args=False), 1, validate_args=False)
+        return Independent(
+            Normal(self.loc, torch.ones_like(self.loc), validate_args=False), 1, validate_args=False
+        )
 
     def entropy_bound(self) -> float:
         """h(z), in nats."""

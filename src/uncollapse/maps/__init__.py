@@ -3,10 +3,15 @@
 from uncollapse.maps.base import MAX_CONSTANT, Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.decoder import InverseLipschitzDecoder
-from uncollapse.maps.embedding import EMBEDDINGS, Embedding, LearnedDirections, PrincipalDirections, ZeroPadding
+from uncollapse.maps.embedding import (
+    EMBEDDINGS,
+    Embedding,
+    LearnedDirections,
+    PrincipalDirections,
+    ZeroPadding,
+)
 from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.jacobian import Extremes
-from uncollapse.maps.mlp import MLPDecoder
 from uncollapse.maps.potential import Potential
 from uncollapse.maps.ridge import RidgeSum
 
@@ -23,7 +28,6 @@ __all__ = [
     "Extremes",
     "InverseLipschitzDecoder",
     "LearnedDirections",
-    "MLPDecoder",
     "Potential",
     "PrincipalDirections",
     "RidgeSum",

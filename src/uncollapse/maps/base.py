@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 
-# The largest inverse Lipschitz constant of a map: far beyond use, and far from the limits of float32.
+# The largest inverse Lipschitz constant of a map: far beyond use, and far from the limits of
+# float32.
 MAX_CONSTANT = 1e6
 
 
@@ -21,11 +22,13 @@ class Decoder(nn.Module, ABC):
     @property
     @abstractmethod
     def constant(self) -> float:
-        """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises nothing."""
+        """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises
+        nothing."""
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """The inverse Lipschitz constant of each map, which no state dict holds; none where there are no such maps."""
+        """The inverse Lipschitz constant of each map, which no state dict holds; none where there
+        are no such maps."""
         return ()
 
     def set_constants(self, constants: Sequence[float]) -> None:
@@ -35,7 +38,10 @@ class Decoder(nn.Module, ABC):
             InputError: if their number is not that of the maps, or one cannot be used.
         """
         if constants:
-            raise InputError(f"an ordinary decoder expects no inverse Lipschitz constants, got {tuple(constants)}: leave them out.")
+            raise InputError(
+                f"an ordinary decoder expects no inverse Lipschitz constants, got "
+                f"{tuple(constants)}: leave them out."
+            )
 
     @property
     def information_constant(self) -> float | None:
@@ -53,7 +59,8 @@ class Decoder(nn.Module, ABC):
         return 0.0
 
     def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
-        """The first of the maps that the decoder consists of, with a symmetric Jacobian >= `first_constant`; else the identity."""
+        """The first of the maps that the decoder consists of, with a symmetric Jacobian >=
+        `first_constant`; else the identity."""
         return z
 
     def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
@@ -69,10 +76,11 @@ class Decoder(nn.Module, ABC):
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         """Shift the output so that the decoder maps the origin to eta."""
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether the tensors that training does not touch are such that the constant holds."""
         return True
 
-    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Before training, fit what it leaves fixed to data of shape (n, t), given the deviations of their noise, shape (t,)."""
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Before training, fit what it leaves fixed to data of shape (n, t), given the deviations
+        of their noise, shape (t,)."""
         del data, noise

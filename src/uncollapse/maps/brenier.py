@@ -8,7 +8,7 @@ from math import inf, isfinite
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps.embedding import Embedding
 from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.inverse import newton_cg
@@ -19,22 +19,25 @@ from uncollapse.maps.potential import Potential
 class BrenierMap(nn.Module):
     """f(u) = grad G(u) + L u on R^dim, with a convex potential G.
 
-    f is strongly monotone, (f(u) - f(v))·(u - v) >= L |u - v|^2, hence L-inverse Lipschitz (K23 definition 3.1), and its Jacobian
-    is symmetric with all eigenvalues >= L. At L = 0 it is monotone, and W21 take it for injective; at L > 0 it is injective for
-    every value of its parameters. With an upper constant U it is bi-Lipschitz: all eigenvalues lie in [L, U].
+    f is strongly monotone, (f(u) - f(v))·(u - v) >= L |u - v|^2, hence L-inverse Lipschitz (K23
+    definition 3.1), and its Jacobian is symmetric with all eigenvalues >= L. At L = 0 it is
+    monotone, and W21 take it for injective; at L > 0 it is injective for every value of its
+    parameters. With an upper constant U it is bi-Lipschitz: all eigenvalues lie in [L, U].
 
     Args:
         dim: dimension of the input and of the output.
         hidden: widths of the potential's layers.
         inverse_lipschitz: L >= 0.
-        lipschitz: U > L, or infinity for none. A finite U needs a potential whose curvature can be bounded: `RidgeSum`.
+        lipschitz: U > L, or infinity for none. A finite U needs a potential whose curvature can be
+            bounded: `RidgeSum`.
         potential: the kind of G.
 
     Attributes:
         convex: G.
 
     Raises:
-        InputError: if L is negative or not finite, U is not above L, the potential cannot be bounded, or a size is not positive.
+        InputError: if L is negative or not finite, U is not above L, the potential cannot be
+            bounded, or a size is not positive.
 
     >>> import torch
     >>> f = BrenierMap(3, hidden=(16, 16), inverse_lipschitz=0.5).double()
@@ -65,7 +68,10 @@ class BrenierMap(nn.Module):
         """
         _check_constants(inverse_lipschitz, self.lipschitz)
         if isfinite(self.lipschitz) and inverse_lipschitz != self.inverse_lipschitz:
-            raise InputError(f"a map between two constants keeps them, got {inverse_lipschitz:g} for one of them: make a new map.")
+            raise InputError(
+                f"a map between two constants keeps them, got {inverse_lipschitz:g} for one of "
+                "them: make a new map."
+            )
         self.inverse_lipschitz = float(inverse_lipschitz)
 
     @property
@@ -73,8 +79,11 @@ class BrenierMap(nn.Module):
         """Dimension of the input and of the output."""
         return self.convex.dim
 
-    def forward(self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None) -> Float[Tensor, "*batch dim"]:
-        """f(B u), where B is the identity unless an embedding is given; of the type of the parameters.
+    def forward(
+        self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None
+    ) -> Float[Tensor, "*batch dim"]:
+        """f(B u), where B is the identity unless an embedding is given; of the type of the
+        parameters.
 
         The L term is exact whatever precision autocast or TF32 give to the rest.
 
@@ -82,12 +91,16 @@ class BrenierMap(nn.Module):
             InputError: if u has other than dim coordinates, or the embedding's in_dim.
         """
         u = self._points(u, self.dim if embedding is None else embedding.in_dim)
-        value: Tensor = self.convex.gradient(u, None if embedding is None else embedding.matrix, self.inverse_lipschitz)
+        value: Tensor = self.convex.gradient(
+            u, None if embedding is None else embedding.matrix, self.inverse_lipschitz
+        )
         return value
 
     def _points(self, u: Tensor, n_coordinates: int) -> Tensor:
         if u.shape[-1] != n_coordinates:
-            raise InputError(f"a map expects points of {n_coordinates} coordinates, got {u.shape[-1]}.")
+            raise InputError(
+                f"a map expects points of {n_coordinates} coordinates, got {u.shape[-1]}."
+            )
         return u.to(self.convex.linear.dtype)
 
     def potential(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
@@ -96,14 +109,18 @@ class BrenierMap(nn.Module):
         potential: Tensor = self.convex(u) + self.inverse_lipschitz / 2 * u.square().sum(-1)
         return potential
 
-    def inverse(self, y: Float[Tensor, "*batch dim"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch dim"]:
-        """u with f(u) = y: the minimiser of the strongly convex potential(u) - y·u, by Newton's method with conjugate gradients.
+    def inverse(
+        self, y: Float[Tensor, "*batch dim"], tol: float = 1e-10, max_iter: int = 100
+    ) -> Float[Tensor, "*batch dim"]:
+        """u with f(u) = y: the minimiser of the strongly convex potential(u) - y·u, by Newton's
+        method with conjugate gradients.
 
         Computed in float64 and without gradients.
 
         Args:
             y: where to invert.
-            tol: |f(u) - y| <= tol max(1, |y|) ends the search; then |u - f^-1(y)| is at most that over L.
+            tol: |f(u) - y| <= tol max(1, |y|) ends the search; then |u - f^-1(y)| is at most that
+                over L.
             max_iter: Newton steps.
 
         Raises:
@@ -113,7 +130,10 @@ class BrenierMap(nn.Module):
             ConvergenceWarning: if some rows did not get there; they hold the best that was found.
         """
         if self.inverse_lipschitz == 0:
-            raise InputError("inverse expects a map with inverse_lipschitz > 0, got 0: an inverse need not exist.")
+            raise InputError(
+                "inverse expects a map with inverse_lipschitz > 0, got 0: an inverse need not "
+                "exist."
+            )
         return newton_cg(self, y, tol, max_iter)
 
     def jacobian_extremes(self, u: Float[Tensor, "*batch dim"]) -> Extremes:
@@ -135,6 +155,12 @@ class BrenierMap(nn.Module):
 
 def _check_constants(lower: float, upper: float) -> None:
     if not (isfinite(lower) and lower >= 0):
-        raise InputError(f"inverse_lipschitz expects finite constants >= 0, got {lower}: give 0 for a map that is only monotone.")
+        raise InputError(
+            f"inverse_lipschitz expects finite constants >= 0, got {lower}: give 0 for a map that "
+            "is only monotone."
+        )
     if not upper > lower:
-        raise InputError(f"lipschitz expects more than inverse_lipschitz={lower:g}, got {upper}: raise it, or leave it out.")
+        raise InputError(
+            f"lipschitz expects more than inverse_lipschitz={lower:g}, got {upper}: raise it, or "
+            "leave it out."
+        )

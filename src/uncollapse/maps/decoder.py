@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps.base import Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.embedding import Embedding, ZeroPadding
@@ -22,29 +22,35 @@ from uncollapse.maps.potential import Potential
 
 
 class InverseLipschitzDecoder(Decoder):
-    """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B; a single map where l = t.
+    """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B;
+    a single map where l = t.
 
-    With `between` there are more maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B). Constants compose:
-    |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| where there are upper constants.
+    With `between` there are more maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B).
+    Constants compose: |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| where
+    there are upper constants.
 
-    With a context h, such as the history of a sequence, f1 maps [z; h] (W21 example 2, K23 definition 4.3), and the lower constants
-    hold in z for every h. As z comes first, they hold even where [z; h] has more coordinates than there are natural parameters, and
-    B cuts off the last: the first coordinates of f1 are strongly monotone in z, as a principal block of a matrix >= L I is >= L I.
+    With a context h, such as the history of a sequence, f1 maps [z; h] (W21 example 2, K23
+    definition 4.3), and the lower constants hold in z for every h. As z comes first, they hold even
+    where [z; h] has more coordinates than there are natural parameters, and B cuts off the last:
+    the first coordinates of f1 are strongly monotone in z, as a principal block of a matrix >= L I
+    is >= L I.
 
     Args:
         latent_dim: l.
         natural_dim: t >= l, the number of natural parameters.
         hidden: widths of the layers of each map.
         inverse_lipschitz: L for every map, or one for each. 0 gives LIDVAE.
-        embedding: the kind of the last B, which meets the data; the zero-padding of both papers by default. The others pad.
-            Principal directions are those of z alone, and a context goes to the last coordinates.
+        embedding: the kind of the last B, which meets the data; the zero-padding of both papers by
+            default. The others pad. Principal directions are those of z alone, and a context goes
+            to the last coordinates.
         lipschitz: U for every map, or one for each; infinity for none.
         potential: the kind of convex function that the maps are gradients of.
         between: dimensions of maps between the first and the last, none below the one before.
         context_dim: dimension of h; 0 for none. With it there are always two maps or more.
 
     Raises:
-        InputError: if dimensions decrease, a constant cannot be used, or the number of constants is not the number of maps.
+        InputError: if dimensions decrease, a constant cannot be used, or the number of constants is
+            not the number of maps.
 
     >>> decoder = InverseLipschitzDecoder(2, 5, hidden=(16,), inverse_lipschitz=1.5)
     >>> decoder.constant
@@ -66,12 +72,16 @@ class InverseLipschitzDecoder(Decoder):
         super().__init__()
         if latent_dim > natural_dim:
             raise InputError(
-                f"an injective decoder expects latent_dim <= natural dimension, got latent_dim={latent_dim} with "
-                f"n_features={natural_dim}: use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+                f"an injective decoder expects latent_dim <= natural dimension, got "
+                f"latent_dim={latent_dim} with "
+                f"n_features={natural_dim}: use latent_dim <= {natural_dim}, or "
+                "inverse_lipschitz=None for an ordinary decoder."
             )
         dims = (latent_dim, *between, natural_dim)
         if list(dims) != sorted(dims):
-            raise InputError(f"maps of an injective decoder expect dimensions that do not decrease, got {dims}.")
+            raise InputError(
+                f"maps of an injective decoder expect dimensions that do not decrease, got {dims}."
+            )
         self.latent_dim = latent_dim
         self.context_dim = context_dim
         dims = (latent_dim + context_dim, *between, natural_dim)
@@ -79,15 +89,22 @@ class InverseLipschitzDecoder(Decoder):
             dims = (natural_dim,)
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
-        self.paddings = nn.ModuleList(ZeroPadding(min(below, above), above) for below, above in pairwise(dims[:-1]))
+        self.paddings = nn.ModuleList(
+            ZeroPadding(min(below, above), above) for below, above in pairwise(dims[:-1])
+        )
         before_last = min(dims[-2], natural_dim) if len(dims) > 1 else natural_dim
         n_context = min(context_dim, before_last - latent_dim)
-        self.embedding = (embedding if latent_dim < natural_dim else ZeroPadding)(before_last, natural_dim, n_context)
+        self.embedding = (embedding if latent_dim < natural_dim else ZeroPadding)(
+            before_last, natural_dim, n_context
+        )
         self.maps = nn.ModuleList(
-            BrenierMap(dim, hidden, low, high, potential) for dim, low, high in zip(dims, lower, upper, strict=True)
+            BrenierMap(dim, hidden, low, high, potential)
+            for dim, low, high in zip(dims, lower, upper, strict=True)
         )
         for map_, below in zip(self._chain[1:], dims, strict=False):
-            map_.convex.reset_parameters(min(below, map_.dim))  # once more, as their inputs have fewer dimensions than they
+            map_.convex.reset_parameters(
+                min(below, map_.dim)
+            )  # once more, as their inputs have fewer dimensions than they
 
     @property
     def _chain(self) -> list[BrenierMap]:
@@ -102,9 +119,14 @@ class InverseLipschitzDecoder(Decoder):
         """Change the inverse Lipschitz constant of each map.
 
         Raises:
-            InputError: if their number is not that of the maps, or one is negative or not below the map's upper constant.
+            InputError: if their number is not that of the maps, or one is negative or not below the
+                map's upper constant.
         """
-        for map_, constant in zip(self._chain, _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps)), strict=True):
+        for map_, constant in zip(
+            self._chain,
+            _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps)),
+            strict=True,
+        ):
             map_.set_constant(constant)
 
     @property
@@ -114,12 +136,14 @@ class InverseLipschitzDecoder(Decoder):
 
     @property
     def upper_constant(self) -> float:
-        """The total Lipschitz constant: |eta(z) - eta(z')| <= upper_constant |z - z'|; infinity where there is none."""
+        """The total Lipschitz constant: |eta(z) - eta(z')| <= upper_constant |z - z'|; infinity
+        where there is none."""
         return math.prod(map_.lipschitz for map_ in self._chain)
 
     @property
     def information_constant(self) -> float | None:
-        """The total constant where the proof of the information floor covers the stack: for one map or two, without context."""
+        """The total constant where the proof of the information floor covers the stack: for one map
+        or two, without context."""
         return self.constant if len(self.maps) <= 2 and not self.context_dim else None
 
     @property
@@ -137,7 +161,8 @@ class InverseLipschitzDecoder(Decoder):
         return self._through(z, 0, 1)
 
     def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """The decoder after f1, so that eta(z) = rest(first(z)); the identity where f1 is all there is."""
+        """The decoder after f1, so that eta(z) = rest(first(z)); the identity where f1 is all there
+        is."""
         return self._through(v, 1, len(self.maps))
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
@@ -150,17 +175,23 @@ class InverseLipschitzDecoder(Decoder):
             value = map_(value if embedding is None else value[..., : embedding.in_dim], embedding)
         return value
 
-    def inverse(self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100) -> Float[Tensor, "*batch l"]:
-        """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the decoder's range.
+    def inverse(
+        self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100
+    ) -> Float[Tensor, "*batch l"]:
+        """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the
+        decoder's range.
 
         Raises:
-            InputError: if some constant is 0, or there is a context, some of which may have been cut off.
+            InputError: if some constant is 0, or there is a context, some of which may have been
+                cut off.
 
         Warns:
             ConvergenceWarning: if some rows did not converge.
         """
         if self.context_dim:
-            raise InputError("inverse expects a decoder of z alone, got one with a context: invert its maps.")
+            raise InputError(
+                "inverse expects a decoder of z alone, got one with a context: invert its maps."
+            )
         value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
         for map_ in reversed(self._chain[:-1]):
             value = map_.inverse(value[..., : map_.dim], tol, max_iter)
@@ -171,22 +202,24 @@ class InverseLipschitzDecoder(Decoder):
         return singular_extremes(self, z)
 
     def logabsdet(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch"]:
-        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t; in float64, and not differentiable.
+        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t; in float64, and
+        not differentiable.
 
         Raises:
             InputError: if there are more than 1,000 latent units.
         """
         return log_determinant(self, z)
 
-    def is_sound(self) -> bool:
+    def check_invariants(self) -> bool:
         """Whether the embedding is isometric."""
         identity = torch.eye(self.embedding.in_dim, device=self._chain[0].convex.linear.device)
         basis = self.embedding(identity)
         return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
-    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Before training, fit the embedding to data of shape (n, t), given the deviations of their noise, shape (t,)."""
-        self.embedding.adapt(data, noise)
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Before training, fit the embedding to data of shape (n, t), given the deviations of their
+        noise, shape (t,)."""
+        self.embedding.initialize_from_data(data, noise)
 
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
@@ -200,7 +233,9 @@ def _one_per_map(name: str, constants: float | Sequence[float], n_maps: int) -> 
         return (constants,) * n_maps
     if len(constants) != n_maps:
         raise InputError(
-            f"{name} expects one number, or one for each of the decoder's maps, got {len(constants)} for {n_maps}: there is one "
-            "map where latent_dim equals the natural dimension, else two, and one more for each dimension between."
+            f"{name} expects one number, or one for each of the decoder's maps, got "
+            f"{len(constants)} for {n_maps}: there is one "
+            "map where latent_dim equals the natural dimension, else two, and one more for each "
+            "dimension between."
         )
     return tuple(constants)

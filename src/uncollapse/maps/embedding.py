@@ -1,4 +1,5 @@
-"""Isometric embeddings B: R^p -> R^t, t >= p, with B'B = I. They keep every inverse Lipschitz constant."""
+"""Isometric embeddings B: R^p -> R^t, t >= p, with B'B = I. They keep every inverse Lipschitz
+constant."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps.precision import exact_product
 
 # Rows that decide the principal directions; more would not move them visibly.
@@ -26,7 +27,8 @@ class Embedding(nn.Module, ABC):
     Args:
         in_dim: p.
         out_dim: t.
-        context_dim: how many of the p coordinates, the last ones, are a context, which nothing has to be known of.
+        context_dim: how many of the p coordinates, the last ones, are a context, which nothing has
+            to be known of.
 
     Raises:
         InputError: if t < p, as then nothing injective exists.
@@ -35,7 +37,9 @@ class Embedding(nn.Module, ABC):
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
         super().__init__()
         if not 1 <= in_dim <= out_dim:
-            raise InputError(f"an embedding expects 1 <= in_dim <= out_dim, got {in_dim} and {out_dim}.")
+            raise InputError(
+                f"an embedding expects 1 <= in_dim <= out_dim, got {in_dim} and {out_dim}."
+            )
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.context_dim = context_dim
@@ -43,7 +47,8 @@ class Embedding(nn.Module, ABC):
     @property
     @abstractmethod
     def matrix(self) -> Float[Tensor, "m q"] | None:
-        """The directions of the first q coordinates, in the first m of those that B v has; the rest of v are its last coordinates.
+        """The directions of the first q coordinates, in the first m of those that B v has; the rest
+        of v are its last coordinates.
 
         Without context this is B, of shape (t, p). None where B v = (v, 0), which costs nothing.
         """
@@ -56,8 +61,9 @@ class Embedding(nn.Module, ABC):
         """B'x, which is v at x = B v."""
         return project(x, self.matrix, self.in_dim)
 
-    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit the embedding to data of shape (n, t), before training, given what is known of the noise of each column."""
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit the embedding to data of shape (n, t), before training, given what is known of the
+        noise of each column."""
         del data, noise
 
     def extra_repr(self) -> str:
@@ -77,15 +83,18 @@ class ZeroPadding(Embedding):
 
 
 class PrincipalDirections(Embedding):
-    """B spans the leading principal directions of the data, so that the constraint falls where they vary most.
+    """B spans the leading principal directions of the data, so that the constraint falls where they
+    vary most.
 
-    Where the noise of the coordinates is known they are those along which data vary most in comparison with it: for shares of
-    symbols, nearly what correspondence analysis finds. A step along b in the natural parameters moves means by N b, where N is the
-    noise's covariance, so that means that vary along N b ask for natural parameters that vary along b.
+    Where the noise of the coordinates is known they are those along which data vary most in
+    comparison with it: for shares of symbols, nearly what correspondence analysis finds. A step
+    along b in the natural parameters moves means by N b, where N is the noise's covariance, so that
+    means that vary along N b ask for natural parameters that vary along b.
 
-    A context goes to the last coordinates, and what is not context to directions among the others, of at most the first 2,000:
-    symbols of a vocabulary stand in the order of their frequency, and directions among all of a large one would cost as much as
-    what is predicted from them. Before `adapt` directions are coordinates.
+    A context goes to the last coordinates, and what is not context to directions among the others,
+    of at most the first 2,000: symbols of a vocabulary stand in the order of their frequency, and
+    directions among all of a large one would cost as much as what is predicted from them. Before
+    `initialize_from_data` directions are coordinates.
     """
 
     basis: Tensor
@@ -101,25 +110,30 @@ class PrincipalDirections(Embedding):
     def matrix(self) -> Float[Tensor, "m q"]:
         return self.basis
 
-    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit B to data of shape (n, m). Where there is no context and m < t, directions are among the first m coordinates.
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit B to data of shape (n, m). Where there is no context and m < t, directions are among
+        the first m coordinates.
 
         Args:
             data: rows of the statistics that B v is to predict.
-            noise: positive standard deviations of the noise in each column, up to a factor, shape (m,). Directions are then
-                those along which data vary most in comparison with it.
+            noise: positive standard deviations of the noise in each column, up to a factor, shape
+                (m,). Directions are then those along which data vary most in comparison with it.
         """
         n_rows, n_directions = min(len(self.basis), data.shape[1]), self.basis.shape[1]
-        directions = _principal_directions(data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows])
+        directions = _principal_directions(
+            data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows]
+        )
         self.basis.zero_()[:n_rows].copy_(directions)
 
 
 class LearnedDirections(Embedding):
-    """B is trained: the orthonormal factor of a free matrix X = B R, with a positive diagonal in R, so that B'B = I for every X.
+    """B is trained: the orthonormal factor of a free matrix X = B R, with a positive diagonal in R,
+    so that B'B = I for every X.
 
-    `adapt` starts it at the principal directions of the data; before that it is the zero-padding. Where X loses rank, B is still
-    isometric, but its gradient is not finite. (Householder reflections, as in `torch.nn.utils.parametrizations.orthogonal`, take 80
-    times as long for 64 of 784 dimensions.)
+    `initialize_from_data` starts it at the principal directions of the data; before that it is the
+    zero-padding. Where X loses rank, B is still isometric, but its gradient is not finite.
+    (Householder reflections, as in `torch.nn.utils.parametrizations.orthogonal`, take 80 times as
+    long for 64 of 784 dimensions.)
     """
 
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
@@ -135,13 +149,14 @@ class LearnedDirections(Embedding):
         return torch.mul(basis, signs.to(basis))
 
     @torch.no_grad()
-    def adapt(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
         """Start B at data of shape (n, t), as principal directions do."""
         self.free.copy_(_principal_directions(data, self.in_dim, noise))
 
     @torch.no_grad()
     def fixed(self) -> PrincipalDirections:
-        """The directions learned so far, no longer trained: for exporters that know no QR decomposition."""
+        """The directions learned so far, no longer trained: for exporters that know no QR
+        decomposition."""
         embedding = PrincipalDirections(self.in_dim, self.out_dim).to(self.free)
         embedding.basis.copy_(self.matrix)
         return embedding
@@ -154,8 +169,11 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 }
 
 
-def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out_dim: int) -> Float[Tensor, "*batch t"]:
-    """B v for an embedding's matrix, in the precision of v: products of lower precision would loosen the constant."""
+def embed(
+    v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out_dim: int
+) -> Float[Tensor, "*batch t"]:
+    """B v for an embedding's matrix, in the precision of v: products of lower precision would
+    loosen the constant."""
     if matrix is None:
         return v if v.shape[-1] == out_dim else F.pad(v, (0, out_dim - v.shape[-1]))
     n_rows, n_directions = matrix.shape
@@ -166,7 +184,12 @@ def embed(v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out
     return torch.cat([F.pad(along, (0, out_dim - n_rows - rest.shape[-1])), rest], -1)
 
 
-def add_embedded(out: Float[Tensor, "n t"], v: Float[Tensor, "n p"], matrix: Float[Tensor, "m q"] | None, strength: float) -> None:
+def add_embedded(
+    out: Float[Tensor, "n t"],
+    v: Float[Tensor, "n p"],
+    matrix: Float[Tensor, "m q"] | None,
+    strength: float,
+) -> None:
     """Add strength B v in place, where it is not zero, as exact as `embed`."""
     if matrix is None:
         first(out, v.shape[1]).add_(v, alpha=strength)
@@ -177,14 +200,20 @@ def add_embedded(out: Float[Tensor, "n t"], v: Float[Tensor, "n p"], matrix: Flo
     last(out, n_rest).add_(last(v, n_rest), alpha=strength)
 
 
-def project(x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "m q"] | None, in_dim: int) -> Float[Tensor, "*batch p"]:
+def project(
+    x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "m q"] | None, in_dim: int
+) -> Float[Tensor, "*batch p"]:
     """B'x, as exact as `embed`."""
     return _times(x, matrix, in_dim, exact_product)
 
 
-def restrict(weights: Float[Tensor, "k t"], matrix: Float[Tensor, "m q"] | None, in_dim: int) -> Float[Tensor, "k p"]:
+def restrict(
+    weights: Float[Tensor, "k t"], matrix: Float[Tensor, "m q"] | None, in_dim: int
+) -> Float[Tensor, "k p"]:
     """A B, as exact as other products of weights."""
-    return _times(weights, matrix if matrix is None else matrix.to(weights.dtype), in_dim, torch.matmul)
+    return _times(
+        weights, matrix if matrix is None else matrix.to(weights.dtype), in_dim, torch.matmul
+    )
 
 
 def first(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
@@ -197,23 +226,35 @@ def last(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
     return x[..., x.shape[-1] - n :]
 
 
-def _times(x: Tensor, matrix: Tensor | None, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _times(
+    x: Tensor, matrix: Tensor | None, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     if matrix is None:
         return first(x, in_dim)
     n_rows, n_directions = matrix.shape
     along = product(first(x, n_rows), matrix)
-    return along if n_directions == in_dim else torch.cat([along, last(x, in_dim - n_directions)], -1)
+    return (
+        along if n_directions == in_dim else torch.cat([along, last(x, in_dim - n_directions)], -1)
+    )
 
 
-def _principal_directions(data: np.ndarray, n_directions: int, noise: np.ndarray | None = None) -> Tensor:
-    """An orthonormal basis of the b of greatest b'Sb / b'Nb, S being the data's covariance and N the noise's, or the identity."""
+def _principal_directions(
+    data: np.ndarray, n_directions: int, noise: np.ndarray | None = None
+) -> Tensor:
+    """An orthonormal basis of the b of greatest b'Sb / b'Nb, S being the data's covariance and N
+    the noise's, or the identity."""
     chance = np.random.default_rng(0)
     rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
     unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)
     rows /= unit
-    with np.errstate(invalid="ignore"):  # constant data have no shares of variance, but directions all the same
-        directions = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T / unit[:, None]
-    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves the span of the first k directions as it is,
-    # for every k, and makes B'B = I hold to the last digit.
+    with np.errstate(
+        invalid="ignore"
+    ):  # constant data have no shares of variance, but directions all the same
+        directions = (
+            PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T
+            / unit[:, None]
+        )
+    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves the span of
+    # the first k directions as it is, for every k, and makes B'B = I hold to the last digit.
     rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))
     return torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0])

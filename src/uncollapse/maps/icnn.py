@@ -10,8 +10,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
-from uncollapse.maps.network import Weights, brenier_map, preactivations, share, smooth_leaky, squared, squared_leaky
+from uncollapse._utils.errors import InputError
+from uncollapse.maps.network import (
+    Weights,
+    brenier_map,
+    preactivations,
+    share,
+    smooth_leaky,
+    squared,
+    squared_leaky,
+)
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 
 # Where skip weights and the layer below cancel, a unit is not scaled up further than to this size.
@@ -25,9 +33,10 @@ class ICNN(Potential):
         z_{l+1} = h_l(W_l z_l + A_l u + b_l),    W_l >= 0
         G(u)    = w·z_k + a·u,                   w >= 0
 
-    h_0 is a squared leaky ReLU and the other h_l are smooth leaky ReLUs. The skip weights A_0 ... A_{k-1} are the rows of one
-    matrix, so that all layers read the input by one matrix product. Non-negative weights are squares of free ones (see `squared`).
-    The curvature has no bound, as the slope of h_0 has none.
+    h_0 is a squared leaky ReLU and the other h_l are smooth leaky ReLUs. The skip weights A_0 ...
+    A_{k-1} are the rows of one matrix, so that all layers read the input by one matrix product.
+    Non-negative weights are squares of free ones (see `squared`). The curvature has no bound, as
+    the slope of h_0 has none.
 
     Args:
         dim: dimension of the input.
@@ -35,17 +44,24 @@ class ICNN(Potential):
         max_curvature: infinity, as an ICNN has no bound.
 
     Raises:
-        InputError: if there is no layer, a size is not positive, or a bound on the curvature is asked for.
+        InputError: if there is no layer, a size is not positive, or a bound on the curvature is
+            asked for.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int] = (64, 64), max_curvature: float = inf) -> None:
+    def __init__(
+        self, dim: int, hidden: Sequence[int] = (64, 64), max_curvature: float = inf
+    ) -> None:
         super().__init__(dim, hidden, max_curvature)
         if max_curvature != inf:
-            raise InputError("an ICNN cannot bound its curvature, as an upper constant asks: use RidgeSum (potential='ridge').")
+            raise InputError(
+                "an ICNN cannot bound its curvature, as an upper constant asks: use RidgeSum "
+                "(potential='ridge')."
+            )
         self.skip = nn.Parameter(torch.empty(sum(self.hidden), dim))
         self.bias = nn.Parameter(torch.empty(sum(self.hidden)))
         self.root_weights = nn.ParameterList(
-            torch.empty(above, below) for below, above in zip(self.hidden, self.hidden[1:], strict=False)
+            torch.empty(above, below)
+            for below, above in zip(self.hidden, self.hidden[1:], strict=False)
         )
         self.root_output = nn.Parameter(torch.empty(self.hidden[-1]))
         self.linear = nn.Parameter(torch.empty(dim))
@@ -53,13 +69,17 @@ class ICNN(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """W averages the layer below instead of summing it, each s_l starts with mean 0 and size 1, and w sets that of grad G."""
+        """W averages the layer below instead of summing it, each s_l starts with mean 0 and size 1,
+        and w sets that of grad G."""
         in_dim = self.dim if in_dim is None else in_dim
         self.skip.copy_(unit_rows(len(self.skip), self.dim, in_dim))
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.skip)
         first, *skips = torch.split(self.skip, list(self.hidden))
-        z, shifts = squared_leaky(F.linear(v, first[:, :in_dim])), [self.bias.new_zeros(self.hidden[0])]
+        z, shifts = (
+            squared_leaky(F.linear(v, first[:, :in_dim])),
+            [self.bias.new_zeros(self.hidden[0])],
+        )
         for root, skip in zip(self.root_weights, skips, strict=True):
             weight = torch.rand_like(root)
             weight.div_(weight.sum(1, keepdim=True))
@@ -79,7 +99,9 @@ class ICNN(Potential):
     @property
     def weights(self) -> Weights:
         """What the evaluator needs."""
-        return Weights(self.skip, self.bias, self.linear, self.root_output, tuple(self.root_weights))
+        return Weights(
+            self.skip, self.bias, self.linear, self.root_output, tuple(self.root_weights)
+        )
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         """G(u)."""
@@ -88,7 +110,10 @@ class ICNN(Potential):
         return activation(top) @ squared(self.root_output) + u @ self.linear
 
     def gradient(
-        self, v: Float[Tensor, "*batch p"], basis: Float[Tensor, "dim p"] | None = None, strength: float = 0.0
+        self,
+        v: Float[Tensor, "*batch p"],
+        basis: Float[Tensor, "dim p"] | None = None,
+        strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
         """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         return brenier_map(v, basis, strength, self.weights)

@@ -11,19 +11,24 @@ from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps.precision import in_float64, points_for
 
-# A step is taken once the slope along it is at most this share of the slope at its start, or negative.
+# A step is taken once the slope along it is at most this share of the slope at its start, or
+# negative.
 SLOPE_SHARE = 0.5
 MAX_HALVINGS = 30
 
 
-def newton_cg(f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int) -> Float[Tensor, "*batch dim"]:
-    """u with f(u) = y, for f the gradient of a strongly convex function phi, by minimising phi(u) - y·u.
+def newton_cg(
+    f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int
+) -> Float[Tensor, "*batch dim"]:
+    """u with f(u) = y, for f the gradient of a strongly convex function phi, by minimising phi(u) -
+    y·u.
 
-    Newton's steps are solved by conjugate gradients and judged by the slope along them, since differences of function values drown
-    in rounding near the minimum. Rows that have converged are left out of further work.
+    Newton's steps are solved by conjugate gradients and judged by the slope along them, since
+    differences of function values drown in rounding near the minimum. Rows that have converged are
+    left out of further work.
 
     Args:
         f: the map; a copy of it works in float64.
@@ -66,8 +71,10 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
     if missed.any():
         left = (residuals / bound[active]).max().item() * tol
         warnings.warn(
-            f"the inverse did not converge for {int(missed.sum())} of {len(u)} points: residual {left:.2g} after {max_iter} steps "
-            f"where {tol:g} was asked for. Raise max_iter or tol, or give points in the range of the map.",
+            f"the inverse did not converge for {int(missed.sum())} of {len(u)} points: residual "
+            f"{left:.2g} after {max_iter} steps "
+            f"where {tol:g} was asked for. Raise max_iter or tol, or give points in the range of "
+            "the map.",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -75,7 +82,8 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
 
 
 def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """f(u) and the product with its Jacobian, which is symmetric, so that the backward pass gives it."""
+    """f(u) and the product with its Jacobian, which is symmetric, so that the backward pass gives
+    it."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         value = f(u)
@@ -83,7 +91,8 @@ def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Ten
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
-    """x with J x close to b, row by row; the closer, the nearer the end (b is the residual of Newton's method)."""
+    """x with J x close to b, row by row; the closer, the nearer the end (b is the residual of
+    Newton's method)."""
     size = b.norm(dim=1)
     goal = size * size.sqrt().clamp(max=0.1)
     x, r, p = torch.zeros_like(b), b.clone(), b.clone()

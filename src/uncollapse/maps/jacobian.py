@@ -1,4 +1,5 @@
-"""What can be read off the Jacobian of a map: its extreme eigenvalues or singular values, and its determinant."""
+"""What can be read off the Jacobian of a map: its extreme eigenvalues or singular values, and its
+determinant."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, lobpcg
 from torch import Tensor, nn
 from torch.func import jacfwd, jvp, vjp, vmap
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
 from uncollapse.maps.precision import in_float64, points_for
 
 # Beyond this many columns a Jacobian is not formed.
@@ -33,8 +34,8 @@ class Extremes(NamedTuple):
     Attributes:
         smallest: eigenvalue of a map's Jacobian, or singular value of a decoder's.
         largest: likewise.
-        exact: whether they come from the whole spectrum. If not they lie inside it: the true smallest is at most `smallest`, the
-            true largest at least `largest`.
+        exact: whether they come from the whole spectrum. If not they lie inside it: the true
+            smallest is at most `smallest`, the true largest at least `largest`.
     """
 
     smallest: Float[Tensor, "*batch"]
@@ -52,7 +53,9 @@ def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
     """The extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
     with _precisely(f, u) as (f, rows):
         if rows.shape[1] <= MAX_DENSE:
-            spectrum = _in_pieces(lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows)
+            spectrum = _in_pieces(
+                lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows
+            )
             return _shaped(spectrum[:, 0], spectrum[:, -1], True, u)
         return _shaped(*_iterated(f, rows, _tangent), False, u)
 
@@ -68,20 +71,27 @@ def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
 
 
 def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch"]:
-    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another. Not differentiable.
+    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another. Not
+    differentiable.
 
     Raises:
         InputError: if the Jacobian has too many columns to be formed.
     """
     if u.shape[-1] > MAX_DENSE:
-        raise InputError(f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use jacobian_extremes.")
+        raise InputError(
+            f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use "
+            "jacobian_extremes."
+        )
     with _precisely(f, u) as (f, rows):
-        return _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows).reshape(u.shape[:-1])
+        return _in_pieces(
+            lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows
+        ).reshape(u.shape[:-1])
 
 
 @contextmanager
 def _precisely(f: nn.Module, u: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of the map in float64, and the points as rows: rounding must not look like a broken constant."""
+    """A copy of the map in float64, and the points as rows: rounding must not look like a broken
+    constant."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
         twin = in_float64(f)
         yield twin, points_for(twin, u)
@@ -105,15 +115,20 @@ def _in_pieces(function: Map, rows: Tensor) -> Tensor:
     return torch.cat([function(piece) for piece in torch.split(rows, PIECE)])
 
 
-def _iterated(f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """The ends of the spectrum of the symmetric operator g -> product(f, u, g), as Rayleigh quotients, which lie inside it."""
+def _iterated(
+    f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The ends of the spectrum of the symmetric operator g -> product(f, u, g), as Rayleigh
+    quotients, which lie inside it."""
     start = np.random.default_rng(0).normal(size=(rows.shape[1], BLOCK))
     ends = [_ends(_operator(f, u, product), start) for u in rows]
     smallest, largest = rows.new_tensor(ends).reshape(-1, 2).T
     return smallest, largest
 
 
-def _operator(f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]) -> LinearOperator:
+def _operator(
+    f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]
+) -> LinearOperator:
     def apply(block: np.ndarray) -> np.ndarray:
         g = torch.as_tensor(np.ascontiguousarray(block.reshape(len(u), -1).T)).to(u)
         return product(f, u.expand_as(g).clone(), g).detach().cpu().numpy().T.reshape(block.shape)
@@ -124,5 +139,8 @@ def _operator(f: Map, u: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor
 def _ends(operator: LinearOperator, start: np.ndarray) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged is what the label says
-        ends = [lobpcg(operator, start, largest=largest, maxiter=MAX_STEPS, tol=1e-8)[0] for largest in (False, True)]
+        ends = [
+            lobpcg(operator, start, largest=largest, maxiter=MAX_STEPS, tol=1e-8)[0]
+            for largest in (False, True)
+        ]
     return float(ends[0].min()), float(ends[1].max())

@@ -1,18 +1,21 @@
-r"""The Brenier map of an input convex network at an embedded vector, evaluated near the cost of the matrix products it needs.
+r"""The Brenier map of an input convex network at an embedded vector, evaluated near the cost of the
+matrix products it needs.
 
-With the skip weights of all layers stacked into one matrix A, and A B its restriction to the p coordinates that v has,
+With the skip weights of all layers stacked into one matrix A, and A B its restriction to the p
+coordinates that v has,
 
     s       = A B v + b                                  all layers at once
     s_l    += W_l z_l,            z_{l+1} = h_l(s_l)      l = 1 ... k-1
     d_l     = h_l'(s_l) c_l,      c_{l-1} = W_l' d_l      down from c_{k-1} = w
     f(B v)  = A' d + a + L B v
 
-There is one mathematics and there are two evaluators: `closed_form`, made of differentiable operations, for transforms,
-compilers and exporters; and a `torch.autograd.Function` for ordinary training, whose backward is a tangent pass and a reverse
-pass written out, in place where it can be.
+There is one mathematics and there are two evaluators: `closed_form`, made of differentiable
+operations, for transforms, compilers and exporters; and a `torch.autograd.Function` for ordinary
+training, whose backward is a tangent pass and a reverse pass written out, in place where it can be.
 
-Non-negative weights are squares of the parameters that are called roots, times min(1, 256 / width): were they all plain squares, a
-step of Adam would change the weights of a layer of thousands by a multiple of themselves.
+Non-negative weights are squares of the parameters that are called roots, times min(1, 256 / width):
+were they all plain squares, a step of Adam would change the weights of a layer of thousands by a
+multiple of themselves.
 """
 
 from __future__ import annotations
@@ -26,21 +29,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uncollapse.autocast import without_autocast
+from uncollapse._utils.autocast import without_autocast
 from uncollapse.maps.embedding import add_embedded, embed, first, last, project, restrict
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
-# Squares below this are 0 in products. Roots that training has no use for fall for ever, and with the squares of some percent of
-# them below the normal numbers of float32, products take Intel's processors five times as long.
+# Squares below this are 0 in products. Roots that training has no use for fall for ever, and with
+# the squares of some percent of them below the normal numbers of float32, products take Intel's
+# processors five times as long.
 NEGLIGIBLE = 1e-30
-# Numbers that a thread keeps for each of two purposes, for as long as it lives: with fewer, allocators keep the memory themselves,
-# and more would be too much to hold on to.
+# Numbers that a thread keeps for each of two purposes, for as long as it lives: with fewer,
+# allocators keep the memory themselves, and more would be too much to hold on to.
 SCRATCH = range(2**18, 2**22)
 
 
 def squared_leaky(s: Tensor) -> Tensor:
-    """max(alpha s, s)^2, the activation of layer 0: convex but not monotone, so it is valid only on an affine function."""
+    """max(alpha s, s)^2, the activation of layer 0: convex but not monotone, so it is valid only on
+    an affine function."""
     return s * F.leaky_relu(s, LEAK**2)
 
 
@@ -50,7 +55,8 @@ def squared_leaky_derivative(s: Tensor) -> Tensor:
 
 
 def smooth_leaky(s: Tensor) -> Tensor:
-    """alpha s + (1 - alpha) log(1 + exp(s)), the activation above layer 0: convex, increasing, with a continuous slope."""
+    """alpha s + (1 - alpha) log(1 + exp(s)), the activation above layer 0: convex, increasing, with
+    a continuous slope."""
     return LEAK * s + (1 - LEAK) * F.softplus(s, threshold=50)
 
 
@@ -84,7 +90,8 @@ class Weights(NamedTuple):
 
 
 def squared(root: Tensor) -> Tensor:
-    """The non-negative weights of a root, whose last dimension is the width of the layer that they weigh.
+    """The non-negative weights of a root, whose last dimension is the width of the layer that they
+    weigh.
 
     What is negligible counts as 0 in value, and as the square that it is in derivatives.
     """
@@ -101,7 +108,8 @@ def share(root: Tensor) -> float:
 def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
     """grad G(B v) + L B v, shape (*batch, t), for v of shape (*batch, p).
 
-    Under autocast matrix products have its type, all but those of the L term, and the sum has the type of the weights.
+    Under autocast matrix products have its type, all but those of the L term, and the sum has the
+    type of the weights.
 
     Args:
         v: input coordinates, of the weights' type.
@@ -112,10 +120,14 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
     if v.is_meta or _is_transformed():
         return closed_form(v, basis, strength, weights)
     if v.ndim != 2:
-        return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(*v.shape[:-1], weights.skip.shape[1])
+        return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(
+            *v.shape[:-1], weights.skip.shape[1]
+        )
     *single, roots = weights
     kind = _working_type(v)
-    with without_autocast(v):  # `kind` says it all, and operations in place would not follow autocast
+    with without_autocast(
+        v
+    ):  # `kind` says it all, and operations in place would not follow autocast
         if not torch.is_grad_enabled():
             return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
         value: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
@@ -137,7 +149,9 @@ def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
 
 def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Tensor]:
     """s_0 ... s_{k-1} at B v."""
-    lowest, *above = torch.split(F.linear(v, restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1)
+    lowest, *above = torch.split(
+        F.linear(v, restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1
+    )
     layers, activation = [lowest], squared_leaky
     for root, s in zip(weights.roots, above, strict=True):
         layers.append(s + F.linear(activation(layers[-1]), squared(root)))
@@ -163,12 +177,18 @@ def _working_type(v: Tensor) -> torch.dtype:
 
 
 def _evaluate(
-    v: Tensor, basis: Tensor | None, strength: float, weights: Weights, kind: torch.dtype, keep: bool
+    v: Tensor,
+    basis: Tensor | None,
+    strength: float,
+    weights: Weights,
+    kind: torch.dtype,
+    keep: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The value, and what the backward pass wants to have kept.
 
-    Factors go into the matrix products: `squares` are W_l without their share, `half_slope` is h_0' / 2, and `c[0]` holds 2 c_0.
-    The place of s_l is taken by z_1 in layer 0 and above by the sigmoid of s_l, from which h_l' and h_l'' follow.
+    Factors go into the matrix products: `squares` are W_l without their share, `half_slope` is h_0'
+    / 2, and `c[0]` holds 2 c_0. The place of s_l is taken by z_1 in layer 0 and above by the
+    sigmoid of s_l, from which h_l' and h_l'' follow.
     """
     widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
     squares = _significant_squares(weights.roots, kind)
@@ -188,7 +208,9 @@ def _evaluate(
     for layer in range(n, 0, -1):
         _slope(s[layer], out=d[layer]).mul_(c[0])
         factor = shares[layer - 1] * (2 if layer == 1 else 1)
-        c.insert(0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor))  # beta = 0: s is a stand-in
+        c.insert(
+            0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor)
+        )  # beta = 0: s is a stand-in
     if not n:
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
@@ -198,10 +220,18 @@ def _evaluate(
 
 
 class _BrenierMap(torch.autograd.Function):
-    """`brenier_map` of rows, with its backward by hand; the names are those of the module's docstring and of `_evaluate`."""
+    """`brenier_map` of rows, with its backward by hand; the names are those of the module's
+    docstring and of `_evaluate`."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, basis: Tensor | None, strength: float, kind: torch.dtype, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        v: Tensor,
+        basis: Tensor | None,
+        strength: float,
+        kind: torch.dtype,
+        *parameters: Tensor,
+    ) -> Tensor:
         skip, bias, linear, root_output, *roots = parameters
         weights = Weights(skip, bias, linear, root_output, tuple(roots))
         value, state = _evaluate(v, basis, strength, weights, kind, keep=True)
@@ -212,8 +242,13 @@ class _BrenierMap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         with without_autocast(g):
-            # A second derivative may be asked for, or many cotangents may come at once (`is_grads_batched`).
-            if torch.is_grad_enabled() or _is_transformed() or torch._C._dispatch_keys(g).has("Batched"):
+            # A second derivative may be asked for, or many cotangents may come at once
+            # (`is_grads_batched`).
+            if (
+                torch.is_grad_enabled()
+                or _is_transformed()
+                or torch._C._dispatch_keys(g).has("Batched")
+            ):
                 return _differentiate(ctx, g)
             return _backward(ctx, g)
 
@@ -227,8 +262,9 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     squares, shares = _significant_squares(roots, kind), [share(root) for root in roots]
     a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[4:])
 
-    # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half of it in layer 0). What is
-    # needed for a while only lives in the memory of d, since fresh memory costs more than arithmetic.
+    # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half
+    # of it in layer 0). What is needed for a while only lives in the memory of d, since fresh
+    # memory costs more than arithmetic.
     buffer = torch.mm(low_g, a.T, out=_scratch("tangents", low_g, (len(g), len(a))))
     deltas = _scratch("deltas", buffer)
     t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
@@ -238,7 +274,8 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
     output_bar = e.sum(0).mul_(root_output).mul_((2 if n else 4) * share(root_output))
 
-    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1} without the share of W.
+    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1} without the
+    # share of W.
     q: Tensor | None = None
     roots_bar: list[Tensor | None] = [None] * n
     for layer in range(n, 0, -1):
@@ -293,12 +330,15 @@ _kept = threading.local()
 
 
 def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Memory that the next call of this name on this thread takes back, uninitialised, but zeros in half precision.
+    """Memory that the next call of this name on this thread takes back, uninitialised, but zeros in
+    half precision.
 
-    Memory that is new to the process costs more, page by page, than the arithmetic on it. GPUs have an allocator that keeps it.
+    Memory that is new to the process costs more, page by page, than the arithmetic on it. GPUs have
+    an allocator that keeps it.
 
-    Products of oneDNN in AMX read past the rows of a view that they multiply, and what they find there, times zero, is NaN where it
-    is not finite (https://github.com/uxlfoundation/oneDNN/issues/5717).
+    Products of oneDNN in AMX read past the rows of a view that they multiply, and what they find
+    there, times zero, is NaN where it is not finite
+    (https://github.com/uxlfoundation/oneDNN/issues/5717).
     """
     found = _kept_memory(name, like, tuple(like.shape) if shape is None else shape)
     return found.zero_() if like.dtype.itemsize < 4 else found
@@ -330,11 +370,20 @@ def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """The backward of `closed_form`, as differentiable operations."""
     v, basis, *parameters = _saved(ctx)[0]
     with torch.enable_grad():
-        # Aliases, or what one input owes to another would be counted here and once more by whoever called.
+        # Aliases, or what one input owes to another would be counted here and once more by whoever
+        # called.
         v, basis = v.view_as(v), basis if basis is None else basis.view_as(basis)
-        skip, bias, linear, root_output, *roots = parameters = [tensor.view_as(tensor) for tensor in parameters]
-        value = closed_form(v, basis, ctx.strength, Weights(skip, bias, linear, root_output, tuple(roots)))
+        skip, bias, linear, root_output, *roots = parameters = [
+            tensor.view_as(tensor) for tensor in parameters
+        ]
+        value = closed_form(
+            v, basis, ctx.strength, Weights(skip, bias, linear, root_output, tuple(roots))
+        )
         tensors: list[Any] = [v, basis, None, None, *parameters]
-        wanted = [tensor for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True) if is_needed]
+        wanted = [
+            tensor
+            for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True)
+            if is_needed
+        ]
         found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from uncollapse.autocast import without_autocast
+from uncollapse._utils.autocast import without_autocast
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -16,13 +16,22 @@ Module = TypeVar("Module", bound=nn.Module)
 def in_float64(module: Module) -> Module:
     """A frozen copy in float64; on the CPU if the module's device has no float64."""
     twin = copy.deepcopy(module).requires_grad_(False)
-    return (twin.cpu() if any(parameter.is_mps for parameter in twin.parameters()) else twin).double()
+    return (
+        twin.cpu() if any(parameter.is_mps for parameter in twin.parameters()) else twin
+    ).double()
 
 
 def points_for(module: nn.Module, points: Tensor) -> Tensor:
-    """Points, shape (*batch, p), as rows of the module's type on its device, as a copy of their own."""
+    """Points, shape (*batch, p), as rows of the module's type on its device, as a copy of their
+    own."""
     parameter = next(module.parameters())
-    return points.detach().clone().reshape(-1, points.shape[-1]).to(parameter.device).to(parameter.dtype)
+    return (
+        points.detach()
+        .clone()
+        .reshape(-1, points.shape[-1])
+        .to(parameter.device)
+        .to(parameter.dtype)
+    )
 
 
 def exact_product(left: Tensor, right: Tensor) -> Tensor:

@@ -16,13 +16,16 @@ from uncollapse.maps.precision import exact_product
 
 
 class RidgeSum(Potential):
-    r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and a smooth convex h of curvature 0 < h'' < 1.
+    r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and a smooth convex h of curvature 0 <
+    h'' < 1.
 
-    h(s) = (s^2 + s r + asinh(s)) / 4 with r = sqrt(1 + s^2), so that h' = (s + r) / 2 is a smooth ReLU.
+    h(s) = (s^2 + s r + asinh(s)) / 4 with r = sqrt(1 + s^2), so that h' = (s + r) / 2 is a smooth
+    ReLU.
 
-    The weights are squares q of free ones. With `max_curvature` = M they are w_j = M q_j / (M + sum_k |a_j·a_k| q_k) instead, and
-    no eigenvalue of the Hessian A' diag(w h'') A exceeds M: A A' <= diag(M / w), as the difference, scaled by q on both sides, is
-    diagonally dominant. The sums take one product A A' in every pass.
+    The weights are squares q of free ones. With `max_curvature` = M they are w_j = M q_j / (M +
+    sum_k |a_j·a_k| q_k) instead, and no eigenvalue of the Hessian A' diag(w h'') A exceeds M: A A'
+    <= diag(M / w), as the difference, scaled by q on both sides, is diagonally dominant. The sums
+    take one product A A' in every pass.
 
     Args:
         dim: dimension of the input.
@@ -33,7 +36,9 @@ class RidgeSum(Potential):
         InputError: if there is no unit, a size is not positive, or M is not above 0.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int] = (64, 64), max_curvature: float = inf) -> None:
+    def __init__(
+        self, dim: int, hidden: Sequence[int] = (64, 64), max_curvature: float = inf
+    ) -> None:
         super().__init__(dim, hidden, max_curvature)
         n_units = sum(self.hidden)
         self.directions = nn.Parameter(torch.empty(n_units, dim))
@@ -51,7 +56,9 @@ class RidgeSum(Potential):
         nn.init.ones_(self.root_weight)
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.directions)
-        slope = F.linear(_slope(F.linear(v, self.directions[:, :in_dim], self.bias)), self.directions.T)
+        slope = F.linear(
+            _slope(F.linear(v, self.directions[:, :in_dim], self.bias)), self.directions.T
+        )
         self.root_weight.div_((slope - slope.mean(0)).square().mean().sqrt().sqrt())
         self.linear.copy_(-self.gradient(v).mean(0))
 
@@ -70,7 +77,10 @@ class RidgeSum(Potential):
         return ridges @ self.weights() + u @ self.linear
 
     def gradient(
-        self, v: Float[Tensor, "*batch p"], basis: Float[Tensor, "dim p"] | None = None, strength: float = 0.0
+        self,
+        v: Float[Tensor, "*batch p"],
+        basis: Float[Tensor, "dim p"] | None = None,
+        strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
         """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         s = F.linear(v, restrict(self.directions, basis, v.shape[-1]), self.bias)

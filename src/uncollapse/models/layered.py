@@ -1,4 +1,5 @@
-"""VAEs of two latent layers: z, w given z from an exponential family, x given w (W21 definition 4)."""
+"""VAEs of two latent layers: z, w given z from an exponential family, x given w (W21 definition
+4)."""
 
 from __future__ import annotations
 
@@ -7,39 +8,44 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.sharding import draw_rows
+from uncollapse._utils.validation import check_count
 from uncollapse.families import Family
-from uncollapse.inputs import check_count
 from uncollapse.latent import CategoricalLayer, FamilyPosterior, Layer, Posterior, draw
 from uncollapse.maps import Decoder
 from uncollapse.models.base import Latents
 from uncollapse.models.vae import VAE
-from uncollapse.sharing import draw_rows
 
 
 class LayeredVAE(VAE):
-    r"""p(z) EF(w|B1'z) p(x|w): the general LIDVAE of W21 (appendix B, definition 4) for examples without an order (f_theta = 0).
+    r"""p(z) EF(w|B1'z) p(x|w): the general LIDVAE of W21 (appendix B, definition 4) for examples
+    without an order (f_theta = 0).
 
-    The decoder sees w, so that w stands where a `VAE` has its z: in `posterior`, in `Latents.z`, in `likelihood`. The layer below,
-    z, is summed out of the prior exactly, and q(w, z|x) = q(w|x) p(z|w); `prior.expected` gives E[z|w].
+    The decoder sees w, so that w stands where a `VAE` has its z: in `posterior`, in `Latents.z`, in
+    `likelihood`. The layer below, z, is summed out of the prior exactly, and q(w, z|x) = q(w|x)
+    p(z|w); `prior.expected` gives E[z|w].
 
-    Injectivity: z -> p(w|z) is injective by construction, as B1 has full row rank and the family of w is minimal; so is
-    w -> p(x|w) with an injective decoder, whatever its parameters. W21 proposition 3 composes the two to z -> p(x|z). As p(x|z) is
-    an average over w, that takes a family of x whose averages tell what was averaged, such as the Gaussian and the Poisson: binary
+    Injectivity: z -> p(w|z) is injective by construction, as B1 has full row rank and the family of
+    w is minimal; so is w -> p(x|w) with an injective decoder, whatever its parameters. W21
+    proposition 3 composes the two to z -> p(x|z). As p(x|z) is an average over w, that takes a
+    family of x whose averages tell what was averaged, such as the Gaussian and the Poisson: binary
     data of few columns can be the same for two z.
 
-    Where the family of w has no reparameterised draws, q(w|x) learns by the score function, with the other draws of an example as
-    the baseline (`objectives.elbo`).
+    Where the family of w has no reparameterised draws, q(w|x) learns by the score function, with
+    the other draws of an example as the baseline (`objectives.elbo`).
 
     Args:
         prior: of w: `CategoricalLayer` for z of K categories, `NormalLayer` for z in R^K.
-        posterior: maps x to q(w|x): `FamilyPosterior` of the prior's family, or any Gaussian one for Gaussian w.
+        posterior: maps x to q(w|x): `FamilyPosterior` of the prior's family, or any Gaussian one
+            for Gaussian w.
         decoder: maps w to natural parameters, before the link of the family.
         family: of x.
         n_draws: draws of w for each example in training, at least 2.
 
     Raises:
-        InputError: if the posterior draws other values than the prior, there are too few draws, or as for `VAE`.
+        InputError: if the posterior draws other values than the prior, there are too few draws, or
+            as for `VAE`.
 
     >>> from uncollapse.families import Bernoulli, Gaussian
     >>> from uncollapse.maps import InverseLipschitzDecoder
@@ -52,7 +58,9 @@ class LayeredVAE(VAE):
 
     prior: Layer
 
-    def __init__(self, prior: Layer, posterior: Posterior, decoder: Decoder, family: Family, n_draws: int = 8) -> None:
+    def __init__(
+        self, prior: Layer, posterior: Posterior, decoder: Decoder, family: Family, n_draws: int = 8
+    ) -> None:
         super().__init__(prior, posterior, decoder, family)
         check_count("n_draws", n_draws, at_least=2)
         _check_posterior(prior, posterior)
@@ -74,13 +82,18 @@ class LayeredVAE(VAE):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
         """Standard normal draws from the global generator, `n_draws` for each example."""
-        return draw_rows(lambda n: torch.randn(self.n_draws, n, self.latent_dim, device=x.device, dtype=x.dtype), len(x), dim=1)
+        return draw_rows(
+            lambda n: torch.randn(self.n_draws, n, self.latent_dim, device=x.device, dtype=x.dtype),
+            len(x),
+            dim=1,
+        )
 
 
 def _check_posterior(prior: Layer, posterior: Posterior) -> None:
     drawn = posterior.family.name if isinstance(posterior, FamilyPosterior) else "gaussian"
     if drawn != prior.family.name:
         raise InputError(
-            f"a layered VAE expects a posterior of family {prior.family.name!r}, as its prior has, got one of {drawn!r}: use "
+            f"a layered VAE expects a posterior of family {prior.family.name!r}, as its prior has, "
+            f"got one of {drawn!r}: use "
             "FamilyPosterior with that family."
         )

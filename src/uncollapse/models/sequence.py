@@ -1,4 +1,5 @@
-"""Sequential VAEs: the symbols of a sequence follow from one z and from those before (W21 example 2, K23 definition 4.3)."""
+"""Sequential VAEs: the symbols of a sequence follow from one z and from those before (W21 example
+2, K23 definition 4.3)."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.sharding import draw_rows
+from uncollapse._utils.vocabulary import PAD
 from uncollapse.families import Categorical
 from uncollapse.latent import CommittedPrior, Posterior, Prior
 from uncollapse.maps import Decoder
 from uncollapse.models.vae import VAE
-from uncollapse.sharing import draw_rows
-from uncollapse.vocabulary import PAD
 
 State = tuple[Tensor, Tensor]
 MIN_TEMPERATURE = 1e-4  # below, nothing changes any more but that parameters overflow
@@ -30,11 +31,17 @@ class History(nn.Module):
         embedding_dim: of the vectors that stand for symbols.
         hidden_dim: of h.
         n_layers: of the LSTM.
-        latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain sequential VAE; 0 where it does not.
+        latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain
+            sequential VAE; 0 where it does not.
     """
 
     def __init__(
-        self, n_symbols: int, embedding_dim: int = 128, hidden_dim: int = 256, n_layers: int = 1, latent_dim: int = 0
+        self,
+        n_symbols: int,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        n_layers: int = 1,
+        latent_dim: int = 0,
     ) -> None:
         super().__init__()
         self.start = n_symbols
@@ -48,9 +55,13 @@ class History(nn.Module):
         return self.latent_dim > 0
 
     def forward(
-        self, before: Int[Tensor, "batch length"], z: Float[Tensor, "batch places latent"], state: State | None = None
+        self,
+        before: Int[Tensor, "batch length"],
+        z: Float[Tensor, "batch places latent"],
+        state: State | None = None,
     ) -> tuple[Float[Tensor, "batch length hidden"], State]:
-        """h at every place, from the symbol before it and the state that the LSTM was left in; and the state it is left in now.
+        """h at every place, from the symbol before it and the state that the LSTM was left in; and
+        the state it is left in now.
 
         z is one for all places, or one for each.
         """
@@ -62,22 +73,26 @@ class History(nn.Module):
 
 
 class SequenceVAE(VAE):
-    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]), or at eta(z) + C h(x_<i).
+    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]), or
+    at eta(z) + C h(x_<i).
 
-    A row of data holds the numbers of a sequence's symbols, then the end, V - 1, then -1 up to its width. z comes first into the
-    decoder, so that an inverse Lipschitz constant holds in z for every history (`InverseLipschitzDecoder`). K23 theorem A.7 and the
-    information floor do not carry over to sequences, of which only some coordinates are z, and nothing here claims them.
+    A row of data holds the numbers of a sequence's symbols, then the end, V - 1, then -1 up to its
+    width. z comes first into the decoder, so that an inverse Lipschitz constant holds in z for
+    every history (`InverseLipschitzDecoder`). K23 theorem A.7 and the information floor do not
+    carry over to sequences, of which only some coordinates are z, and nothing here claims them.
 
     Args:
-        prior: of z. Under a `CommittedPrior`, z holds one vector for each symbol, by which that symbol goes (delta-VAE).
+        prior: of z. Under a `CommittedPrior`, z holds one vector for each symbol, by which that
+            symbol goes (delta-VAE).
         posterior: maps rows to q(z|x).
         history: maps the symbols before to h.
         decoder: maps [z; h] to V - 1 natural parameters; z alone where there is a `head`.
         family: a categorical of V symbols.
-        head: C, which maps h to V - 1 natural parameters that are added to those of the decoder. They do not move with z, so that
-            what moves with it moves as much for every history as the decoder does. None where the decoder sees h itself.
-        word_dropout: the share of symbols before that the history sees as unknown, V - 2, in training, so that it cannot do without
-            z (Bowman et al. 2016).
+        head: C, which maps h to V - 1 natural parameters that are added to those of the decoder.
+            They do not move with z, so that what moves with it moves as much for every history as
+            the decoder does. None where the decoder sees h itself.
+        word_dropout: the share of symbols before that the history sees as unknown, V - 2, in
+            training, so that it cannot do without z (Bowman et al. 2016).
     """
 
     history: History
@@ -117,21 +132,29 @@ class SequenceVAE(VAE):
         return self._only_given_history(z)
 
     def _only_given_history(self, z: Tensor) -> NoReturn:
-        raise InputError("p(x|z) of a sequence follows from its symbols one by one: use log_likelihood, or generate.")
+        raise InputError(
+            "p(x|z) of a sequence follows from its symbols one by one: use log_likelihood, or "
+            "generate."
+        )
 
     def log_likelihood(
         self, x: Float[Tensor, "batch length"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
         """log p(x|z) of each row, in nats."""
         sentences = _Sentences(x, self.history.start)
-        before = self._with_gaps(sentences.before, x.shape[1]) if self.training and self.word_dropout else sentences.before
+        before = (
+            self._with_gaps(sentences.before, x.shape[1])
+            if self.training and self.word_dropout
+            else sentences.before
+        )
         draws = z.reshape(-1, *z.shape[-2:])
         shared = None if self.history.sees_latent else self._read(sentences, before, draws[0])
         each = [self._score(sentences, before, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
     def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
-        """As many as a row has symbols: draws come one after the other. Where each symbol has a z, all draws of it are held."""
+        """As many as a row has symbols: draws come one after the other. Where each symbol has a z,
+        all draws of it are held."""
         if self.n_places > 1:
             return np.full(len(rows), n_samples * self.n_places)
         found: np.ndarray = (rows >= 0).sum(1)
@@ -142,11 +165,15 @@ class SequenceVAE(VAE):
         """How many vectors z holds: one, or one for each symbol."""
         return self.prior.n_places if isinstance(self.prior, CommittedPrior) else 1
 
-    def _by_place(self, z: Float[Tensor, "batch latent"], length: int) -> Float[Tensor, "batch places unit"]:
+    def _by_place(
+        self, z: Float[Tensor, "batch latent"], length: int
+    ) -> Float[Tensor, "batch places unit"]:
         """z taken apart: the one vector of every place, or those of the first ones."""
         return z.reshape(len(z), self.n_places, -1)[:, :length]
 
-    def _score(self, sentences: _Sentences, before: Tensor, z: Tensor, from_history: Tensor | None) -> Tensor:
+    def _score(
+        self, sentences: _Sentences, before: Tensor, z: Tensor, from_history: Tensor | None
+    ) -> Tensor:
         if from_history is None:
             from_history = self._read(sentences, before, z)
         from_latent = sentences.own(self._from_latent(self._by_place(z, before.shape[1])))
@@ -165,7 +192,8 @@ class SequenceVAE(VAE):
         return found
 
     def _from_history(self, h: Tensor) -> Tensor:
-        """What each symbol adds to its natural parameters; h itself where the decoder sees it beside z."""
+        """What each symbol adds to its natural parameters; h itself where the decoder sees it
+        beside z."""
         found: Tensor = h if self.head is None else self.head(h)
         return found
 
@@ -173,24 +201,32 @@ class SequenceVAE(VAE):
         """Natural parameters of symbols. What is given may be overwritten."""
         if self.head is None:
             return self.family.link(self.decoder(torch.cat([from_latent, from_history], -1)))
-        return self.family.link(from_latent.add_(from_history))  # in place, as it is as large as a batch gets
+        return self.family.link(
+            from_latent.add_(from_history)
+        )  # in place, as it is as large as a batch gets
 
     def _with_gaps(self, before: Tensor, width: int) -> Tensor:
-        """Symbols, some of them unknown; that there is none before the first stays known. `width` is that of all rows."""
+        """Symbols, some of them unknown; that there is none before the first stays known. `width`
+        is that of all rows."""
         chance = draw_rows(lambda n: torch.rand(n, width, device=before.device), len(before))
         gaps = chance[:, : before.shape[1]] < self.word_dropout
         return torch.where(gaps & (before != self.history.start), self.unknown, before)
 
     @torch.no_grad()
     def generate(
-        self, z: Float[Tensor, "batch latent"], max_length: int, temperature: float = 1.0, greedy: bool = False
+        self,
+        z: Float[Tensor, "batch latent"],
+        max_length: int,
+        temperature: float = 1.0,
+        greedy: bool = False,
     ) -> Float[Tensor, "batch length"]:
         """Sequences given z, symbol by symbol, as rows of width max_length + 1.
 
         Args:
             z: a latent for each.
             max_length: symbols after which a sequence that has not ended is cut off.
-            temperature: natural parameters are divided by it: 1 draws from the model, less goes to the more probable symbols.
+            temperature: natural parameters are divided by it: 1 draws from the model, less goes to
+                the more probable symbols.
             greedy: take the most probable symbol each time.
         """
         rows = z.new_full((len(z), max_length + 1), PAD)
@@ -234,4 +270,6 @@ class _Sentences:
 
     def own(self, values: Float[Tensor, "batch places k"]) -> Float[Tensor, "symbols k"]:
         """The value of each symbol, of one for its whole sequence, or of one for each place."""
-        return values[:, 0].index_select(0, self.owner) if values.shape[1] == 1 else values[self.there]
+        return (
+            values[:, 0].index_select(0, self.owner) if values.shape[1] == 1 else values[self.there]
+        )

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.random import RowNoise
 from uncollapse.families import FAMILIES, Family
 from uncollapse.latent import Posterior, Prior
 from uncollapse.maps import Decoder
 from uncollapse.models.base import LatentModel
-from uncollapse.noise import RowNoise
 
 
 class VAE(LatentModel):
@@ -29,13 +29,16 @@ class VAE(LatentModel):
         family: maps natural parameters to p(x|z).
 
     Raises:
-        InputError: if the decoder has a positive inverse Lipschitz constant and the family's link would undo it.
+        InputError: if the decoder has a positive inverse Lipschitz constant and the family's link
+            would undo it.
     """
 
     prior: Prior
     posterior: Posterior
 
-    def __init__(self, prior: Prior, posterior: Posterior, decoder: Decoder, family: Family) -> None:
+    def __init__(
+        self, prior: Prior, posterior: Posterior, decoder: Decoder, family: Family
+    ) -> None:
         super().__init__()
         _check_constant(decoder, family)
         self.prior = prior
@@ -69,14 +72,17 @@ class VAE(LatentModel):
         log_px_z: Tensor = self.likelihood(z).log_prob(x)
         return log_px_z
 
-    def expected(self, x: Float[Tensor, "batch data"], z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch data"]:
+    def expected(
+        self, x: Float[Tensor, "batch data"], z: Float[Tensor, "batch latent"]
+    ) -> Float[Tensor, "batch data"]:
         """E[x|z]."""
         del x
         mean: Tensor = self.likelihood(z).mean
         return mean
 
     def observe(self, rows: np.ndarray) -> np.ndarray:
-        """Data as the likelihood sees them, where chance decides by noise that belongs to the row."""
+        """Data as the likelihood sees them, where chance decides by noise that belongs to the
+        row."""
         if self.family.is_observed(rows):
             return rows
         uniform = RowNoise(rows, "observe").uniform(rows.shape[1:])
@@ -87,8 +93,10 @@ def _check_constant(decoder: Decoder, family: Family) -> None:
     if decoder.constant > 0 and not family.fills_space:
         keep = ", ".join(name for name, kind in FAMILIES.items() if kind.domain is constraints.real)
         raise InputError(
-            f"a positive inverse Lipschitz constant expects a family whose natural parameters fill R^t ({keep}), got "
-            f"{decoder.constant:g} with family {family.name!r}, whose link would undo it: use inverse_lipschitz=0 (injective, W21) "
+            f"a positive inverse Lipschitz constant expects a family whose natural parameters fill "
+            f"R^t ({keep}), got "
+            f"{decoder.constant:g} with family {family.name!r}, whose link would undo it: use "
+            "inverse_lipschitz=0 (injective, W21) "
             "or None, or one of those families."
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from uncollapse._utils.parameters import from_specification
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import CyclicalElbo, Elbo, elbo, score_term
 from uncollapse.objectives.free_bits import FreeBits
 from uncollapse.objectives.importance import ImportanceWeighted
 from uncollapse.objectives.penalties import GradientPenalty, QuotientPenalty
 from uncollapse.objectives.reconstruction import LatentReconstruction
-from uncollapse.parameters import from_specification
 
 __all__ = [
     "OBJECTIVES",

@@ -19,7 +19,8 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """A function (model, x, step) -> `Loss`. Its own parameters, if it has some, are trained with those of the model.
+    """A function (model, x, step) -> `Loss`. Its own parameters, if it has some, are trained with
+    those of the model.
 
     Attributes:
         name: what specifications call it.
@@ -28,11 +29,13 @@ class Objective(nn.Module, ABC):
     name: ClassVar[str]
 
     def check(self, model: VAE, x: Float[Tensor, "batch data"]) -> None:
-        """Raise `InputError` if the objective does not suit the model; x are some rows, as the family observes them."""
+        """Raise `InputError` if the objective does not suit the model; x are some rows, as the
+        family observes them."""
         del model, x
 
     def prepare(self, model: VAE, x: Float[Tensor, "batch data"], n_steps: int) -> None:
-        """Make ready for a training of the model, of so many steps in all; x are some rows, as the family observes them."""
+        """Make ready for a training of the model, of so many steps in all; x are some rows, as the
+        family observes them."""
         del model, x, n_steps
 
     @abstractmethod

@@ -8,15 +8,16 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor
 
+from uncollapse._utils.parameters import Count, Natural, PositiveFloat, Share
 from uncollapse.models import VAE, Terms
 from uncollapse.objectives.base import Loss, Objective
-from uncollapse.parameters import Count, Natural, PositiveFloat, Share
 
 
 class ScheduledElbo(Objective):
     """The negative evidence lower bound with a weight on its KL.
 
-    Draws that do not follow the parameters of q leave its value as it is, and add what its gradient lacks (`score_term`).
+    Draws that do not follow the parameters of q leave its value as it is, and add what its gradient
+    lacks (`score_term`).
     """
 
     @abstractmethod
@@ -32,7 +33,8 @@ class Elbo(ScheduledElbo):
     """-E_q log p(x|z) + beta KL(q(z|x) || p(z)).
 
     Args:
-        beta: the weight, 1 for the bound itself (Kingma & Welling 2014), another one for the beta-VAE (Higgins et al. 2017).
+        beta: the weight, 1 for the bound itself (Kingma & Welling 2014), another one for the
+            beta-VAE (Higgins et al. 2017).
         warmup_steps: those in which the weight rises from 0 along a line (Bowman et al. 2016).
     """
 
@@ -48,7 +50,8 @@ class Elbo(ScheduledElbo):
         del model, x
         if self.warmup_steps >= n_steps:
             warnings.warn(
-                f"the weight of the KL rises over {self.warmup_steps} steps, and the training has {n_steps}: it will never be "
+                f"the weight of the KL rises over {self.warmup_steps} steps, and the training has "
+                f"{n_steps}: it will never be "
                 f"beta={self.beta:g}. Lower warmup_steps, or train longer.",
                 UserWarning,
                 stacklevel=2,
@@ -60,11 +63,13 @@ class Elbo(ScheduledElbo):
 
 
 class CyclicalElbo(ScheduledElbo):
-    """-E_q log p(x|z) + beta_t KL(q(z|x) || p(z)), with a weight that rises in cycles (Fu et al. 2019).
+    """-E_q log p(x|z) + beta_t KL(q(z|x) || p(z)), with a weight that rises in cycles (Fu et al.
+    2019).
 
     Args:
         n_cycles: M, in the whole training.
-        rising: R, the share of a cycle in which the weight rises from 0 along a line; for the rest it stays.
+        rising: R, the share of a cycle in which the weight rises from 0 along a line; for the rest
+            it stays.
         beta: the weight at the end of each cycle.
     """
 
@@ -83,7 +88,8 @@ class CyclicalElbo(ScheduledElbo):
         self.n_steps = n_steps
         if n_steps * self.rising < 2 * self.n_cycles:
             warnings.warn(
-                f"{self.n_cycles} cycles do not fit into {n_steps} steps: the weight of the KL cannot rise step by step. Lower "
+                f"{self.n_cycles} cycles do not fit into {n_steps} steps: the weight of the KL "
+                "cannot rise step by step. Lower "
                 "n_cycles, or train longer.",
                 UserWarning,
                 stacklevel=2,
@@ -97,23 +103,29 @@ class CyclicalElbo(ScheduledElbo):
 
 
 def elbo(model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling 2014), at draws of z."""
+    """The negative evidence lower bound, -E_q log p(x|z) + KL(q(z|x) || p(z)) (Kingma & Welling
+    2014), at draws of z."""
     del step
     return negative_elbo(model(x))
 
 
 def negative_elbo(terms: Terms, weight: float = 1.0) -> Loss:
-    """The mean over examples of -log p(x|z) + weight KL, where draws do not follow the parameters of q with a `score_term`."""
+    """The mean over examples of -log p(x|z) + weight KL, where draws do not follow the parameters
+    of q with a `score_term`."""
     bound = terms.log_px_z - weight * terms.latents.kl
     if terms.latents.log_q is not None:
         bound = bound + score_term(bound, terms.latents.log_q)
     return Loss(-bound.mean(), terms)
 
 
-def score_term(bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]) -> Float[Tensor, "samples batch"]:
-    """0, whose gradient is (f_s - b_s) grad log q(z_s|x), for the bound f at S >= 2 draws and b_s its mean at the other S - 1.
+def score_term(
+    bound: Float[Tensor, "samples batch"], log_q: Float[Tensor, "samples batch"]
+) -> Float[Tensor, "samples batch"]:
+    """0, whose gradient is (f_s - b_s) grad log q(z_s|x), for the bound f at S >= 2 draws and b_s
+    its mean at the other S - 1.
 
-    The mean over s estimates E[f grad log q] without bias (REINFORCE leave-one-out, Kool et al. 2019).
+    The mean over s estimates E[f grad log q] without bias (REINFORCE leave-one-out, Kool et al.
+    2019).
     """
     n_samples = len(bound)
     gain = (bound - bound.mean(0)).detach() * n_samples / (n_samples - 1)

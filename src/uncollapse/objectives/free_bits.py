@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import PositiveFloat
+from uncollapse._utils.sharding import batch_mean
 from uncollapse.models import VAE
 from uncollapse.objectives.base import Loss, Objective
-from uncollapse.parameters import PositiveFloat
-from uncollapse.sharing import batch_mean
 
 
 class FreeBits(Objective):
-    """-E_q log p(x|z) + sum_d max(lambda, KL_d), KL_d the mean over the batch of a unit's KL (Kingma et al. 2016, equation 15).
+    """-E_q log p(x|z) + sum_d max(lambda, KL_d), KL_d the mean over the batch of a unit's KL
+    (Kingma et al. 2016, equation 15).
 
     Args:
         nats: lambda, which each unit has free.
@@ -31,7 +32,8 @@ class FreeBits(Objective):
         """Refuse a model whose KL does not fall into units."""
         if model.kl_by_unit(model.infer(x)) is None:
             raise InputError(
-                "objective 'free_bits' expects a KL that falls into units, which this prior or posterior ties together: use a "
+                "objective 'free_bits' expects a KL that falls into units, which this prior or "
+                "posterior ties together: use a "
                 "Gaussian posterior with a VAE, or inference='enumerate' with a mixture."
             )
 
@@ -42,4 +44,7 @@ class FreeBits(Objective):
         units = model.kl_by_unit(terms.latents)
         assert units is not None
         rest = terms.latents.kl - units.sum(-1)  # of the component, where components are enumerated
-        return Loss(-terms.log_px_z.mean() + batch_mean(units).clamp(min=self.nats).sum() + rest.mean(), terms)
+        return Loss(
+            -terms.log_px_z.mean() + batch_mean(units).clamp(min=self.nats).sum() + rest.mean(),
+            terms,
+        )

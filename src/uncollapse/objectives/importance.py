@@ -8,14 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from uncollapse._utils.parameters import Count
+from uncollapse._utils.sharding import draw_rows
 from uncollapse.models import VAE, Terms
 from uncollapse.objectives.base import Loss, Objective
-from uncollapse.parameters import Count
-from uncollapse.sharing import draw_rows
 
 
 class ImportanceWeighted(Objective):
-    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which falls to -log p(x) with K (Burda et al. 2016, equation 8).
+    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which falls to -log p(x) with K (Burda et al. 2016,
+    equation 8).
 
     Args:
         n_samples: K.
@@ -30,7 +31,13 @@ class ImportanceWeighted(Objective):
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss. Its terms are those of the evidence lower bound, at the same draws."""
         del step
-        noise = draw_rows(lambda n: torch.randn(self.n_samples, n, model.latent_dim, device=x.device, dtype=x.dtype), len(x), dim=1)
+        noise = draw_rows(
+            lambda n: torch.randn(
+                self.n_samples, n, model.latent_dim, device=x.device, dtype=x.dtype
+            ),
+            len(x),
+            dim=1,
+        )
         z, log_ratio = model.propose(x, noise)
         log_px_z = model.log_likelihood(x, z)
         bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))

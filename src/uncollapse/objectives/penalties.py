@@ -1,4 +1,5 @@
-"""Penalties that press any decoder towards an inverse Lipschitz constant, without a guarantee (K23 section 4.3)."""
+"""Penalties that press any decoder towards an inverse Lipschitz constant, without a guarantee (K23
+section 4.3)."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from uncollapse._utils.parameters import PositiveFloat
+from uncollapse._utils.sharding import batch_mean, draw_rows
 from uncollapse.models import VAE, differentiable_twice
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import elbo
-from uncollapse.parameters import PositiveFloat
-from uncollapse.sharing import batch_mean, draw_rows
 
 
 class SlopePenalty(Objective):
-    """The negative ELBO + weight max(0, L - E slope)^2, where the slope says how fast log p(x|z) changes with z.
+    """The negative ELBO + weight max(0, L - E slope)^2, where the slope says how fast log p(x|z)
+    changes with z.
 
     z is drawn from the prior, as in theorem 3.4, for every example.
 
@@ -51,7 +53,9 @@ class GradientPenalty(SlopePenalty):
         """Norms of gradients in z."""
         z = _from_prior(model, x).requires_grad_()
         with differentiable_twice(), torch.enable_grad():
-            (gradient,) = torch.autograd.grad(model.log_likelihood(x, z).sum(), z, create_graph=True)
+            (gradient,) = torch.autograd.grad(
+                model.log_likelihood(x, z).sum(), z, create_graph=True
+            )
         norms: Tensor = torch.linalg.vector_norm(gradient, dim=-1)
         return norms
 

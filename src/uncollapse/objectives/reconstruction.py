@@ -9,16 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.autocast import Perceptron
-from uncollapse.errors import InputError
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import PositiveFloat, Widths
 from uncollapse.models import VAE
+from uncollapse.networks import Perceptron
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import negative_elbo
-from uncollapse.parameters import PositiveFloat, Widths
 
 
 class LatentReconstruction(Objective):
-    """The negative ELBO + weight E|r(decoder(z)) - z|^2, with a network r that is trained as well (arXiv 2508.12530).
+    """The negative ELBO + weight E|r(decoder(z)) - z|^2, with a network r that is trained as well
+    (arXiv 2508.12530).
 
     Where r undoes the decoder, the decoder is injective, whatever its architecture.
 
@@ -39,7 +40,8 @@ class LatentReconstruction(Objective):
         del x
         if model.n_places > 1:
             raise InputError(
-                "objective 'latent_reconstruction' expects a decoder that sees all of z, got one that sees the z of a symbol: "
+                "objective 'latent_reconstruction' expects a decoder that sees all of z, got one "
+                "that sees the z of a symbol: "
                 "leave committed_rate out, or use another objective."
             )
 
@@ -50,7 +52,9 @@ class LatentReconstruction(Objective):
         with recorded(model.decoder) as calls:
             model(x)
         _, output = calls[0]
-        self.recover = Perceptron(output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU).to(output)
+        self.recover = Perceptron(
+            output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU
+        ).to(output)
 
     def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """The loss."""
@@ -68,7 +72,9 @@ class LatentReconstruction(Objective):
 def recorded(decoder: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """What a decoder is given and puts out, call by call."""
     calls: list[tuple[Tensor, Tensor]] = []
-    handle = decoder.register_forward_hook(lambda module, given, output: calls.append((given[0], output)))
+    handle = decoder.register_forward_hook(
+        lambda module, given, output: calls.append((given[0], output))
+    )
     try:
         yield calls
     finally:

@@ -1,4 +1,5 @@
-"""How posteriors are found: encoders trained beside the decoder, ahead of it, or refined for every example.
+"""How posteriors are found: encoders trained beside the decoder, ahead of it, or refined for every
+example.
 
 `get_strategy` makes one of what ``strategy=`` says.
 """
@@ -6,14 +7,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from uncollapse.parameters import from_specification
-from uncollapse.strategies.base import Joint, Stage, Strategy
+from uncollapse._utils.parameters import from_specification
+from uncollapse.strategies.base import Joint, Strategy, TrainingState
 from uncollapse.strategies.lagging import Lagging
 from uncollapse.strategies.semi_amortized import RefinedPosterior, SemiAmortized
 
-__all__ = ["STRATEGIES", "Joint", "Lagging", "RefinedPosterior", "SemiAmortized", "Stage", "Strategy", "get_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "Joint",
+    "Lagging",
+    "RefinedPosterior",
+    "SemiAmortized",
+    "Strategy",
+    "TrainingState",
+    "get_strategy",
+]
 
-STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (Joint, Lagging, SemiAmortized)}
+STRATEGIES: dict[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (Joint, Lagging, SemiAmortized)
+}
 
 
 def get_strategy(spec: str | Mapping[str, Mapping[str, Any]] | None) -> Strategy:

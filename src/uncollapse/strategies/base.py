@@ -12,7 +12,7 @@ from torch import Tensor
 from uncollapse.models import VAE
 
 
-class Stage(Protocol):
+class TrainingState(Protocol):
     """A training under way, as a strategy sees it."""
 
     model: VAE
@@ -38,33 +38,35 @@ class Strategy:
 
     Attributes:
         name: what specifications call it.
-        watches: whether it looks at rows that training does not see.
+        needs_validation: whether it looks at rows that training does not see.
     """
 
     name: ClassVar[str]
-    watches: ClassVar[bool] = False
+    needs_validation: ClassVar[bool] = False
 
-    def equip(self, model: VAE) -> None:
+    def modify_model(self, model: VAE) -> None:
         """Change a new model, before it has seen any data.
 
         Raises:
             InputError: if the strategy does not suit the model.
         """
 
-    def begin(self, stage: Stage, watched: np.ndarray | None) -> None:
-        """Make ready for a training; `watched` are rows that it does not see, as the family observes them."""
+    def begin(self, stage: TrainingState, watched: np.ndarray | None) -> None:
+        """Make ready for a training; `watched` are rows that it does not see, as the family
+        observes them."""
 
-    def before_step(self, stage: Stage, batch: Float[Tensor, "batch data"]) -> None:
+    def before_step(self, stage: TrainingState, batch: Float[Tensor, "batch data"]) -> None:
         """Act before the step on a batch."""
 
-    def after_backward(self, stage: Stage) -> None:
+    def after_backward(self, stage: TrainingState) -> None:
         """Look at the gradients of the step before parameters move."""
 
-    def after_epoch(self, stage: Stage) -> None:
+    def after_epoch(self, stage: TrainingState) -> None:
         """Act at the end of an epoch."""
 
     def state(self) -> dict[str, Any]:
-        """What a training that is taken up again must know: tensors, and what JSON has, in dictionaries."""
+        """What a training that is taken up again must know: tensors, and what JSON has, in
+        dictionaries."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Semi-amortized inference: posteriors that begin where the encoder puts them, and are refined for every example."""
+"""Semi-amortized inference: posteriors that begin where the encoder puts them, and are refined for
+every example."""
 
 from __future__ import annotations
 
@@ -10,41 +11,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from uncollapse.errors import InputError
-from uncollapse.latent import BackwardEncoder, DiagonalGaussian, Encoder, LSTMPosterior, Posterior, SequenceEncoder
+from uncollapse._utils.errors import InputError
+from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare
+from uncollapse._utils.random import derived_seed, seeded
+from uncollapse._utils.sharding import current_share, sharing
+from uncollapse.latent import DiagonalGaussian, LSTMPosterior, Posterior
 from uncollapse.models import VAE, differentiable_twice
-from uncollapse.noise import derived_seed, seeded
-from uncollapse.parameters import Count, PositiveFloat, ProperShare
-from uncollapse.sharing import current_share, sharing
+from uncollapse.networks import BackwardEncoder, Encoder, SequenceEncoder
 from uncollapse.strategies.base import Strategy
 
 Gaussian = Float[Tensor, "batch two_l"]  # means, and then the logarithms of variances
 
 
 class SemiAmortized(Strategy):
-    """Gradient steps on the parameters of each q(z|x), from the encoder's output on (Kim et al. 2018, algorithm 1).
+    """Gradient steps on the parameters of each q(z|x), from the encoder's output on (Kim et al.
+    2018, algorithm 1).
 
-    The model's posterior is then the refined one, in training and ever after. Gradients go through the refinement.
+    The model's posterior is then the refined one, in training and ever after. Gradients go through
+    the refinement.
 
     Args:
-        n_steps: of gradient descent with momentum on the negative ELBO of an example, in the means and log variances of its q(z|x).
-        learning_rate: of a step, for each example. The authors' is 1 on means over batches of 50 images or 32 sentences.
+        n_steps: of gradient descent with momentum on the negative ELBO of an example, in the means
+            and log variances of its q(z|x).
+        learning_rate: of a step, for each example. The authors' is 1 on means over batches of 50
+            images or 32 sentences.
         momentum: of the steps.
-        clip: the largest norm of an example's gradient; the rest is scaled down to it. The authors' 5 is for the norm of the
-            gradient of the mean over a batch, which lets single examples have more.
+        clip: the largest norm of an example's gradient; the rest is scaled down to it. The authors'
+            5 is for the norm of the gradient of the mean over a batch, which lets single examples
+            have more.
     """
 
     name = "semi_amortized"
 
     def __init__(
-        self, n_steps: Count = 20, learning_rate: PositiveFloat = 0.02, momentum: ProperShare = 0.5, clip: PositiveFloat = 5.0
+        self,
+        n_steps: Count = 20,
+        learning_rate: PositiveFloat = 0.02,
+        momentum: ProperShare = 0.5,
+        clip: PositiveFloat = 5.0,
     ) -> None:
         self.n_steps = n_steps
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.clip = clip
 
-    def equip(self, model: VAE) -> None:
+    def modify_model(self, model: VAE) -> None:
         """Put the refinement behind the encoder.
 
         Raises:
@@ -52,8 +63,10 @@ class SemiAmortized(Strategy):
         """
         if not isinstance(model.posterior, DiagonalGaussian | LSTMPosterior):
             raise InputError(
-                "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), got a "
-                f"{type(model.posterior).__name__}: use posterior='gaussian', and inference='marginal' with a mixture, and leave "
+                "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), "
+                "got a "
+                f"{type(model.posterior).__name__}: use posterior='gaussian', and "
+                "inference='marginal' with a mixture, and leave "
                 "committed_rate out."
             )
         model.posterior = RefinedPosterior(model.posterior, self).of(model)
@@ -62,8 +75,8 @@ class SemiAmortized(Strategy):
 class RefinedPosterior(Posterior):
     """The q(z|x) to which gradient steps on a model's ELBO lead from a Gaussian one.
 
-    In training, every step has draws of its own. Else they are the same for all rows, so that a row's posterior does not depend on
-    the others.
+    In training, every step has draws of its own. Else they are the same for all rows, so that a
+    row's posterior does not depend on the others.
 
     Args:
         start: the Gaussian to begin with.
@@ -71,7 +84,12 @@ class RefinedPosterior(Posterior):
         model: whose ELBO it is; not a part of the posterior.
     """
 
-    def __init__(self, start: DiagonalGaussian | LSTMPosterior, steps: SemiAmortized, model: VAE | None = None) -> None:
+    def __init__(
+        self,
+        start: DiagonalGaussian | LSTMPosterior,
+        steps: SemiAmortized,
+        model: VAE | None = None,
+    ) -> None:
         super().__init__()
         self.start = start
         self.steps = steps
@@ -121,11 +139,20 @@ class _Refinement:
         self.seeds = seeds
         self.share = current_share()  # of which the way back must know as well
         own = set(model.posterior.parameters())
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in own]
+        self.parameters = [
+            parameter
+            for parameter in model.parameters()
+            if parameter.requires_grad and parameter not in own
+        ]
 
     def push(self, step: int, place: Gaussian, create_graph: bool = False) -> Gaussian:
         """The gradients of the examples' negative ELBOs at a step, clipped."""
-        with torch.enable_grad(), seeded(self.seeds[step]), sharing(self.share), differentiable_twice():
+        with (
+            torch.enable_grad(),
+            seeded(self.seeds[step]),
+            sharing(self.share),
+            differentiable_twice(),
+        ):
             place = place if create_graph else place.detach().requires_grad_()
             shared = self.x if self.model.training else self.x[:1]
             latents = self.model.latents(_as_distribution(place), self.model.noise(shared))
@@ -140,12 +167,14 @@ class _Refinement:
 class _Descent(torch.autograd.Function):
     """Gradient descent with momentum, and the way back through it.
 
-    Of each step, only its place is kept; on the way back the step is taken once more, and differentiated: Hessian-vector products
-    without approximation, in the memory of one step.
+    Of each step, only its place is kept; on the way back the step is taken once more, and
+    differentiated: Hessian-vector products without approximation, in the memory of one step.
     """
 
     @staticmethod
-    def forward(ctx: Any, begin: Gaussian, refinement: _Refinement, *parameters: Tensor) -> Gaussian:
+    def forward(
+        ctx: Any, begin: Gaussian, refinement: _Refinement, *parameters: Tensor
+    ) -> Gaussian:
         """Where the steps lead."""
         del parameters
         settings, place, velocity, places = refinement.steps, begin, torch.zeros_like(begin), []
@@ -169,7 +198,9 @@ class _Descent(torch.autograd.Function):
             with torch.enable_grad():
                 place = ctx.saved_tensors[step].detach().requires_grad_()
                 push = refinement.push(step, place, create_graph=True)
-            through, *found = torch.autograd.grad(push, [place, *refinement.parameters], of_velocity, allow_unused=True)
+            through, *found = torch.autograd.grad(
+                push, [place, *refinement.parameters], of_velocity, allow_unused=True
+            )
             of_place = of_place + through
             of_parameters = [_sum(*pair) for pair in zip(of_parameters, found, strict=True)]
             of_velocity = settings.momentum * of_velocity
@@ -178,7 +209,9 @@ class _Descent(torch.autograd.Function):
 
 def _as_distribution(place: Gaussian) -> Independent[Normal]:
     mean, log_variance = place.chunk(2, -1)
-    return Independent(Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False)
+    return Independent(
+        Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False
+    )
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -1,1 +1,2 @@
-"""Training. The only room that knows Lightning: import `uncollapse.training.engine` where training starts, not before."""
+"""Training. The only room that knows Lightning: import `uncollapse.training.loop` where training
+starts, not before."""

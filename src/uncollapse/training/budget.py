@@ -11,19 +11,21 @@ from typing import Any
 
 from torch import Tensor
 
-from uncollapse.inputs import check_positive
+from uncollapse._utils.validation import check_positive
 from uncollapse.models import VAE
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Evaluations of the decoder, or seconds, in which a training has to be done, whichever are used up first.
+    """Evaluations of the decoder, or seconds, in which a training has to be done, whichever are
+    used up first.
 
-    It takes the place of a number of epochs: what follows a schedule over the training, such as the learning rate, follows the
-    share of the budget that is used.
+    It takes the place of a number of epochs: what follows a schedule over the training, such as the
+    learning rate, follows the share of the budget that is used.
 
     Attributes:
-        evaluations: of the decoder in training, one for each z (for each symbol, of a sequence) that it is given.
+        evaluations: of the decoder in training, one for each z (for each symbol, of a sequence)
+            that it is given.
         seconds: by the clock on the wall.
 
     Raises:
@@ -66,7 +68,8 @@ class Meter:
 
     @contextmanager
     def counting(self, model: VAE) -> Iterator[None]:
-        """Count what the model is asked for in training. What a decoder puts out goes to the family, whatever the model is."""
+        """Count what the model is asked for in training. What a decoder puts out goes to the
+        family, whatever the model is."""
         handle = model.family.register_forward_hook(self._count)
         try:
             yield

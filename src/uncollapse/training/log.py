@@ -1,4 +1,5 @@
-"""What a training tells at the end of each epoch, all that the progress bar shows: to a function, or as JSON lines to a file."""
+"""What a training tells at the end of each epoch, all that the progress bar shows: to a function,
+or as JSON lines to a file."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from uncollapse.files import cannot_write
+from uncollapse._utils.files import cannot_write
 
 
-class Told(Logger):
-    """Tells a function what Lightning logs at the end of each epoch: its number, and the numbers beside the progress bar.
+class CallbackLogger(Logger):
+    """Tells a function what Lightning logs at the end of each epoch: its number, and the numbers
+    beside the progress bar.
 
     Args:
         tell: receives them by name.
@@ -41,7 +43,7 @@ class Told(Logger):
         self.tell(dict(metrics))
 
 
-class JsonLines(Told):
+class JsonLines(CallbackLogger):
     """Appends what Lightning logs at the end of each epoch to a file.
 
     Args:

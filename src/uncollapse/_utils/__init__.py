@@ -1,0 +1,1 @@
+"""Small tools below all rooms; nothing here knows a model."""

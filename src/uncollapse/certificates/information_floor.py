@@ -1,0 +1,109 @@
+"""The information that a decoder guarantees before it has seen any data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from uncollapse._utils.errors import InputError
+from uncollapse.families import Gaussian
+from uncollapse.models import VAE
+
+
+def information_floor(
+    latent_dim: int, constant: float, scale: float = 1.0, prior_entropy: float | None = None
+) -> float:
+    r"""A lower bound on the mutual information I(x; z) of a model with a Gaussian decoder, known
+    before training.
+
+        I(x; z) >= (l/2) log(1 + (L/s)^2 exp(2 h(z) / l) / (2 pi e))
+
+    which is (l/2) log(1 + (L/s)^2) for the standard normal prior. I(x; z) is the mean over the
+    model's own x of KL(p(z|x) || p(z)), the quantity that the KL of a VAE estimates; the floor does
+    not bound the KL of q on given data. It holds for one Brenier map, and for two around an
+    isometric embedding B, and is attained by f(z) = L B z.
+
+    Proof: project x onto the range of B, which cannot add information. There z -> B'f(z) has a
+    Jacobian that is a product of positive definite matrices >= L2 I and >= L1 I, so its determinant
+    is >= L^l and the entropy of the image is >= h(z) + l log L. The entropy power inequality adds
+    the noise.
+
+    Args:
+        latent_dim: l.
+        constant: L, the decoder's total inverse Lipschitz constant.
+        scale: the noise s, in the units of the decoder's output: 1 in natural parameters, sigma for
+            a decoder of means.
+        prior_entropy: differential entropy h(z) of the prior, in nats; of the standard normal if
+            not given.
+
+    Returns:
+        The floor, in nats.
+
+    Raises:
+        InputError: if `latent_dim` or `scale` is not positive, `constant` is negative, or something
+            is not finite.
+
+    >>> round(information_floor(latent_dim=2, constant=1.0), 6) == round(math.log(2), 6)
+    True
+    """
+    _check(latent_dim, scale)
+    if not (math.isfinite(constant) and constant >= 0):
+        raise InputError(f"constant expects a finite number >= 0, got {constant}.")
+    if constant == 0:
+        return 0.0
+    normal_entropy = latent_dim / 2 * math.log(2 * math.pi * math.e)
+    entropy = normal_entropy if prior_entropy is None else prior_entropy
+    if not math.isfinite(entropy):
+        raise InputError(f"prior_entropy expects a finite number of nats, got {entropy}.")
+    log_signal_to_noise = (
+        2 * (math.log(constant) - math.log(scale)) + 2 * (entropy - normal_entropy) / latent_dim
+    )
+    return latent_dim / 2 * float(np.logaddexp(0, log_signal_to_noise))
+
+
+def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> float:
+    """The total inverse Lipschitz constant that guarantees this much mutual information: the
+    inverse of `information_floor`.
+
+    Args:
+        nats: the mutual information to guarantee, under the standard normal prior.
+        latent_dim: l.
+        scale: as in `information_floor`.
+
+    Returns:
+        s sqrt(exp(2 nats / l) - 1). Two equal maps each take its square root.
+
+    Raises:
+        InputError: if `nats` is negative or not finite, or another argument is not positive.
+
+    >>> round(information_floor(16, inverse_lipschitz_for(5.0, 16)), 9)
+    5.0
+    """
+    _check(latent_dim, scale)
+    if not (math.isfinite(nats) and nats >= 0):
+        raise InputError(f"nats expects a finite number >= 0, got {nats}.")
+    try:
+        return scale * math.sqrt(math.expm1(2 * nats / latent_dim))
+    except OverflowError:
+        raise InputError(
+            f"{nats} nats in {latent_dim} units need a constant beyond floating point: ask for "
+            "less."
+        ) from None
+
+
+def model_information_floor(model: VAE) -> float | None:
+    """The information floor of a model, in nats; None where it is not proved (other families than
+    the Gaussian, three maps, latents without a density)."""
+    constant = model.decoder.information_constant
+    if constant is None or type(model.family) is not Gaussian or not model.prior.has_density:
+        return None
+    # Natural parameters are means in units of the noise, hence a scale of 1.
+    return information_floor(model.latent_dim, constant, prior_entropy=model.prior.entropy_bound())
+
+
+def _check(latent_dim: int, scale: float) -> None:
+    if latent_dim < 1 or latent_dim != int(latent_dim):
+        raise InputError(f"latent_dim expects a positive integer, got {latent_dim}.")
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"scale expects a positive finite number, got {scale}.")

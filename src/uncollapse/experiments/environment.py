@@ -1,0 +1,66 @@
+"""Where and with what a result was computed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncollapse._version import __version__
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, commit, device and date, as JSON has them."""
+    return {
+        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "commit": _commit(),
+        "uncollapse": __version__,
+        "torch": torch.__version__,
+        "lightning": version("lightning"),
+        "zuko": version("zuko"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {processor()}",
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the source tree, marked where it has been changed; None for an installed
+    package."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None
+    try:
+        hash_, changes = (
+            subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "src"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{hash_}-dirty" if changes else hash_

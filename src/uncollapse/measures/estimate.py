@@ -1,0 +1,32 @@
+"""Numbers with their errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error, NaN where it has none."""
+
+    value: float
+    standard_error: float = math.nan
+
+    @classmethod
+    def mean_of(cls, values: np.ndarray) -> Estimate:
+        """The mean of independent values, with the error of the mean, which a single value does not
+        tell."""
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), float(error))
+
+    @classmethod
+    def share(cls, share: float, n: int) -> Estimate:
+        """A share of n independent examples, with its binomial error."""
+        return cls(share, math.sqrt(share * (1 - share) / n))
+
+    def exceeds(self, bound: float, n_errors: float = 3.0) -> bool:
+        """Whether it is above a bound by more than so many of its errors."""
+        return self.value > bound and not self.value - n_errors * self.standard_error <= bound
