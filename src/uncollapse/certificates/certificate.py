@@ -31,6 +31,7 @@ from uncollapse.measures.fisher import (
     prior_scores,
 )
 from uncollapse.measures.result_cache import Ledger
+from uncollapse.measures.row_map import RowMap
 from uncollapse.measures.summary import Findings, summary_text
 from uncollapse.models import VAE, LatentModel, SequenceVAE
 
