@@ -28,7 +28,15 @@ if TYPE_CHECKING:
         objectives,
         strategies,
     )
-    from uncollapse._utils.errors import CollapseWarning, InputError, NonFiniteLossError
+    from uncollapse._utils.errors import (
+        CollapseWarning,
+        DataError,
+        FileError,
+        InputError,
+        LostDataError,
+        NonFiniteLossError,
+        ParameterError,
+    )
     from uncollapse.adapters import from_functions
     from uncollapse.certificates import (
         Certificate,
@@ -51,9 +59,13 @@ __all__ = [
     "Certificate",
     "CollapseMonitor",
     "CollapseWarning",
+    "DataError",
+    "FileError",
     "InputError",
+    "LostDataError",
     "MixtureVAE",
     "NonFiniteLossError",
+    "ParameterError",
     "Report",
     "SequenceVAE",
     "__version__",
@@ -103,8 +115,12 @@ _HOMES = {
     "inverse_lipschitz_for": "uncollapse.certificates",
     "is_identifiable": "uncollapse.measures",
     "CollapseWarning": "uncollapse._utils.errors",
+    "DataError": "uncollapse._utils.errors",
+    "FileError": "uncollapse._utils.errors",
     "InputError": "uncollapse._utils.errors",
+    "LostDataError": "uncollapse._utils.errors",
     "NonFiniteLossError": "uncollapse._utils.errors",
+    "ParameterError": "uncollapse._utils.errors",
 }
 
 

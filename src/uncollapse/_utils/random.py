@@ -140,6 +140,21 @@ class RowNoise:
         return np.stack([_stream(key).random(shape, dtype=np.float32) for key in self._keys[rows]])
 
 
+def random_indices(n_rows: int, n: int | None = None, seed: int = 0) -> np.ndarray:
+    """Draw at most n of n_rows indices without replacement, in random order (all of them where n
+    is None).
+
+    A smaller n gives the first indices of a larger one.
+    """
+    return np.random.default_rng(seed).permutation(n_rows)[:n]
+
+
+def hold_out_indices(n_rows: int, n_held_out: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Split n_rows indices at random into (kept, held out), both in random order."""
+    order = random_indices(n_rows, seed=seed)
+    return order[n_held_out:], order[:n_held_out]
+
+
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
     """A seed for one purpose of a run, unrelated to those for other purposes, indices and seeds;
     below 2^32."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from uncollapse._utils.errors import InputError, one_line
 from uncollapse._utils.files import check_readable, read_table
-from uncollapse._utils.random import derived_seed
+from uncollapse._utils.random import derived_seed, hold_out_indices
 from uncollapse._utils.validation import check_labels
 from uncollapse.data.loaders import StoredDataset
 from uncollapse.data.stored import MAX_IN_MEMORY, StoredParquet, StoredRows, on_disk, split_blocks
@@ -82,9 +82,9 @@ class Data:
                 f"{self.name} expects at least 10 examples, of which a fifth is held out, got "
                 f"{len(self.X)}."
             )
-        order = np.random.default_rng(seed).permutation(len(self.X))
-        n_held_out = round(HELD_OUT_SHARE * len(order))
-        return self.take(np.sort(order[n_held_out:])), self.take(np.sort(order[:n_held_out]))
+        n_held_out = round(HELD_OUT_SHARE * len(self.X))
+        kept, held_out = hold_out_indices(len(self.X), n_held_out, seed)
+        return self.take(np.sort(kept)), self.take(np.sort(held_out))
 
     def _hold_out_stored(self, stored: StoredRows, seed: int) -> tuple[Data, Data]:
         if isinstance(stored, StoredDataset):  # whose items may be drawn anew each time

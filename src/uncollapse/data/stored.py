@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse._utils.errors import InputError, LostDataError, one_line
-from uncollapse._utils.random import drawing_from
+from uncollapse._utils.random import drawing_from, random_indices
 
 MAX_IN_MEMORY = (
     2**28
@@ -149,7 +149,7 @@ def split_blocks(
     """The rest, and random blocks with at most a share of the rows, and at least half of that; None
     if there are none such."""
     most, n, chosen = share * len(rows), 0, np.zeros(len(rows.sizes), bool)
-    for block in np.random.default_rng(seed).permutation(len(rows.sizes)):
+    for block in random_indices(len(rows.sizes), seed=seed):
         if n + rows.sizes[block] <= most:
             n += rows.sizes[block]
             chosen[block] = True
