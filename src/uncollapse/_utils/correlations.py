@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 
 
 def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -29,12 +29,12 @@ def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     [1.0, 0.0]
     """
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
-        raise InputError(
+        raise DataError(
             f"canonical correlations expect two tables with equally many rows, at least 2, got "
             f"shapes {a.shape} and {b.shape}."
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError(
+        raise DataError(
             "canonical correlations expect finite numbers, got NaN or infinity: drop those rows."
         )
     cosines = np.linalg.svd(_basis(a).T @ _basis(b), compute_uv=False)

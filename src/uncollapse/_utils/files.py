@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError, InputError
 from uncollapse._utils.machine import memory_bytes
 from uncollapse._utils.signals import deferred_interrupt
 
@@ -33,7 +33,7 @@ def check_readable(path: Path, what: str = "file", in_parts: bool = False) -> No
             is larger than the memory.
     """
     if not os.path.isfile(path):  # which has an answer for names that no file can have, too
-        raise InputError(f"there is no {what} {path}: check the path.")
+        raise FileError(f"there is no {what} {path}: check the path.")
     if not in_parts:
         check_fits_memory(path, os.path.getsize(path))
 
@@ -56,7 +56,7 @@ def check_fits_memory(path: Path, n_bytes: float) -> None:
     """Raise `InputError` for a file whose content takes more bytes than this machine has memory."""
     there = memory_bytes()
     if n_bytes > there:
-        raise InputError(
+        raise FileError(
             f"{path} takes {n_bytes / 2**30:.3g} GiB of memory, and this machine has "
             f"{there / 2**30:.3g}: take a part of it."
         )
@@ -73,9 +73,7 @@ def resolved(path: str | Path) -> Path:
 
 def _absolute(path: str | Path) -> Path:
     if "\0" in str(path):
-        raise InputError(
-            f"a path expects no NUL character, got {str(path)!r}: choose another name."
-        )
+        raise FileError(f"a path expects no NUL character, got {str(path)!r}: choose another name.")
     return Path(os.path.abspath(path))
 
 
@@ -97,13 +95,13 @@ def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | Non
         if not _is_there(target):
             return
         if not overwrite:
-            raise InputError(
+            raise FileError(
                 f"{target} already exists: choose another path, or allow its replacement with "
                 "overwrite (--overwrite)."
             )
         if target.is_file() if contents is None else _is_ours(target, contents):
             return
-        raise InputError(
+        raise FileError(
             f"{target} is something else than what is to be written, and is not replaced: choose "
             "another path."
         )
@@ -174,7 +172,7 @@ def _settle(path: Path) -> None:
 
 def cannot_write(target: Path, error: OSError) -> InputError:
     """The error for a file or folder that the system does not let be written."""
-    return InputError(
+    return FileError(
         f"cannot write {target} ({error.strerror or error}): make room, or choose another place."
     )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from uncollapse._utils.errors import InputError, brief
+from uncollapse._utils.errors import ParameterError, brief
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -67,7 +67,7 @@ def check_parameters(
             if close
             else f"expected one of {', '.join(defaults) or '(none)'}."
         )
-        raise InputError(f"there is no {what} {brief(unknown)}: {hint}")
+        raise ParameterError(f"there is no {what} {brief(unknown)}: {hint}")
     hints = typing.get_type_hints(kind.__init__, include_extras=True) if defaults else {}  # type: ignore[misc]
     fields: dict[str, Any] = {
         name: (hints[name], ... if default is inspect.Parameter.empty else default)
@@ -81,7 +81,7 @@ def check_parameters(
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         got = brief(parameters[name]) if name in parameters else "nothing: it has no default"
-        raise InputError(
+        raise ParameterError(
             f"{name} expects {schema.model_fields[name].description}, got {got}."
         ) from None
 
@@ -101,7 +101,9 @@ def from_specification(
     """
     name, arguments = (spec, {}) if isinstance(spec, str) else _single_item(what, spec)
     if name not in kinds:
-        raise InputError(f"{what} expects one of {', '.join(map(repr, kinds))}, got {brief(name)}.")
+        raise ParameterError(
+            f"{what} expects one of {', '.join(map(repr, kinds))}, got {brief(name)}."
+        )
     return kinds[name](
         **check_parameters(kinds[name], arguments, what=f"argument of {what} {name!r}")
     )
@@ -109,7 +111,7 @@ def from_specification(
 
 def _single_item(what: str, spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
     if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
-        raise InputError(
+        raise ParameterError(
             f"{what} expects a name or one {{name: {{argument: value}}}}, got {brief(spec)}."
         )
     return next(iter(spec.items()))

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uncollapse._utils.errors import InputError, one_line
+from uncollapse._utils.errors import FileError, InputError, one_line
 from uncollapse._utils.files import (
     check_readable,
     check_writable,
@@ -104,7 +104,7 @@ def write_run(
                 scratch / WEIGHTS_FILE,
             )
         except SafetensorError as error:
-            raise InputError(
+            raise FileError(
                 f"cannot write {folder} ({error}): make room, or choose another place."
             ) from None
         (scratch / SETTINGS_FILE).write_text(
@@ -148,7 +148,7 @@ class UnfinishedWork(ABC):
         if goes_on or not self.folder.exists():
             return True
         if not overwrite:
-            raise InputError(
+            raise FileError(
                 f"{self.folder} holds a {self.work} that was interrupted: go on with it "
                 "(--resume), or drop it (--overwrite)."
             )
@@ -228,7 +228,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_FILE
     if not os.path.isfile(path):
-        raise InputError(
+        raise FileError(
             f"{folder} holds no saved model: expected a folder that `save` or `uncollapse fit` "
             f"wrote, with {path.name}."
         )
@@ -241,7 +241,7 @@ def read_settings(folder: Path) -> Settings:
             and isinstance(content.get("format"), int)
             and content["format"] > FORMAT
         ):
-            raise InputError(
+            raise FileError(
                 f"{folder} was saved by uncollapse {content.get('version')} in format "
                 f"{content['format']}, and this is "
                 f"{__version__}, which reads format {FORMAT}: pip install --upgrade uncollapse."
@@ -251,7 +251,7 @@ def read_settings(folder: Path) -> Settings:
             and isinstance(content.get("format"), int)
             and 1 <= content["format"] < FORMAT
         ):
-            raise InputError(
+            raise FileError(
                 f"{folder} was saved in format {content['format']}, by a development version, and "
                 "cannot be read any more: fit it "
                 "again."
@@ -338,6 +338,4 @@ def read_history(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 def damaged(folder: Path, reason: str) -> InputError:
     """The error for a run that cannot be read."""
-    return InputError(
-        f"{folder} holds a damaged model ({one_line(reason)}): fit and save it again."
-    )
+    return FileError(f"{folder} holds a damaged model ({one_line(reason)}): fit and save it again.")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from uncollapse._utils.errors import InputError, one_line
+from uncollapse._utils.errors import FileError, InputError, one_line
 from uncollapse._utils.files import write_bytes
 from uncollapse._utils.processes import is_first_process
 from uncollapse._version import __version__
@@ -126,7 +126,7 @@ class StateFolder:
 
     def of_other_work(self, difference: str) -> InputError:
         """The error for a state that is not of this work, and what is different."""
-        return InputError(
+        return FileError(
             f"{self.folder} holds the state of another {self.work}, of which {difference}: give "
             "what it was begun with, or remove "
             "the folder to begin anew."
@@ -157,7 +157,7 @@ class StateFolder:
             if isinstance(reason, Exception)
             else reason
         )
-        return InputError(
+        return FileError(
             f"{path} is damaged ({what}): remove the folder {self.folder} to begin anew."
         )
 

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError, LostDataError, brief, one_line
+from uncollapse._utils.errors import (
+    DataError,
+    InputError,
+    LostDataError,
+    ParameterError,
+    brief,
+    one_line,
+)
 
 SIGNAL_SECONDS = 1  # within which the system tells of a process that has died
 FLOATS = [np.float64, np.float32]  # types that scikit-learn's validation leaves as they are
@@ -25,7 +32,7 @@ def as_input_error() -> Iterator[None]:
         yield
     except ValueError as error:
         message = one_line(error)
-        raise InputError(f"{message}{_remedy(message)}") from None
+        raise DataError(f"{message}{_remedy(message)}") from None
 
 
 @contextmanager
@@ -73,11 +80,11 @@ def read_array(batch: Any) -> np.ndarray:
         with np.errstate(over="ignore"):
             rows = rows.astype(np.float32, copy=False)
     except (TypeError, ValueError):
-        raise InputError(
+        raise DataError(
             f"X expects numbers, one row for each example, got {type(batch).__name__}."
         ) from None
     if rows.ndim < 2:
-        raise InputError(
+        raise DataError(
             f"X expects at least two dimensions, rows and features, got shape {rows.shape}."
         )
     return finite_floats(rows.reshape(len(rows), math.prod(rows.shape[1:])), "X").reshape(
@@ -96,7 +103,7 @@ def finite_floats(array: np.ndarray, name: str) -> np.ndarray:
     bad = ~np.isfinite(floats)
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
-        raise InputError(
+        raise DataError(
             f"{name} expects finite numbers, got {int(np.isnan(floats).sum())} NaN and "
             f"{int(np.isinf(floats).sum())} infinite "
             f"(inf) values, the first in row {row}, column {column}: drop or impute those rows."
@@ -150,7 +157,7 @@ class Resolution:
                 if too_small
                 else "subtract the mean of each column"
             )
-            raise InputError(
+            raise DataError(
                 f"X expects values that float32 can tell apart, got a spread of "
                 f"{deviation[column]:.3g} around "
                 f"{self._mean[column]:.3g} in column {column}: {remedy}."
@@ -168,7 +175,7 @@ def check_labels(labels: np.ndarray, name: str = "labels") -> None:
     """Raise `InputError` where an example has no label (None, NaN or NaT)."""
     missing = np.asarray(pd.isna(labels))
     if missing.any():
-        raise InputError(
+        raise DataError(
             f"{name} expect one for each example, got {int(missing.sum())} missing, the first in "
             f"row {int(missing.argmax())}: drop "
             "those rows, or give them a class of their own."
@@ -179,7 +186,7 @@ def check_count(name: str, count: Any, at_least: int = 1) -> None:
     """Raise `InputError` unless the count is an integer of this size."""
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < at_least:
         what = "a positive integer" if at_least == 1 else f"an integer >= {at_least}"
-        raise InputError(f"{name} expects {what}, got {brief(count)}.")
+        raise ParameterError(f"{name} expects {what}, got {brief(count)}.")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -189,7 +196,7 @@ def check_positive(name: str, value: Any) -> None:
         or isinstance(value, bool)
         or not 0 < _as_float(value) < math.inf
     ):
-        raise InputError(f"{name} expects a positive finite number, got {brief(value)}.")
+        raise ParameterError(f"{name} expects a positive finite number, got {brief(value)}.")
 
 
 def _as_float(value: numbers.Real) -> float:
@@ -206,7 +213,7 @@ def check_seed(name: str, seed: Any) -> None:
         or isinstance(seed, bool)
         or not 0 <= int(seed) < 2**32
     ):
-        raise InputError(f"{name} expects an integer from 0 to 2^32 - 1, got {brief(seed)}.")
+        raise ParameterError(f"{name} expects an integer from 0 to 2^32 - 1, got {brief(seed)}.")
 
 
 def _remedy(message: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 
 # What fills a row after the end of its document.
 PAD = -1
@@ -66,7 +66,7 @@ class Vocabulary:
             :max_size
         ]
         if len(known) < 2:
-            raise InputError(
+            raise DataError(
                 f"a vocabulary expects at least 2 {level}s that occur {min_count} times or more, "
                 f"got {len(known)} "
                 f"{_quoted(known)}of {len(counts)}: lower min_count, raise max_vocabulary, or give "
@@ -124,7 +124,7 @@ class Vocabulary:
                 self.end,
             ]
         if len(rows) and not ((rows >= 0) & (rows < self.unknown)).any():
-            raise InputError(
+            raise DataError(
                 f"the documents of {name} hold no {self.level} that the vocabulary knows, only "
                 f"{_quoted(_symbols(documents[0], self.level))}and the like: give documents like "
                 "those of the training."
@@ -157,7 +157,7 @@ def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
     if not isinstance(X, list | tuple | np.ndarray | pd.Series) or (
         isinstance(X, np.ndarray) and X.ndim == 0
     ):
-        raise InputError(
+        raise DataError(
             f"{name} expects a list of documents, got {type(X).__name__}: give strings, such as "
             "one column of a table, or arrays "
             "of tokens."
@@ -175,12 +175,12 @@ def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
                 if isinstance(document, bytes)
                 else "give strings, or arrays of tokens"
             )
-            raise InputError(
+            raise DataError(
                 f"document {index} of {name} expects a string, like others, got "
                 f"{_shortened(repr(document))}: {remedy}."
             )
         if _has_surrogates(document):
-            raise InputError(
+            raise DataError(
                 f"document {index} of {name} holds half a character (a lone surrogate): decode its "
                 "file as UTF-8."
             )
@@ -198,7 +198,7 @@ def _tokens(name: str, document: Any) -> np.ndarray:
         tokens = np.asarray(None)
     whole = tokens.ndim == 1 and (tokens.dtype.kind in "iu" or len(tokens) == 0)
     if not whole or (tokens < UNKNOWN_NAMES["token"]).any() or (tokens >= 2**63).any():
-        raise InputError(
+        raise DataError(
             f"{name} expects a string, or a sequence of whole numbers >= 0, got "
             f"{_shortened(repr(document))}: give "
             "strings, or arrays of tokens."
@@ -214,11 +214,11 @@ def _checked(
         symbols = _symbols(document, level)
         n_symbols = len(symbols)
         if n_symbols == 0:
-            raise InputError(
+            raise DataError(
                 f"document {index} of {name} is empty: expected at least one {level}; remove it."
             )
         if n_symbols > max_length:
-            raise InputError(
+            raise DataError(
                 f"document {index} of {name} has {n_symbols} {level}s, more than "
                 f"max_length={max_length}: raise max_length, or "
                 "shorten it."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import read_array
 from uncollapse.adapters import ours, pythae, scvi
 from uncollapse.adapters.base import AdaptedModel, ForeignModel, VAEProtocol, evaluating, moments
@@ -36,7 +36,7 @@ def adapt_model(model: Any) -> AdaptedModel:
         return AdaptedModel(type(getattr(model, "source", model)).__name__, model, read_array)
     if isinstance(model, VAEProtocol):
         return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
-    raise InputError(
+    raise ParameterError(
         "expected a fitted estimator of this package, a model of pythae or scvi-tools, or an "
         "object with prior(), posterior(x) and "
         f"likelihood(z), got {type(model).__name__}: call fit first, or see uc.from_functions for "

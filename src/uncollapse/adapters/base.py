@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.random import seeded, seeded_in_turn
 from uncollapse._utils.vocabulary import Vocabulary
 from uncollapse.models import LatentModel
@@ -101,7 +101,7 @@ class ForeignModel(LatentModel):
             shape, z = p.event_shape, p.sample()
         self._placement = next(self.parameters(), z)
         if len(shape) != 1:
-            raise InputError(
+            raise ParameterError(
                 f"prior() expects one distribution over R^latent_dim, got one over shape "
                 f"{tuple(shape)}."
             )
@@ -144,7 +144,7 @@ class ForeignModel(LatentModel):
         """q(z|x)."""
         q = joint(_called(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
         if q.batch_shape != (len(x),) or q.event_shape != (self.latent_dim,):
-            raise InputError(
+            raise ParameterError(
                 f"posterior(x) expects a distribution over R^{self.latent_dim}, as prior() is, for "
                 f"each of {len(x)} rows, got "
                 f"batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}."
@@ -165,7 +165,7 @@ class ForeignModel(LatentModel):
         p = self.likelihood(z.reshape(-1, self.latent_dim))
         shape = (len(x), *p.event_shape)
         if x.numel() != np.prod(shape):
-            raise InputError(
+            raise DataError(
                 f"likelihood(z) expects rows of shape {tuple(p.event_shape)}, got data whose rows "
                 f"have shape {tuple(x.shape[1:])}."
             )
@@ -235,13 +235,13 @@ def joint(distribution: Any, n_batch: int, what: str) -> Distribution:
         InputError: if it is none of PyTorch's distributions, or its event takes up the batch.
     """
     if not isinstance(distribution, Distribution):
-        raise InputError(
+        raise ParameterError(
             f"{what} expects a distribution of torch.distributions, got "
             f"{type(distribution).__name__}."
         )
     n_loose = len(distribution.batch_shape) - n_batch
     if n_loose < 0:
-        raise InputError(
+        raise ParameterError(
             f"{what} expects {'a batch of distributions' if n_batch else 'one distribution'}, got "
             "batch shape "
             f"{tuple(distribution.batch_shape)} and event shape {tuple(distribution.event_shape)}."
@@ -286,7 +286,7 @@ def _check_support(p: Distribution, x: Tensor) -> None:
     support = _support(p.base_dist if isinstance(p, Independent) else p)
     if support is not None and support in ANYBODYS and not support.check(x).all():  # type: ignore[no-untyped-call]
         kind = type(p.base_dist if isinstance(p, Independent) else p).__name__
-        raise InputError(
+        raise DataError(
             f"p(x|z) has no density at these data: {kind} expects values that are {support}, got "
             "others."
         )
@@ -310,7 +310,7 @@ def _called(function: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
         return function(value)
     except RuntimeError as error:  # shapes, types and devices that do not fit, as torch says it
         first = str(error).strip().splitlines()[0]
-        raise InputError(
+        raise DataError(
             f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: "
             f"{first}"
         ) from error

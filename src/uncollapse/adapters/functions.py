@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import check_count
 from uncollapse.adapters.base import ForeignModel
 from uncollapse.latent import StandardNormal
@@ -42,7 +42,7 @@ class Functions(nn.Module):
             and len(found) == 2
             and all(isinstance(part, Tensor) for part in found)
         ):
-            raise InputError(
+            raise ParameterError(
                 f"encoder(x) expects a distribution, or a mean and the logarithm of a variance, "
                 f"got {type(found).__name__}."
             )
@@ -55,7 +55,7 @@ class Functions(nn.Module):
         if self.to_likelihood is not None:
             return self.to_likelihood(found)
         if not isinstance(found, Distribution):
-            raise InputError(
+            raise ParameterError(
                 f"decoder(z) expects a distribution, got {type(found).__name__}: give likelihood=, "
                 "which makes one of it, for "
                 "example lambda mean: Normal(mean, 1.0)."
@@ -104,7 +104,7 @@ def from_functions(
     """
     if prior is None:
         if latent_dim is None:
-            raise InputError(
+            raise ParameterError(
                 "from_functions expects latent_dim, for a standard normal prior, or a prior: give "
                 "one of them."
             )

@@ -15,7 +15,7 @@ from torch.distributions import (
     constraints,
 )
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import read_array
 from uncollapse.adapters.base import AdaptedModel, ForeignModel
 from uncollapse.latent import StandardNormal
@@ -88,7 +88,7 @@ def adapt_model(model: Any) -> AdaptedModel:
     """
     name = type(model).__name__
     if name not in GAUSSIAN:
-        raise InputError(
+        raise ParameterError(
             f"diagnoses of pythae models expect one whose posterior is the Gaussian of its encoder "
             f"({', '.join(GAUSSIAN)}), got "
             f"{name}: give an object with prior(), posterior(x) and likelihood(z) instead."

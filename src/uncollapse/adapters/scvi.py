@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse.adapters.base import AdaptedModel
 from uncollapse.latent import StandardNormal
 from uncollapse.models import LatentModel
@@ -90,13 +90,13 @@ def adapt_model(model: Any) -> AdaptedModel:
     """
     name = type(model).__name__
     if name not in MODELS:
-        raise InputError(
+        raise ParameterError(
             f"diagnoses of scvi-tools models expect one of {', '.join(MODELS)}, got {name}: give "
             "an object with prior(), "
             "posterior(x) and likelihood(z) instead."
         )
     if not model.module.use_observed_lib_size:
-        raise InputError(
+        raise ParameterError(
             f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size: "
             "z is not all there."
         )
@@ -115,7 +115,7 @@ def _load(model: Any, X: Any) -> Any:
     try:
         adata = model._validate_anndata(X)
     except (AttributeError, ValueError, KeyError) as error:
-        raise InputError(
+        raise DataError(
             f"an SCVI expects AnnData like those of its training: {' '.join(str(error).split())}"
         ) from None
     return model._make_data_loader(adata=adata, batch_size=ROWS_AT_ONCE)

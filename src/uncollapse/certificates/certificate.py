@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.polynomial.hermite_e import hermegauss
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.progress import progress_bar, spinner
 from uncollapse._utils.validation import check_count, check_seed
 from uncollapse.adapters import adapt_model
@@ -190,17 +190,17 @@ def certify(
     check_seed("seed", seed)
     subject = adapt_model(model)
     if not subject.is_ours:
-        raise InputError(
+        raise ParameterError(
             f"certificates expect a fitted estimator of this package, got {subject.name}: use "
             "diagnose, which measures any model "
             "without theorems."
         )
     raw = subject.read(X)
     if len(raw) < 2:
-        raise InputError(f"a certificate expects at least 2 rows, got {len(raw)}: give more data.")
+        raise DataError(f"a certificate expects at least 2 rows, got {len(raw)}: give more data.")
     assert isinstance(subject.model, VAE)
     if (reason := _why_not(subject.model)) is not None:
-        raise InputError(
+        raise ParameterError(
             f"certificates expect {reason}: use diagnose, which measures without theorems."
         )
     rows = subject.model.observe(raw)
@@ -243,7 +243,7 @@ def certificate(
             )
         )
     if not np.isfinite(scores.squared_scores).all():
-        raise InputError(
+        raise DataError(
             f"the scores of this model overflow float64, as the means of family "
             f"{model.family.name!r} have no bound: use smaller "
             "constants, or data on a smaller scale."

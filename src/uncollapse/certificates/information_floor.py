@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.families import Gaussian
 from uncollapse.models import VAE
 
@@ -49,13 +49,13 @@ def information_floor(
     """
     _check(latent_dim, scale)
     if not (math.isfinite(constant) and constant >= 0):
-        raise InputError(f"constant expects a finite number >= 0, got {constant}.")
+        raise ParameterError(f"constant expects a finite number >= 0, got {constant}.")
     if constant == 0:
         return 0.0
     normal_entropy = latent_dim / 2 * math.log(2 * math.pi * math.e)
     entropy = normal_entropy if prior_entropy is None else prior_entropy
     if not math.isfinite(entropy):
-        raise InputError(f"prior_entropy expects a finite number of nats, got {entropy}.")
+        raise ParameterError(f"prior_entropy expects a finite number of nats, got {entropy}.")
     log_signal_to_noise = (
         2 * (math.log(constant) - math.log(scale)) + 2 * (entropy - normal_entropy) / latent_dim
     )
@@ -82,11 +82,11 @@ def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> f
     """
     _check(latent_dim, scale)
     if not (math.isfinite(nats) and nats >= 0):
-        raise InputError(f"nats expects a finite number >= 0, got {nats}.")
+        raise ParameterError(f"nats expects a finite number >= 0, got {nats}.")
     try:
         return scale * math.sqrt(math.expm1(2 * nats / latent_dim))
     except OverflowError:
-        raise InputError(
+        raise ParameterError(
             f"{nats} nats in {latent_dim} units need a constant beyond floating point: ask for "
             "less."
         ) from None
@@ -104,6 +104,6 @@ def model_information_floor(model: VAE) -> float | None:
 
 def _check(latent_dim: int, scale: float) -> None:
     if latent_dim < 1 or latent_dim != int(latent_dim):
-        raise InputError(f"latent_dim expects a positive integer, got {latent_dim}.")
+        raise ParameterError(f"latent_dim expects a positive integer, got {latent_dim}.")
     if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"scale expects a positive finite number, got {scale}.")
+        raise ParameterError(f"scale expects a positive finite number, got {scale}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.validation import check_count, check_positive
 from uncollapse.classical import nuts
 from uncollapse.classical.nuts import Draws, sample
@@ -48,7 +48,7 @@ class PPCA:
         """
         check_count("latent_dim", latent_dim)
         if X.ndim != 2 or latent_dim >= X.shape[1]:
-            raise InputError(
+            raise DataError(
                 f"PPCA expects rows of more than latent_dim={latent_dim} columns, got shape "
                 f"{X.shape}."
             )

@@ -21,9 +21,11 @@ import typer
 
 from uncollapse._utils.errors import (
     DEBUG_VARIABLE,
+    FileError,
     InputError,
     LostDataError,
     NonFiniteLossError,
+    ParameterError,
     brief,
     one_line,
 )
@@ -261,7 +263,9 @@ def fit(
     from uncollapse.estimators import Estimator
 
     if model is not None and model not in Estimator.registry:
-        raise InputError(f"--model expects one of {', '.join(Estimator.registry)}, got {model!r}.")
+        raise ParameterError(
+            f"--model expects one of {', '.join(Estimator.registry)}, got {model!r}."
+        )
     _check_settings(
         [model] if model else ["VAE", "SequenceVAE"], given
     )  # before there is much to be read
@@ -405,7 +409,9 @@ def compare(
     estimators = contestants(names, "text" if train.is_text else "table", given, train.defaults)
     page = output or Path(f"compare-{train.name}.html")
     if not page.name:
-        raise InputError(f"--output expects the path of a page, such as compare.html, got {page}.")
+        raise ParameterError(
+            f"--output expects the path of a page, such as compare.html, got {page}."
+        )
     table = page.with_suffix(".csv")
     _check_pages(page, table, [Path(data), *([config] if config else [])], overwrite)
     notes = describe(data, train, test, estimators, given)
@@ -446,13 +452,13 @@ def _check_pages(page: Path, table: Path, sources: Sequence[Path], overwrite: bo
     from uncollapse._utils.files import check_writable, resolved
 
     if page.suffix == ".csv":
-        raise InputError(
+        raise ParameterError(
             f"--output expects the path of a page, such as {page.with_suffix('.html')}, got "
             f"{page}: the table is its own."
         )
     for path in (page, table):
         if resolved(path) in {resolved(source) for source in sources}:
-            raise InputError(
+            raise FileError(
                 f"{path} is what the comparison reads, and is not replaced: choose another "
                 "--output."
             )
@@ -514,7 +520,7 @@ def diagnose(
     estimator = uc.load(run)
     pages = [html or run / "report.html", json or run / "report.json"]
     if resolved(pages[0]) == resolved(pages[1]):
-        raise InputError(f"--html and --json expect two files, got {pages[0]} for both.")
+        raise ParameterError(f"--html and --json expect two files, got {pages[0]} for both.")
     _check_own_files(run, pages)
     unfinished = UnfinishedDiagnosis(pages)
     if not unfinished.begin(resume, overwrite):
@@ -712,7 +718,9 @@ def _read_seeds(text: str) -> list[int]:
             first.isdecimal() and (last.isdecimal() or not dash) and len(first) + len(last) < 20
         )
         if not is_good or int(last or first) - int(first) >= MAX_SEEDS:
-            raise InputError(f"--seeds expects whole numbers, such as 0-4 or 0,3,7, got {text!r}.")
+            raise ParameterError(
+                f"--seeds expects whole numbers, such as 0-4 or 0,3,7, got {text!r}."
+            )
         seeds += range(int(first), int(last or first) + 1)
     return seeds
 
@@ -774,7 +782,7 @@ def _check_own_files(run: Path, paths: list[Path]) -> None:
 
     own = {resolved(run / name) for name in OWN_FILES}
     if taken := own & {resolved(path) for path in paths}:
-        raise InputError(
+        raise FileError(
             f"{taken.pop()} belongs to the run itself: choose another path for the report."
         )
 
@@ -801,7 +809,7 @@ def fetch_data(
     from uncollapse.data import NAMED
 
     if name not in NAMED:
-        raise InputError(f"there is no data set {name!r}: expected one of {', '.join(NAMED)}.")
+        raise ParameterError(f"there is no data set {name!r}: expected one of {', '.join(NAMED)}.")
     for path in NAMED[name].fetch():
         typer.echo(path)
     typer.echo(f"{name} is ready")
@@ -816,11 +824,11 @@ def _read_settings(config: Path | None, overrides: Sequence[str]) -> dict[str, A
         try:
             content = _parse_yaml(config.read_text(encoding="utf-8"))
         except Exception as error:  # YAML fails in many ways
-            raise InputError(
+            raise FileError(
                 f"{config} is not valid YAML ({one_line(error)}): expected lines of `key: value`."
             ) from None
         if not isinstance(content, dict):
-            raise InputError(
+            raise FileError(
                 f"{config} expects lines of `key: value`, got {type(content).__name__}."
             )
         settings |= {
@@ -834,7 +842,7 @@ def _read_override(override: str, listed: bool = False) -> tuple[str, Any]:
     range."""
     key, equals, text = override.partition("=")
     if not (key and equals and text):
-        raise InputError(
+        raise ParameterError(
             f"a setting expects KEY=VALUE, got {brief(override)}: for example "
             "inverse_lipschitz=1.5."
         )
@@ -846,7 +854,7 @@ def _read_override(override: str, listed: bool = False) -> tuple[str, Any]:
         as_list = f"[{text}]" if "," in text and text[0] not in "[{'\"" else text
         return key, None if text == "None" else _parse_yaml(as_list)
     except Exception:  # YAML fails in many ways
-        raise InputError(
+        raise ParameterError(
             f"the value of {key} cannot be read, got {brief(text)}: expected YAML, such as 1.5, "
             "null or [512, 512]."
         ) from None

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError, one_line
+from uncollapse._utils.errors import DataError, FileError, InputError, one_line
 from uncollapse._utils.files import check_readable, read_table
 from uncollapse._utils.random import derived_seed, hold_out_indices
 from uncollapse._utils.validation import check_labels
@@ -78,7 +78,7 @@ class Data:
         if isinstance(self.X, StoredRows):
             return self._hold_out_stored(self.X, seed)
         if len(self.X) < 10:
-            raise InputError(
+            raise DataError(
                 f"{self.name} expects at least 10 examples, of which a fifth is held out, got "
                 f"{len(self.X)}."
             )
@@ -88,7 +88,7 @@ class Data:
 
     def _hold_out_stored(self, stored: StoredRows, seed: int) -> tuple[Data, Data]:
         if isinstance(stored, StoredDataset):  # whose items may be drawn anew each time
-            raise InputError(
+            raise DataError(
                 "a data set is not split: give the parts of torch.utils.data.random_split as X and "
                 "held_out."
             )
@@ -96,7 +96,7 @@ class Data:
             return replace(self, X=np.concatenate(list(stored.blocks()))).hold_out()
         parts = split_blocks(stored, HELD_OUT_SHARE, seed)
         if parts is None:
-            raise InputError(
+            raise DataError(
                 f"{self.name} expects blocks on disk (row groups of Parquet) of which some hold "
                 "about a fifth of the rows, got "
                 f"{len(stored.sizes)} of up to {max(stored.sizes):,} rows: write smaller ones."
@@ -145,13 +145,13 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
         return _read_folder(path, labels)
     ending = ending_of(path)
     if ending is None:
-        raise InputError(
+        raise FileError(
             f"data expect a file that ends in {', '.join(READERS)}, or the name of a data set, got "
             f"{str(path)!r}."
         )
     check_readable(path, in_parts=ending in IN_PARTS)
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes): expected a {ending} file with examples.")
+        raise FileError(f"{path} is empty (0 bytes): expected a {ending} file with examples.")
     try:
         X, y, names = READERS[ending](path, labels)
     except InputError:
@@ -163,19 +163,19 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
     if X.dtype == object:
         return Data(X, name=name)
     if y is not None and y.shape != X.shape[:1]:
-        raise InputError(
+        raise FileError(
             f"{path} holds an array of shape {X.shape} with labels of shape {y.shape}: expected a "
             "label for each example."
         )
     if y is not None:
         check_labels(y, f"the labels of {path}")
     if X.ndim < 2 or X.size == 0:
-        raise InputError(
+        raise FileError(
             f"{path} holds an array of shape {X.shape}: expected examples in rows, at least one, "
             "and a column or more."
         )
     if X.dtype.kind not in "biuf":
-        raise InputError(f"{path} holds values of type {X.dtype}: expected real numbers.")
+        raise FileError(f"{path} holds values of type {X.dtype}: expected real numbers.")
     image_shape = (X.shape[1], X.shape[2]) if X.ndim == 3 else None
     stored = on_disk(X)  # rather than the map, whose file may be cut short while it is read
     return Data(X.reshape(len(X), -1) if stored is None else stored, y, name, names, image_shape)
@@ -184,7 +184,7 @@ def read_file(path: str | Path, labels: str | None = None) -> Data:
 def _read_folder(path: Path, labels: str | None) -> Data:
     """A folder of Parquet files, which stays on disk."""
     if not any(path.rglob("*.parquet")):
-        raise InputError(
+        raise FileError(
             f"{path} is a folder without Parquet files: expected a file that ends in "
             f"{', '.join(READERS)}."
         )
@@ -204,21 +204,21 @@ def ending_of(path: Path) -> str | None:
 
 def _read_npy(path: Path, labels: str | None) -> Parts:
     if labels is not None:
-        raise InputError(
+        raise FileError(
             f"{path} is one array and has no part named {labels!r}: save examples and labels "
             "together as .npz."
         )
     is_large = path.stat().st_size > MAX_IN_MEMORY
     array = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an archive of arrays: expected one array; rename it to .npz.")
+        raise FileError(f"{path} is an archive of arrays: expected one array; rename it to .npz.")
     return array, None, None
 
 
 def _read_npz(path: Path, labels: str | None) -> Parts:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
-        raise InputError(f"{path} is one array: expected an archive of arrays; rename it to .npy.")
+        raise FileError(f"{path} is one array: expected an archive of arrays; rename it to .npy.")
     with loaded as archive:
         key, label_key = _choose_arrays(path, list(archive), labels)
         _check_members(
@@ -240,7 +240,7 @@ def _choose_arrays(path: Path, keys: list[str], labels: str | None) -> tuple[str
     """The names of the examples and of the labels among those of the arrays."""
     label_key = labels or next((key for key in LABEL_KEYS if key in keys), None)
     if labels is not None and labels not in keys:
-        raise InputError(f"{path} has no array named {labels!r}: it holds {_some(keys)}.")
+        raise FileError(f"{path} has no array named {labels!r}: it holds {_some(keys)}.")
     others = [key for key in keys if key != label_key]
     key = (
         others[0]
@@ -248,7 +248,7 @@ def _choose_arrays(path: Path, keys: list[str], labels: str | None) -> tuple[str
         else next((key for key in EXAMPLE_KEYS if key in others), None)
     )
     if key is None:
-        raise InputError(
+        raise FileError(
             f"{path} holds the arrays {_some(keys) or '(none)'}: name the one with the examples X."
         )
     return key, label_key
@@ -263,7 +263,7 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
     if any(
         member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members
     ):  # zipfile bounds no other
-        raise InputError(
+        raise FileError(
             f"{path} is packed otherwise than by numpy: expected deflated arrays; save it by "
             "numpy.savez_compressed."
         )
@@ -272,7 +272,7 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
 
 def _damaged(path: Path, ending: str, error: Exception) -> InputError:
     if "Object arrays" in str(error) or "Python objects" in str(error):  # the latter of maps
-        return InputError(
+        return FileError(
             f"{path} holds Python objects, which are not loaded because they could run code: save "
             "plain numbers."
         )
@@ -284,7 +284,7 @@ def _damaged(path: Path, ending: str, error: Exception) -> InputError:
         if foreign
         else one_line(error) or type(error).__name__
     )
-    return InputError(
+    return FileError(
         f"{path} cannot be read as {ending} ({reason}): it may be damaged or of another format."
     )
 
@@ -354,17 +354,17 @@ def _read_parquet(path: Path, labels: str | None) -> Parts:
 def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: bool = True) -> Parts:
     frame.columns = frame.columns.map(str)
     if labels is not None and labels not in frame:
-        raise InputError(
+        raise FileError(
             f"{path} has no column {labels!r}: its columns are {_some(list(frame.columns))}."
         )
     y = None if labels is None else frame.pop(labels).to_numpy()
     if frame.empty:
-        raise InputError(
+        raise FileError(
             f"{path} holds no rows or no columns of data: expected at least one of each."
         )
     text = [name for name, column in frame.items() if not _is_numeric(column)]
     if text:
-        raise InputError(
+        raise FileError(
             f"{path} has text where numbers belong, in {_some(text)}: remove or encode these "
             "columns, "
             "or name one as labels (--labels)."
@@ -392,7 +392,7 @@ def _is_numeric(column: pd.Series[Any]) -> bool:
 def _check_distinct(path: Path, names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(
+        raise FileError(
             f"{path} expects a name for each column, got more than one that is called "
             f"{_some(twice)}: rename them."
         )
@@ -400,7 +400,7 @@ def _check_distinct(path: Path, names: list[str]) -> None:
 
 def _read_text(path: Path, labels: str | None) -> Parts:
     if labels is not None:
-        raise InputError(
+        raise FileError(
             f"{path} holds documents and has no part named {labels!r}: leave the labels out."
         )
     return read_documents(path), None, None

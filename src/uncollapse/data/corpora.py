@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 from uncollapse._utils.vocabulary import UNKNOWN_NAMES
 from uncollapse.data.arrays import Data, read_file
 from uncollapse.data.download import Source
@@ -37,7 +37,7 @@ def load_corpus(source: Source, split: str) -> Data:
     path = source.find(files[split])
     if path is None:
         there = [part for part, file in files.items() if source.find(file) is not None]
-        raise InputError(
+        raise FileError(
             f"{source.folder} has no {split} part on this machine (there is: "
             f"{', '.join(there) or 'none'}): "
             f"put {files[split]}, which is not for download, into {source.place}, or take a part "

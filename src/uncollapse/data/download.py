@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pooch
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 
 # A folder that holds data sets, each in a folder of its own.
 DATA_FOLDER_VARIABLE = "UNCOLLAPSE_DATA"
@@ -63,7 +63,7 @@ class Source:
         if found is not None:
             return found
         if self.url is None:
-            raise InputError(
+            raise FileError(
                 f"{name} is neither on this machine nor for download: put it into {self.place}."
             )
         try:
@@ -81,7 +81,7 @@ class Source:
             OSError,
             ValueError,
         ) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
-            raise InputError(
+            raise FileError(
                 f"{name} is not on this machine and could not be fetched from {self.url} "
                 f"({_reason(error)}): check the "
                 f"connection, or put the file into {self.candidates()[0]}."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError, one_line
+from uncollapse._utils.errors import FileError, one_line
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
 from uncollapse.data.unpacking import gunzip
@@ -61,7 +61,7 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
     images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
     labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise InputError(
+        raise FileError(
             f"{name} has images of shape {images.shape} and labels of shape {labels.shape}: fetch "
             "its files again."
         )
@@ -82,13 +82,13 @@ def read_idx(path: Path) -> np.ndarray:
         zeros, kind, n_dims = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
     except (OSError, EOFError, struct.error, zlib.error) as error:
-        raise InputError(
+        raise FileError(
             f"{path} cannot be read as gzipped IDX ({one_line(error)}): it may be damaged; delete "
             "it and fetch it again."
         ) from None
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
     if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):
-        raise InputError(
+        raise FileError(
             f"{path} is not an IDX file of {shape} bytes: it may be damaged; delete it and fetch "
             "it again."
         )

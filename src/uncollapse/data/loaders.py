@@ -18,7 +18,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import drawing_from, seeded
 from uncollapse._utils.validation import read_array, rows_counted_from
 from uncollapse.data.stored import RowSource, StoredRows, equal_blocks, lost
@@ -41,7 +41,7 @@ class StoredDataset(StoredRows):
         n = len(dataset) if hasattr(dataset, "__len__") else None
         if not n:
             what = "one without a length" if n is None else "an empty one"
-            raise InputError(
+            raise DataError(
                 f"X expects a data set of at least one example, got {what}: give a DataLoader or "
                 "an array."
             )
@@ -71,7 +71,7 @@ class StoredDataset(StoredRows):
             batch = default_collate([_data_of(item) for item in items])
             if isinstance(batch, torch.Tensor):
                 return _flat(batch)
-        raise InputError(
+        raise DataError(
             f"X expects items that are numbers of one shape, or tuples with such first, got "
             f"{_kinds(items)}: transform them."
         )
@@ -132,7 +132,7 @@ class LoadedRows(RowSource):
         if 0 < n < sum(self.sizes) and self._is_plain:
             raise lost("X", f"{n} rows have come, and {sum(self.sizes)} before")
         if not n:
-            raise InputError(
+            raise DataError(
                 "X expects at least one example each time that it is gone through, got a loader "
                 "that gave none."
             )
@@ -194,7 +194,7 @@ def _starting_at(loader: DataLoader[Any], epoch: int, seed: int) -> Iterator[Non
 def _data_of(item: Any) -> Any:
     """What comes first, by PyTorch's convention."""
     if isinstance(item, dict):
-        raise InputError(
+        raise DataError(
             "X expects tensors, or tuples with the data first, got dictionaries: give the data "
             "alone."
         )
@@ -219,7 +219,7 @@ def _as_wide(rows: np.ndarray, n_features: int) -> np.ndarray:
         InputError: if they are not.
     """
     if n_features not in (0, rows.shape[1]):
-        raise InputError(
+        raise DataError(
             f"X expects {n_features} numbers in every row, as at first, got {rows.shape[1]}: give "
             "rows of one width."
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError, ParameterError
 from uncollapse.data.arrays import READERS, Data, ending_of, read_file
 from uncollapse.data.corpora import YAHOO, YELP, load_corpus
 from uncollapse.data.download import Source
@@ -146,16 +146,16 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     splits = TEXT_SPLITS if named is None else named.splits
     if split not in splits:
         what = "" if named is None else f": these are the parts of {source}"
-        raise InputError(f"split expects one of {', '.join(splits)}, got {split!r}{what}.")
+        raise ParameterError(f"split expects one of {', '.join(splits)}, got {split!r}{what}.")
     if named is not None:
         if labels is not None:
-            raise InputError(
+            raise ParameterError(
                 f"labels name a column of a file, and the data set {source} brings its own: leave "
                 "them out."
             )
         return named.load_split(split)
     if ending_of(Path(source)) is None and not os.path.isdir(source):
-        raise InputError(
+        raise FileError(
             f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file "
             "that ends in "
             f"{', '.join(READERS)}."

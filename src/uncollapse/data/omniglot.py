@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
 
@@ -63,13 +63,13 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
     for path in [source.fetch(name) for name in source.md5]:
         for key, ink in read_drawings(path, DRAWINGS[split]).items():
             if not np.array_equal(drawings.setdefault(key, ink), ink):
-                raise InputError(
+                raise FileError(
                     f"{path} holds another drawing {key} than the files before it: delete all and "
                     "fetch them again."
                 )
     expected = n_characters * len(DRAWINGS[split])
     if len(drawings) != expected:
-        raise InputError(
+        raise FileError(
             f"omniglot expects {expected} drawings in its {split} part, got {len(drawings)}: fetch "
             "its files again."
         )
@@ -106,7 +106,7 @@ def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
                     )
     except Exception as error:  # archives and images fail in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
+        raise FileError(
             f"{path} cannot be read as a zip of drawings ({reason}): it may be damaged; delete it "
             "and fetch it again."
         ) from None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError, LostDataError, one_line
+from uncollapse._utils.errors import DataError, FileError, InputError, LostDataError, one_line
 from uncollapse._utils.random import drawing_from, random_indices
 
 MAX_IN_MEMORY = (
@@ -76,7 +76,7 @@ class RowSource(ABC):
         are not as is to be expected."""
         if self.was_read:
             return lost(what, reason)
-        return InputError(
+        return DataError(
             f"{what} cannot be read ({one_line(reason)}): check what its rows come from."
         )
 
@@ -219,17 +219,17 @@ class StoredArray(StoredRows):
 
     def __init__(self, array: Any) -> None:
         if len(array.shape) < 2 or 0 in array.shape:
-            raise InputError(
+            raise DataError(
                 f"X expects examples in rows, at least one, and a column or more, got shape "
                 f"{tuple(array.shape)}."
             )
         path = path_of(array)
         if array.dtype.kind not in "biuf":
-            raise InputError(
+            raise DataError(
                 f"{path or 'X'} holds values of type {array.dtype}: expected real numbers."
             )
         if path is not None and getattr(array, "format", None) == "csc":
-            raise InputError(
+            raise DataError(
                 f"X expects rows that lie one after the other, got a CSC matrix in {path}: store "
                 "it as CSR."
             )
@@ -313,7 +313,7 @@ def on_disk(X: Any) -> StoredArray | None:
     if not getattr(X, "isbacked", False):
         return None
     if X.is_view:  # which AnnData reads whole
-        raise InputError(
+        raise DataError(
             "X expects an AnnData that is backed as its file is, got a part of one: give "
             "part.to_memory(), or write the part to a "
             "file by part.copy(filename)."
@@ -443,11 +443,11 @@ class StoredParquet(StoredRows):
             self._seals = {name: Fingerprint(Path(name)) for name in found.files}
             told = {file: _told(file, found.filesystem) for file in found.files}
         except (OSError, ValueError) as error:
-            raise InputError(
+            raise FileError(
                 f"{path} cannot be read as Parquet ({one_line(error)}): check the path."
             ) from None
         if leave_out is not None and leave_out not in found.schema.names:
-            raise InputError(
+            raise FileError(
                 f"{path} has no column {leave_out!r}: its columns are "
                 f"{', '.join(found.schema.names[:5])}, ..."
             )
@@ -466,7 +466,7 @@ class StoredParquet(StoredRows):
             _check_names(file, schema.names, found.schema.names)
             _check_numbers(file if len(told) > 1 else path, schema, names)
         if not self.sizes or not self.n_features:
-            raise InputError(
+            raise FileError(
                 f"{path} holds no rows or no columns of data: expected at least one of each."
             )
 
@@ -519,7 +519,7 @@ def _check_names(path: str, names: list[str], expected: list[str]) -> None:
     other = sorted(set(names) ^ set(expected))
     if other:
         what = "without the column" if other[0] in expected else "with a column of its own,"
-        raise InputError(
+        raise FileError(
             f"{path} expects the columns of the first file of its folder, got one {what} "
             f"{other[0]!r}: give all files the same."
         )
@@ -532,7 +532,7 @@ def _check_numbers(path: str | Path, schema: Any, names: list[str]) -> None:
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
     text = [name for name in names if not any(kind(schema.field(name).type) for kind in kinds)]
     if text:
-        raise InputError(
+        raise FileError(
             f"{path} has something else than numbers in the column {text[0]!r}: remove or encode "
             "it."
         )

@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from uncollapse._utils.correlations import canonical_correlations
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.validation import check_count
 from uncollapse.data.arrays import Data
 
@@ -278,7 +278,7 @@ def truth(sentences: np.ndarray, latents: np.ndarray, n_draws: int = 500) -> Tru
             not theirs in shape.
     """
     if len(sentences) < 2 or latents.shape != (len(sentences), LATENT_DIM):
-        raise InputError(
+        raise DataError(
             f"the truth expects at least 2 sentences with {LATENT_DIM} latents each, got "
             f"{len(sentences)} sentences and latents of "
             f"shape {latents.shape}."
@@ -302,13 +302,13 @@ def read_words(sentences: np.ndarray) -> np.ndarray:
         InputError: if there is no sentence, or one is not ten of the words w0 to w999.
     """
     if len(sentences) == 0:
-        raise InputError("sentences of synthetic-text expect at least one, got none.")
+        raise DataError("sentences of synthetic-text expect at least one, got none.")
     number = {f"w{word}": word for word in range(N_WORDS)}
     rows = []
     for sentence in sentences:
         row = [number.get(word) for word in str(sentence).split()]
         if len(row) != LENGTH or None in row:
-            raise InputError(
+            raise DataError(
                 f"sentences of synthetic-text expect {LENGTH} of the words w0 to w{N_WORDS - 1}, "
                 f"got '{sentence}'."
             )
@@ -441,7 +441,7 @@ def _log_student(offsets: np.ndarray, root: np.ndarray) -> np.ndarray:
 def _latents(split: str) -> tuple[np.random.Generator, np.ndarray]:
     """The latents of a split, and the generator that goes on to its words."""
     if split not in SIZES:
-        raise InputError(f"split expects one of {', '.join(SIZES)}, got {split!r}.")
+        raise ParameterError(f"split expects one of {', '.join(SIZES)}, got {split!r}.")
     rng = np.random.default_rng([SEED, list(SIZES).index(split)])
     return rng, rng.standard_normal((SIZES[split], LATENT_DIM))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 from uncollapse.data.unpacking import gunzip
 
 
@@ -24,15 +24,15 @@ def read_documents(path: Path) -> np.ndarray:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
+        raise FileError(
             f"{path} is no UTF-8 in line {line} ({error.reason}): save it as UTF-8."
         ) from None
     if not text.strip():
-        raise InputError(f"{path} holds no text: expected one document a line.")
+        raise FileError(f"{path} holds no text: expected one document a line.")
     # Not str.splitlines, which also breaks lines at separators that may stand within a document.
     documents = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in documents:
-        raise InputError(
+        raise FileError(
             f"{path} has an empty line {documents.index('') + 1}: expected one document a line; "
             "remove that line."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 from uncollapse._utils.files import check_fits_memory
 
 # Zeros shrink to a thousandth, binary images in float64 to a hundredth.
@@ -18,7 +18,7 @@ def check_unpacked(path: Path, n_bytes: int) -> None:
     """Raise `InputError` for a file that unpacks to as many bytes, or more, if that is more than
     memory, or than data can be."""
     if n_bytes > max(UNSUSPECTED_BYTES, MAX_GROWTH * path.stat().st_size):
-        raise InputError(
+        raise FileError(
             f"{path} unpacks to {n_bytes / 2**30:.3g} GiB or more, over {MAX_GROWTH} times its "
             "size, and may be made to fill the "
             "memory: if it is yours, save it unpacked."

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, InputError, ParameterError
 from uncollapse._utils.progress import progress_bar, spinner
 from uncollapse._utils.random import drawing_from, seeded
 from uncollapse._utils.state_files import StateFolder, digest
@@ -179,7 +179,7 @@ def _survey(subject: AdaptedModel, X: Any, labels: Any, work: RowMap, verbose: b
         and isinstance(X, DataLoader)
         and not isinstance(X.sampler, SequentialSampler)
     ):
-        raise InputError(
+        raise DataError(
             "labels expect rows in their order, got a loader that shuffles: let it give them "
             "beside the data."
         )
@@ -199,9 +199,9 @@ def _survey(subject: AdaptedModel, X: Any, labels: Any, work: RowMap, verbose: b
             advance("", sample.n_seen)
     n = sample.n_seen
     if n < 2:
-        raise InputError(f"a diagnosis expects at least 2 rows, got {n}.")
+        raise DataError(f"a diagnosis expects at least 2 rows, got {n}.")
     if given is not None and len(given) != n:
-        raise InputError(f"labels expect one value for each of the {n} rows, got {len(given)}.")
+        raise DataError(f"labels expect one value for each of the {n} rows, got {len(given)}.")
     return _Survey(sums.units, sample.rows, _sampled_labels(sample.labels, given))
 
 
@@ -290,11 +290,11 @@ def _check_labels(labels: Any, n: int | None) -> np.ndarray:
         labels = labels.tolist() if isinstance(labels, torch.Tensor) else labels
         series = pd.Series(list(labels)).infer_objects()
     except (TypeError, ValueError):
-        raise InputError(
+        raise DataError(
             f"labels expect one value for each of {what}, got {type(labels).__name__}."
         ) from None
     if len(series) != (len(series) if n is None else n) or any(np.ndim(label) for label in series):
-        raise InputError(
+        raise DataError(
             f"labels expect one value for each of {what}, got {np.shape(labels) or len(series)}."
         )
     check_labels(series.to_numpy())
@@ -554,7 +554,7 @@ def _image_shape(rows: np.ndarray, given: tuple[int, int] | None) -> tuple[int, 
     if given is not None and (
         np.ndim(given) != 1 or len(given) != 2 or min(given) < 1 or math.prod(given) != n_numbers
     ):
-        raise InputError(
+        raise ParameterError(
             f"image_shape expects a height and a width with {n_numbers} pixels in all, got {given}."
         )
     is_grey = rows.ndim == 3 or (rows.ndim == 4 and rows.shape[1] == 1)

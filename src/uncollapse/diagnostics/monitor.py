@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import CollapseWarning, InputError
+from uncollapse._utils.errors import CollapseWarning, DataError, InputError, ParameterError
 from uncollapse._utils.validation import check_count
 from uncollapse.adapters import AdaptedModel, VAEProtocol, adapt_model, evaluating
 from uncollapse.measures.batches import some_rows
@@ -124,7 +124,7 @@ class CollapseMonitor(pl.Callback):
         if isinstance(inner, LatentModel):
             return adapt_model(inner)
         if not isinstance(pl_module, VAEProtocol):
-            raise InputError(
+            raise ParameterError(
                 f"CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), "
                 f"got {type(pl_module).__name__}: "
                 "give model=, whatever uc.diagnose takes."
@@ -138,12 +138,12 @@ class CollapseMonitor(pl.Callback):
         elif own is not None:
             rows = self.subject.model.observe(own(MAX_ROWS))
         else:
-            raise InputError(
+            raise DataError(
                 "CollapseMonitor expects rows to look at, got none: give X, best some that are not "
                 "trained on."
             )
         if len(rows) < 2:
-            raise InputError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
+            raise DataError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
         return rows
 
     def _judge(self, epoch: int, found: dict[str, float]) -> None:

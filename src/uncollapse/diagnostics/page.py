@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.files import write_text
 from uncollapse._version import __version__
 from uncollapse.diagnostics.gallery import STRIDES, Gallery, Rows
@@ -105,7 +105,7 @@ def compare_reports(
     """
     reports = list(reports) if isinstance(reports, Iterable) else []
     if not reports or not all(isinstance(report, Report) for report in reports):
-        raise InputError(
+        raise ParameterError(
             "compare_reports expects a sequence of reports, as diagnose returns them: give at "
             "least one."
         )

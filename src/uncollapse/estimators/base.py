@@ -19,7 +19,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from uncollapse import models
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.progress import progress_bar, spinner
 from uncollapse._utils.random import derived_seed, one_pass, seeded
@@ -221,7 +221,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             family.check(rows)
             is_observed, digest = family.is_observed(rows), digest_of(rows)
         if len(rows) < at_least:
-            raise InputError(
+            raise DataError(
                 f"training expects at least {at_least} rows, got n_samples={len(rows)}: give more "
                 "data."
             )
@@ -242,7 +242,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             else None
         )
         if isinstance(first, str):
-            raise InputError(
+            raise DataError(
                 f"{type(self).__name__} expects rows of numbers, got documents: use SequenceVAE."
             )
         with as_input_error():
@@ -333,7 +333,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             given = check_array(Z, dtype=FLOATS, ensure_all_finite=False, input_name="Z")
         codes = finite_floats(given, "Z")
         if codes.shape[1] != self._n_features_out:
-            raise InputError(
+            raise DataError(
                 f"Z expects {self._n_features_out} columns, one for each latent unit, got "
                 f"{codes.shape[1]}."
             )
@@ -413,7 +413,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         check_is_fitted(self)
         if self.registry.get(type(self).__name__) is not type(self):
-            raise InputError(
+            raise ParameterError(
                 f"saving expects one of {', '.join(self.registry)}, got {type(self).__name__}: "
                 "save its model_ with torch."
             )
@@ -423,7 +423,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             else self.model_.family
         )
         if type(family) is not FAMILIES.get(family.name):
-            raise InputError(
+            raise ParameterError(
                 f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}: another could "
                 "not be loaded again."
             )
@@ -511,7 +511,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             yield self._checked(X)
             return
         if not source.is_ordered:
-            raise InputError(
+            raise DataError(
                 "X expects rows in their order, got a loader that shuffles or leaves some out: "
                 "give its data set."
             )
@@ -627,7 +627,7 @@ class Plan:
                 are too few.
         """
         if not isinstance(budget, Budget | None):
-            raise InputError(
+            raise ParameterError(
                 f"budget expects a uc.Budget, got {budget!r}: give uc.Budget(seconds=60), for "
                 "example."
             )
@@ -639,7 +639,7 @@ class Plan:
         watched = validation
         if strategy.needs_validation and validation is None:
             if source is not None:
-                raise InputError(
+                raise ParameterError(
                     "strategy 'lagging' holds out rows, which it cannot of data that stay on disk: "
                     "give an array."
                 )
@@ -672,7 +672,7 @@ def _hold_out(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
     n_held_out = max(2, min(MAX_WATCHED_ROWS, len(rows) // 10))
     if len(rows) < n_held_out + 2:
-        raise InputError(
+        raise DataError(
             f"strategy 'lagging' expects at least 4 rows, of which it holds out some, got "
             f"{len(rows)}: give more data."
         )

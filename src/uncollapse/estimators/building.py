@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from uncollapse import models
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.machine import memory_bytes
 from uncollapse._utils.random import seeded
 from uncollapse.certificates.information_floor import inverse_lipschitz_for
@@ -56,7 +56,7 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return available[0]
     if device not in available:
-        raise InputError(
+        raise ParameterError(
             f"device expects one that this machine has ({', '.join(available)}), got {device!r}: "
             "use 'auto'."
         )
@@ -72,18 +72,18 @@ def lightning_arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     started, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters["devices"]
     if started > 1 and devices not in ("auto", started):
-        raise InputError(
+        raise ParameterError(
             f"{started} processes were started on this machine, got devices={devices}: give "
             f"devices={started}."
         )
     several = devices != 1 or parameters["num_nodes"] > 1
     if several and not isinstance(parameters["random_state"], int):
-        raise InputError(
+        raise ParameterError(
             "several processes expect one seed, got random_state=None: give a number, such as "
             "random_state=0."
         )
     if several and get_strategy(parameters["strategy"]).needs_validation:
-        raise InputError(
+        raise ParameterError(
             f"strategy 'lagging' trains on one device, got devices={devices}: give devices=1."
         )
     return {
@@ -119,7 +119,7 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
             if natural_dim == n_features
             else f", which are {natural_dim} natural parameters under family {family.name!r}"
         )
-        raise InputError(
+        raise ParameterError(
             f"an injective decoder expects latent_dim <= natural dimension, got "
             f"latent_dim={latent_dim} with "
             f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or "
@@ -159,7 +159,7 @@ def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Deco
     if constants is None:
         return MLPDecoder(latent_dim + parameters["hidden_dim"], natural_dim, ())
     if latent_dim > natural_dim:
-        raise InputError(
+        raise ParameterError(
             f"an injective decoder expects fewer latent units than symbols, got "
             f"latent_dim={latent_dim} with {natural_dim + 1}: "
             f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
@@ -181,7 +181,7 @@ def _constants(
     """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
     given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
     if given is None and (parameters["lipschitz"] is not None or parameters["between"]):
-        raise InputError(
+        raise ParameterError(
             "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a "
             "constant, or neither."
         )
@@ -193,7 +193,7 @@ def _constants(
         start = ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT
         return start if family.fills_space else 0.0
     if given != "auto":
-        raise InputError(
+        raise ParameterError(
             f"min_information sets the constants itself, got inverse_lipschitz={given} as well: "
             "give one of the two."
         )
@@ -203,19 +203,19 @@ def _constants(
             if family.fills_space
             else "its link would undo any constant"
         )
-        raise InputError(
+        raise ParameterError(
             f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is "
             f"known, got {family.name!r}: "
             f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
         )
     if parameters["between"]:
-        raise InputError(
+        raise ParameterError(
             f"min_information expects one map or two, for which its floor is proved, got "
             f"between={parameters['between']}: leave "
             "between out, or set inverse_lipschitz instead."
         )
     if parameters.get("prior") in ("learned", "full"):
-        raise InputError(
+        raise ParameterError(
             f"min_information expects a prior whose scales are fixed, got prior "
             f"{parameters['prior']!r}, whose scales could undo "
             "it: use 'separated' or 'unit'."
@@ -223,7 +223,7 @@ def _constants(
     total = inverse_lipschitz_for(nats, parameters["latent_dim"])
     constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)
     if constant > MAX_CONSTANT:
-        raise InputError(
+        raise ParameterError(
             f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: "
             "ask for less."
         )
@@ -241,12 +241,12 @@ def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
         ["inverse_lipschitz"] if parameters["target_kl"] and given not in ("auto", None, 0) else []
     )
     if len(asked + others) > 1:
-        raise InputError(
+        raise ParameterError(
             f"{' and '.join(asked + others)} each decide over the constants: give one of them."
         )
     positive = given == "auto" or all(given if isinstance(given, tuple) else (given,))
     if not (positive and family.fills_space):
-        raise InputError(
+        raise ParameterError(
             f"{asked[0]} adjusts positive inverse Lipschitz constants, got "
             f"inverse_lipschitz={given} with family {family.name!r}: "
             "leave inverse_lipschitz out, and take a family that keeps a constant."
@@ -266,7 +266,7 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
         with seeded(0), torch.device("meta"):  # some pieces are drawn even so
             n_parameters = sum(parameter.numel() for parameter in build().parameters())
     except RuntimeError as error:  # more than can be counted
-        raise InputError(
+        raise ParameterError(
             f"a model with {sizes} is too large ({error}): use fewer or narrower layers."
         ) from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
@@ -276,7 +276,7 @@ def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any])
         needed += 2 * 4 * sum(parameters["hidden"]) ** 2
     there = memory_bytes()
     if needed > there:
-        raise InputError(
+        raise ParameterError(
             f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has "
             f"{there / 2**30:.3g}: use fewer or "
             "narrower layers."

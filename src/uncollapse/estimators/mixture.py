@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from uncollapse import models
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, Widths
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.random import derived_seed
@@ -256,7 +256,7 @@ class MixtureVAE(Estimator):
             or isinstance(component, bool)
             or not 0 <= component < n_components
         ):
-            raise InputError(
+            raise ParameterError(
                 f"component expects an integer from 0 to {n_components - 1}, got {component!r}."
             )
         return lambda n: self._model.prior.components().sample((n,))[:, component]
@@ -311,7 +311,7 @@ def _warmup_epochs(parameters: Mapping[str, Any]) -> int:
     if asked == "auto":
         return 0 if parameters["prior"] == "unit" else min(n_epochs - 1, max(1, n_epochs // 4))
     if asked >= n_epochs:
-        raise InputError(
+        raise ParameterError(
             f"warmup_epochs expects less than max_epochs={n_epochs}, got {asked}: leave epochs for "
             "the mixture."
         )

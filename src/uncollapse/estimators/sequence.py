@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from uncollapse import models
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare, Widths, check_parameters
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.random import derived_seed
@@ -237,7 +237,7 @@ class SequenceVAE(Estimator):
             )
         elif pooled or parameters["annealing"]:
             name, value = ("posterior", "'pooled-lstm'") if pooled else ("annealing", "True")
-            raise InputError(
+            raise ParameterError(
                 f"committed_rate gives every symbol a z, and does not go with {name} = {value}: "
                 "leave one of them out."
             )
@@ -424,12 +424,12 @@ class SequenceVAE(Estimator):
     def _restore(self, settings: Settings) -> None:
         saved = settings.vocabulary
         if saved is None or len(saved.known) + 2 != settings.n_features:
-            raise InputError(
+            raise ParameterError(
                 "its vocabulary is missing, or not the one that the model was trained with"
             )
         vocabulary = Vocabulary(saved.level, tuple(saved.known))
         if saved.level not in ("token", self.level) or not vocabulary.check_invariants():
-            raise InputError(f"its vocabulary is not one of {saved.level}s")
+            raise ParameterError(f"its vocabulary is not one of {saved.level}s")
         self.vocabulary_ = vocabulary
 
     def __sklearn_tags__(self) -> Any:
@@ -442,7 +442,7 @@ def _read(X: Any, parameters: dict[str, Any]) -> tuple[Vocabulary, np.ndarray]:
     """The vocabulary of documents, and the documents as rows."""
     documents, are_tokens = list_documents(X)
     if len(documents) < 2:
-        raise InputError(
+        raise DataError(
             f"training expects at least 2 documents, got {len(documents)}: give more data."
         )
     level: Level = "token" if are_tokens else parameters["level"]
@@ -472,12 +472,12 @@ def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") ->
             if vocabulary.level == "token"
             else ("strings", "arrays of tokens")
         )
-        raise InputError(
+        raise DataError(
             f"{name} expects {expected}, as in training, got {got}: give documents of the same "
             "kind."
         )
     if not documents:
-        raise InputError(f"{name} expects at least one document, got none: give some.")
+        raise DataError(f"{name} expects at least one document, got none: give some.")
     return vocabulary.encode(documents, max_length, name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.base import clone
 
-from uncollapse._utils.errors import InputError, NonFiniteLossError
+from uncollapse._utils.errors import InputError, NonFiniteLossError, ParameterError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import NAMED, Data, are_documents, load
 from uncollapse.diagnostics import diagnose
@@ -149,7 +149,7 @@ def contestants(
     """
     presets = [named(name, data) for name in models or (OF_TEXT if data == "text" else OF_ROWS)]
     if len({name for name, _, _ in presets}) < max(len(presets), 2):
-        raise InputError(
+        raise ParameterError(
             f"a comparison expects two models or more, each once, got "
             f"{', '.join(name for name, _, _ in presets)}."
         )
@@ -165,7 +165,7 @@ def contestants(
         )
         useless -= set(taken)
     if useless:
-        raise InputError(
+        raise ParameterError(
             f"the settings {', '.join(sorted(useless))} are of use to none of "
             f"{', '.join(estimators)}: leave them out, or name a "
             "model that takes them and does not fix them itself."

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from uncollapse._utils.errors import InputError, one_line
+from uncollapse._utils.errors import ParameterError, one_line
 from uncollapse._utils.signals import INTERRUPTS, raise_interrupts
 from uncollapse.experiments.environment import environment
 from uncollapse.experiments.run import Due, Place, Tell, attempt
@@ -139,7 +139,7 @@ def _tune(
             reason = str(error).partition("serialization:")[2].strip().splitlines() or [
                 one_line(error)
             ]
-            raise InputError(
+            raise ParameterError(
                 f"what the trials need cannot be sent to Ray's processes ({reason[0]}): give "
                 "ray='none' (--ray none)."
             ) from None
@@ -288,7 +288,7 @@ class _Distinct(OptunaSearch):  # type: ignore[misc]
 def _instance(address: str) -> Iterator[None]:
     """Ray, the instance that the caller has running already or a new one, without its habits."""
     if address.startswith("ray://"):
-        raise InputError(
+        raise ParameterError(
             f"ray expects an address such as '10.0.0.1:6379', from a machine of the cluster, got "
             f"{address!r}."
         )
@@ -335,7 +335,7 @@ def _begin(address: str) -> None:
                 runtime_env={"env_vars": {**HABITS, **taken}},
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise InputError(
+        raise ParameterError(
             f"Ray cannot be reached at {address!r} ({one_line(error)}): give the address of a "
             "cluster, 'local', or 'none'."
         ) from None

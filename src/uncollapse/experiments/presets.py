@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import Estimator
 
@@ -109,7 +109,7 @@ def named(name: str, data: str) -> tuple[str, str, dict[str, Any]]:
         InputError: if there is no such preset for such data.
     """
     if data not in PRESETS:
-        raise InputError(f"data expects one of {', '.join(map(repr, PRESETS))}, got {data!r}.")
+        raise ParameterError(f"data expects one of {', '.join(map(repr, PRESETS))}, got {data!r}.")
     known = {key.lower(): key for key in PRESETS[data]}
     if str(name).lower() not in known:
         close = difflib.get_close_matches(str(name).lower(), known, n=1)
@@ -118,6 +118,6 @@ def named(name: str, data: str) -> tuple[str, str, dict[str, Any]]:
             if close
             else f"expected one of {', '.join(known.values())}."
         )
-        raise InputError(f"there is no preset {name!r} for data {data!r}: {hint}")
+        raise ParameterError(f"there is no preset {name!r} for data {data!r}: {hint}")
     preset_name = known[str(name).lower()]
     return preset_name, *PRESETS[data][preset_name]

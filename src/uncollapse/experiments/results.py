@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError
 from uncollapse._utils.files import cannot_write
 
 
@@ -40,7 +40,7 @@ class ResultsFile:
                 rows += [json.loads(line)] if line else []
             except ValueError:
                 if number < len(lines):
-                    raise InputError(
+                    raise FileError(
                         f"line {number} of {self.path} is no JSON: mend or remove it, or choose "
                         "another --output."
                     ) from None

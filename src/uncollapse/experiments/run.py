@@ -12,7 +12,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from uncollapse._utils.errors import DEBUG_VARIABLE, InputError, NonFiniteLossError, one_line
+from uncollapse._utils.errors import (
+    DEBUG_VARIABLE,
+    FileError,
+    InputError,
+    NonFiniteLossError,
+    one_line,
+)
 from uncollapse._utils.files import check_writable
 from uncollapse.experiments.results import ResultsFile
 from uncollapse.experiments.stopping import Rule
@@ -70,7 +76,7 @@ class Place:
             with FileLock(self.file.path.with_name(f".{self.file.path.name}.lock"), timeout=0):
                 yield
         except Timeout:
-            raise InputError(
+            raise FileError(
                 f"{self.file.path} is being written by another process: wait for it to end, or "
                 "choose another --output."
             ) from None

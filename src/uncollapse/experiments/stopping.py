@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from uncollapse._utils.errors import InputError, brief
+from uncollapse._utils.errors import ParameterError, brief
 
 PENALTY = 1e6  # nats, for each that a KL lacks: whatever has the KL comes before whatever has not
 
@@ -30,7 +30,7 @@ class Rule:
             or not isinstance(self.min_kl, int | float)
             or not 0 <= self.min_kl < math.inf
         ):
-            raise InputError(
+            raise ParameterError(
                 f"min_kl expects a number of nats, 0 or more, got {brief(self.min_kl)}."
             )
 

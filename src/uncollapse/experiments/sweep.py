@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncollapse._utils.errors import InputError, NonFiniteLossError, brief
+from uncollapse._utils.errors import (
+    DataError,
+    FileError,
+    InputError,
+    NonFiniteLossError,
+    ParameterError,
+    brief,
+)
 from uncollapse._utils.files import write_bytes, write_text
 from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.validation import check_count, check_seed
@@ -295,7 +302,9 @@ def sweep(
     [[0.0, 1.0], [1.0, 1.0]]
     """
     if held_out is None and labels is not None:
-        raise InputError("labels belong to held_out, which was not given: give both, or neither.")
+        raise ParameterError(
+            "labels belong to held_out, which was not given: give both, or neither."
+        )
     is_text = None if model is None else model == "SequenceVAE"
     train = as_data(X, is_text=is_text)
     train, held = (
@@ -327,15 +336,13 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
             something other than numbers.
     """
     if isinstance(X, str | Path):
-        raise InputError(
-            f"X expects examples, got {brief(X)}: read a file by uncollapse.data.load."
-        )
+        raise DataError(f"X expects examples, got {brief(X)}: read a file by uncollapse.data.load.")
     y = None if labels is None else np.asarray(labels)
     source = as_source(X, ROWS_AT_ONCE)
     if isinstance(source, StoredRows):
         return Data(source, y, feature_names=source.feature_names)
     if source is not None:
-        raise InputError(
+        raise DataError(
             "a sweep expects rows that can be read in any order, got a loader: give a data set "
             "with a length."
         )
@@ -343,7 +350,7 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
         try:
             return Data(X.to_numpy(dtype=float), y, feature_names=[str(name) for name in X.columns])
         except (ValueError, TypeError) as error:
-            raise InputError(
+            raise DataError(
                 f"X expects columns of numbers, got others ({error}): encode them, or leave them "
                 "out."
             ) from None
@@ -353,7 +360,7 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
         except ValueError:  # of rows of several lengths, and of things that are no arrays
             table = np.empty(())
         if not table.ndim:
-            raise InputError(f"X expects an array of examples in rows, got {brief(X)}.")
+            raise DataError(f"X expects an array of examples in rows, got {brief(X)}.")
         return Data(table, y)
     rows = list(X)
     documents = np.empty(len(rows), dtype=object)
@@ -396,7 +403,7 @@ def sweep_data(
     )
     before = place.file.rows()
     if before and not resume:
-        raise InputError(
+        raise FileError(
             f"{place.file.path} holds {len(before)} trials: go on with them (--resume), or choose "
             "another --output."
         )
@@ -428,9 +435,9 @@ def _checked(seeds: Sequence[int]) -> list[int]:
     try:
         plain = [operator.index(seed) for seed in seeds]
     except TypeError:
-        raise InputError(f"seeds expect a list of whole numbers, got {brief(seeds)}.") from None
+        raise ParameterError(f"seeds expect a list of whole numbers, got {brief(seeds)}.") from None
     if len(set(plain)) < max(len(plain), 1):
-        raise InputError(f"seeds expect one or more, each once, got {brief(plain)}.")
+        raise ParameterError(f"seeds expect one or more, each once, got {brief(plain)}.")
     for seed in plain:
         check_seed("seeds", seed)
     return plain
@@ -476,12 +483,12 @@ def _search(
     `_go_through` does."""
     check_count("n_searched", n)
     if len(seeds) != 1:
-        raise InputError(
+        raise ParameterError(
             f"a search takes one seed, got {len(seeds)}: search with one, and sweep the best with "
             "more."
         )
     if space.size < n:
-        raise InputError(
+        raise ParameterError(
             f"a search of {n} expects as many combinations at least, got {space.size}: try them "
             "all instead."
         )
@@ -552,7 +559,7 @@ class _Space:
             InputError: if an argument cannot be used, or makes no difference to results.
         """
         if model not in Estimator.registry:
-            raise InputError(
+            raise ParameterError(
                 f"model expects one of {', '.join(Estimator.registry)}, got {model!r}."
             )
         values = {
@@ -566,16 +573,16 @@ class _Space:
             **{name: what[0] for name, what in values.items() if len(what) == 1},
         }
         if "random_state" in {**common, **tried}:
-            raise InputError(
+            raise ParameterError(
                 "a sweep has its seeds from seeds (--seeds), got random_state as well: leave it "
                 "out."
             )
         if useless := sorted(set(tried) & set(RUNTIME_ARGUMENTS)):
-            raise InputError(
+            raise ParameterError(
                 f"{useless[0]} makes no difference to results, got several values: give one."
             )
         if any(common.get(name, 1) != 1 for name in ("devices", "num_nodes")):
-            raise InputError(
+            raise ParameterError(
                 "a sweep trains each trial on one device, got devices or num_nodes: leave them "
                 "out, and give --ray."
             )
@@ -700,17 +707,17 @@ def _values(kind: type[Estimator], name: str, what: Any, is_searched: bool) -> A
     if isinstance(what, str):
         ends = RANGE.fullmatch(what)
         if ends is None:
-            raise InputError(
+            raise ParameterError(
                 f"{name} expects a list of values, or a range such as '0.1..5', got {what!r}."
             )
         if not is_searched:
-            raise InputError(
+            raise ParameterError(
                 f"{name} is a range, which is for a search (--search), got {what!r}: give a list "
                 "of values."
             )
         low, high = (check_parameters(kind, {name: float(end)})[name] for end in ends.groups())
         if not (isinstance(low, int | float) and isinstance(high, int | float) and low < high):
-            raise InputError(f"the range of {name} expects its lower end first, got {what!r}.")
+            raise ParameterError(f"the range of {name} expects its lower end first, got {what!r}.")
         return low, high
     given = list(what) if isinstance(what, list | tuple | np.ndarray | range) else [what]
     try:
@@ -718,11 +725,11 @@ def _values(kind: type[Estimator], name: str, what: Any, is_searched: bool) -> A
     except InputError:
         raise
     except (TypeError, ValueError):
-        raise InputError(
+        raise ParameterError(
             f"{name} expects values that JSON has, such as names and numbers, got {brief(given)}."
         ) from None
     if not values or any(value in values[:index] for index, value in enumerate(values)):
-        raise InputError(f"{name} expects one or more values, each once, got {brief(given)}.")
+        raise ParameterError(f"{name} expects one or more values, each once, got {brief(given)}.")
     return values
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 
 # Means are pulled this far inside their open domain before they are mapped to natural parameters,
 # so that a pixel that is always black starts at a finite logit, and a word that never occurs at a
@@ -160,7 +160,7 @@ def check_support(
     """
     if not inside.all():
         row, column = (int(index) for index in np.argwhere(~inside)[0])
-        raise InputError(
+        raise DataError(
             f"family {family.name!r} expects {expected}, got {data[row, column]:.7g} in row {row}, "
             f"column {column}: {remedy}."
         )
@@ -170,7 +170,7 @@ def check_unit_interval(family: Family, data: np.ndarray) -> None:
     """Raise `InputError` if some value lies outside [0, 1]."""
     low, high = float(data.min()), float(data.max())
     if low < 0 or high > 1:
-        raise InputError(
+        raise DataError(
             f"family {family.name!r} expects values in [0, 1], got values from {low:g} to "
             f"{high:g}: "
             "rescale the data (for images, divide by the largest grey level) or use "

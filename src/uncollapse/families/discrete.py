@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import NegativeBinomial as NegativeBinomialDistribution
 from torch.distributions import Poisson as PoissonDistribution
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import NotBool, PositiveFloat
 from uncollapse._utils.sharding import draw_rows
 from uncollapse.families.base import (
@@ -107,7 +107,7 @@ class Categorical(Family):
             or isinstance(n_categories, bool)
             or not 2 <= n_categories < 2**24
         ):
-            raise InputError(
+            raise ParameterError(
                 f"n_categories expects a number of categories from 2 to 2^24 - 1, got "
                 f"{n_categories!r}."
             )
@@ -221,7 +221,9 @@ class NegativeBinomial(_Counts):
             or isinstance(dispersion, bool)
             or not 0 < dispersion < math.inf
         ):
-            raise InputError(f"dispersion expects a positive finite number, got {dispersion!r}.")
+            raise ParameterError(
+                f"dispersion expects a positive finite number, got {dispersion!r}."
+            )
         self.dispersion: float = float(dispersion)
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:

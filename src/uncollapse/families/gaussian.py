@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat
 from uncollapse.families.base import MEAN_MARGIN, Family, from_positive, negative, to_positive
 
@@ -54,7 +54,7 @@ class Gaussian(Family):
             or isinstance(scale, bool)
             or not 0 < scale < math.inf
         ):
-            raise InputError(
+            raise ParameterError(
                 f"scale expects a positive finite number, or None to learn it, got {scale!r}."
             )
         self.fixed_scale = scale if scale is None else float(scale)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.gaussian import MIN_SCALE
 from uncollapse.latent.posteriors import Posterior
 from uncollapse.latent.priors import Prior
@@ -140,7 +140,7 @@ class CommittedPrior(Prior):
         super().__init__()
         limit = unit_dim / 2 * math.log(2)
         if not 0 < rate < limit:
-            raise InputError(
+            raise ParameterError(
                 f"committed_rate expects a number of nats between 0 and (latent_dim / 2) log 2 = "
                 f"{limit:.3g}, got {rate:g}: "
                 "use less, or more latent units."

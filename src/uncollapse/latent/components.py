@@ -17,7 +17,7 @@ from torch.distributions import (
     Normal,
 )
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.priors import Prior
 
 # Of a ball without neighbours.
@@ -132,7 +132,7 @@ class UnitComponents(FactorisedComponents):
     def __init__(self, n_components: int, latent_dim: int) -> None:
         super().__init__(n_components, latent_dim)
         if n_components > latent_dim:
-            raise InputError(
+            raise ParameterError(
                 f"prior 'unit' expects a latent unit for each component, got "
                 f"n_components={n_components} with "
                 f"latent_dim={latent_dim}: use prior 'separated', fewer components, or more units."

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, Transform, TransformedDistribution
 from torch.quasirandom import SobolEngine
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.gaussian import shifted
 from uncollapse.networks import Perceptron
 
@@ -36,7 +36,7 @@ class Couplings(nn.Module):
     def __init__(self, latent_dim: int, context_dim: int, width: int) -> None:
         super().__init__()
         if latent_dim < 2:
-            raise InputError(
+            raise ParameterError(
                 f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}: use posterior "
                 "'gaussian'."
             )

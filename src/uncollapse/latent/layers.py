@@ -19,7 +19,7 @@ from torch.distributions import (
     constraints,
 )
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson
 from uncollapse.latent.components import information_of_distances
 from uncollapse.latent.priors import Prior
@@ -54,7 +54,7 @@ class Layer(Prior):
         super().__init__()
         _check_family(family)
         if not 1 <= top_dim <= latent_dim:
-            raise InputError(
+            raise ParameterError(
                 f"a layer expects 1 <= K <= M for its K x M matrix to have full row rank, got "
                 f"K={top_dim} and M={latent_dim}: "
                 "use fewer components or dimensions of z, or more units of w."
@@ -222,13 +222,13 @@ class Integrated(Distribution):
 def _check_family(family: Family) -> None:
     if not isinstance(family, LAYER_FAMILIES):
         names = ", ".join(kind.name for kind in LAYER_FAMILIES)
-        raise InputError(
+        raise ParameterError(
             "a layer expects a family with one natural parameter for each column, that fills R and "
             "whose statistic is the value "
             f"({names}), got {family.name!r}: use one of those."
         )
     if isinstance(family, Gaussian) and family.fixed_scale != 1:
         scale = "a learned one" if family.fixed_scale is None else f"{family.fixed_scale:g}"
-        raise InputError(
+        raise ParameterError(
             f"a layer expects family 'gaussian' of scale 1, got {scale}: use Gaussian(scale=1.0)."
         )

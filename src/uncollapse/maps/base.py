@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 
 # The largest inverse Lipschitz constant of a map: far beyond use, and far from the limits of
 # float32.
@@ -38,7 +38,7 @@ class Decoder(nn.Module, ABC):
             InputError: if their number is not that of the maps, or one cannot be used.
         """
         if constants:
-            raise InputError(
+            raise ParameterError(
                 f"an ordinary decoder expects no inverse Lipschitz constants, got "
                 f"{tuple(constants)}: leave them out."
             )

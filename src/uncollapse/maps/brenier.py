@@ -8,7 +8,7 @@ from math import inf, isfinite
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse.maps.embedding import Embedding
 from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.inverse import newton_cg
@@ -68,7 +68,7 @@ class BrenierMap(nn.Module):
         """
         _check_constants(inverse_lipschitz, self.lipschitz)
         if isfinite(self.lipschitz) and inverse_lipschitz != self.inverse_lipschitz:
-            raise InputError(
+            raise ParameterError(
                 f"a map between two constants keeps them, got {inverse_lipschitz:g} for one of "
                 "them: make a new map."
             )
@@ -98,7 +98,7 @@ class BrenierMap(nn.Module):
 
     def _points(self, u: Tensor, n_coordinates: int) -> Tensor:
         if u.shape[-1] != n_coordinates:
-            raise InputError(
+            raise DataError(
                 f"a map expects points of {n_coordinates} coordinates, got {u.shape[-1]}."
             )
         return u.to(self.convex.linear.dtype)
@@ -130,7 +130,7 @@ class BrenierMap(nn.Module):
             ConvergenceWarning: if some rows did not get there; they hold the best that was found.
         """
         if self.inverse_lipschitz == 0:
-            raise InputError(
+            raise ParameterError(
                 "inverse expects a map with inverse_lipschitz > 0, got 0: an inverse need not "
                 "exist."
             )
@@ -155,12 +155,12 @@ class BrenierMap(nn.Module):
 
 def _check_constants(lower: float, upper: float) -> None:
     if not (isfinite(lower) and lower >= 0):
-        raise InputError(
+        raise ParameterError(
             f"inverse_lipschitz expects finite constants >= 0, got {lower}: give 0 for a map that "
             "is only monotone."
         )
     if not upper > lower:
-        raise InputError(
+        raise ParameterError(
             f"lipschitz expects more than inverse_lipschitz={lower:g}, got {upper}: raise it, or "
             "leave it out."
         )

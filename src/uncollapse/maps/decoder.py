@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.maps.base import Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.embedding import Embedding, ZeroPadding
@@ -71,7 +71,7 @@ class InverseLipschitzDecoder(Decoder):
     ) -> None:
         super().__init__()
         if latent_dim > natural_dim:
-            raise InputError(
+            raise ParameterError(
                 f"an injective decoder expects latent_dim <= natural dimension, got "
                 f"latent_dim={latent_dim} with "
                 f"n_features={natural_dim}: use latent_dim <= {natural_dim}, or "
@@ -79,7 +79,7 @@ class InverseLipschitzDecoder(Decoder):
             )
         dims = (latent_dim, *between, natural_dim)
         if list(dims) != sorted(dims):
-            raise InputError(
+            raise ParameterError(
                 f"maps of an injective decoder expect dimensions that do not decrease, got {dims}."
             )
         self.latent_dim = latent_dim
@@ -189,7 +189,7 @@ class InverseLipschitzDecoder(Decoder):
             ConvergenceWarning: if some rows did not converge.
         """
         if self.context_dim:
-            raise InputError(
+            raise ParameterError(
                 "inverse expects a decoder of z alone, got one with a context: invert its maps."
             )
         value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
@@ -232,7 +232,7 @@ def _one_per_map(name: str, constants: float | Sequence[float], n_maps: int) -> 
     if not isinstance(constants, Sequence):
         return (constants,) * n_maps
     if len(constants) != n_maps:
-        raise InputError(
+        raise ParameterError(
             f"{name} expects one number, or one for each of the decoder's maps, got "
             f"{len(constants)} for {n_maps}: there is one "
             "map where latent_dim equals the natural dimension, else two, and one more for each "

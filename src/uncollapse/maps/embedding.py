@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.maps.precision import exact_product
 
 # Rows that decide the principal directions; more would not move them visibly.
@@ -37,7 +37,7 @@ class Embedding(nn.Module, ABC):
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
         super().__init__()
         if not 1 <= in_dim <= out_dim:
-            raise InputError(
+            raise ParameterError(
                 f"an embedding expects 1 <= in_dim <= out_dim, got {in_dim} and {out_dim}."
             )
         self.in_dim = in_dim
@@ -138,7 +138,7 @@ class LearnedDirections(Embedding):
 
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
         if context_dim:
-            raise InputError("learned directions expect no context: use principal ones.")
+            raise ParameterError("learned directions expect no context: use principal ones.")
         super().__init__(in_dim, out_dim)
         self.free = nn.Parameter(torch.eye(out_dim, in_dim))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.maps.network import (
     Weights,
     brenier_map,
@@ -53,7 +53,7 @@ class ICNN(Potential):
     ) -> None:
         super().__init__(dim, hidden, max_curvature)
         if max_curvature != inf:
-            raise InputError(
+            raise ParameterError(
                 "an ICNN cannot bound its curvature, as an upper constant asks: use RidgeSum "
                 "(potential='ridge')."
             )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse.maps.precision import in_float64, points_for
 
 # A step is taken once the slope along it is at most this share of the slope at its start, or
@@ -43,7 +43,7 @@ def newton_cg(
         ConvergenceWarning: if some rows did not get there.
     """
     if not y.isfinite().all():
-        raise InputError("inverse expects finite points, got some that are not: leave them out.")
+        raise DataError("inverse expects finite points, got some that are not: leave them out.")
     with torch.inference_mode(False), torch.autocast(y.device.type, enabled=False):
         twin = in_float64(f)
         u = _search(twin, points_for(twin, y), tol, max_iter)

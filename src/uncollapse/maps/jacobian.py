@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, lobpcg
 from torch import Tensor, nn
 from torch.func import jacfwd, jvp, vjp, vmap
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse.maps.precision import in_float64, points_for
 
 # Beyond this many columns a Jacobian is not formed.
@@ -78,7 +78,7 @@ def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor,
         InputError: if the Jacobian has too many columns to be formed.
     """
     if u.shape[-1] > MAX_DENSE:
-        raise InputError(
+        raise ParameterError(
             f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use "
             "jacobian_extremes."
         )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 
 # Standard normal inputs on which a new potential is scaled.
 CALIBRATION_SIZE = 256
@@ -40,12 +40,12 @@ class Potential(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if dim < 1 or not hidden or min(hidden) < 1:
-            raise InputError(
+            raise ParameterError(
                 f"a convex potential expects a positive dimension and positive hidden widths, got "
                 f"{dim} and {tuple(hidden)}."
             )
         if not max_curvature > 0:
-            raise InputError(
+            raise ParameterError(
                 f"a convex potential expects a curvature above 0, got {max_curvature}."
             )
         self.dim = dim

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import seeded
 from uncollapse._utils.validation import rows_counted_from
 from uncollapse.adapters import AdaptedModel
@@ -81,7 +81,7 @@ def _pieces(X: Any) -> Iterator[Any]:
 def _taken_apart(batch: Any) -> tuple[Any, Any]:
     """Data and labels of a loader's batch, by PyTorch's convention that data come first."""
     if isinstance(batch, dict):
-        raise InputError(
+        raise DataError(
             "a loader expects to give tensors, or tuples with the data first, got dictionaries: "
             "give an array of X."
         )

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import seeded
 from uncollapse.adapters import adapt_model, evaluating
 from uncollapse.measures.batches import some_rows
@@ -87,7 +87,7 @@ def is_identifiable(model: Any, X: Any) -> Identifiability:
     subject = adapt_model(model)
     rows = some_rows(subject, X, N_ROWS)
     if not len(rows):
-        raise InputError("is_identifiable expects at least one row, got none.")
+        raise DataError("is_identifiable expects at least one row, got none.")
     with evaluating(subject.model), torch.no_grad(), seeded(0):
         x = to_device(subject.model, rows)
         z, other = (subject.model.draw_prior(N_DRAWS) for _ in range(2))

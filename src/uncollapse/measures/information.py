@@ -10,7 +10,7 @@ import torch
 from scipy.special import logsumexp
 from torch.distributions import Independent, Normal
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import RowNoise, seeded
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.row_map import RowMap, map_rows
@@ -66,12 +66,12 @@ def infer(model: LatentModel, rows: np.ndarray, work: RowMap | None = None) -> P
     found = map_rows(model, rows, _draws_needed(model, rows), PURPOSE, _infer, work=work)
     posteriors = Posteriors(**{field.name: found.get(field.name) for field in fields(Posteriors)})  # type: ignore[arg-type]
     if not np.isfinite(posteriors.means).all():
-        raise InputError(
+        raise DataError(
             "the posteriors of these data are not finite: expected data like those of the "
             "training; check their scale."
         )
     if not np.isfinite(posteriors.kl).all():
-        raise InputError(
+        raise DataError(
             "KL(q(z|x) || p(z)) is not finite on these data: expected a posterior that is only "
             "where the prior can be, and data "
             "like those of the training."

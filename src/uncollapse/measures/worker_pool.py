@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeVar
 
 import torch
 
-from uncollapse._utils.errors import InputError, brief, one_line
+from uncollapse._utils.errors import ParameterError, brief, one_line
 from uncollapse.models import LatentModel
 
 # Pieces that wait for each device, so that none is idle while results are taken down.
@@ -92,7 +92,7 @@ def devices_like(own: torch.device, devices: int | Literal["auto"]) -> list[torc
     if devices != "auto" and (
         not isinstance(devices, int) or isinstance(devices, bool) or devices < 1
     ):
-        raise InputError(
+        raise ParameterError(
             f"devices expects a positive number of devices, or 'auto', got {brief(devices)}."
         )
     if own.type == "cuda":
@@ -119,7 +119,7 @@ def copied(model: LatentModel, device: torch.device) -> LatentModel:
         return copy.deepcopy(model).to(device)
     except Exception as error:  # whatever a model of any origin has to say
         name = type(getattr(model, "source", model)).__name__
-        raise InputError(
+        raise ParameterError(
             f"several devices expect a model that can be copied, got {name} ({one_line(error)}): "
             "give devices=1."
         ) from None

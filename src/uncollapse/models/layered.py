@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.sharding import draw_rows
 from uncollapse._utils.validation import check_count
 from uncollapse.families import Family
@@ -92,7 +92,7 @@ class LayeredVAE(VAE):
 def _check_posterior(prior: Layer, posterior: Posterior) -> None:
     drawn = posterior.family.name if isinstance(posterior, FamilyPosterior) else "gaussian"
     if drawn != prior.family.name:
-        raise InputError(
+        raise ParameterError(
             f"a layered VAE expects a posterior of family {prior.family.name!r}, as its prior has, "
             f"got one of {drawn!r}: use "
             "FamilyPosterior with that family."

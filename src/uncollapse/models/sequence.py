@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.sharding import draw_rows
 from uncollapse._utils.vocabulary import PAD
 from uncollapse.families import Categorical
@@ -132,7 +132,7 @@ class SequenceVAE(VAE):
         return self._only_given_history(z)
 
     def _only_given_history(self, z: Tensor) -> NoReturn:
-        raise InputError(
+        raise ParameterError(
             "p(x|z) of a sequence follows from its symbols one by one: use log_likelihood, or "
             "generate."
         )

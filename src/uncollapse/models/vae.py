@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.random import RowNoise
 from uncollapse.families import FAMILIES, Family
 from uncollapse.latent import Posterior, Prior
@@ -92,7 +92,7 @@ class VAE(LatentModel):
 def _check_constant(decoder: Decoder, family: Family) -> None:
     if decoder.constant > 0 and not family.fills_space:
         keep = ", ".join(name for name, kind in FAMILIES.items() if kind.domain is constraints.real)
-        raise InputError(
+        raise ParameterError(
             f"a positive inverse Lipschitz constant expects a family whose natural parameters fill "
             f"R^t ({keep}), got "
             f"{decoder.constant:g} with family {family.name!r}, whose link would undo it: use "

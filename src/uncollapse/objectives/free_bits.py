@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import PositiveFloat
 from uncollapse._utils.sharding import batch_mean
 from uncollapse.models import VAE
@@ -31,7 +31,7 @@ class FreeBits(Objective):
     def check(self, model: VAE, x: Tensor) -> None:
         """Refuse a model whose KL does not fall into units."""
         if model.kl_by_unit(model.infer(x)) is None:
-            raise InputError(
+            raise ParameterError(
                 "objective 'free_bits' expects a KL that falls into units, which this prior or "
                 "posterior ties together: use a "
                 "Gaussian posterior with a VAE, or inference='enumerate' with a mixture."

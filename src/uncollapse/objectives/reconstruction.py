@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import PositiveFloat, Widths
 from uncollapse.models import VAE
 from uncollapse.networks import Perceptron
@@ -39,7 +39,7 @@ class LatentReconstruction(Objective):
         """Raise `InputError` if the decoder sees z in parts, as that of a delta-VAE does."""
         del x
         if model.n_places > 1:
-            raise InputError(
+            raise ParameterError(
                 "objective 'latent_reconstruction' expects a decoder that sees all of z, got one "
                 "that sees the z of a symbol: "
                 "leave committed_rate out, or use another objective."

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.sharding import current_share, sharing
@@ -62,7 +62,7 @@ class SemiAmortized(Strategy):
             InputError: if the posterior is no diagonal Gaussian.
         """
         if not isinstance(model.posterior, DiagonalGaussian | LSTMPosterior):
-            raise InputError(
+            raise ParameterError(
                 "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), "
                 "got a "
                 f"{type(model.posterior).__name__}: use posterior='gaussian', and "

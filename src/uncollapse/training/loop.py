@@ -21,7 +21,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 
-from uncollapse._utils.errors import InputError, NonFiniteLossError, one_line
+from uncollapse._utils.errors import InputError, NonFiniteLossError, ParameterError, one_line
 from uncollapse._utils.optimizers import optimizer_state, restore_optimizer
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import derived_seed, seeded
@@ -185,7 +185,7 @@ def _minimise(
                 **hardware,
             )
         except MisconfigurationException as error:
-            raise InputError(f"Lightning cannot train on this hardware: {error}") from None
+            raise ParameterError(f"Lightning cannot train on this hardware: {error}") from None
         training.interrupt = interrupt
         try:
             trainer.fit(training, _Feed(training))

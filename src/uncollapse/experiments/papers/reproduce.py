@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncollapse._utils.errors import InputError
+from uncollapse._utils.errors import FileError, InputError, ParameterError
 from uncollapse._utils.files import write_bytes, write_text
 from uncollapse._utils.validation import check_count
 from uncollapse.experiments import Place, ResultsFile, Trial, do_trials
@@ -80,7 +80,7 @@ def reproduce(
     file = ResultsFile(folder / f"{name}-{scale}.jsonl")
     done = {row["key"] for row in file.rows()}
     if done and not resume:
-        raise InputError(
+        raise FileError(
             f"{file.path} holds {len(done)} trials: go on with them (--resume), or choose another "
             "--output."
         )
@@ -105,11 +105,11 @@ def reproduce(
 
 def _find(name: str, scale: str) -> Experiment:
     if name not in EXPERIMENTS:
-        raise InputError(
+        raise ParameterError(
             f"there is no experiment {name!r}: expected one of {', '.join(EXPERIMENTS)}."
         )
     if scale not in SCALES:
-        raise InputError(f"scale expects one of {', '.join(SCALES)}, got {scale!r}.")
+        raise ParameterError(f"scale expects one of {', '.join(SCALES)}, got {scale!r}.")
     return EXPERIMENTS[name]
 
 
