@@ -45,46 +45,16 @@ def test_fit_and_diagnose(run, tmp_path):
     assert (tmp_path / "runs/x/report.html").read_text().startswith("<!doctype html>")
 
 
-def test_an_interrupted_diagnosis_goes_on(run, tmp_path, monkeypatch):
+def test_a_diagnosis_is_begun_anew(run, tmp_path):
     run("fit", "x.npy", *SMALL, "-o", "run")
-    diagnose, folder = ["diagnose", "run", "x.npy"], tmp_path / "run/report.json.unfinished"
-    assert run(*diagnose, "--json", "whole.json", "--html", "whole.html")[0] == 0
-
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("uncollapse.diagnostics.diagnose.refine", interrupt)
-        code, _, err = run(*diagnose)
-    assert code == 130
-    assert (
-        "interrupted; what was found is in run/report.json.unfinished, and --resume goes on with it"
-        in err
-    )
-    assert {path.name for path in folder.iterdir()} == {
-        "diagnosis.json",
-        "diagnosis.state.safetensors",
-    }
-    code, _, err = run(*diagnose)
+    code, _, err = run("diagnose", "run", "x.npy", "--resume")
     assert code == 2
-    assert (
-        "holds a diagnosis that was interrupted: go on with it (--resume), or drop it (--overwrite)"
-        in err
-    )
-    code, _, err = run(*diagnose, "--resume", "--quick")
-    assert code == 2
-    assert "thorough is True and not False" in err
-    assert run(*diagnose, "--resume", "--devices", "2")[0] == 0
-    assert (tmp_path / "run/report.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
-    assert not folder.exists()
-    assert "are complete: there is nothing to resume" in run(*diagnose, "--resume")[1]
-    folder.mkdir()
-    assert run(*diagnose, "--overwrite")[0] == 0
-    folder.mkdir()
-    (tmp_path / "run/.uncollapse-abc").mkdir()
-    assert (
-        run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0
-    )  # a run may hold what a kill has left of its diagnosis
+    assert err.count("\n") == 1
+    assert "a diagnosis cannot be resumed: it takes seconds to minutes and begins anew" in err
+    assert run("diagnose", "run", "x.npy", "--quick")[0] == 0
+    assert "already exists" in run("diagnose", "run", "x.npy", "--quick")[2]
+    (tmp_path / "run/.uncollapse-abc").mkdir()  # a killed command may leave this in a run
+    assert run("fit", "x.npy", *SMALL, "-o", "run", "--overwrite")[0] == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "model.json",
         "model.safetensors",

@@ -42,7 +42,6 @@ RUN_FILES = OWN_FILES | {
     LOG_FILE,
     "report.html",
     "report.json",
-    f"report.json{UNFINISHED_ENDING}",
     "certificate.json",
 }
 
@@ -53,10 +52,7 @@ def _state_files(work: str, parts: Sequence[str], *others: str) -> frozenset[str
     return frozenset((*names, *(f"{name}.new" for name in names)))
 
 
-TRAINING_FILES, DIAGNOSIS_FILES = (
-    _state_files("training", PHASES, LOG_FILE),
-    _state_files("diagnosis", ["diagnosis"]),
-)
+TRAINING_FILES = _state_files("training", PHASES, LOG_FILE)
 
 
 class SavedVocabulary(BaseModel):
@@ -193,31 +189,6 @@ class Unfinished(UnfinishedWork):
             write_bytes(self.run / LOG_FILE, log.read_bytes())
         if not goes_on:
             remove_folder(self.folder)
-
-
-class UnfinishedDiagnosis(UnfinishedWork):
-    """The folder beside a report that holds the state of its diagnosis.
-
-    Args:
-        pages: files that the report will be; the folder is beside the last one.
-    """
-
-    work, files = "diagnosis", DIAGNOSIS_FILES
-
-    def __init__(self, pages: Sequence[Path]) -> None:
-        super().__init__(pages[-1])
-        self.pages = pages
-
-    def _is_complete(self) -> bool:
-        return all(page.is_file() for page in self.pages)
-
-    def _check_room(self, overwrite: bool) -> None:
-        for page in self.pages:
-            check_writable(page, overwrite)
-
-    def end(self) -> None:
-        """Away with it, as the report is written."""
-        remove_folder(self.folder)
 
 
 def read_settings(folder: Path) -> Settings:

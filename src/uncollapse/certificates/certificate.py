@@ -30,7 +30,6 @@ from uncollapse.measures.fisher import (
     prior_draws,
     prior_scores,
 )
-from uncollapse.measures.result_cache import Ledger
 from uncollapse.measures.row_map import RowMap
 from uncollapse.measures.summary import Findings, summary_text
 from uncollapse.models import VAE, LatentModel, SequenceVAE
@@ -223,25 +222,18 @@ def certificate(
     seed: int = 0,
     verbose: bool = True,
     n_smoothed: int = MAX_SMOOTHED,
-    ledger: Ledger | None = None,
 ) -> Certificate:
     """What `certify` finds for a model and rows as it observes them; `n_smoothed` of their
     posteriors are smoothed, a second each.
-
-    What takes long is looked up in the ledger first.
 
     Raises:
         InputError: if scores overflow.
     """
     precise = in_float64(model).cpu().eval()
-    work = RowMap(precise, ledger)
+    work = RowMap(precise)
     with spinner("scores under the prior", verbose), np.errstate(over="ignore", invalid="ignore"):
         z = prior_draws(precise, n_samples, seed)
-        scores = PriorScores(
-            **work.ledger.once(
-                "scores under the prior", rows, lambda: vars(prior_scores(precise, rows, z))
-            )
-        )
+        scores = prior_scores(precise, rows, z)
     if not np.isfinite(scores.squared_scores).all():
         raise DataError(
             f"the scores of this model overflow float64, as the means of family "

@@ -501,20 +501,20 @@ def diagnose(
             "workers."
         ),
     ] = "1",
-    resume: ResumeOption = False,
+    resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Report how much a model's latents say about data, and whether the model or the inference is
     to blame.
-
-    What has been found so far is kept in a folder beside the numbers, whose name ends in
-    .unfinished. After an interruption of any kind, the same command with --resume ends in the same
-    report as if there had been none.
     """
+    if resume:
+        raise ParameterError(
+            "a diagnosis cannot be resumed: it takes seconds to minutes and begins anew. Leave out "
+            "--resume."
+        )
     import uncollapse as uc
-    from uncollapse._utils.files import resolved
+    from uncollapse._utils.files import check_writable, resolved
     from uncollapse._utils.progress import spinner
-    from uncollapse._utils.run_folders import UnfinishedDiagnosis
     from uncollapse.data import load
 
     estimator = uc.load(run)
@@ -522,28 +522,23 @@ def diagnose(
     if resolved(pages[0]) == resolved(pages[1]):
         raise ParameterError(f"--html and --json expect two files, got {pages[0]} for both.")
     _check_own_files(run, pages)
-    unfinished = UnfinishedDiagnosis(pages)
-    if not unfinished.begin(resume, overwrite):
-        typer.echo(f"{pages[0]} and {pages[1]} are complete: there is nothing to resume")
-        return
+    for page in pages:
+        check_writable(page, overwrite)
     with spinner(f"reading {data}"):
         part = load(data, split, labels)
-    with _resumable(unfinished.folder):
-        report = uc.diagnose(
-            estimator,
-            part.table(),
-            part.labels,
-            name=run.name,
-            image_shape=part.image_shape,
-            n_importance=n_importance,
-            thorough=not quick,
-            devices=int(devices) if devices.isdecimal() else devices,  # type: ignore[arg-type]
-            checkpoint=unfinished.folder,
-        )
-        typer.echo(repr(report))
-        report.to_html(pages[0], overwrite=True)
-        report.to_json(pages[1], overwrite=True)
-    unfinished.end()
+    report = uc.diagnose(
+        estimator,
+        part.table(),
+        part.labels,
+        name=run.name,
+        image_shape=part.image_shape,
+        n_importance=n_importance,
+        thorough=not quick,
+        devices=int(devices) if devices.isdecimal() else devices,  # type: ignore[arg-type]
+    )
+    typer.echo(repr(report))
+    report.to_html(pages[0], overwrite=True)
+    report.to_json(pages[1], overwrite=True)
     typer.echo(f"\nwritten: {pages[0]}, {pages[1]}")
 
 

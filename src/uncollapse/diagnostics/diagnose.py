@@ -3,13 +3,9 @@ them."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +15,6 @@ from torch.utils.data import DataLoader, SequentialSampler
 from uncollapse._utils.errors import DataError, InputError, ParameterError
 from uncollapse._utils.progress import progress_bar, spinner
 from uncollapse._utils.random import drawing_from, seeded
-from uncollapse._utils.state_files import StateFolder, digest
 from uncollapse._utils.validation import check_count, check_labels, living_workers
 from uncollapse.adapters import AdaptedModel, adapt_model, evaluating
 from uncollapse.certificates.certificate import Certificate, can_be_certified, certificate
@@ -38,11 +33,10 @@ from uncollapse.measures.clustering import (
 )
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.fisher import relative_fisher_divergence
-from uncollapse.measures.information import Information, Posteriors, infer, information
+from uncollapse.measures.information import Posteriors, infer, information
 from uncollapse.measures.likelihood import importance_log_likelihood, marginal_likelihood
 from uncollapse.measures.probe import linear_probe
 from uncollapse.measures.refinement import N_DRAWS, Refinement, refine
-from uncollapse.measures.result_cache import Ledger
 from uncollapse.measures.row_map import RowMap, row_map
 from uncollapse.measures.supported_units import supported_units
 from uncollapse.measures.units import Units
@@ -55,7 +49,6 @@ N_POINTS = 2000
 N_REFINED, N_REFEREED, N_CERTIFIED, MIN_ROWS = 64, 16, 100, 4
 # Draws of z that tell whether the likelihood moves with it.
 N_PROBES = 8
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object, which another process has elsewhere
 MAX_REFINED_AT_ONCE, MAX_REFEREED_AT_ONCE = 4096, 1024
 
 
@@ -70,7 +63,6 @@ def diagnose(
     n_importance: int | None = None,
     thorough: bool = True,
     devices: int | Literal["auto"] = 1,
-    checkpoint: str | Path | None = None,
     verbose: bool = True,
 ) -> Report:
     """Measure how much a model's latents say about data, and whether the model or the inference is
@@ -99,15 +91,11 @@ def diagnose(
         devices: at most how many of the model's kind share what is done row by row, each with a
             copy of the model, or "auto" for all GPUs; on the CPU, how many workers. The report is
             that of one device.
-        checkpoint: a folder for what has been found so far. Where it holds that of this very
-            diagnosis, nothing of it is evaluated again, and the report is the same as if nothing
-            had interrupted it; the data are read once more.
         verbose: show progress bars where there is a terminal.
 
     Raises:
         InputError: if the data do not suit the model, the labels or the image shape do not suit the
-            data, the model cannot be copied to several devices, or the folder holds another
-            diagnosis. (Models without parameters are known by their names alone.)
+            data, or the model cannot be copied to several devices.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
@@ -118,43 +106,15 @@ def diagnose(
     if n_importance is not None:
         check_count("n_importance", n_importance)
     subject = adapt_model(model)
-    arguments = {"n_importance": n_importance, "thorough": thorough}
-    kept = None if checkpoint is None else _agreed(Path(checkpoint), subject, X, arguments)
     with (
         evaluating(subject.model),
         seeded(0),
-        Ledger(kept) as ledger,
-        row_map(subject.model, devices, ledger) as work,
+        row_map(subject.model, devices) as work,
     ):
         survey = _survey(subject, X, labels, work, verbose)
         return _Diagnosis(subject, survey, work, thorough, verbose).report(
             name, image_shape, n_importance
         )
-
-
-def _agreed(folder: Path, subject: AdaptedModel, X: Any, arguments: dict[str, Any]) -> StateFolder:
-    """The folder, which holds this diagnosis or none. Its data are compared row by row when they
-    are read."""
-    found = StateFolder(folder, "diagnosis")
-    model = subject.model
-    weights = {
-        name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)
-    }
-    # What is no weight, such as constants, a family and its scale, stands in what a model calls
-    # itself.
-    structure = ADDRESS.sub(
-        "", f"{model!r} {getattr(model, 'family', None)!r} {getattr(model, 'decoder', None)!r}"
-    )
-    told = {
-        "name": subject.name,
-        "weights": digest(weights),
-        "structure": hashlib.blake2b(structure.encode(), digest_size=16).hexdigest(),
-    }
-    constants = getattr(getattr(model, "decoder", None), "constants", None)
-    found.agree(
-        {"model": {**told, "constants": constants}, "data": {"rows": n_rows(X)}, **arguments}
-    )
-    return found
 
 
 @dataclass(frozen=True)
@@ -184,95 +144,29 @@ def _survey(subject: AdaptedModel, X: Any, labels: Any, work: RowMap, verbose: b
             "beside the data."
         )
     given = None if labels is None else _check_labels(labels, total)
-    sums, sample = _RunningSums(subject.model, work.ledger), Reservoir()
+    sums, sample = Units(subject.model), Reservoir()
     with progress_bar("inferring posteriors", total, verbose) as advance:
         read = drawing_from(
             0, row_batches(subject, X)
         )  # what a loader draws is its own, whoever looks at rows meanwhile
-        for batch, found in work.map(_look, sums.batches(read)):
+        for rows, own, observed, posteriors in work.map(_look, read):
             n = sample.n_seen
-            sample.add(
-                batch.rows, batch.labels if given is None else given[n : n + len(batch.rows)]
-            )
-            if found is not None:
-                sums.add(batch, *found)
+            sample.add(rows, own if given is None else given[n : n + len(rows)])
+            sums.add(posteriors, observed)
             advance("", sample.n_seen)
     n = sample.n_seen
     if n < 2:
         raise DataError(f"a diagnosis expects at least 2 rows, got {n}.")
     if given is not None and len(given) != n:
         raise DataError(f"labels expect one value for each of the {n} rows, got {len(given)}.")
-    return _Survey(sums.units, sample.rows, _sampled_labels(sample.labels, given))
+    return _Survey(sums, sample.rows, _sampled_labels(sample.labels, given))
 
 
-class _Batch(NamedTuple):
-    """Rows as they are read.
-
-    Attributes:
-        rows: shape (n, *features).
-        labels: that come with them, or None.
-        digest: of all rows up to the last of these; of none, where nothing is kept.
-        is_known: whether the sums have them already.
-    """
-
-    rows: np.ndarray
-    labels: Any
-    digest: bytes
-    is_known: bool
-
-
-def _look(model: LatentModel, batch: _Batch) -> tuple[_Batch, tuple[Posteriors, np.ndarray] | None]:
-    """The batch, and, if it is new, the posteriors of its rows, and the rows as the model observes
-    them."""
-    if batch.is_known:
-        return batch, None
-    observed = model.observe(batch.rows)
-    return batch, (infer(model, observed), observed)
-
-
-class _RunningSums:
-    """Sums over the first rows, which are taken up where a ledger has them."""
-
-    def __init__(self, model: LatentModel, ledger: Ledger) -> None:
-        self.units, self._ledger, self._page = Units(model), ledger, ledger.page("sums over rows")
-        self._digest = b""
-        for known in self._page.pieces:
-            self.units.restore(known)
-            self._digest = known["digest"].tobytes()
-
-    def batches(self, read: Iterable[tuple[np.ndarray, Any]]) -> Iterator[_Batch]:
-        """All rows and their labels, batch after batch.
-
-        Raises:
-            InputError: if the first ones are not those that the sums have.
-        """
-        seen, n, n_known = hashlib.blake2b(digest_size=16), 0, self.units.n
-        parts = (part for rows, labels in read for part in _cut(rows, labels, n_known - n))
-        for rows, labels in parts:
-            n += len(rows)
-            if self._ledger.is_kept:
-                seen.update(np.ascontiguousarray(rows).data)
-            if n - len(rows) < n_known <= n and (n, seen.digest()) != (n_known, self._digest):
-                raise self._ledger.of_other_rows(f"the first {n_known:,} rows are others")
-            yield _Batch(rows, labels, seen.digest(), n <= n_known)
-        if n < n_known:
-            raise self._ledger.of_other_rows(f"there are at least {n_known:,} rows and not {n:,}")
-
-    def add(self, batch: _Batch, posteriors: Posteriors, observed: np.ndarray) -> None:
-        """Take in the posteriors of a batch."""
-        self.units.add(posteriors, observed)
-        self._page.replace(
-            {**self.units.state(), "digest": np.frombuffer(batch.digest, np.uint8).copy()}
-        )
-
-
-def _cut(rows: np.ndarray, labels: Any, place: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """A batch in two where the place is within it."""
-    if not 0 < place < len(rows):
-        yield rows, labels
-        return
-    for part in (slice(None, place), slice(place, None)):
-        yield rows[part], None if labels is None else labels[part]
+def _look(model: LatentModel, batch: tuple[np.ndarray, Any]) -> tuple[Any, ...]:
+    """The rows, their labels, the rows as the model observes them, and their posteriors."""
+    rows, labels = batch
+    observed = model.observe(rows)
+    return rows, labels, observed, infer(model, observed)
 
 
 def _sampled_labels(found: list[Any], given: np.ndarray | None) -> np.ndarray | None:
@@ -310,7 +204,7 @@ class _Diagnosis:
         self, subject: AdaptedModel, survey: _Survey, work: RowMap, thorough: bool, verbose: bool
     ) -> None:
         self.subject, self.survey, self.work, self.verbose = subject, survey, work, verbose
-        self.model, self.once = subject.model, work.ledger.once
+        self.model = subject.model
         self.rows = self.model.observe(survey.rows)
         self.posteriors = infer(self.model, self.rows, work)
         # Files are often sorted: what looks at some rows only looks at random ones.
@@ -389,21 +283,12 @@ class _Diagnosis:
         """What annealing finds of log p(x) beyond so many importance weights, of each of some rows,
         in nats."""
         rows = self._affordable(N_REFEREED, N_CHAINS, MAX_REFEREED_AT_ONCE)
-
-        def find() -> dict[str, np.ndarray]:
-            annealed = annealed_log_likelihood(self.model, rows, verbose=self.verbose)
-            return {"gain": annealed - importance_log_likelihood(self.model, rows, n_samples)}
-
-        gain: np.ndarray = self.once(f"annealing over {n_samples} draws", rows, find)["gain"]
-        return gain
+        annealed = annealed_log_likelihood(self.model, rows, verbose=self.verbose)
+        return annealed - importance_log_likelihood(self.model, rows, n_samples)
 
     def _refined(self) -> Refinement:
         rows = self._affordable(N_REFINED, N_DRAWS, MAX_REFINED_AT_ONCE)
-        return Refinement(
-            **self.once(
-                "refined posteriors", rows, lambda: vars(refine(self.model, rows, self.verbose))
-            )
-        )
+        return refine(self.model, rows, self.verbose)
 
     def _certificate(self) -> Certificate | None:
         if not (self.subject.is_ours and can_be_certified(self.model)):
@@ -417,7 +302,6 @@ class _Diagnosis:
                 self.subject.name,
                 verbose=self.verbose,
                 n_smoothed=0,
-                ledger=self.work.ledger,
             )
         except InputError as error:
             self.notes.append(f"There is no certificate: {error}")
@@ -430,7 +314,7 @@ class _Diagnosis:
         return rows[: max(MIN_ROWS, within)]
 
     def _latents(self, units: pd.DataFrame) -> dict[str, Estimate | None]:
-        told = Information(**self.once("information", self.rows, lambda: vars(self._information())))
+        told = information(self.model, self.rows, self.posteriors, self.shuffled)
         if told.is_uncertain:
             self.notes.append(
                 f"I(x; z) is near what {len(told.rows):,} rows can tell, {told.cap:.2f} nats: it "
@@ -453,23 +337,14 @@ class _Diagnosis:
             if is_unknown
             else Estimate(rest.value, math.hypot(rest.standard_error, told.doubt)),
             "aggregate_gaussian_kl_nats": self.survey.units.aggregate_gaussian_kl(self.model),
-            "fisher_divergence": self._fisher_divergence() if self.has_gradient else None,
+            "fisher_divergence": relative_fisher_divergence(self.model, self.rows)
+            if self.has_gradient
+            else None,
             "active_units": Estimate(float(units["active"].sum())),
             "informative_units": Estimate(float(units["informative"].sum())),
             "supported_units": None if supported is None else Estimate(float(supported)),
             "information_floor_nats": None if floor is None else Estimate(floor),
         }
-
-    def _information(self) -> Information:
-        return information(self.model, self.rows, self.posteriors, self.shuffled)
-
-    def _fisher_divergence(self) -> Estimate:
-        found = self.once(
-            "Fisher divergence",
-            self.rows,
-            lambda: vars(relative_fisher_divergence(self.model, self.rows)),
-        )
-        return Estimate(**found)
 
     def _components(self) -> dict[str, Estimate | None]:
         components = self.posteriors.components

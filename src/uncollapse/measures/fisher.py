@@ -185,7 +185,7 @@ def posterior_scores(
         rows: shape (n, data_dim), as the family observes them.
         n_samples: draws from q(z|x) for each row.
         verbose: show a progress bar where there is a terminal.
-        work: by whom the rows are looked at, and what is known of them.
+        work: by whom the rows are looked at.
     """
     return PosteriorScores(
         **map_rows(model, rows, n_samples, "posterior scores", _scores_of_rows, verbose, work)

@@ -60,7 +60,7 @@ def marginal_likelihood(
             or up to a million evaluations of the decoder, of which a document takes one for each
             symbol.
         verbose: show progress bars where there is a terminal.
-        work: by whom the rows are looked at, and what is known of them.
+        work: by whom the rows are looked at.
     """
     weights = _Weights(model, rows, work)
     weights.draw(FIRST_DRAWS if n_samples is None else n_samples, verbose)
@@ -176,7 +176,7 @@ def importance_log_likelihood(
         rows: shape (n, *features), float32, as the model observes them.
         n_samples: K; for a model that enumerates components, of each of them.
         verbose: show a progress bar where there is a terminal.
-        work: by whom the rows are looked at, and what is known of them.
+        work: by whom the rows are looked at.
 
     Returns:
         Shape (n,), in nats.

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import RowNoise
-from uncollapse.measures.result_cache import Ledger, Piece
 from uncollapse.measures.worker_pool import WorkerPool, copied, devices_like
 from uncollapse.models import LatentModel, to_device
 
@@ -27,20 +26,16 @@ Look = Callable[[LatentModel, Tensor, Tensor], Mapping[str, Tensor]]
 
 
 class RowMap:
-    """Who looks at rows, and what has been found of them before.
+    """Who looks at rows.
 
     Args:
         model: in evaluation.
-        ledger: what has been found before; nothing if not given.
         crew: by whom pieces are looked at side by side; by the model itself, one after the other,
             if not given.
     """
 
-    def __init__(
-        self, model: LatentModel, ledger: Ledger | None = None, crew: WorkerPool | None = None
-    ) -> None:
+    def __init__(self, model: LatentModel, crew: WorkerPool | None = None) -> None:
         self.model, self._crew = model, crew
-        self.ledger = Ledger() if ledger is None else ledger
 
     def map(
         self, look: Callable[[LatentModel, Given], Found], pieces: Iterable[Given]
@@ -54,26 +49,23 @@ class RowMap:
 
 
 @contextmanager
-def row_map(
-    model: LatentModel, devices: int | Literal["auto"], ledger: Ledger | None = None
-) -> Iterator[RowMap]:
+def row_map(model: LatentModel, devices: int | Literal["auto"]) -> Iterator[RowMap]:
     """RowMap on a model that devices of its kind share, each with a copy of it. What is found is
     the same as by one.
 
     Args:
         model: in evaluation.
         devices: at most so many; "auto" for all GPUs. On the CPU, so many workers.
-        ledger: what has been found before.
 
     Raises:
         InputError: if `devices` is no such number, or the model cannot be copied.
     """
     places = devices_like(model.placement.device, devices)
     if len(places) == 1:
-        yield RowMap(model, ledger)
+        yield RowMap(model)
         return
     with WorkerPool([model, *(copied(model, place) for place in places[1:])]) as crew:
-        yield RowMap(model, ledger, crew)
+        yield RowMap(model, crew)
 
 
 def map_rows(
@@ -84,7 +76,7 @@ def map_rows(
     look: Look,
     verbose: bool = False,
     work: RowMap | None = None,
-) -> Piece:
+) -> dict[str, np.ndarray]:
     """What is found of each row, at standard normal noise that belongs to it, in batches that a
     decoder can take at once.
 
@@ -95,7 +87,7 @@ def map_rows(
         purpose: what the noise is for, and the label of the progress bar.
         look: finds out, of a batch.
         verbose: show a progress bar where there is a terminal.
-        work: by whom the rows are looked at, and what is known of them.
+        work: by whom the rows are looked at.
 
     Returns:
         What `look` gives for all rows, by the same names.
@@ -104,21 +96,19 @@ def map_rows(
     noise, shape = RowNoise(rows, purpose), (n_samples, model.latent_dim)
     batches = _batches(model.evaluations(rows, n_samples))
 
-    def look_at(model: LatentModel, batch: slice) -> Piece:
+    def look_at(model: LatentModel, batch: slice) -> dict[str, np.ndarray]:
         own = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
         return {
             name: _array(value)
             for name, value in look(model, to_device(model, rows[batch]), own).items()
         }
 
-    page = work.ledger.page(f"{purpose}, {n_samples} draws", rows)
-    rest = page.rest(batches)
+    pieces = []
     with progress_bar(purpose, len(batches), verbose) as advance:
-        advance("", len(batches) - len(rest))
-        for found in work.map(look_at, rest):
-            page.add(found)
+        for found in work.map(look_at, batches):
+            pieces.append(found)
             advance("")
-    return page.whole()
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _batches(costs: np.ndarray) -> list[slice]:

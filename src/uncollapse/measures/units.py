@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,33 +71,6 @@ class Units:
         self._add_moments(means, variances, there)
         if self._whole is not None:
             self._whole.add(posteriors.means, posteriors.variances)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """A copy of all sums, by which another `Units` of the same model goes on."""
-        return {key: np.array(getattr(owner, name)) for key, owner, name in self._sums()}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from the sums of another one."""
-        for key, owner, name in self._sums():
-            setattr(owner, name, state[key].copy() if state[key].ndim else state[key].item())
-
-    def _sums(self) -> Iterator[tuple[str, object, str]]:
-        """What each sum is called, what holds it, and by which name."""
-        for name in (
-            "n",
-            "is_exact",
-            "counts",
-            "means",
-            "squares",
-            "variances",
-            "unit_kl",
-            "matched_kl",
-            "above",
-        ):
-            yield name, self, name
-        for part, owner in (("kl", self.kl), ("whole", self._whole)):
-            if owner is not None:
-                yield from ((f"{part} {name}", owner, name) for name in vars(owner))
 
     def _by_unit(self, kl: np.ndarray) -> np.ndarray:
         """Sums over the symbols of each row, shape (n, n_units)."""
