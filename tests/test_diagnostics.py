@@ -384,20 +384,34 @@ def test_without_refinement_nobody_is_blamed(linear_gaussian):
 
 
 def test_draws_are_doubled_until_the_likelihood_settles(linear_gaussian):
-    """Of posteriors that are too wide, 64 draws say too little; what more draws gain on some rows
+    """At posteriors that are too wide, 64 draws say too little. What more draws gain on some rows
     goes to the mean of all."""
     model, rows = linear_gaussian.model(widened=4.0), linear_gaussian.data.numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
     at_64 = importance_log_likelihood(model, rows, 64).mean()
     found = marginal_likelihood(model, rows)
-    assert found.n_samples > 64
     assert found.has_settled
-    assert abs(found.mean.value - exact) < 0.3 * abs(at_64 - exact)
+    # What 128 rows gain is known to about 0.05, a quarter of what 64 draws miss.
+    assert abs(found.mean.value - exact) < 0.5 * abs(at_64 - exact)
     assert 1 < found.effective_sample_size < found.n_samples
     assert marginal_likelihood(model, rows, 64).mean.value == pytest.approx(at_64)
     exactly = marginal_likelihood(linear_gaussian.model(), rows)
     assert exactly.mean.value == pytest.approx(exact, abs=1e-9)
     assert exactly.effective_sample_size == pytest.approx(exactly.n_samples)
+
+
+def test_likelihoods_that_have_settled_miss_no_more_than_their_rule_allows(linear_gaussian):
+    """The bias of a settled mean is about a tenth of its standard error, whatever the data."""
+    biases, errors = [], []
+    for seed in range(8):
+        setting = type(linear_gaussian)(seed=seed)
+        data = setting.data[:64]
+        found = marginal_likelihood(setting.model(widened=4.0), data.numpy())
+        assert found.has_settled
+        assert found.n_samples >= 512  # at 256 draws, a doubling still gains twice as much
+        biases.append(found.mean.value - setting.marginal.log_prob(data).mean().item())
+        errors.append(found.mean.standard_error)
+    assert abs(np.mean(biases)) < 0.2 * np.mean(errors)
 
 
 def test_annealing_goes_where_weights_do_not(linear_gaussian):

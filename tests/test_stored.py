@@ -652,7 +652,9 @@ def test_what_was_fitted_stays_where_data_are_lost_before_the_training(
     with pytest.raises(LostDataError, match="has changed while it was read"):
         vae.fit(X, checkpoint=tmp_path / "state")
     assert not (tmp_path / "state").exists()
-    assert np.array_equal(vae.transform(np.arange(4.0 * 123).reshape(123, 4)), before)
+    after = vae.transform(np.arange(4.0 * 123).reshape(123, 4))
+    # The last bit of a matrix product depends on how its rows lie in memory.
+    assert np.allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.extra
