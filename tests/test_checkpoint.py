@@ -299,7 +299,7 @@ def test_ctrl_c_is_heard_while_data_are_read():
 TRAINING = """
 import numpy as np, uncollapse as uc
 X = np.random.default_rng(0).normal(size=(400, 5)) @ np.diag([3, 2, 1, 1, 0.1])
-uc.MixtureVAE(3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40, random_state=0, verbose=False).fit(
+uc.MixtureVAE(n_components=3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40, random_state=0, verbose=False).fit(
     X, checkpoint="state"
 ).save("run", overwrite=True)
 """

@@ -4,7 +4,10 @@ import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 import typing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import uncollapse as uc
+from tests import behaviour
 from uncollapse._utils.errors import InputError
-from uncollapse.maps import EMBEDDINGS, POTENTIALS
+from uncollapse.estimators import Estimator, settings
+from uncollapse.latent import DEFAULT_SEPARATION, POSTERIORS, PRIORS
+from uncollapse.maps import EMBEDDINGS, MAX_CONSTANT, POTENTIALS
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0}
 
@@ -572,10 +578,53 @@ def test_a_strong_noise_collapses_an_ordinary_vae_and_not_an_inverse_lipschitz_o
     assert constrained.estimates["kl_nats"].value > 0.1
 
 
-def test_choices_are_those_that_exist():
-    hints = typing.get_type_hints(uc.VAE.__init__, include_extras=True)
-    for name, table in (("embedding", EMBEDDINGS), ("potential", POTENTIALS)):
-        assert set(typing.get_args(typing.get_args(hints[name])[0])) == set(table)
+def test_settings_agree_with_the_rooms_that_they_do_not_import():
+    hints = typing.get_type_hints(settings.MixtureSettings)
+    tables = {
+        "embedding": EMBEDDINGS,
+        "potential": POTENTIALS,
+        "prior": PRIORS,
+        "posterior": POSTERIORS,
+    }
+    for name, table in tables.items():
+        assert set(typing.get_args(hints[name])) == set(table)
+    assert settings.MAX_CONSTANT == MAX_CONSTANT
+    assert settings.MixtureSettings.separation == DEFAULT_SEPARATION
+
+
+def test_estimators_are_registered_by_name_with_their_settings():
+    assert set(Estimator.registry) == set(settings.SETTINGS)
+    for name, kind in Estimator.registry.items():
+        assert set(kind().get_params()) == {each.name for each in settings.list_settings(name)}
+
+
+@pytest.mark.parametrize("name", settings.SETTINGS)
+def test_every_argument_is_documented_once_in_the_help_of_its_estimator(name):
+    help_text = Estimator.registry[name].__doc__
+    for setting in settings.list_settings(name):
+        assert setting.help.endswith(".")
+        assert help_text.count(f"\n    {setting.name}: ") == 1
+        assert setting.accepts
+
+
+def test_settings_are_checked_without_heavy_imports():
+    code = """
+import sys
+from uncollapse.estimators.settings import check_settings
+assert check_settings("SequenceVAE", {"hidden": [3]}).hidden == (3,)
+heavy = {"torch", "lightning", "sklearn", "pandas", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_settings_are_refused_in_a_sentence():
+    with pytest.raises(InputError, match="did you mean 'hidden'"):
+        settings.check_settings("VAE", {"hiden": [3]})
+    with pytest.raises(InputError, match="model expects one of VAE, MixtureVAE, SequenceVAE"):
+        settings.check_settings("VAEs", {})
+    with pytest.raises(InputError, match="devices expects a positive integer, or 'auto', got 0"):
+        settings.check_settings("VAE", {"devices": 0})
 
 
 def test_a_ridge_sum_too_large_for_memory_is_refused():
@@ -583,3 +632,11 @@ def test_a_ridge_sum_too_large_for_memory_is_refused():
         uc.VAE(hidden=(1_000_000,), potential="ridge", lipschitz=2.0).fit(
             np.random.default_rng(0).normal(size=(10, 3))
         )
+
+
+def test_a_run_that_an_earlier_version_saved_is_loaded():
+    folder = Path(__file__).parent / "saved_before" / "mixture"
+    estimator = uc.load(folder)
+    assert estimator.intermediate_dims == ()  # then called `between`
+    expected = [[-0.3555, 0.5396], [-0.5577, 0.5763], [-0.0869, 0.3572]]  # as it gave then
+    assert np.allclose(estimator.transform(behaviour.rows()[:3]), expected, atol=1e-3)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import typing
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ import torch
 import uncollapse as uc
 from uncollapse import models
 from uncollapse._utils.errors import InputError
-from uncollapse.estimators import Estimator
-from uncollapse.latent import POSTERIORS, PRIORS
+from uncollapse.latent import PRIORS
 from uncollapse.objectives import elbo
 from uncollapse.training import loop as engine
 
@@ -240,7 +238,7 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
         "learning_rate": 3e-3,
         "random_state": 0,
     }
-    mixture = uc.MixtureVAE(3, prior="learned", **settings)
+    mixture = uc.MixtureVAE(n_components=3, prior="learned", **settings)
     clusters = mixture.fit_predict(X)
     assert len(set(zip(clusters.tolist(), labels.tolist(), strict=True))) == 3
     means = np.stack([mixture.transform(X)[clusters == k].mean(0) for k in range(3)])
@@ -353,10 +351,3 @@ def test_a_guarantee_of_information_holds_for_mixtures_of_fixed_scales(blobs):
         assert uc.diagnose(mixture, blobs[0], n_importance=2).estimates[
             "information_floor_nats"
         ].value == pytest.approx(2.0)
-
-
-def test_choices_of_the_estimators_are_those_that_exist():
-    hints = typing.get_type_hints(uc.MixtureVAE.__init__, include_extras=True)
-    for name, table in (("prior", PRIORS), ("posterior", POSTERIORS)):
-        assert set(typing.get_args(typing.get_args(hints[name])[0])) == set(table)
-    assert set(Estimator.registry) == {"VAE", "MixtureVAE", "SequenceVAE"}

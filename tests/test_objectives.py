@@ -317,7 +317,7 @@ def test_where_nothing_is_to_be_told_only_a_cure_keeps_the_latents():
 
     def fit(objective):
         return (
-            uc.VAE(2, objective=objective, random_state=0, verbose=False, **options)
+            uc.VAE(latent_dim=2, objective=objective, random_state=0, verbose=False, **options)
             .fit(ROWS)
             .history_["kl"]
             .iloc[-1]

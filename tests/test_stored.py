@@ -112,7 +112,7 @@ def test_a_model_of_data_on_disk_is_as_good_as_of_data_in_memory(tmp_path, small
 
 def test_mixtures_learn_from_disk(tmp_path, small_blocks, blobs):
     settings = {**SMALL, "max_epochs": 100, "hidden": (64, 64), "batch_size": 30}
-    mixture = uc.MixtureVAE(3, **settings).fit(on_disk(tmp_path, blobs[0]))
+    mixture = uc.MixtureVAE(n_components=3, **settings).fit(on_disk(tmp_path, blobs[0]))
     assert len(set(mixture.predict(blobs[0]))) == 3
 
 
@@ -462,7 +462,7 @@ def test_random_rows_on_disk_are_those_of_memory_and_no_others_are_kept(
 
 
 def test_components_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, blobs):
-    mixture = uc.MixtureVAE(3, **SMALL).fit(blobs[0])
+    mixture = uc.MixtureVAE(n_components=3, **SMALL).fit(blobs[0])
     X = on_disk(tmp_path, blobs[0])
     assert np.allclose(mixture.predict_proba(X), mixture.predict_proba(blobs[0]), atol=1e-5)
     assert np.array_equal(mixture.predict(X), mixture.predict(blobs[0]))

@@ -70,8 +70,8 @@ def models():
     tiny = {"hidden": (8,), "embedding_dim": 8, "hidden_dim": 8}
     return {
         "vae": (uc.VAE(**SMALL).fit(ROWS), ROWS),
-        "mixture": (uc.MixtureVAE(3, **SMALL).fit(ROWS), ROWS),
-        "enumerated": (uc.MixtureVAE(3, **SMALL, inference="enumerate").fit(ROWS), ROWS),
+        "mixture": (uc.MixtureVAE(n_components=3, **SMALL).fit(ROWS), ROWS),
+        "enumerated": (uc.MixtureVAE(n_components=3, **SMALL, inference="enumerate").fit(ROWS), ROWS),
         "flow": (uc.VAE(**SMALL, posterior="realnvp").fit(ROWS), ROWS),
         "text": (uc.SequenceVAE(**{**SMALL, **tiny}).fit(texts), texts),
         "foreign": (Foreign(), ROWS),

@@ -43,6 +43,11 @@ from uncollapse.estimators.building import (
     resolve_device,
 )
 from uncollapse.estimators.data_summary import as_source, summarize
+from uncollapse.estimators.settings import (
+    RUNTIME_ARGUMENTS,
+    EstimatorSettings,
+    document_arguments,
+)
 from uncollapse.families import FAMILIES, get_family
 from uncollapse.measures.likelihood import importance_log_likelihood
 from uncollapse.measures.row_map import row_map
@@ -55,15 +60,6 @@ from uncollapse.training.resume import Checkpoint
 
 ROWS_AT_ONCE = 1000
 MAX_WATCHED_ROWS = 1000
-# Arguments that are not a matter of the model.
-RUNTIME_ARGUMENTS = (
-    "random_state",
-    "device",
-    "devices",
-    "num_nodes",
-    "parallel_strategy",
-    "verbose",
-)
 Drawn = TypeVar("Drawn")  # what draws of z are decoded to
 
 
@@ -97,6 +93,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("uncollapse."):
             Estimator.registry[cls.__name__] = cls
+        settings = next(
+            (base for base in cls.__bases__ if issubclass(base, EstimatorSettings)), None
+        )
+        if settings is not None and cls.__doc__:
+            cls.__doc__ = document_arguments(cls.__doc__, settings)
 
     @classmethod
     def build(cls, parameters: Mapping[str, Any], n_features: int) -> models.VAE:

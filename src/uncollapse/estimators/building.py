@@ -133,7 +133,7 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
         EMBEDDINGS[parameters["embedding"]],
         math.inf if parameters["lipschitz"] is None else parameters["lipschitz"],
         POTENTIALS[parameters["potential"]],
-        parameters["between"],
+        parameters["intermediate_dims"],
     )
 
 
@@ -152,7 +152,7 @@ def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Deco
     """
     latent_dim, natural_dim = parameters["latent_dim"], family.natural_dim(1)
     constants = _constants(
-        {**parameters, "min_information": None, "lipschitz": None, "between": ()},
+        {**parameters, "min_information": None, "lipschitz": None, "intermediate_dims": ()},
         family,
         natural_dim,
     )
@@ -180,10 +180,10 @@ def _constants(
 ) -> float | tuple[float, ...] | None:
     """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
     given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
-    if given is None and (parameters["lipschitz"] is not None or parameters["between"]):
+    if given is None and (parameters["lipschitz"] is not None or parameters["intermediate_dims"]):
         raise ParameterError(
-            "lipschitz and between are for injective decoders, got inverse_lipschitz=None: give a "
-            "constant, or neither."
+            "lipschitz and intermediate_dims are for injective decoders, got "
+            "inverse_lipschitz=None: give a constant, or neither."
         )
     _check_adjustment(parameters, family)
     if nats is None:
@@ -208,11 +208,11 @@ def _constants(
             f"known, got {family.name!r}: "
             f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
         )
-    if parameters["between"]:
+    if parameters["intermediate_dims"]:
         raise ParameterError(
             f"min_information expects one map or two, for which its floor is proved, got "
-            f"between={parameters['between']}: leave "
-            "between out, or set inverse_lipschitz instead."
+            f"intermediate_dims={parameters['intermediate_dims']}: leave "
+            "intermediate_dims out, or set inverse_lipschitz instead."
         )
     if parameters.get("prior") in ("learned", "full"):
         raise ParameterError(

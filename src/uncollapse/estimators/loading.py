@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
+from uncollapse import estimators
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.random import seeded
 from uncollapse._utils.run_folders import damaged, read_history, read_settings, read_weights
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
+from uncollapse.estimators.settings import SETTINGS, current_names
 from uncollapse.models import VAE
 
 
@@ -23,11 +25,11 @@ def load(folder: str | Path) -> Estimator:
     """
     folder = Path(folder)
     settings = read_settings(folder)
-    if settings.estimator not in Estimator.registry:
+    if settings.estimator not in SETTINGS:
         raise damaged(folder, f"there is no estimator {settings.estimator!r}")
-    kind = Estimator.registry[settings.estimator]
+    kind: type[Estimator] = getattr(estimators, settings.estimator)
     try:
-        parameters = check_parameters(kind, settings.parameters)
+        parameters = check_parameters(kind, current_names(settings.parameters))
         with (
             seeded(0),
             torch.device("meta"),

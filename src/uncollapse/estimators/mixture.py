@@ -11,37 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from uncollapse import models
 from uncollapse._utils.errors import ParameterError
-from uncollapse._utils.parameters import Count, PositiveFloat, Widths
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.random import derived_seed
-from uncollapse.estimators.arguments import (
-    Components,
-    Constants,
-    Device,
-    Devices,
-    Dimensions,
-    EmbeddingName,
-    EncoderWidths,
-    Epochs,
-    FamilyLike,
-    Flag,
-    Inference,
-    Nats,
-    ObjectiveLike,
-    ParallelStrategy,
-    PosteriorName,
-    PotentialName,
-    Precision,
-    PriorName,
-    RandomState,
-    StrategyLike,
-    UpperConstants,
-)
 from uncollapse.estimators.base import Estimator, Plan
 from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
 from uncollapse.estimators.clusters import find_clusters
+from uncollapse.estimators.settings import MixtureSettings
 from uncollapse.latent import (
-    DEFAULT_SEPARATION,
     POSTERIORS,
     PRIORS,
     ComponentPosterior,
@@ -53,7 +29,7 @@ from uncollapse.measures.information import Posteriors, infer
 MAX_CLUSTERED_ROWS = 10_000
 
 
-class MixtureVAE(Estimator):
+class MixtureVAE(Estimator, MixtureSettings):
     """A VAE whose latents fall into components: y uniform over c, z|y Gaussian, then x|z (W21
     example 1, K23 definition 4.2).
 
@@ -64,48 +40,6 @@ class MixtureVAE(Estimator):
     Training begins without components, with a standard normal prior, finds them by spectral
     clustering of the posterior means, and goes on with the mixture prior: from a random start
     mixtures get stuck.
-
-    Args:
-        n_components: c.
-        latent_dim: number of latent units; at most the number of natural parameters (of most
-            families, the number of features), unless `inverse_lipschitz` is None.
-        prior: of z given y. "separated" learns the means and keeps any two of them `separation`
-            apart, whatever is learned, with scales fixed at 1; "unit" fixes the means at the unit
-            vectors (K23's B1'y) and the scales at 1, for c <= latent_dim; "learned" learns means
-            and scales, as in the code of both papers, "full" means and full covariances (W21
-            section 2.2); nothing keeps these apart.
-        separation: of prior "separated": the least distance between two means, in standard
-            deviations of a component.
-        inference: "marginal" sums the component out of the prior, and runs the decoder once;
-            "enumerate" sums the bound over components, with q(y|x) and q(z|x, y), as both papers
-            do, and runs the decoder c times.
-        warmup_epochs: those of `max_epochs` that are spent before there are components; "auto" is a
-            quarter of them, and none for prior "unit", which has nothing to be found. The learning
-            rate falls to 0 in them, and once more in the rest.
-        inverse_lipschitz: as for `uc.VAE`, like all arguments that follow.
-        min_information: for a prior of fixed scales.
-        annealing: see `uc.VAE`.
-        target_kl: see `uc.VAE`; of z and its component together.
-        family: see `uc.VAE`.
-        posterior: see `uc.VAE`.
-        objective: see `uc.VAE`; "free_bits" takes inference "enumerate".
-        strategy: see `uc.VAE`; "semi_amortized" takes inference "marginal".
-        embedding: see `uc.VAE`.
-        potential: see `uc.VAE`.
-        lipschitz: see `uc.VAE`.
-        between: see `uc.VAE`.
-        hidden: see `uc.VAE`.
-        encoder_hidden: see `uc.VAE`.
-        max_epochs: passes over the data, those of the warm-up among them.
-        batch_size: see `uc.VAE`.
-        learning_rate: see `uc.VAE`.
-        random_state: see `uc.VAE`.
-        device: see `uc.VAE`.
-        devices: see `uc.VAE`.
-        num_nodes: see `uc.VAE`.
-        parallel_strategy: see `uc.VAE`.
-        precision: see `uc.VAE`.
-        verbose: see `uc.VAE`.
 
     Attributes:
         model_: the trained `uncollapse.models.MixtureVAE`.
@@ -127,70 +61,6 @@ class MixtureVAE(Estimator):
     >>> bool(max(agreement, 1 - agreement) > 0.99)
     True
     """
-
-    def __init__(
-        self,
-        n_components: Components = 2,
-        latent_dim: Count = 2,
-        prior: PriorName = "separated",
-        separation: PositiveFloat = DEFAULT_SEPARATION,
-        inference: Inference = "marginal",
-        warmup_epochs: Epochs = "auto",
-        inverse_lipschitz: Constants = "auto",
-        min_information: Nats = None,
-        annealing: Flag = False,
-        target_kl: Nats = None,
-        family: FamilyLike = "gaussian",
-        posterior: PosteriorName = "gaussian",
-        objective: ObjectiveLike = None,
-        strategy: StrategyLike = None,
-        embedding: EmbeddingName = "principal",
-        potential: PotentialName = "icnn",
-        lipschitz: UpperConstants = None,
-        between: Dimensions = (),
-        hidden: Widths = (256, 256),
-        encoder_hidden: EncoderWidths = None,
-        max_epochs: Count = 50,
-        batch_size: Count = 100,
-        learning_rate: PositiveFloat = 1e-3,
-        random_state: RandomState = None,
-        device: Device = "auto",
-        devices: Devices = 1,
-        num_nodes: Count = 1,
-        parallel_strategy: ParallelStrategy = "auto",
-        precision: Precision = "float32",
-        verbose: Flag = True,
-    ) -> None:
-        self.n_components = n_components
-        self.latent_dim = latent_dim
-        self.prior = prior
-        self.separation = separation
-        self.inference = inference
-        self.warmup_epochs = warmup_epochs
-        self.inverse_lipschitz = inverse_lipschitz
-        self.min_information = min_information
-        self.annealing = annealing
-        self.target_kl = target_kl
-        self.family = family
-        self.posterior = posterior
-        self.objective = objective
-        self.strategy = strategy
-        self.embedding = embedding
-        self.potential = potential
-        self.lipschitz = lipschitz
-        self.between = between
-        self.hidden = hidden
-        self.encoder_hidden = encoder_hidden
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.parallel_strategy = parallel_strategy
-        self.precision = precision
-        self.verbose = verbose
 
     @staticmethod
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.MixtureVAE:

@@ -14,32 +14,16 @@ from torch import nn
 
 from uncollapse import models
 from uncollapse._utils.errors import DataError, ParameterError
-from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare, Widths, check_parameters
+from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.random import derived_seed
 from uncollapse._utils.run_folders import SavedVocabulary, Settings
 from uncollapse._utils.signals import deferred_interrupt
 from uncollapse._utils.validation import check_count, check_positive
 from uncollapse._utils.vocabulary import Document, Level, Vocabulary, list_documents
-from uncollapse.estimators.arguments import (
-    Constants,
-    ContextName,
-    Device,
-    Devices,
-    EncoderDimension,
-    Flag,
-    Layers,
-    LevelName,
-    Nats,
-    ObjectiveLike,
-    ParallelStrategy,
-    Precision,
-    RandomState,
-    SequencePosteriorName,
-    StrategyLike,
-)
 from uncollapse.estimators.base import Estimator, Plan, digest_of
 from uncollapse.estimators.building import sequence_decoder, some_rows
+from uncollapse.estimators.settings import SequenceSettings
 from uncollapse.families import Categorical
 from uncollapse.latent import (
     ChainPosterior,
@@ -70,7 +54,7 @@ class _Rows:
     validation: np.ndarray
 
 
-class SequenceVAE(Estimator):
+class SequenceVAE(Estimator, SequenceSettings):
     """A VAE of sequences, such as sentences: one z for each, from which and from the symbols before
     it every symbol follows.
 
@@ -79,54 +63,6 @@ class SequenceVAE(Estimator):
     that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21 example
     2) at 0. With None a linear map does, and the LSTM sees z beside every symbol: the sequential
     VAE (Bowman et al. 2016), which can do without z.
-
-    Args:
-        latent_dim: number of latent units.
-        inverse_lipschitz: L for every map; one for each of the two, such as (L1, L2) (there is one
-            alone where `context` is additive and latent_dim is that of the log-odds); or None.
-            "auto" is 0.5; with `annealing` 5. `target_kl` sets it itself.
-        context: how z and h meet. "joint" sends [z; h] through the maps, as in both papers.
-            "additive" sends z through them, and adds a linear map of h: the same constant holds for
-            every history, the maps are evaluated once for each document and not for each symbol,
-            and where documents are few, it predicts them better. Without effect for an ordinary
-            decoder.
-        annealing: see `uc.VAE`.
-        target_kl: see `uc.VAE`.
-        level: of strings: a symbol is a "word" between white space, or a "character". Arrays of
-            tokens are taken as they are.
-        min_count: rarer symbols are one symbol, the unknown one.
-        max_vocabulary: symbols that are known at most, the most frequent ones.
-        max_length: symbols of a document at most.
-        posterior: a Gaussian, by an LSTM that reads the document: "lstm", by its last state, or
-            "pooled-lstm", by the mean of its states (pooling, a remedy for collapse: Long et al.
-            2019).
-        committed_rate: if given, every symbol has a z of its own, of latent_dim units, and their
-            prior is a chain that commits each further symbol to so many nats of KL: the delta-VAE
-            (Razavi et al. 2019). What `transform` gives, and `inverse_transform` takes, are then
-            the z of all symbols, one after the other, max_length + 1 times latent_dim numbers.
-        embedding_dim: of the vectors that stand for the symbols before.
-        hidden_dim: of the LSTM that reads them.
-        encoder_embedding_dim: of the vectors that the encoder reads; the same if None.
-        encoder_hidden_dim: of the encoder's LSTM; the same if None.
-        n_layers: of both LSTMs.
-        hidden: widths of the layers of each map.
-        word_dropout: share of the symbols before that are hidden from the LSTM in training (Bowman
-            et al. 2016).
-        objective: see `uc.VAE`.
-        strategy: see `uc.VAE`.
-        max_epochs: passes over the data. The best of them is kept, by the ELBO on documents that
-            training does not see, whatever `objective` is; with `target_kl`, of those that have
-            reached it.
-        batch_size: documents in a step.
-        learning_rate: of Adam, at its highest: it rises over the first 2% of the steps, and falls
-            to 0 along half a cosine.
-        random_state: see `uc.VAE`.
-        device: see `uc.VAE`.
-        devices: see `uc.VAE`.
-        num_nodes: see `uc.VAE`.
-        parallel_strategy: see `uc.VAE`.
-        precision: see `uc.VAE`.
-        verbose: see `uc.VAE`.
 
     Attributes:
         model_: the trained `uncollapse.models.SequenceVAE`.
@@ -139,76 +75,13 @@ class SequenceVAE(Estimator):
 
     >>> import uncollapse as uc
     >>> documents = ["the cat sat", "the dog sat", "a dog ran", "a cat ran"] * 20
-    >>> vae = uc.SequenceVAE(latent_dim=2, hidden=(32,), hidden_dim=16, max_epochs=2, random_state=0).fit(documents)
+    >>> sizes = {"latent_dim": 2, "hidden": (32,), "hidden_dim": 16}
+    >>> vae = uc.SequenceVAE(**sizes, max_epochs=2, random_state=0).fit(documents)
     >>> vae.transform(["the dog sat"]).shape
     (1, 2)
     """
 
     history_columns: ClassVar[tuple[str, ...]] = (*Estimator.history_columns, "validation")
-
-    def __init__(
-        self,
-        latent_dim: Count = 32,
-        inverse_lipschitz: Constants = "auto",
-        context: ContextName = "joint",
-        annealing: Flag = False,
-        target_kl: Nats = None,
-        level: LevelName = "word",
-        min_count: Count = 2,
-        max_vocabulary: Count = 20_000,
-        max_length: Count = 200,
-        posterior: SequencePosteriorName = "lstm",
-        committed_rate: Nats = None,
-        embedding_dim: Count = 128,
-        hidden_dim: Count = 256,
-        encoder_embedding_dim: EncoderDimension = None,
-        encoder_hidden_dim: EncoderDimension = None,
-        n_layers: Layers = 1,
-        hidden: Widths = (256, 256),
-        word_dropout: ProperShare = 0.0,
-        objective: ObjectiveLike = None,
-        strategy: StrategyLike = None,
-        max_epochs: Count = 20,
-        batch_size: Count = 32,
-        learning_rate: PositiveFloat = 1e-3,
-        random_state: RandomState = None,
-        device: Device = "auto",
-        devices: Devices = 1,
-        num_nodes: Count = 1,
-        parallel_strategy: ParallelStrategy = "auto",
-        precision: Precision = "float32",
-        verbose: Flag = True,
-    ) -> None:
-        self.latent_dim = latent_dim
-        self.inverse_lipschitz = inverse_lipschitz
-        self.context = context
-        self.annealing = annealing
-        self.target_kl = target_kl
-        self.level = level
-        self.min_count = min_count
-        self.max_vocabulary = max_vocabulary
-        self.max_length = max_length
-        self.posterior = posterior
-        self.committed_rate = committed_rate
-        self.embedding_dim = embedding_dim
-        self.hidden_dim = hidden_dim
-        self.encoder_embedding_dim = encoder_embedding_dim
-        self.encoder_hidden_dim = encoder_hidden_dim
-        self.n_layers = n_layers
-        self.hidden = hidden
-        self.word_dropout = word_dropout
-        self.objective = objective
-        self.strategy = strategy
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.device = device
-        self.devices = devices
-        self.num_nodes = num_nodes
-        self.parallel_strategy = parallel_strategy
-        self.precision = precision
-        self.verbose = verbose
 
     @staticmethod
     def _build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:

@@ -37,7 +37,7 @@ ORDINARY_OF_ROWS: dict[str, Any] = {
     **ORDINARY,
     "min_information": None,
     "lipschitz": None,
-    "between": (),
+    "intermediate_dims": (),
 }
 INJECTIVE: dict[str, Any] = {"inverse_lipschitz": 0.0, **FREE}
 INJECTIVE_OF_ROWS: dict[str, Any] = {**INJECTIVE, "min_information": None}

@@ -34,9 +34,10 @@ from uncollapse.data import Data, StoredRows, are_documents
 from uncollapse.diagnostics import Report
 from uncollapse.diagnostics.page import COLOURS
 from uncollapse.estimators import Estimator
-from uncollapse.estimators.base import ROWS_AT_ONCE, RUNTIME_ARGUMENTS
+from uncollapse.estimators.base import ROWS_AT_ONCE
 from uncollapse.estimators.building import check_memory
 from uncollapse.estimators.data_summary import as_source
+from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
 from uncollapse.experiments import FitTrial, Parts, Place, ResultsFile, Rule, do_trials
 from uncollapse.experiments.plotting import as_png, new_figure
 from uncollapse.experiments.run import ONE_PROCESS, OWN_INSTANCE, has_ray, on_ray

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple, Protocol
 from uncollapse.data import Data
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.estimators import Estimator, load
-from uncollapse.estimators.base import RUNTIME_ARGUMENTS
 from uncollapse.estimators.building import resolve_device
+from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
 from uncollapse.experiments.environment import environment
 
 N_IMPORTANCE = 64
 ADDED = {
     "precision": "float32"
 }  # arguments that are younger than some results, at what was in force before
+# New names of arguments whose old ones stand in keys of results.
+OLD_NAMES = {"intermediate_dims": "between"}
 # CallbackLogger the numbers of each epoch.
 Watch = Callable[[Mapping[str, float]], None]
 
@@ -162,7 +164,7 @@ class FitTrial(Trial):
         arguments = self._all_arguments
         old = {name for name, value in ADDED.items() if arguments[name] == value}
         chosen = {
-            name: value
+            OLD_NAMES.get(name, name): value
             for name, value in arguments.items()
             if name not in (*RUNTIME_ARGUMENTS, *old) and value is not None
         }
@@ -254,8 +256,6 @@ class FitTrial(Trial):
 def told_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a `FitTrial` by its config, those that it leaves out among them, as JSON has
     them."""
-    return {
-        **dict.fromkeys(Estimator.registry[config["estimator"]]().get_params()),
-        **ADDED,
-        **config["arguments"],
-    }
+    found = config["arguments"]
+    names = Estimator.registry[config["estimator"]]().get_params()
+    return {name: found.get(OLD_NAMES.get(name, name), ADDED.get(name)) for name in names}
