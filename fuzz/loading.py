@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import uncollapse as uc
-from uncollapse import cli
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.parameters import check_parameters
+from uncollapse.cli.settings import read_settings
 from uncollapse.data import read_file
 
 MAX_SENTENCE = 1000
@@ -186,13 +186,13 @@ def _parquet(X: np.ndarray) -> bytes:
 
 
 def _configure(folder: Path) -> None:
-    check_parameters(uc.VAE, cli._read_settings(folder / "c.yaml", []))
+    check_parameters(uc.VAE, read_settings(folder / "c.yaml", []))
 
 
 def _override(folder: Path) -> None:
     """As many settings of the command line as there are lines."""
     words = (folder / "words").read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    check_parameters(uc.SequenceVAE, cli._read_settings(None, words))
+    check_parameters(uc.SequenceVAE, read_settings(None, words))
 
 
 def _part_of_run(run: Path, name: str) -> Target:

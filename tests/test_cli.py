@@ -1,9 +1,7 @@
 """The command line as a user meets it: what it prints, where it writes, and how it fails."""
 
-import inspect
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,8 +14,7 @@ import pytest
 import torch
 
 import uncollapse as uc
-import uncollapse._utils.run_folders
-from uncollapse import cli
+from uncollapse._utils import run_folders
 
 SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
 
@@ -155,7 +152,7 @@ def test_an_interrupted_comparison_is_written(run, monkeypatch):
     code, _, err = run(
         "compare", "x.npy", "--models", "VAE,LIDVAE,IL-LIDVAE", *SMALL, "--output", "page.html"
     )
-    assert (code, err) == (130, "error: interrupted; what was found by then is written\n")
+    assert (code, err) == (130, "error: interrupted; the results so far are written\n")
     assert pd.read_csv("page.csv")["model"].tolist() == ["VAE", "LIDVAE"]
 
 
@@ -174,7 +171,7 @@ def test_certify(run, tmp_path):
     assert code == 2
     assert "certificate.json" in err
     code, _, err = run("certify", "runs/x", "x.npy", "--json", "runs/x/model.json", "--overwrite")
-    assert (code, "belongs to the run itself" in err) == (2, True)
+    assert (code, "belongs to the run" in err) == (2, True)
     assert run("fit", "x.npy", *SMALL, "--overwrite")[0] == 0  # a certificate is part of a run
 
 
@@ -213,7 +210,7 @@ def test_feature_names_are_kept_and_checked(run):
 def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "refuge"))
     (tmp_path / "refuge").mkdir()
-    write = uc.runs.write_run
+    write = run_folders.write_run
 
     def full(folder, *args, **kwargs):
         if "refuge" not in str(folder):
@@ -225,7 +222,7 @@ def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_pat
     assert code == 1
     assert "No space left" in err
     saved = next((tmp_path / "refuge").rglob("model.json")).parent
-    assert f"what was learned is in {saved}" in err
+    assert f"The trained model is in {saved}" in err
     assert uc.load(saved).seed_ == 0
 
 
@@ -369,7 +366,7 @@ BAD_INPUT = {
             "a.html",
             "--overwrite",
         ],
-        "is what the comparison reads",
+        "is read by the comparison",
     ),
     "a table for a page": (
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", "a.csv"],
@@ -441,27 +438,14 @@ def test_a_non_finite_loss_saves_the_last_good_state(run):
     assert np.isfinite(uc.load("runs/x").transform(np.load("x.npy"))).all()
 
 
-def test_help_is_cheap_and_names_every_parameter(run):
+def test_help_is_cheap():
     heavy = ("torch", "lightning", "matplotlib", "pandas", "sklearn")
-    code = f"import sys; from uncollapse import cli; print([module for module in {heavy} if module in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
+    code = (
+        "import sys; from uncollapse import cli; "
+        f"print([module for module in {heavy} if module in sys.modules])"
     )
-    source = re.sub(r'"\s+"', "", inspect.getsource(cli.fit))
-    pattern = r"VAE: (.*?)\. MixtureVAE: also (.*?)\. SequenceVAE: without (.*?), but with (.*?)\. For example"
-    plain, more, without, other = (
-        names.split(", ") for names in re.search(pattern, source).groups()
-    )
-    vae, mixture, sequence = (
-        list(inspect.signature(kind).parameters) for kind in (uc.VAE, uc.MixtureVAE, uc.SequenceVAE)
-    )
-    assert plain == vae
-    assert more == [name for name in mixture if name not in vae]
-    assert without == [name for name in vae if name not in sequence]
-    assert other == [name for name in sequence if name not in vae]
+    call = [sys.executable, "-c", code]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 
 import uncollapse as uc
 from fuzz.loading import SMALL, check, refusal, snapshot, targets, write_runs
-from uncollapse import cli
 from uncollapse._utils.errors import brief
 from uncollapse._utils.files import write_text
 from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.validation import check_count, check_positive
+from uncollapse.cli.settings import read_settings
 from uncollapse.data import load, read_file
 from uncollapse.estimators import Estimator
 
@@ -321,9 +321,7 @@ def test_odd_configurations_are_read_or_refused(here, kind):
     def configure(content):
         (here / "c.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         refusal(
-            lambda: check_parameters(
-                Estimator.registry[kind], cli._read_settings(here / "c.yaml", [])
-            )
+            lambda: check_parameters(Estimator.registry[kind], read_settings(here / "c.yaml", []))
         )
 
     configure()
@@ -567,7 +565,7 @@ def test_examples_without_a_label_among_others_are_refused(here, runs):
 def test_names_that_no_file_can_have_are_refused(here, command_line, name):
     assert "there is no file" in refusal(lambda: load(name))
     assert "there is no file" in check_refused(command_line, "fit", name)
-    assert "there is no configuration file" in refusal(lambda: cli._read_settings(Path(name), []))
+    assert "there is no configuration file" in refusal(lambda: read_settings(Path(name), []))
     assert "holds no saved model" in refusal(lambda: uc.load(name))
     check_refused(command_line, "fit", "x.npy", "-c", name)
     check_refused(command_line, "diagnose", name, "x.npy", "--html", name)

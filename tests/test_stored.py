@@ -553,7 +553,7 @@ def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(
     assert f"{path.name} has changed while it was read (" in err
     assert (
         "put it back to go on from the last state, or begin anew. What was learned is in run; "
-        "--resume goes on with it." in err
+        "--resume continues with it." in err
     )
     assert np.isfinite(uc.load("run").sample(3)).all()
     if "gone" not in name:

@@ -535,7 +535,7 @@ def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         143,
-        "error: terminated; what was found is in out, and --resume goes on with it\n",
+        "error: terminated; the results so far are in out, and --resume continues with them\n",
     )
     assert not (tmp_path / "out" / "trials.jsonl").exists()
 
