@@ -15,8 +15,8 @@ from benchmarks.timing import print_row
 from uncollapse import models
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
-from uncollapse.objectives import elbo
-from uncollapse.training.batches import RowsInMemory
+from uncollapse.objectives import Elbo
+from uncollapse.training.batches import BatchesInMemory
 from uncollapse.training.loop import SECONDS, train
 
 SEED, N_ROWS, N_PIXELS = 0, 10_000, 784
@@ -39,7 +39,7 @@ def bare_loop(rows: torch.Tensor, batch_size: int, epochs: int) -> float:
         if epoch == 1:
             start = time.perf_counter()
         for index in torch.randperm(len(rows)).split(batch_size):
-            loss, _ = elbo(model, model.family.observe(rows[index]), 0)
+            loss, _ = Elbo()(model, model.family.observe(rows[index]), 0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -52,8 +52,8 @@ def engine(rows: torch.Tensor, batch_size: int, epochs: int) -> float:
     options = {"max_epochs": epochs, "learning_rate": 1e-3, "seed": SEED, "history": history}
     train(
         new_model(rows.numpy()),
-        elbo,
-        RowsInMemory(rows, batch_size, SEED),
+        Elbo(),
+        BatchesInMemory(rows, batch_size, SEED),
         verbose=False,
         **options,
     )

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from uncollapse.experiments.environment import processor
 from uncollapse.models import VAE
-from uncollapse.objectives import elbo
+from uncollapse.objectives import Elbo
 
 Step = Callable[[], Any]
 Key = TypeVar("Key")
@@ -48,7 +48,7 @@ def adam_step(model: VAE, x: torch.Tensor) -> Step:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
-        loss, _ = elbo(model, x, 0)
+        loss, _ = Elbo()(model, x, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -2,6 +2,7 @@
 is refused."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from uncollapse.training.constants import (
     MIN_CONSTANT,
     Annealing,
     RateTarget,
-    adjustment,
     empirical_constant,
 )
+from uncollapse.training.observers import Step
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "random_state": 0, "verbose": False}
 
@@ -37,6 +38,13 @@ def straight(constants=(0.5, 2.0), slope=0.0):
         gradient(u, basis, constant) + slope * u
     )
     return decoder
+
+
+def observe(observer, z, steps_done=10, rate_share=1.0, kl=0.0):
+    """Let an observer see one step of a training in one process."""
+    one = SimpleNamespace(world_size=1)
+    training = SimpleNamespace(steps_done=steps_done, rate_share=rate_share, fabric=one)
+    observer.after_step(training, Step(torch.tensor(0.0), torch.tensor(kl), z))
 
 
 @pytest.fixture
@@ -74,7 +82,7 @@ def test_annealing_lowers_all_constants_by_15_percent_where_the_first_sits_withi
     z, above, fires
 ):
     decoder = straight((0.5, 2.0), slope=0.5 * above)
-    Annealing(decoder)(10, 1.0, 0.0, z)
+    observe(Annealing(decoder), z)
     assert decoder.constants == pytest.approx((0.425, 1.7) if fires else (0.5, 2.0))
 
 
@@ -82,13 +90,13 @@ def test_annealing_looks_at_one_step_in_ten(z):
     decoder = straight((0.5, 2.0))
     annealing = Annealing(decoder)
     for step in range(1, 31):
-        annealing(step, 1.0, 0.0, z)
+        observe(annealing, z, step)
     assert decoder.constants == pytest.approx((0.5 * 0.85**3, 2 * 0.85**3))
 
 
 def test_annealed_constants_reach_the_map_itself(z):
     decoder = straight((0.5, 2.0))
-    Annealing(decoder)(10, 1.0, 0.0, z)
+    observe(Annealing(decoder), z)
     assert torch.allclose(decoder.first(z), 0.425 * z)
 
 
@@ -100,26 +108,19 @@ def test_constants_rise_below_the_wanted_kl_and_fall_above_it_at_the_pace_of_tra
     z, kl, gap, pace
 ):
     decoder = straight((0.5, 2.0))
-    RateTarget(decoder, 2.0)(1, pace, kl, z)
+    observe(RateTarget(decoder, 2.0), z, 1, pace, kl)
     factor = math.exp(ASCENT_RATE * pace * gap)
     assert decoder.constants == pytest.approx((0.5 * factor, 2 * factor))
 
 
 def test_constants_stay_within_limits(z):
     decoder = straight((MIN_CONSTANT, MAX_CONSTANT))
-    RateTarget(decoder, 2.0)(1, 1.0, 99, z)
+    observe(RateTarget(decoder, 2.0), z, 1, kl=99.0)
     factor = math.exp(-ASCENT_RATE)
     assert decoder.constants == pytest.approx((MIN_CONSTANT, factor * MAX_CONSTANT))
     for step in (2, 3):
-        RateTarget(decoder, 2.0)(step, 1.0, 0, z)
+        observe(RateTarget(decoder, 2.0), z, step)
     assert decoder.constants == pytest.approx((MIN_CONSTANT / factor**2, MAX_CONSTANT))
-
-
-def test_nothing_is_adjusted_unless_asked():
-    decoder = straight()
-    assert adjustment(decoder, False, None) is None
-    assert isinstance(adjustment(decoder, True, None), Annealing)
-    assert isinstance(adjustment(decoder, False, 3.0), RateTarget)
 
 
 def noisy_data(n=500):
@@ -231,10 +232,12 @@ def test_what_cannot_be_adjusted_is_refused_in_a_sentence(kind, arguments, words
     assert "\n" not in str(caught.value)
 
 
-def test_the_engine_hands_each_step_to_the_adjustment(blobs, monkeypatch):
+def test_observers_see_each_step(blobs, monkeypatch):
     steps = []
     monkeypatch.setattr(
-        Annealing, "__call__", lambda self, step, pace, kl, z: steps.append((step, len(z)))
+        Annealing,
+        "after_step",
+        lambda self, training, step: steps.append((training.steps_done, len(step.z))),
     )
     uc.VAE(**{**SMALL, "batch_size": 50, "max_epochs": 2}, annealing=True).fit(blobs[0])
     assert steps == [(step, 30 if step % 4 == 0 else 50) for step in range(1, 9)]

@@ -16,7 +16,7 @@ from benchmarks.scaling import Cost, slopes
 from benchmarks.stability import independent_nats
 from uncollapse import VAE
 from uncollapse.families import FAMILIES, get_family
-from uncollapse.objectives import Loss, elbo
+from uncollapse.objectives import Loss, Elbo
 
 ROOT = Path(__file__).parents[1]
 
@@ -211,7 +211,7 @@ def test_trainings_are_drawn_at_random_and_followed_to_their_end():
 
 def test_every_kind_of_end_of_a_training_is_told_from_the_others(minimise):
     def end(loss_factor=1.0, **arguments):
-        minimise(lambda model, x, step: Loss(loss_factor * elbo(model, x, step).value, model(x)))
+        minimise(lambda model, x, step: Loss(loss_factor * Elbo()(model, x, step).value, model(x)))
         return row_of(
             Run(
                 VAE,

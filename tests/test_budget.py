@@ -36,11 +36,11 @@ def test_evaluations_end_a_training_within_an_epoch_and_the_learning_rate_with_i
     blobs, max_epochs, monkeypatch
 ):
     shares = []
-    from uncollapse.training import loop as engine
+    from uncollapse.training import loop
 
-    original = engine.learning_rate_share
+    original = loop.learning_rate_share
     monkeypatch.setattr(
-        engine, "learning_rate_share", lambda *place: shares.append(original(*place)) or shares[-1]
+        loop, "learning_rate_share", lambda *place: shares.append(original(*place)) or shares[-1]
     )
     vae = uc.VAE(**SMALL, max_epochs=max_epochs).fit(blobs[0], budget=uc.Budget(evaluations=450))
     assert vae.history_["evaluations"].tolist() == [180, 360, 450]

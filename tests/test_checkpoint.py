@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +20,7 @@ from uncollapse._utils.errors import InputError
 from uncollapse._utils.files import remove_folder
 from uncollapse._utils.signals import Terminated, deferred_interrupt
 from uncollapse.data import load
-from uncollapse.training import loop as engine
+from uncollapse.training import loop
 from uncollapse.training.resume import Checkpoint
 
 SMALL = {
@@ -67,15 +66,15 @@ def weights(fitted):
 @pytest.fixture
 def stopping(monkeypatch):
     """Sends a signal after so many steps, each time the function that it gives is called."""
-    original, due = engine.Training.on_train_batch_end, []
+    original, due = loop.Training._take_step, []
 
-    def with_signal(self, *args):
-        if due and self.steps_before + self.steps_done >= due[0]:
+    def with_signal(self, rows):
+        if due and self.settings.first_step + self.steps_done + 1 >= due[0]:
             due.pop()
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *args)
+        return original(self, rows)
 
-    monkeypatch.setattr(engine.Training, "on_train_batch_end", with_signal)
+    monkeypatch.setattr(loop.Training, "_take_step", with_signal)
     return due
 
 
@@ -228,21 +227,21 @@ def test_a_full_disk_is_told_by_the_log_as_well(blobs, tmp_path, monkeypatch):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
 
 
-class Breaking(pl.Callback):
-    """Makes a parameter infinite in the third step of the second epoch, and the disk full after
-    it."""
+def test_a_full_disk_within_an_epoch_leaves_finite_parameters(blobs, monkeypatch):
+    """A parameter is infinite in the third step of the second epoch, and the disk full after it."""
+    once = estimator("vae", max_epochs=2).fit(blobs[0])
+    original = loop.Training._take_step
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        if module.epochs_done == 1 and index == 2:
-            next(module.model.parameters()).data.fill_(torch.inf)
+    def breaking(self, rows):
+        original(self, rows)
+        if self.epochs_done == 1 and self.batches_done == 3:
+            next(self.model.parameters()).data.fill_(torch.inf)
             raise InputError("cannot write it: make room.")
 
-
-def test_what_breaks_off_an_epoch_does_not_leave_what_is_not_finite(blobs):
-    once = estimator("vae", max_epochs=2).fit(blobs[0], callbacks=[])
+    monkeypatch.setattr(loop.Training, "_take_step", breaking)
     broken = estimator("vae", max_epochs=2)
     with pytest.raises(InputError, match="make room"):
-        broken.fit(blobs[0], callbacks=[Breaking()])
+        broken.fit(blobs[0])
     assert weights(broken).isfinite().all()
     assert broken.history_["loss"].tolist() == once.history_["loss"].tolist()[:1]
 
@@ -358,10 +357,13 @@ def test_the_log_has_what_the_progress_bar_shows(blobs, tmp_path):
 
 @pytest.mark.extra
 def test_tensorboard_is_told_the_same(blobs, tmp_path):
-    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.fabric.loggers import TensorBoardLogger
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    vae = estimator("vae").fit(blobs[0], loggers=[TensorBoardLogger(tmp_path, "board", 0)])
+    logger = TensorBoardLogger(tmp_path, "board", 0)
+    tell = lambda epoch: logger.log_metrics(epoch.metrics, epoch.number)  # noqa: E731
+    vae = estimator("vae").fit(blobs[0], callbacks=[tell])
+    logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "board" / "version_0"))
     events.Reload()
     assert np.allclose(

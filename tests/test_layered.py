@@ -38,9 +38,9 @@ from uncollapse.latent import (
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
 from uncollapse.models import VAE, LayeredVAE, MixtureVAE
-from uncollapse.objectives import elbo, score_term
-from uncollapse.training import loop as engine
-from uncollapse.training.batches import RowsInMemory
+from uncollapse.objectives import Elbo, score_term
+from uncollapse.training.loop import LoopSettings, Training, train
+from uncollapse.training.batches import BatchesInMemory
 
 LAYERS = {"categorical": CategoricalLayer, "normal": NormalLayer}
 BITS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.double)
@@ -282,7 +282,7 @@ def test_draws_of_the_exact_posterior_give_the_exact_likelihood(layer, linear_de
 
 def test_the_reported_loss_is_the_negative_bound(layer):
     model, x = binary_model(layer), rows(50)
-    loss, terms = elbo(model, x, 0)
+    loss, terms = Elbo()(model, x, 0)
     assert loss == -terms.elbo.mean()
     assert terms.elbo.shape == (8, 50)
     log_q = model.posterior(x).log_prob(terms.latents.z)
@@ -320,7 +320,7 @@ def test_the_gradient_of_the_bound_is_unbiased_and_a_baseline_lowers_its_varianc
     exact = gradients(model, x, logits, lambda model, x: -exact_elbo(model, x).mean())[0]
     torch.manual_seed(0)
     many = x.expand(40_000, 4)
-    found = gradients(model, many, logits, lambda model, x: elbo(model, x, 0).value)
+    found = gradients(model, many, logits, lambda model, x: Elbo()(model, x, 0).value)
     plain = gradients(model, many, logits, without_baseline)
     for estimate in (found, plain):
         error = estimate.std(0) / len(estimate) ** 0.5
@@ -334,7 +334,7 @@ def test_the_decoder_gets_the_exact_gradient_on_average(layer):
     parameters = list(model.decoder.parameters())
     exact = torch.autograd.grad(-exact_elbo(model, x).mean(), parameters)
     torch.manual_seed(0)
-    found = torch.autograd.grad(elbo(model, x.expand(20_000, 4), 0).value, parameters)
+    found = torch.autograd.grad(Elbo()(model, x.expand(20_000, 4), 0).value, parameters)
     for one, other in zip(exact, found, strict=True):
         assert torch.allclose(one, other, atol=0.02 * float(one.abs().max()) + 0.005)
 
@@ -430,8 +430,9 @@ def test_the_engine_trains_layers_of_every_family(layer, family):
     )
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     data, history = patterns(), []
-    options = {"max_epochs": 30, "learning_rate": 0.01, "seed": 0, "verbose": False}
-    engine.train(model, elbo, RowsInMemory(data, 50, seed=0), history=history, **options)
+    settings = LoopSettings(max_epochs=30, learning_rate=0.01, seed=0, verbose=False)
+    batches = BatchesInMemory(data, 50, seed=0)
+    train(Training(model, Elbo(), batches, settings, history=history))
     losses = np.array(history)[:, 1]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0] - 3
@@ -459,7 +460,7 @@ def test_counts_learn_by_the_score_function():
         track = []
         for step in range(300):
             optimizer.zero_grad()
-            loss = elbo(model, patterns(), step).value
+            loss = Elbo()(model, patterns(), step).value
             loss.backward()
             optimizer.step()
             track.append(loss.item())

@@ -17,8 +17,8 @@ from uncollapse._utils.signals import Terminated
 from uncollapse.data import stored as stored_data
 from uncollapse.data.loaders import LoadedRows, StoredDataset
 from uncollapse.estimators import data_summary as estimators_stored
-from uncollapse.training import loop as engine
-from uncollapse.training.batches import RowsFromLoader
+from uncollapse.training import loop
+from uncollapse.training.batches import BatchesFromLoader
 
 SMALL = {
     "latent_dim": 2,
@@ -83,7 +83,7 @@ def equal(one, other):
 def rows_of(loader, seed=0):
     loaded = LoadedRows(loader)
     list(loaded.blocks())
-    return RowsFromLoader(loaded, seed, X)
+    return BatchesFromLoader(loaded, seed, X)
 
 
 @pytest.fixture
@@ -92,15 +92,15 @@ def after_steps(monkeypatch):
 
     @contextlib.contextmanager
     def within(n, action):
-        original = engine.Training.on_train_batch_end
+        original = loop.Training._take_step
 
-        def acting(self, *args):
+        def acting(self, rows):
+            original(self, rows)
             if self.steps_done == n:
                 action()
-            return original(self, *args)
 
         with monkeypatch.context() as patched:
-            patched.setattr(engine.Training, "on_train_batch_end", acting)
+            patched.setattr(loop.Training, "_take_step", acting)
             yield
 
     return within
@@ -188,11 +188,11 @@ def test_the_order_of_a_loader_depends_on_the_seed_and_the_epoch_alone(name):
 def test_samplers_are_told_the_epoch():
     epochs = []
 
-    class CallbackLogger(RandomSampler):
+    class Told(RandomSampler):
         def set_epoch(self, epoch):
             epochs.append(epoch)
 
-    uc.VAE(**SMALL).fit(DataLoader(ROWS, 50, sampler=CallbackLogger(ROWS)))
+    uc.VAE(**SMALL).fit(DataLoader(ROWS, 50, sampler=Told(ROWS)))
     assert epochs == [0, 0, 1, 2]  # of the reading before, and of the training
 
 

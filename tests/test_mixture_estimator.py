@@ -15,8 +15,8 @@ import uncollapse as uc
 from uncollapse import models
 from uncollapse._utils.errors import InputError
 from uncollapse.latent import PRIORS
-from uncollapse.objectives import elbo
-from uncollapse.training import loop as engine
+from uncollapse.objectives import Elbo
+from uncollapse.training import loop
 
 SMALL = {"n_components": 3, "latent_dim": 3, "hidden": (8, 8), "max_epochs": 4, "random_state": 0}
 KINDS = list(itertools.product(["marginal", "enumerate"], ["gaussian", "realnvp"], PRIORS))
@@ -150,7 +150,7 @@ def test_every_kind_of_mixture_is_diagnosed_and_certified(inference, posterior, 
 def test_every_parameter_of_a_mixture_moves(inference, posterior, blobs, monkeypatch):
     start = {}
     monkeypatch.setattr(
-        engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters())
+        loop, "train", lambda training: start.update(training.model.named_parameters())
     )
     settings = {**SMALL, "warmup_epochs": 0, "inference": inference, "posterior": posterior}
     uc.MixtureVAE(**settings).fit(blobs[0])
@@ -183,7 +183,7 @@ def test_the_warm_up_is_without_components(inference, blobs, minimise):
 
     def noting(model, x, step):
         seen.append(type(model))
-        return elbo(model, x, step)
+        return Elbo()(model, x, step)
 
     minimise(noting)
     mixture = uc.MixtureVAE(
@@ -209,13 +209,14 @@ def test_a_quarter_of_the_epochs_finds_components_where_there_is_something_to_fi
     prior, asked, spent, blobs, monkeypatch
 ):
     kinds = []
-    train = engine.train
+    train = loop.train
 
-    def noting(model, *args, **kwargs):
-        kinds.append((type(model) is models.VAE, kwargs["max_epochs"]))
-        train(model, *args, **kwargs)
+    def noting(training):
+        is_plain = type(training.model) is models.VAE
+        kinds.append((is_plain, training.settings.max_epochs))
+        train(training)
 
-    monkeypatch.setattr(engine, "train", noting)
+    monkeypatch.setattr(loop, "train", noting)
     uc.MixtureVAE(**{**SMALL, "max_epochs": 8}, prior=prior, warmup_epochs=asked).fit(blobs[0])
     assert kinds == ([(True, spent)] if spent else []) + [(False, 8 - spent)]
 
@@ -224,11 +225,11 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
     """After the warm-up, before the mixture has learned anything, the components already are the
     clusters."""
     _, _, X, labels = separated
-    train = engine.train
+    train = loop.train
     monkeypatch.setattr(
-        engine,
+        loop,
         "train",
-        lambda model, *args, **kw: train(model, *args, **kw) if type(model) is models.VAE else None,
+        lambda training: train(training) if type(training.model) is models.VAE else None,
     )
     settings = {
         "hidden": (16, 16),
@@ -251,7 +252,7 @@ def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, mini
     def interrupting(model, x, step):
         if step == 7:
             os.kill(os.getpid(), signal.SIGINT)
-        return elbo(model, x, step)
+        return Elbo()(model, x, step)
 
     minimise(interrupting)
     mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 100})

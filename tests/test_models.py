@@ -7,7 +7,7 @@ import torch
 
 from uncollapse._utils.random import RowNoise
 from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
-from uncollapse.objectives import elbo
+from uncollapse.objectives import Elbo
 
 
 def test_every_draw_of_the_exact_posterior_gives_the_exact_likelihood(linear_gaussian):
@@ -26,13 +26,13 @@ def test_elbo_with_the_exact_posterior_is_the_exact_likelihood(linear_gaussian):
     exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data[:20]).mean()
     assert (draws.mean() - exact).abs() < 4 * draws.std() / len(draws) ** 0.5
     torch.manual_seed(0)
-    assert elbo(model, x, 0).value == draws.mean()
+    assert Elbo()(model, x, 0).value == draws.mean()
 
 
 def test_elbo_with_a_wide_posterior_lies_below_by_its_divergence(linear_gaussian):
     x, widened = linear_gaussian.data[:20].repeat(5000, 1), 1.5
     torch.manual_seed(0)
-    loss = elbo(linear_gaussian.model(widened), x, 0).value
+    loss = Elbo()(linear_gaussian.model(widened), x, 0).value
     exact = -linear_gaussian.marginal.log_prob(linear_gaussian.data[:20]).mean()
     divergence = 3 * (
         -np.log(widened) + widened**2 / 2 - 0.5

@@ -15,7 +15,8 @@ import torch
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.processes import is_first_process
-from uncollapse._utils.sharding import Share, draw_rows, sharing
+from uncollapse.models import Draws
+from uncollapse.training.processes import SharedDraws, Share
 
 SMALL = {
     "latent_dim": 2,
@@ -37,7 +38,8 @@ ONE_THREAD = {
 # 205 rows: the last batch has one row, of which one of two processes has none.
 SCRIPT = """
 import json, sys
-import lightning.pytorch as pl, numpy as np, torch, uncollapse as uc
+import numpy as np, torch, uncollapse as uc
+from uncollapse.training import loop
 from torch.utils.data import DataLoader, TensorDataset
 from uncollapse.data import load
 from uncollapse._utils.processes import is_first_process
@@ -65,21 +67,20 @@ kinds = {
     "text": (uc.SequenceVAE, tiny, texts),
 }
 
-class Losses(pl.Callback):
-    def __init__(self):
-        self.found = []
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        mean = torch.tensor(float(outputs["loss"])) / trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(mean)
-        self.found.append(float(mean))
+losses = []
+
+class Losses(loop.LastGood):
+    def after_step(self, training, step):
+        losses.append(float(step.loss))
+
+loop.LastGood = Losses
 
 results = {}
 for name, (kind, arguments, data) in kinds.items():
-    losses = Losses()
-    fitted = kind(**arguments, devices=int(sys.argv[1])).fit(data, callbacks=[losses])
+    losses.clear()
+    fitted = kind(**arguments, devices=int(sys.argv[1])).fit(data)
     weights = torch.cat([value.flatten().double() for value in fitted.model_.state_dict().values()]).tolist()
-    results[name] = [losses.found, weights, fitted.history_["loss"].tolist()]
+    results[name] = [list(losses), weights, fitted.history_["loss"].tolist()]
     fitted.save("run-" + name.replace(" ", "-"))
 if is_first_process():
     print(json.dumps(results))
@@ -246,7 +247,7 @@ def test_processes_that_were_started_must_be_those_that_train(blobs, monkeypatch
 def test_shares_are_the_whole_batch():
     for total in (1, 2, 7, 100):
         for n in (1, 2, 3, 8):
-            shares = [Share.of(total, process, n) for process in range(n)]
+            shares = [Share.from_rank(total, process, n) for process in range(n)]
             assert sum(share.size for share in shares) == total
             rows = torch.cat(
                 [torch.arange(total)[share.start : share.start + share.size] for share in shares]
@@ -258,14 +259,13 @@ def test_shares_are_the_whole_batch():
 
 
 def test_draws_of_a_share_are_those_of_its_rows():
-    def drawn(share, n):
-        with sharing(share):
-            torch.manual_seed(0)
-            return draw_rows(lambda rows: torch.randn(4, rows, 3), n, dim=1)
+    def drawn(draws, n):
+        torch.manual_seed(0)
+        return draws.normal(torch.zeros(n, 1), 3, 4)
 
-    whole = drawn(None, 7)
+    whole = drawn(Draws(), 7)
     parts = [
-        drawn(share, share.size) for share in (Share.of(7, process, 3) for process in range(3))
+        drawn(SharedDraws(share), share.size) for share in (Share.from_rank(7, process, 3) for process in range(3))
     ]
     assert torch.equal(torch.cat(parts, 1), whole)
 

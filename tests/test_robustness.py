@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
-from uncollapse.objectives import elbo
+from uncollapse.objectives import Elbo
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_a_thousand_steps_at_a_high_learning_rate(width, depth, arguments, low_p
     )
     for step in range(1000):
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
-            loss, _ = elbo(model, rows[torch.randint(len(rows), (100,))], step)
+            loss, _ = Elbo()(model, rows[torch.randint(len(rows), (100,))], step)
         assert loss.isfinite(), f"step {step}"
         optimizer.zero_grad()
         loss.backward()

@@ -24,8 +24,8 @@ from uncollapse.measures.information import infer
 from uncollapse.measures.likelihood import importance_log_likelihood
 from uncollapse.models import History, SequenceVAE
 from uncollapse.networks import MLPDecoder
-from uncollapse.objectives import Elbo, Loss, elbo
-from uncollapse.training.batches import RowsInMemory
+from uncollapse.objectives import Elbo, Loss
+from uncollapse.training.batches import BatchesInMemory
 
 LATENT, HIDDEN, V = 2, 5, 4  # symbols 0 and 1, the unknown 2, the end 3
 KINDS = ("joint", "additive", "plain")
@@ -323,7 +323,7 @@ def test_the_weight_of_the_kl_rises_to_beta(step, weight):
     expected = (weight * terms.latents.kl - terms.log_px_z).mean()
     assert float(loss) == pytest.approx(float(expected), abs=1e-12)
     torch.manual_seed(0)
-    assert float(elbo(model, ROWS, 0).value) == pytest.approx(float(-terms.elbo.mean()), abs=1e-12)
+    assert float(Elbo()(model, ROWS, 0).value) == pytest.approx(float(-terms.elbo.mean()), abs=1e-12)
 
 
 def test_importance_weighting_is_exact_where_z_does_not_matter():
@@ -406,7 +406,7 @@ def test_what_does_not_end_is_cut_off_with_an_end():
 
 def test_every_row_is_met_once_an_epoch_in_batches_of_similar_length():
     lengths = torch.as_tensor(np.random.default_rng(0).integers(1, 60, size=1003))
-    rows = RowsInMemory(torch.arange(1003.0)[:, None], 10, seed=3, lengths=lengths)
+    rows = BatchesInMemory(torch.arange(1003.0)[:, None], 10, seed=3, lengths=lengths)
     epochs = []
     for epoch in (0, 1, 0):
         batches = [batch[:, 0].long() for batch in rows.batches(epoch)]
@@ -422,7 +422,7 @@ def test_every_row_is_met_once_an_epoch_in_batches_of_similar_length():
 
 
 def test_the_batch_that_is_left_over_is_not_that_of_the_longest():
-    rows = RowsInMemory(torch.arange(33.0)[:, None], 32, seed=0, lengths=torch.arange(33))
+    rows = BatchesInMemory(torch.arange(33.0)[:, None], 32, seed=0, lengths=torch.arange(33))
     alone = []
     for epoch in range(6):
         alone += [int(batch) for batch in rows.batches(epoch) if len(batch) == 1]
@@ -578,7 +578,7 @@ def test_the_kept_epoch_is_the_one_with_the_best_bound_on_what_was_held_out():
     vae.fit(DOCUMENTS, validation=extra)
     losses = vae.history_["validation"]
     assert losses.idxmin() < 11
-    assert validation_loss(vae, extra, elbo) == pytest.approx(losses.min(), abs=1e-5)
+    assert validation_loss(vae, extra, Elbo()) == pytest.approx(losses.min(), abs=1e-5)
     assert losses.iloc[-1] > losses.min() + 1e-3
 
 
@@ -599,7 +599,7 @@ def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimised():
         learning_rate=0.1,
     )
     vae.set_params(verbose=False).fit(DOCUMENTS, validation=DOCUMENTS[:20])
-    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(
+    assert validation_loss(vae, DOCUMENTS[:20], Elbo()) == pytest.approx(
         vae.history_["validation"].min(), abs=1e-5
     )
     assert (
@@ -622,7 +622,7 @@ def test_after_a_loss_that_is_not_finite_the_best_epoch_is_kept(monkeypatch):
     with pytest.raises(uc.NonFiniteLossError, match="after the best of 3 whole epochs"):
         vae.fit(DOCUMENTS, validation=DOCUMENTS[:20])
     assert len(vae.history_) == 3
-    assert validation_loss(vae, DOCUMENTS[:20], elbo) == pytest.approx(
+    assert validation_loss(vae, DOCUMENTS[:20], Elbo()) == pytest.approx(
         vae.history_["validation"].min(), abs=1e-5
     )
 

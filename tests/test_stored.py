@@ -28,8 +28,8 @@ from uncollapse.experiments import sweep as sweeps
 from uncollapse.measures import batches as stream
 from uncollapse.measures.batches import Reservoir
 from uncollapse.training import batches as training_rows
-from uncollapse.training import loop as engine
-from uncollapse.training.batches import RowsOnDisk
+from uncollapse.training import loop
+from uncollapse.training.batches import BatchesOnDisk
 
 SMALL = {
     "latent_dim": 2,
@@ -69,7 +69,7 @@ def test_blocks_are_the_rows_in_their_order(tmp_path, small_blocks):
 
 def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks):
     X = numbered(tmp_path)
-    rows = RowsOnDisk(StoredArray(X), 16, seed=0, some=np.asarray(X[:5], np.float32))
+    rows = BatchesOnDisk(StoredArray(X), 16, seed=0, sample=np.asarray(X[:5], np.float32))
     orders = []
     for epoch in (0, 1, 0):
         batches = list(rows.batches(epoch))
@@ -88,7 +88,7 @@ def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks
 @pytest.mark.parametrize("start", [1, 3, 4, 7])
 def test_an_epoch_goes_on_from_any_batch(tmp_path, small_blocks, start):
     X = numbered(tmp_path)
-    rows = RowsOnDisk(StoredArray(X), 16, seed=0, some=np.asarray(X[:5], np.float32))
+    rows = BatchesOnDisk(StoredArray(X), 16, seed=0, sample=np.asarray(X[:5], np.float32))
     assert torch.equal(
         torch.cat(list(rows.batches(2, start))), torch.cat(list(rows.batches(2))[start:])
     )
@@ -200,14 +200,14 @@ def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks,
 
     X = numbered(tmp_path)
     whole = uc.VAE(**SMALL).fit(X)
-    original = engine.Training.on_train_batch_end
+    original = loop.Training._take_step
 
-    def terminating(self, *args):
-        if self.steps_done == 5:
+    def terminating(self, rows):
+        if self.steps_done == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *args)
+        return original(self, rows)
 
-    monkeypatch.setattr(engine.Training, "on_train_batch_end", terminating)
+    monkeypatch.setattr(loop.Training, "_take_step", terminating)
     with pytest.raises(Terminated):
         uc.VAE(**SMALL).fit(X, checkpoint=tmp_path / "state")
     monkeypatch.undo()
@@ -514,16 +514,16 @@ def changing(tmp_path, monkeypatch):
     @contextlib.contextmanager
     def within(name):
         place, change = CHANGES[name]
-        original = engine.Training.on_train_batch_end
+        original = loop.Training._take_step
 
-        def changing(self, *args):
+        def changing(self, rows):
+            original(self, rows)
             if self.steps_done == 5:
                 shutil.copy2(tmp_path / place, tmp_path / "kept")
                 change(tmp_path / place)
-            return original(self, *args)
 
         with monkeypatch.context() as patched:
-            patched.setattr(engine.Training, "on_train_batch_end", changing)
+            patched.setattr(loop.Training, "_take_step", changing)
             yield tmp_path / place
 
     monkeypatch.setattr(stored_data, "BLOCK_BYTES", 320)
@@ -674,7 +674,7 @@ def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
     pieces = list(stored.read(0))
     assert [len(piece) for piece in pieces] == [4] * 6 + [1]
     assert np.array_equal(np.concatenate(list(stored.blocks())), frame.to_numpy(np.float32))
-    rows = RowsOnDisk(stored, 7, seed=0, some=pieces[0])
+    rows = BatchesOnDisk(stored, 7, seed=0, sample=pieces[0])
     whole = list(rows.batches(1))
     assert [len(batch) for batch in whole] == [7] * 8 + [4]
     assert sorted(torch.cat(whole)[:, 0].tolist()) == list(range(60))

@@ -1,4 +1,4 @@
-"""The engine: what it changes, what it leaves alone, and how it stops."""
+"""The training loop: what it changes, what it leaves alone, and how it stops."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ import torch
 
 import uncollapse as uc
 from uncollapse._utils.errors import NonFiniteLossError
-from uncollapse.objectives import Loss, elbo
-from uncollapse.training import loop as engine
-from uncollapse.training.batches import RowsInMemory
+from uncollapse.objectives import Elbo, Loss
+from uncollapse.training import loop
+from uncollapse.training.batches import BatchesInMemory
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 3, "batch_size": 50, "random_state": 0}
 
@@ -29,7 +29,7 @@ def state_of(estimator):
 def test_every_parameter_moves_and_comes_back(blobs, tmp_path, arguments, monkeypatch):
     start = {}
     monkeypatch.setattr(
-        engine, "train", lambda model, *args, **kwargs: start.update(model.named_parameters())
+        loop, "train", lambda training: start.update(training.model.named_parameters())
     )
     uc.VAE(**{**SMALL, **arguments}).fit(blobs[0])
     monkeypatch.undo()
@@ -81,7 +81,7 @@ def test_seeds_and_epochs_share_no_noise(blobs, minimise):
         state = torch.get_rng_state()
         seen.setdefault(seed, []).append(torch.randn(20))
         torch.set_rng_state(state)
-        return elbo(model, x, step)
+        return Elbo()(model, x, step)
 
     minimise(noting)
     for seed in (0, 1):
@@ -97,7 +97,7 @@ def test_grey_levels_are_binarised_anew_in_every_step(minimise):
 
     def noting(model, x, step):
         batches.append(x.clone())
-        return elbo(model, x, step)
+        return Elbo()(model, x, step)
 
     minimise(noting)
     with pytest.warns(UserWarning, match="binarisation"):
@@ -109,13 +109,14 @@ def test_grey_levels_are_binarised_anew_in_every_step(minimise):
 def test_the_learning_rate_is_the_size_of_the_first_step(blobs, monkeypatch):
     """Adam's first step moves every parameter that has a gradient by the learning rate."""
     start = {}
-    train = engine.train
+    train = loop.train
 
-    def noting(model, *args, **kwargs):
-        start.update({name: value.detach().clone() for name, value in model.named_parameters()})
-        train(model, *args, **kwargs)
+    def noting(training):
+        named = training.model.named_parameters()
+        start.update({name: value.detach().clone() for name, value in named})
+        train(training)
 
-    monkeypatch.setattr(engine, "train", noting)
+    monkeypatch.setattr(loop, "train", noting)
     estimator = uc.VAE(**{**SMALL, "max_epochs": 1, "batch_size": 180, "learning_rate": 0.003}).fit(
         blobs[0]
     )
@@ -126,7 +127,7 @@ def test_the_learning_rate_is_the_size_of_the_first_step(blobs, monkeypatch):
 
 
 def test_each_epoch_sees_every_row_once_in_another_order():
-    rows = RowsInMemory(torch.arange(10.0)[:, None], batch_size=4, seed=0)
+    rows = BatchesInMemory(torch.arange(10.0)[:, None], batch_size=4, seed=0)
     orders = []
     for epoch in range(2):
         batches = list(rows.batches(epoch))
@@ -144,7 +145,7 @@ def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blo
     def failing(model, x, step):
         if step == 4:
             expected.update({name: value.clone() for name, value in model.state_dict().items()})
-        loss, terms = elbo(model, x, step)
+        loss, terms = Elbo()(model, x, step)
         return Loss(loss * float("nan") if step == 6 else loss, terms)
 
     minimise(failing)
@@ -169,7 +170,7 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, minimise):
     def interrupting(model, x, step):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        return elbo(model, x, step)
+        return Elbo()(model, x, step)
 
     minimise(interrupting)
     before = signal.getsignal(signal.SIGINT)
@@ -239,7 +240,7 @@ def test_a_loss_that_is_not_finite_before_the_first_step_is_not_blamed_on_the_le
 ):
     minimise(
         lambda model, x, step: Loss(
-            elbo(model, x, step).value * float("inf"), elbo(model, x, step).terms
+            Elbo()(model, x, step).value * float("inf"), Elbo()(model, x, step).terms
         )
     )
     with pytest.raises(

@@ -32,7 +32,7 @@ from uncollapse.measures.fisher import (
 )
 from uncollapse.measures.row_map import RowMap
 from uncollapse.measures.summary import Findings, summary_text
-from uncollapse.models import VAE, LatentModel, SequenceVAE
+from uncollapse.models import ComposedModel, LatentModel, RowModel, SequenceVAE
 
 # A bound may exceed what it bounds by this share, which is what rounding in float64 leaves.
 ROUNDING = 1e-9
@@ -197,7 +197,7 @@ def certify(
     raw = subject.read(X)
     if len(raw) < 2:
         raise DataError(f"a certificate expects at least 2 rows, got {len(raw)}: give more data.")
-    assert isinstance(subject.model, VAE)
+    assert isinstance(subject.model, ComposedModel)
     if (reason := _why_not(subject.model)) is not None:
         raise ParameterError(
             f"certificates expect {reason}: use diagnose, which measures without theorems."
@@ -210,11 +210,11 @@ def certify(
 
 def can_be_certified(model: LatentModel) -> bool:
     """Whether theorems are stated for the model, and promise something."""
-    return isinstance(model, VAE) and model.decoder.first_constant > 0 and _why_not(model) is None
+    return isinstance(model, RowModel) and model.decoder.first_constant > 0 and _why_not(model) is None
 
 
 def certificate(
-    model: VAE,
+    model: RowModel,
     rows: np.ndarray,
     name: str,
     n_samples: int = 64,
@@ -247,7 +247,7 @@ def certificate(
     )
 
 
-def _why_not(model: VAE) -> str | None:
+def _why_not(model: RowModel) -> str | None:
     """What a model lacks for the theorems to be stated for it, and what it has instead."""
     if not model.family.fills_space:
         return f"a family whose natural parameters fill R^t, got {model.family.name!r}, whose link would undo any constant"
@@ -259,7 +259,7 @@ def _why_not(model: VAE) -> str | None:
 
 
 def _examples(
-    model: VAE,
+    model: RowModel,
     rows: np.ndarray,
     scores: PriorScores,
     posterior: PosteriorScores,
@@ -300,7 +300,7 @@ def _examples(
 
 
 def _estimates(
-    model: VAE, scores: PriorScores, examples: pd.DataFrame, z: torch.Tensor
+    model: RowModel, scores: PriorScores, examples: pd.DataFrame, z: torch.Tensor
 ) -> dict[str, Estimate | None]:
     floor = model_information_floor(model)
     divergences, bounds = scores.squared_scores.mean(1), scores.squared_bounds.mean(1)
@@ -356,7 +356,7 @@ def _over_examples(column: pd.Series[float]) -> Estimate | None:
     return Estimate.mean_of(known) if len(known) > 1 else None
 
 
-def corollary_bound(model: VAE, rows: np.ndarray) -> np.ndarray:
+def corollary_bound(model: RowModel, rows: np.ndarray) -> np.ndarray:
     """K23 corollary 3.6 for each row: L^2 times a number not above E |T(x) - E[T(x)|z]|^2 for any
     Brenier map of constant L.
 
@@ -404,11 +404,11 @@ def least_residual(family: Family, statistic: torch.Tensor, constant: float) -> 
     return torch.where(inside, least, torch.zeros_like(least))
 
 
-def _is_normal(model: VAE) -> bool:
+def _is_normal(model: RowModel) -> bool:
     return isinstance(model.prior, StandardNormal)
 
 
-def _smoothed_bounds(model: VAE, rows: np.ndarray, n_smoothed: int, verbose: bool) -> np.ndarray:
+def _smoothed_bounds(model: RowModel, rows: np.ndarray, n_smoothed: int, verbose: bool) -> np.ndarray:
     bounds = np.full(len(rows), np.nan)
     if model.latent_dim <= MAX_SMOOTHED_DIM and _is_normal(model):
         some = np.random.default_rng(0).permutation(len(rows))[

@@ -8,7 +8,7 @@ import numpy as np
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse.families import Gaussian
-from uncollapse.models import VAE
+from uncollapse.models import ComposedModel
 
 
 def information_floor(
@@ -92,7 +92,7 @@ def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> f
         ) from None
 
 
-def model_information_floor(model: VAE) -> float | None:
+def model_information_floor(model: ComposedModel) -> float | None:
     """The information floor of a model, in nats; None where it is not proved (other families than
     the Gaussian, three maps, latents without a density)."""
     constant = model.decoder.information_constant

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from uncollapse.models import VAE, to_device
+from uncollapse.models import RowModel, to_device
 
 # Latents of more dimensions have no grid.
 MAX_SMOOTHED_DIM = 2
@@ -21,7 +21,7 @@ MAX_MASS_OUTSIDE = 1e-3
 N_TIMES = 48
 
 
-def smoothed_kl_bound(model: VAE, row: np.ndarray) -> float:
+def smoothed_kl_bound(model: RowModel, row: np.ndarray) -> float:
     """A lower bound on KL(p(z|x) || p(z)) for one row, in nats: half the integral of F(p_t(z|x) ||
     p_t(z)) over t in [0, delta].
 
@@ -55,7 +55,7 @@ def smoothed_kl_bound(model: VAE, row: np.ndarray) -> float:
 
 
 def _whereabouts(
-    model: VAE, row: np.ndarray, n_samples: int = 512, rounds: int = 3
+    model: RowModel, row: np.ndarray, n_samples: int = 512, rounds: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
     """The posterior's mean and standard deviations, by importance sampling that starts from q(z|x)
     and adapts."""
@@ -74,7 +74,7 @@ def _whereabouts(
     return centre, deviation
 
 
-def _grid_density(model: VAE, row: np.ndarray, axes: list[np.ndarray]) -> np.ndarray | None:
+def _grid_density(model: RowModel, row: np.ndarray, axes: list[np.ndarray]) -> np.ndarray | None:
     """p(z|x) on the grid, normalised there; None if there is mass elsewhere."""
     dim, spacing = len(axes), axes[0][1] - axes[0][0]
     wide = np.linspace(-PRIOR_HALF_WIDTH, PRIOR_HALF_WIDTH, POINTS[dim])
@@ -95,7 +95,7 @@ def _grid_density(model: VAE, row: np.ndarray, axes: list[np.ndarray]) -> np.nda
     return np.asarray(np.exp(log_inside - top) / mass).reshape([len(axis) for axis in axes])
 
 
-def _log_joint(model: VAE, row: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _log_joint(model: RowModel, row: np.ndarray, points: np.ndarray) -> np.ndarray:
     """log p(x, z) at points z, shape (n, l)."""
     if not len(points):
         return np.empty(0)

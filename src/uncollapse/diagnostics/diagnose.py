@@ -40,7 +40,7 @@ from uncollapse.measures.refinement import N_DRAWS, Refinement, refine
 from uncollapse.measures.row_map import RowMap, row_map
 from uncollapse.measures.supported_units import supported_units
 from uncollapse.measures.units import Units
-from uncollapse.models import VAE, LatentModel, differentiable_twice, to_device
+from uncollapse.models import ComposedModel, LatentModel, differentiable_twice, to_device
 
 # Points of the picture of the latents.
 N_POINTS = 2000
@@ -236,7 +236,7 @@ class _Diagnosis:
                 if estimates["recovered_nats"] is None or refinement is None
                 else refinement.explained_share,
                 is_ours=self.subject.is_ours,
-                keeps_constant=isinstance(self.model, VAE) and self.model.family.fills_space,
+                keeps_constant=isinstance(self.model, ComposedModel) and self.model.family.fills_space,
             )
             verdict, advice = judge(evidence)
             points, some = self.shuffled[:N_POINTS], self.shuffled[:N_PICTURES]
@@ -293,7 +293,7 @@ class _Diagnosis:
     def _certificate(self) -> Certificate | None:
         if not (self.subject.is_ours and can_be_certified(self.model)):
             return None
-        assert isinstance(self.model, VAE)
+        assert isinstance(self.model, ComposedModel)
         try:
             rows = self.rows[self.shuffled[:N_CERTIFIED]]
             return certificate(
@@ -321,10 +321,10 @@ class _Diagnosis:
                 "is at least about as large as it "
                 "seems, and nothing more is known."
             )
-        enumerated = isinstance(self.model, VAE) and isinstance(
+        enumerated = isinstance(self.model, ComposedModel) and isinstance(
             self.model.posterior, ComponentPosterior
         )
-        floor = model_information_floor(self.model) if isinstance(self.model, VAE) else None
+        floor = model_information_floor(self.model) if isinstance(self.model, ComposedModel) else None
         supported = supported_units(self.model, self.rows)
         kl = self.posteriors.kl.astype(np.float64)
         rest = Estimate.mean_of(kl[told.rows] - told.density)
@@ -348,7 +348,7 @@ class _Diagnosis:
 
     def _components(self) -> dict[str, Estimate | None]:
         components = self.posteriors.components
-        if components is None or not isinstance(self.model, VAE):
+        if components is None or not isinstance(self.model, ComposedModel):
             return {}
         return _component_estimates(self.model, self.posteriors, components, self._classes())
 
@@ -382,7 +382,7 @@ class _Diagnosis:
 
 
 def _component_estimates(
-    model: VAE, posteriors: Posteriors, components: np.ndarray, classes: np.ndarray | None
+    model: ComposedModel, posteriors: Posteriors, components: np.ndarray, classes: np.ndarray | None
 ) -> dict[str, Estimate | None]:
     assert isinstance(model.prior, GaussianMixture | CategoricalLayer)
     assert posteriors.kl_y is not None

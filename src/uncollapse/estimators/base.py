@@ -54,7 +54,7 @@ from uncollapse.measures.row_map import row_map
 from uncollapse.models import to_device
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import Strategy, get_strategy
-from uncollapse.training.batches import Rows, RowsFromLoader, RowsInMemory, RowsOnDisk
+from uncollapse.training.batches import Batches, BatchesFromLoader, BatchesInMemory, BatchesOnDisk
 from uncollapse.training.budget import Budget
 from uncollapse.training.resume import Checkpoint
 
@@ -123,7 +123,6 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         *,
         budget: Budget | None = None,
         callbacks: Sequence[Any] = (),
-        loggers: Sequence[Any] = (),
         checkpoint: str | Path | None = None,
     ) -> Self:
         """Train on rows.
@@ -136,9 +135,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 `batch_size` says.
             y: ignored.
             budget: what training may use up, in place of `max_epochs`.
-            callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
-            loggers: of Lightning, which are told what the progress bar shows at the end of each
-                epoch.
+            callbacks: functions that are called with each `uc.training.Epoch`.
             checkpoint: a folder for the state of the training and its log, a JSON line for each
                 epoch. Where it holds the state of this very training, that is taken up, and ends in
                 the same parameters as if nothing had interrupted it.
@@ -166,7 +163,6 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             initialize_from_data(model, rows)
             others: dict[str, Any] = {
                 "callbacks": callbacks,
-                "loggers": loggers,
                 "checkpoint": kept,
                 "source": source,
             }
@@ -281,32 +277,41 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         phase: str = "training",
     ) -> None:
         """Train for some of the epochs of a plan."""
-        from uncollapse.training.constants import adjustment
-        from uncollapse.training.loop import train
+        from uncollapse.training.best import Best
+        from uncollapse.training.constants import Annealing, RateTarget
+        from uncollapse.training.loop import LoopSettings, Training, train
+        from uncollapse.training.observers import Callbacks, Observer
+        from uncollapse.training.resume import Resume
 
-        parameters, watched = plan.parameters, plan.watched
-        rows = plan.feed(seed, lengths)
+        parameters = plan.parameters
+        batches = plan.batches(seed, lengths)
+        decoder: Any = model.decoder
+        target = None if parameters["target_kl"] is None else RateTarget(decoder, parameters["target_kl"])
+        observers: list[Observer] = [] if target is None else [target]
+        if parameters["annealing"]:
+            observers.append(Annealing(decoder))
+        if plan.validation is not None:
+            rows = torch.as_tensor(plan.validation)
+            observers.append(Best(rows, None if target is None else target.is_settled))
+        if plan.checkpoint is not None:
+            observers.append(Resume(plan.checkpoint, phase))
+        observers.append(Callbacks(plan.callbacks))
+        if plan.watched is not None:
+            plan.strategy.validation = model.observe(plan.watched[:MAX_WATCHED_ROWS])
         share = len(epochs) / parameters["max_epochs"]
-        train(
-            model,
-            plan.objective,
-            rows,
+        settings = LoopSettings(
             max_epochs=len(epochs),
             learning_rate=parameters["learning_rate"],
             seed=seed,
-            history=plan.history,
-            strategy=plan.strategy,
             budget=None if plan.budget is None else plan.budget.part(share),
-            steps_before=epochs.start * rows.n_batches,
-            watched=None if watched is None else model.observe(watched[:MAX_WATCHED_ROWS]),
-            after_step=adjustment(model.decoder, parameters["annealing"], parameters["target_kl"]),
-            callbacks=plan.callbacks,
-            loggers=plan.loggers,
-            checkpoint=plan.checkpoint,
-            phase=phase,
+            first_step=epochs.start * batches.n_batches,
             hardware=plan.hardware,
             verbose=parameters["verbose"],
-            validation=None if plan.validation is None else torch.as_tensor(plan.validation),
+        )
+        train(
+            Training(
+                model, plan.objective, batches, settings, plan.strategy, observers, plan.history
+            )
         )
 
     def transform(self, X: Any) -> np.ndarray:
@@ -567,8 +572,7 @@ class Plan:
         strategy: what is done about the posterior.
         hardware: what Lightning's trainer is told of it.
         history: gains a row with each epoch.
-        callbacks: of Lightning.
-        loggers: of Lightning.
+        callbacks: called with each epoch.
         checkpoint: where the state is kept.
         source: the rows to learn from, where they are not in memory.
     """
@@ -584,18 +588,17 @@ class Plan:
     hardware: dict[str, Any]
     history: list[tuple[float, ...]] = field(default_factory=list)
     callbacks: Sequence[Any] = ()
-    loggers: Sequence[Any] = ()
     checkpoint: Checkpoint | None = None
     source: RowSource | None = None
 
-    def feed(self, seed: int, lengths: torch.Tensor | None) -> Rows:
+    def batches(self, seed: int, lengths: torch.Tensor | None) -> Batches:
         """The rows in batches."""
         batch_size = self.parameters["batch_size"]
         if isinstance(self.source, StoredRows):
-            return RowsOnDisk(self.source, batch_size, seed, self.rows)
+            return BatchesOnDisk(self.source, batch_size, seed, self.rows)
         if isinstance(self.source, LoadedRows):
-            return RowsFromLoader(self.source, seed, self.rows)
-        return RowsInMemory(torch.as_tensor(self.rows), batch_size, seed, lengths)
+            return BatchesFromLoader(self.source, seed, self.rows)
+        return BatchesInMemory(torch.as_tensor(self.rows), batch_size, seed, lengths)
 
     @classmethod
     def of(
@@ -621,7 +624,7 @@ class Plan:
             validation: rows by which the best epoch is found.
             budget: what may be used up.
             source: all rows, where `rows` are a sample of them.
-            others: callbacks, loggers and checkpoint.
+            others: callbacks and checkpoint.
 
         Raises:
             InputError: if the objective does not suit the model, the budget is none, or the data

@@ -136,7 +136,6 @@ class SequenceVAE(Estimator, SequenceSettings):
         validation: Any = None,
         budget: Budget | None = None,
         callbacks: Sequence[Any] = (),
-        loggers: Sequence[Any] = (),
         checkpoint: str | Path | None = None,
     ) -> Self:
         """Train on documents.
@@ -147,9 +146,7 @@ class SequenceVAE(Estimator, SequenceSettings):
             validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from
                 training, if not given.
             budget: what training may use up, in place of `max_epochs`.
-            callbacks: of Lightning, such as `CollapseMonitor`, which must leave the model alone.
-            loggers: of Lightning, which are told what the progress bar shows at the end of each
-                epoch.
+            callbacks: functions that are called with each `uc.training.Epoch`.
             checkpoint: a folder for the state of the training and its log, a JSON line for each
                 epoch. Where it holds the state of this very training, that is taken up, and ends in
                 the same parameters as if nothing had interrupted it.
@@ -187,7 +184,6 @@ class SequenceVAE(Estimator, SequenceSettings):
                 rows.validation,
                 budget=budget,
                 callbacks=callbacks,
-                loggers=loggers,
                 checkpoint=kept,
             )
         with deferred_interrupt():  # what belongs to one fit is taken over as one

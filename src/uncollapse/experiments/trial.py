@@ -215,14 +215,16 @@ class FitTrial(Trial):
         verbose: bool,
         watch: Watch | None,
     ) -> Estimator:
-        from uncollapse.training.log import CallbackLogger
-
         estimator = Estimator.registry[self.estimator](
             **{**self.arguments, "random_state": seed, "verbose": verbose}
         )
         held_out: dict[str, Any] = {} if validation is None else {"validation": validation.X}
-        loggers = [] if watch is None else [CallbackLogger(watch)]
-        return estimator.fit(train.table(), checkpoint=folder, loggers=loggers, **held_out)
+        callbacks = (
+            []
+            if watch is None
+            else [lambda epoch: watch({"epoch": epoch.number, **epoch.metrics})]
+        )
+        return estimator.fit(train.table(), checkpoint=folder, callbacks=callbacks, **held_out)
 
     @staticmethod
     def load(path: Path) -> Any:

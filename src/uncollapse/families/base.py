@@ -40,12 +40,14 @@ class Family(nn.Module, ABC):
 
     Attributes:
         name: what specifications call the family.
+        is_random: whether `observe` decides by random draws.
         domain: the natural parameters of a column, as a constraint on the last dimension of
             `by_column`.
         parameters_per_column: k.
     """
 
     name: ClassVar[str]
+    is_random: ClassVar[bool] = False
     domain: ClassVar[constraints.Constraint] = constraints.real
     parameters_per_column: int = 1
 

@@ -20,7 +20,6 @@ from torch.distributions import Poisson as PoissonDistribution
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import NotBool, PositiveFloat
-from uncollapse._utils.sharding import draw_rows
 from uncollapse.families.base import (
     MEAN_MARGIN,
     Family,
@@ -42,6 +41,7 @@ class Bernoulli(Family):
     """
 
     name = "bernoulli"
+    is_random = True
 
     def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
         return Independent(
@@ -61,9 +61,7 @@ class Bernoulli(Family):
         self, x: Float[Tensor, "*batch d"], uniform: Float[Tensor, "*batch d"] | None = None
     ) -> Tensor:
         if uniform is None:
-            uniform = draw_rows(
-                lambda n: torch.rand(n, *x.shape[1:], device=x.device, dtype=x.dtype), len(x)
-            )
+            uniform = torch.rand_like(x)
         return uniform.lt(x).to(x.dtype)
 
     def is_observed(self, data: np.ndarray) -> bool:

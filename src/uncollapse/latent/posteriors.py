@@ -38,11 +38,6 @@ class Posterior(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
         """q(z|x)."""
 
-    def of(self, model: nn.Module) -> Posterior:
-        """The posterior as a part of a model: itself, but where it must know the model."""
-        del model
-        return self
-
 
 class DiagonalGaussian(Posterior):
     """q(z|x) = N(mu(x), diag(sigma(x)^2)), with mu and sigma from one multilayer perceptron on

@@ -15,7 +15,7 @@ from uncollapse.maps.jacobian import jacobian
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.row_map import RowMap, map_rows
 from uncollapse.models import (
-    VAE,
+    RowModel,
     LatentModel,
     SequenceVAE,
     differentiable_twice,
@@ -69,7 +69,7 @@ def relative_fisher_divergence(
         The divergence and its Monte Carlo error over the draws of z, and over the rows where they
         are only some.
     """
-    if isinstance(model, VAE) and not isinstance(model, SequenceVAE):
+    if isinstance(model, RowModel):
         return Estimate.mean_of(
             prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1)
         )
@@ -114,7 +114,7 @@ def prior_draws(model: LatentModel, n_samples: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def prior_scores(model: VAE, rows: np.ndarray, z: Tensor) -> PriorScores:
+def prior_scores(model: RowModel, rows: np.ndarray, z: Tensor) -> PriorScores:
     """Scores at these draws of z. One Jacobian for each of them serves all rows.
 
     Args:
@@ -142,7 +142,7 @@ def prior_scores(model: VAE, rows: np.ndarray, z: Tensor) -> PriorScores:
     return PriorScores(*(part.cpu().double().numpy() for part in parts))
 
 
-def _jacobians(model: VAE, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+def _jacobians(model: RowModel, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
     """At each z: the Jacobian of the first map, that of the rest up to natural parameters (None if
     nothing is left), E[T(x)|z]."""
     decoder, link = model.decoder, model.family.link
@@ -176,7 +176,7 @@ class PosteriorScores:
 
 
 def posterior_scores(
-    model: VAE, rows: np.ndarray, n_samples: int, verbose: bool = False, work: RowMap | None = None
+    model: RowModel, rows: np.ndarray, n_samples: int, verbose: bool = False, work: RowMap | None = None
 ) -> PosteriorScores:
     """Scores averaged over the true posterior of each row; the draws belong to the row.
 
@@ -194,7 +194,7 @@ def posterior_scores(
 
 def _scores_of_rows(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
     """The fields of `PosteriorScores`."""
-    assert isinstance(model, VAE)
+    assert isinstance(model, RowModel)
     with torch.no_grad():
         z, log_ratio = model.propose(x, noise)
     z.requires_grad_()

@@ -10,14 +10,14 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from uncollapse.latent import GaussianChain, GaussianMixture, Prior
 from uncollapse.measures.row_map import map_rows
-from uncollapse.models import VAE, LatentModel
+from uncollapse.models import ComposedModel, LatentModel
 
 MAX_ROWS = 1000
 # Steps on the way from the prior to the posterior, denser where distortion falls fastest.
 SHARES = (0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.75, 1.0)
 
 
-def rate_distortion(model: VAE, rows: np.ndarray) -> pd.DataFrame:
+def rate_distortion(model: ComposedModel, rows: np.ndarray) -> pd.DataFrame:
     """The curve of rates and distortions (Alemi et al. 2018) that a model can be set to after
     training.
 
@@ -46,7 +46,7 @@ def rate_distortion(model: VAE, rows: np.ndarray) -> pd.DataFrame:
 @torch.inference_mode()
 def _points(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
     """Rate and distortion of each row for each share that is known, shape (batch, shares, 2)."""
-    assert isinstance(model, VAE)
+    assert isinstance(model, ComposedModel)
     q = model.posterior(x)
     each = (_tempered(q, model.prior, share) for share in SHARES)
     return {
@@ -56,7 +56,7 @@ def _points(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _point(model: VAE, x: Tensor, noise: Tensor, q: Distribution) -> Tensor:
+def _point(model: ComposedModel, x: Tensor, noise: Tensor, q: Distribution) -> Tensor:
     """Rate and distortion of each row, shape (batch, 2)."""
     latents = model.latents(q, noise)
     return torch.stack([latents.kl, -model.terms(x, latents).log_px_z], -1)

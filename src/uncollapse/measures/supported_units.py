@@ -10,7 +10,7 @@ from torch.distributions import Independent, Normal
 
 from uncollapse._utils.random import seeded
 from uncollapse.adapters import ForeignModel
-from uncollapse.models import VAE, LatentModel, SequenceVAE
+from uncollapse.models import LatentModel, RowModel
 
 MAX_FEATURES = 2048
 ROWS_AT_ONCE = 1024
@@ -50,7 +50,7 @@ def supported_units(model: LatentModel, rows: np.ndarray) -> int | None:
 def noise_scale(model: LatentModel) -> np.ndarray | None:
     """The standard deviation of a Gaussian p(x|z), for each column or one for all; its mean over z
     where it moves with z."""
-    if isinstance(model, SequenceVAE) or not isinstance(model, VAE | ForeignModel):
+    if not isinstance(model, RowModel | ForeignModel):
         return None
     with seeded(0):
         z = model.draw_prior(N_NOISE_DRAWS)

@@ -1,19 +1,31 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
 from uncollapse.models.base import LatentModel, Latents, Terms, gradient, kl_per_unit, to_device
+from uncollapse.models.composed import ComposedModel, ModelBound, RowModel, differentiable_twice
+from uncollapse.models.draws import Draws
 from uncollapse.models.layered import LayeredVAE
-from uncollapse.models.mixture import EnumeratedMixtureVAE, MixtureVAE, component_kl
+from uncollapse.models.mixture import (
+    EnumeratedMixtureVAE,
+    MixtureModel,
+    MixtureVAE,
+    component_kl,
+)
 from uncollapse.models.sequence import History, SequenceVAE
-from uncollapse.models.vae import VAE, differentiable_twice
+from uncollapse.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "ComposedModel",
+    "Draws",
     "EnumeratedMixtureVAE",
     "History",
     "LatentModel",
     "Latents",
     "LayeredVAE",
+    "MixtureModel",
     "MixtureVAE",
+    "ModelBound",
+    "RowModel",
     "SequenceVAE",
     "Terms",
     "component_kl",

@@ -1,5 +1,4 @@
-"""What objectives and diagnoses know of a model: its prior, its posterior, and its likelihood of
-data."""
+"""The interface of latent variable models: prior, posterior and likelihood, and what follows."""
 
 from __future__ import annotations
 
@@ -13,21 +12,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from uncollapse._utils.sharding import draw_rows
 from uncollapse.latent import GaussianChain, draw
+from uncollapse.models.draws import Draws
 
 
 @dataclass(frozen=True)
 class Latents:
-    """What the posterior says of a batch, in nats per example; `samples` stands for the draws of z
-    per example.
+    """Draws of z from the posterior of a batch, and their KL, in nats per example.
+
+    `samples` stands for the draws of z per example.
 
     Attributes:
         q: q(z|x).
         z: the draws, shape (*samples, batch, latent_dim); (*samples, batch, c, latent_dim) where
             the posterior enumerates c components.
-        kl: KL(q(z|x) || p(z)), with the component y if the prior has several, shape (*samples,
-            batch) or (batch,): in closed form where there is one, else at the draws.
+        kl: KL(q(z|x) || p(z)), including the component y of a mixture, shape (*samples, batch) or
+            (batch,): in closed form where there is one, else at the draws.
         components: q(y|x), shape (batch, c); None without components.
         log_q: log q(z|x) at draws that are not reparameterised, for the score function, shape
             (samples, batch); else None.
@@ -47,7 +47,7 @@ class Terms:
     Attributes:
         log_px_z: log p(x|z), in expectation over y where the posterior enumerates components, shape
             (*samples, batch).
-        latents: what the posterior says.
+        latents: the draws of z and their KL.
     """
 
     log_px_z: Float[Tensor, "*samples batch"]
@@ -55,41 +55,50 @@ class Terms:
 
     @property
     def elbo(self) -> Float[Tensor, "*samples batch"]:
-        """The evidence lower bound."""
+        """The evidence lower bound, log p(x|z) - KL."""
         return self.log_px_z - self.latents.kl
 
 
 class LatentModel(nn.Module, ABC):
-    """p(z) p(x|z) with an approximate posterior q(z|x), of whatever origin.
+    """A prior p(z), a likelihood p(x|z) and an approximate posterior q(z|x).
+
+    A subclass says what its `prior`, `posterior` and `log_likelihood` are. Objectives, training and
+    measures need nothing else.
 
     Attributes:
-        prior: called without arguments, returns p(z), one distribution over R^latent_dim.
+        prior: returns p(z), one distribution over R^latent_dim.
         posterior: maps data to q(z|x), of batch shape (batch,).
+        draws: source of all random numbers in training, which training may replace.
     """
 
     prior: Callable[[], Distribution]
     posterior: Callable[[Tensor], Distribution]
+    draws = Draws()
 
     @property
     @abstractmethod
     def latent_dim(self) -> int:
         """Dimension of z."""
 
+    @abstractmethod
+    def log_likelihood(
+        self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
+    ) -> Float[Tensor, "*samples batch"]:
+        """Return log p(x|z) of each row, in nats."""
+
     @property
     def n_places(self) -> int:
-        """How many z of latent_dim / n_places units each a row has, as where each symbol of a
-        sequence has one."""
+        """Number of z per row, each of latent_dim / n_places units: 1 but for sequences."""
         return 1
 
     @property
     def has_density(self) -> bool:
-        """Whether z has a density. What is proved by one says nothing of a discrete z."""
+        """Whether z has a density, which theorems about gradients in z need."""
         return True
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether z has a density that is positive everywhere, so that z can be moved by its
-        gradient."""
+        """Whether z has a positive density everywhere, so that gradient steps can move it."""
         return self.has_density
 
     @property
@@ -97,79 +106,49 @@ class LatentModel(nn.Module, ABC):
         """A tensor of the type and on the device that the model computes with."""
         return next(self.parameters())
 
-    @abstractmethod
-    def log_likelihood(
-        self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
-    ) -> Float[Tensor, "*samples batch"]:
-        """log p(x|z) of each row, in nats."""
-
-    @abstractmethod
-    def expected(
-        self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "batch latent"]
-    ) -> Float[Tensor, "batch *means"]:
-        """E[x|z]; where a model conditions on covariates, with those that the rows x hold."""
-
-    def observe(self, rows: np.ndarray) -> np.ndarray:
-        """Data as the likelihood sees them, where chance decides by noise that belongs to the
-        row."""
-        return rows
-
-    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
-        """How many evaluations of the decoder are held in memory for so many draws for each row,
-        shape (n,)."""
-        return np.full(len(rows), n_samples)
-
     def forward(
         self,
         x: Float[Tensor, "batch data"],
         noise: Float[Tensor, "*samples batch latent"] | None = None,
     ) -> Terms:
-        """The terms of a bound on log p(x), at draws of z.
+        """Compute the terms of a bound on log p(x), at draws of z.
 
         Args:
-            x: data that the family has observed.
-            noise: standard normal draws that decide z; one for each example from the global
-                generator if not given.
+            x: data as the likelihood sees them (see `observe`).
+            noise: standard normal draws that decide z; as many as training takes if not given.
         """
         return self.terms(x, self.infer(x, noise))
-
-    def terms(self, x: Float[Tensor, "batch data"], latents: Latents) -> Terms:
-        """The terms of the bound, given what a posterior says of x."""
-        return Terms(self.log_likelihood(x, latents.z), latents)
 
     def infer(
         self,
         x: Float[Tensor, "batch data"],
         noise: Float[Tensor, "*samples batch latent"] | None = None,
     ) -> Latents:
-        """What the posterior says of x, without the decoder. The arguments are those of
-        `forward`."""
+        """Draw z from the posterior, without the decoder; arguments as for `forward`."""
         return self.latents(self.posterior(x), self.noise(x) if noise is None else noise)
 
     def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
-        """What a q(z|x) says, of whatever origin, at the draws of z that the noise decides."""
+        """Draw z from any q(z|x) by the given noise."""
         z, log_q = draw(q, noise)
-        units = self._kl_per_unit(q)
+        units = kl_per_unit(q, self.prior())
         return Latents(q, z, log_q - self.prior().log_prob(z) if units is None else units.sum(-1))
 
+    def terms(self, x: Float[Tensor, "batch data"], latents: Latents) -> Terms:
+        """Compute the terms of the bound at given draws of z."""
+        return Terms(self.log_likelihood(x, latents.z), latents)
+
+    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
+        """Draw standard normal noise, as much as training takes for each example."""
+        return self.draws.normal(x, self.latent_dim)
+
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
-        """KL(q(z|x) || p(z)) in nats for each unit; None where it does not fall into units, as for
-        a flow."""
-        return self._kl_per_unit(latents.q)
-
-    def _kl_per_unit(self, q: Distribution) -> Float[Tensor, "batch latent"] | None:
-        return kl_per_unit(q, self.prior())
-
-    def draw_prior(self, n: int) -> Float[Tensor, "n latent"]:
-        """Draws of z from the prior by the global generator, of the type and on the device that the
-        decoder takes."""
-        z: Tensor = self.prior().sample(torch.Size([n])).to(self.placement)
-        return z
+        """Return KL(q(z|x) || p(z)) in nats for each unit; None where units depend on each other."""
+        return kl_per_unit(latents.q, self.prior())
 
     def propose(
         self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]
     ) -> tuple[Float[Tensor, "draws batch latent"], Float[Tensor, "draws batch"]]:
-        """Draws of z by which to weigh p(x|z): p(x) = E[p(x|z) exp(log ratio)].
+        """Draw z for importance weighting: p(x) = E[p(x|z) exp(log ratio)].
 
         Returns:
             The draws, and log p(z) / q(z|x) at them, in nats.
@@ -177,17 +156,26 @@ class LatentModel(nn.Module, ABC):
         z, log_q = draw(self.posterior(x), noise)
         return z, self.prior().log_prob(z) - log_q
 
-    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
-        """Standard normal draws from the global generator, as many as training takes for each
-        example."""
-        return draw_rows(
-            lambda n: torch.randn(n, self.latent_dim, device=x.device, dtype=x.dtype), len(x)
-        )
+    def draw_prior(self, n: int) -> Float[Tensor, "n latent"]:
+        """Draw z from the prior by the global generator, on the device of the decoder."""
+        z: Tensor = self.prior().sample(torch.Size([n])).to(self.placement)
+        return z
+
+    def observe(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows as the likelihood sees them; random decisions belong to the row."""
+        return rows
+
+    def observe_anew(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch data"]:
+        """Return rows as the likelihood sees them in a training step; random decisions are new."""
+        return x
+
+    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+        """Return how many decoder evaluations n_samples draws hold in memory, shape (n,)."""
+        return np.full(len(rows), n_samples)
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
-    """KL(q || p) in nats for each unit, for chains, and distributions that factorise over units and
-    have one in closed form."""
+    """Return KL(q || p) in nats for each unit, where q and p factorise in closed form; else None."""
     if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
         return q.kl_per_unit(p)
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
@@ -201,7 +189,7 @@ def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch laten
 def gradient(
     value: Float[Tensor, "*batch"], z: Float[Tensor, "*batch latent"]
 ) -> Float[Tensor, "*batch latent"]:
-    """The gradient of the sum of values in z; 0 where they do not depend on it."""
+    """Return the gradient of the sum of values in z; 0 where they do not depend on z."""
     if not value.requires_grad:
         return torch.zeros_like(z)
     (found,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
@@ -209,5 +197,5 @@ def gradient(
 
 
 def to_device(model: LatentModel, array: np.ndarray) -> Tensor:
-    """The array as a tensor of the model's type, on its device."""
+    """Return the array as a tensor of the model's type, on its device."""
     return torch.as_tensor(np.ascontiguousarray(array)).to(model.placement)

@@ -1,39 +1,35 @@
-"""VAEs of two latent layers: z, w given z from an exponential family, x given w (W21 definition
-4)."""
+"""VAEs of two latent layers: z, then w given z, then x given w (W21 definition 4)."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse._utils.sharding import draw_rows
 from uncollapse._utils.validation import check_count
 from uncollapse.families import Family
-from uncollapse.latent import CategoricalLayer, FamilyPosterior, Layer, Posterior, draw
+from uncollapse.latent import CategoricalLayer, FamilyPosterior, Layer, draw
 from uncollapse.maps import Decoder
 from uncollapse.models.base import Latents
-from uncollapse.models.vae import VAE
+from uncollapse.models.composed import RowModel
 
 
-class LayeredVAE(VAE):
-    r"""p(z) EF(w|B1'z) p(x|w): the general LIDVAE of W21 (appendix B, definition 4) for examples
-    without an order (f_theta = 0).
+class LayeredVAE(RowModel):
+    r"""p(z) EF(w|B1'z) p(x|w), the general LIDVAE of W21 (appendix B, definition 4), f_theta = 0.
 
-    The decoder sees w, so that w stands where a `VAE` has its z: in `posterior`, in `Latents.z`, in
+    The decoder sees w, which stands where a `VAE` has its z: in `posterior`, in `Latents.z`, in
     `likelihood`. The layer below, z, is summed out of the prior exactly, and q(w, z|x) = q(w|x)
     p(z|w); `prior.expected` gives E[z|w].
 
     Injectivity: z -> p(w|z) is injective by construction, as B1 has full row rank and the family of
-    w is minimal; so is w -> p(x|w) with an injective decoder, whatever its parameters. W21
-    proposition 3 composes the two to z -> p(x|z). As p(x|z) is an average over w, that takes a
-    family of x whose averages tell what was averaged, such as the Gaussian and the Poisson: binary
-    data of few columns can be the same for two z.
+    w is minimal; so is w -> p(x|w) with an injective decoder. W21 proposition 3 composes the two to
+    z -> p(x|z). As p(x|z) is an average over w, this needs a family of x that averages identify,
+    such as the Gaussian and the Poisson: binary data of few columns can be the same for two z.
 
     Where the family of w has no reparameterised draws, q(w|x) learns by the score function, with
-    the other draws of an example as the baseline (`objectives.elbo`).
+    the other draws of an example as the baseline (`objectives.negative_elbo`).
 
     Args:
         prior: of w: `CategoricalLayer` for z of K categories, `NormalLayer` for z in R^K.
@@ -47,11 +43,13 @@ class LayeredVAE(VAE):
         InputError: if the posterior draws other values than the prior, there are too few draws, or
             as for `VAE`.
 
+    >>> import torch
     >>> from uncollapse.families import Bernoulli, Gaussian
     >>> from uncollapse.maps import InverseLipschitzDecoder
     >>> prior = CategoricalLayer(Bernoulli(), top_dim=3, latent_dim=4)
     >>> posterior = FamilyPosterior(6, 4, Bernoulli())
-    >>> model = LayeredVAE(prior, posterior, InverseLipschitzDecoder(4, 6, inverse_lipschitz=0.5), Gaussian(1.0))
+    >>> decoder = InverseLipschitzDecoder(4, 6, inverse_lipschitz=0.5)
+    >>> model = LayeredVAE(prior, posterior, decoder, Gaussian(1.0))
     >>> model(torch.zeros(5, 6)).elbo.shape
     torch.Size([8, 5])
     """
@@ -59,41 +57,36 @@ class LayeredVAE(VAE):
     prior: Layer
 
     def __init__(
-        self, prior: Layer, posterior: Posterior, decoder: Decoder, family: Family, n_draws: int = 8
+        self, prior: Layer, posterior: Any, decoder: Decoder, family: Family, n_draws: int = 8
     ) -> None:
         super().__init__(prior, posterior, decoder, family)
         check_count("n_draws", n_draws, at_least=2)
         _check_posterior(prior, posterior)
         self.n_draws = n_draws
 
-    def latents(self, q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
-        """What a q(w|x) says at the draws of w that the noise decides."""
+    def latents(self, q: Any, noise: Float[Tensor, "*samples batch latent"]) -> Latents:
+        """Draw w from any q(w|x) by the given noise."""
         w, log_q = draw(q, noise)
-        # Of draws that do not move, log q has a gradient of mean 0, which would only be noise.
+        # At draws that do not move with q, log q has a gradient of mean 0, which is only noise.
         kl = (log_q if q.has_rsample else log_q.detach()) - self.prior().log_prob(w)
         return Latents(q, w, kl, self._components(w), None if q.has_rsample else log_q)
 
+    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
+        """Draw standard normal noise, `n_draws` for each example."""
+        return self.draws.normal(x, self.latent_dim, self.n_draws)
+
     def _components(self, w: Tensor) -> Tensor | None:
-        """q(z|x) of a categorical z, in expectation over the draws of w."""
+        """Return q(z|x) of a categorical z, in expectation over the draws of w."""
         if not isinstance(self.prior, CategoricalLayer):
             return None
         components = self.prior.expected(w)
         return components.flatten(0, -3).mean(0) if w.dim() > 2 else components
 
-    def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
-        """Standard normal draws from the global generator, `n_draws` for each example."""
-        return draw_rows(
-            lambda n: torch.randn(self.n_draws, n, self.latent_dim, device=x.device, dtype=x.dtype),
-            len(x),
-            dim=1,
-        )
 
-
-def _check_posterior(prior: Layer, posterior: Posterior) -> None:
+def _check_posterior(prior: Layer, posterior: Any) -> None:
     drawn = posterior.family.name if isinstance(posterior, FamilyPosterior) else "gaussian"
     if drawn != prior.family.name:
         raise ParameterError(
             f"a layered VAE expects a posterior of family {prior.family.name!r}, as its prior has, "
-            f"got one of {drawn!r}: use "
-            "FamilyPosterior with that family."
+            f"got one of {drawn!r}: use FamilyPosterior with that family."
         )

@@ -1,37 +1,33 @@
-"""Sequential VAEs: the symbols of a sequence follow from one z and from those before (W21 example
-2, K23 definition 4.3)."""
+"""Sequential VAEs: each symbol follows from one z and the symbols before (W21 ex. 2, K23 def. 4.3)."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
-from uncollapse._utils.errors import ParameterError
-from uncollapse._utils.sharding import draw_rows
 from uncollapse._utils.vocabulary import PAD
 from uncollapse.families import Categorical
-from uncollapse.latent import CommittedPrior, Posterior, Prior
+from uncollapse.latent import CommittedPrior, Prior
 from uncollapse.maps import Decoder
-from uncollapse.models.vae import VAE
+from uncollapse.models.composed import ComposedModel
 
 State = tuple[Tensor, Tensor]
-MIN_TEMPERATURE = 1e-4  # below, nothing changes any more but that parameters overflow
+MIN_TEMPERATURE = 1e-4  # below, probabilities are 0 and 1 already, and parameters would overflow
 
 
 class History(nn.Module):
-    """h(x_<i) for every i, by an LSTM that reads the symbols before.
+    """An LSTM that reads the symbols before each place of a sequence: h(x_<i).
 
     Args:
-        n_symbols: V, of the vocabulary. The symbol V stands before the first.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of h.
-        n_layers: of the LSTM.
-        latent_dim: dimension of z where the LSTM sees z beside every symbol, as in the plain
+        n_symbols: V, size of the vocabulary. The symbol V stands before the first.
+        embedding_dim: dimension of the vectors that stand for symbols.
+        hidden_dim: dimension of h.
+        n_layers: layers of the LSTM.
+        latent_dim: dimension of z where the LSTM reads z beside every symbol, as in the ordinary
             sequential VAE; 0 where it does not.
     """
 
@@ -60,10 +56,12 @@ class History(nn.Module):
         z: Float[Tensor, "batch places latent"],
         state: State | None = None,
     ) -> tuple[Float[Tensor, "batch length hidden"], State]:
-        """h at every place, from the symbol before it and the state that the LSTM was left in; and
-        the state it is left in now.
+        """Return h at every place, and the LSTM's state at the end.
 
-        z is one for all places, or one for each.
+        Args:
+            before: the symbol before each place.
+            z: one vector for all places, or one for each.
+            state: the state that the LSTM begins in; zeros if not given.
         """
         inputs = self.embedding(before)
         if self.sees_latent:
@@ -72,36 +70,34 @@ class History(nn.Module):
         return found
 
 
-class SequenceVAE(VAE):
-    r"""p(z) prod_i p(x_i | z, x_<i), with a minimal categorical p(x_i|...) at eta([z; h(x_<i)]), or
-    at eta(z) + C h(x_<i).
+class SequenceVAE(ComposedModel):
+    r"""p(z) prod_i p(x_i | z, x_<i), with p(x_i|...) a minimal categorical.
+
+    Its natural parameters are eta([z; h(x_<i)]), or eta(z) + C h(x_<i) where there is a `head`.
 
     A row of data holds the numbers of a sequence's symbols, then the end, V - 1, then -1 up to its
     width. z comes first into the decoder, so that an inverse Lipschitz constant holds in z for
     every history (`InverseLipschitzDecoder`). K23 theorem A.7 and the information floor do not
-    carry over to sequences, of which only some coordinates are z, and nothing here claims them.
+    carry over to sequences and are not claimed for them.
 
     Args:
-        prior: of z. Under a `CommittedPrior`, z holds one vector for each symbol, by which that
-            symbol goes (delta-VAE).
+        prior: of z. Under a `CommittedPrior`, z holds one vector for each symbol (delta-VAE).
         posterior: maps rows to q(z|x).
         history: maps the symbols before to h.
         decoder: maps [z; h] to V - 1 natural parameters; z alone where there is a `head`.
         family: a categorical of V symbols.
-        head: C, which maps h to V - 1 natural parameters that are added to those of the decoder.
-            They do not move with z, so that what moves with it moves as much for every history as
-            the decoder does. None where the decoder sees h itself.
-        word_dropout: the share of symbols before that the history sees as unknown, V - 2, in
-            training, so that it cannot do without z (Bowman et al. 2016).
+        head: C, maps h to V - 1 natural parameters that are added to the decoder's, so that the
+            decoder's constant holds for every history. None where the decoder sees h itself.
+        word_dropout: share of the symbols before that the history sees as unknown, V - 2, in
+            training (Bowman et al. 2016).
     """
 
-    history: History
     family: Categorical
 
     def __init__(
         self,
         prior: Prior,
-        posterior: Posterior,
+        posterior: Any,
         history: History,
         decoder: Decoder,
         family: Categorical,
@@ -120,97 +116,78 @@ class SequenceVAE(VAE):
 
     @property
     def unknown(self) -> int:
-        """The symbol of what is not in the vocabulary."""
+        """The symbol that stands for everything outside the vocabulary."""
         return self.family.n_categories - 2
 
-    def likelihood(self, z: Float[Tensor, "*batch latent"]) -> Distribution:
-        """None: whole sequences are too many for a distribution over them."""
-        return self._only_given_history(z)
-
-    def natural(self, z: Float[Tensor, "*batch latent"]) -> Tensor:
-        """None: there are natural parameters for each history only."""
-        return self._only_given_history(z)
-
-    def _only_given_history(self, z: Tensor) -> NoReturn:
-        raise ParameterError(
-            "p(x|z) of a sequence follows from its symbols one by one: use log_likelihood, or "
-            "generate."
-        )
+    @property
+    def n_places(self) -> int:
+        """Number of vectors that z holds: one, or one for each symbol."""
+        return self.prior.n_places if isinstance(self.prior, CommittedPrior) else 1
 
     def log_likelihood(
         self, x: Float[Tensor, "batch length"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
-        """log p(x|z) of each row, in nats."""
+        """Return log p(x|z) of each row, in nats."""
         sentences = _Sentences(x, self.history.start)
-        before = (
-            self._with_gaps(sentences.before, x.shape[1])
-            if self.training and self.word_dropout
-            else sentences.before
-        )
+        if self.training and self.word_dropout:
+            sentences.before = self._drop_words(sentences.before, x)
         draws = z.reshape(-1, *z.shape[-2:])
-        shared = None if self.history.sees_latent else self._read(sentences, before, draws[0])
-        each = [self._score(sentences, before, draw, shared) for draw in draws]
+        shared = None if self.history.sees_latent else self._read(sentences, draws[0])
+        each = [self._score(sentences, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
     def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
-        """As many as a row has symbols: draws come one after the other. Where each symbol has a z,
-        all draws of it are held."""
+        """Return how many decoder evaluations are held in memory, shape (n,).
+
+        Draws of one z follow one another, so that each row holds its symbols; of a z for each
+        symbol, all draws are held.
+        """
         if self.n_places > 1:
             return np.full(len(rows), n_samples * self.n_places)
-        found: np.ndarray = (rows >= 0).sum(1)
-        return found
-
-    @property
-    def n_places(self) -> int:
-        """How many vectors z holds: one, or one for each symbol."""
-        return self.prior.n_places if isinstance(self.prior, CommittedPrior) else 1
+        n_symbols: np.ndarray = (rows >= 0).sum(1)
+        return n_symbols
 
     def _by_place(
         self, z: Float[Tensor, "batch latent"], length: int
     ) -> Float[Tensor, "batch places unit"]:
-        """z taken apart: the one vector of every place, or those of the first ones."""
+        """Split z into the one vector of all places, or those of the first `length` places."""
         return z.reshape(len(z), self.n_places, -1)[:, :length]
 
-    def _score(
-        self, sentences: _Sentences, before: Tensor, z: Tensor, from_history: Tensor | None
-    ) -> Tensor:
+    def _score(self, sentences: _Sentences, z: Tensor, from_history: Tensor | None) -> Tensor:
         if from_history is None:
-            from_history = self._read(sentences, before, z)
-        from_latent = sentences.own(self._from_latent(self._by_place(z, before.shape[1])))
+            from_history = self._read(sentences, z)
+        by_place = self._by_place(z, sentences.before.shape[1])
+        from_latent = sentences.by_symbol(self._from_latent(by_place))
         eta = self._natural(from_latent, from_history)
         log_p = self.family(eta).log_prob(sentences.symbols.unsqueeze(-1))
         return z.new_zeros(len(z)).index_add(0, sentences.owner, log_p)
 
-    def _read(self, sentences: _Sentences, before: Tensor, z: Tensor) -> Tensor:
-        """What each symbol's history adds to its natural parameters."""
-        h, _ = self.history(before, self._by_place(z, before.shape[1]))
+    def _read(self, sentences: _Sentences, z: Tensor) -> Tensor:
+        """Return each symbol's history, as `_natural` takes it."""
+        h, _ = self.history(sentences.before, self._by_place(z, sentences.before.shape[1]))
         return self._from_history(h[sentences.there])
 
     def _from_latent(self, z: Tensor) -> Tensor:
-        """What z adds to natural parameters; z itself where the decoder sees it beside h."""
+        """Return what z adds to natural parameters; z itself where the decoder sees [z; h]."""
         found: Tensor = z if self.head is None else self.decoder(z)
         return found
 
     def _from_history(self, h: Tensor) -> Tensor:
-        """What each symbol adds to its natural parameters; h itself where the decoder sees it
-        beside z."""
+        """Return what h adds to natural parameters; h itself where the decoder sees [z; h]."""
         found: Tensor = h if self.head is None else self.head(h)
         return found
 
     def _natural(self, from_latent: Tensor, from_history: Tensor) -> Tensor:
-        """Natural parameters of symbols. What is given may be overwritten."""
+        """Return natural parameters of symbols. The arguments may be overwritten."""
         if self.head is None:
             return self.family.link(self.decoder(torch.cat([from_latent, from_history], -1)))
-        return self.family.link(
-            from_latent.add_(from_history)
-        )  # in place, as it is as large as a batch gets
+        # In place, as nothing else in a batch is as large.
+        return self.family.link(from_latent.add_(from_history))
 
-    def _with_gaps(self, before: Tensor, width: int) -> Tensor:
-        """Symbols, some of them unknown; that there is none before the first stays known. `width`
-        is that of all rows."""
-        chance = draw_rows(lambda n: torch.rand(n, width, device=before.device), len(before))
-        gaps = chance[:, : before.shape[1]] < self.word_dropout
-        return torch.where(gaps & (before != self.history.start), self.unknown, before)
+    def _drop_words(self, before: Tensor, x: Tensor) -> Tensor:
+        """Replace a share of the symbols before by the unknown one, but for the start."""
+        dropped = self.draws.uniform(x)[:, : before.shape[1]] < self.word_dropout
+        return torch.where(dropped & (before != self.history.start), self.unknown, before)
 
     @torch.no_grad()
     def generate(
@@ -220,12 +197,12 @@ class SequenceVAE(VAE):
         temperature: float = 1.0,
         greedy: bool = False,
     ) -> Float[Tensor, "batch length"]:
-        """Sequences given z, symbol by symbol, as rows of width max_length + 1.
+        """Generate sequences given z, symbol by symbol, as rows of width max_length + 1.
 
         Args:
-            z: a latent for each.
+            z: one latent for each sequence.
             max_length: symbols after which a sequence that has not ended is cut off.
-            temperature: natural parameters are divided by it: 1 draws from the model, less goes to
+            temperature: natural parameters are divided by it; 1 draws from the model, less prefers
                 the more probable symbols.
             greedy: take the most probable symbol each time.
         """
@@ -250,13 +227,13 @@ class SequenceVAE(VAE):
 
 
 class _Sentences:
-    """Rows taken apart: what came before each symbol, and the symbols that are there.
+    """Rows split into symbols.
 
     Attributes:
-        before: shape (batch, length), as long as the longest sequence of the batch.
-        there: where there are symbols, the same shape.
-        owner: of each symbol, the row it is from.
-        symbols: one after the other.
+        before: the symbol before each place, shape (batch, length of the longest sequence).
+        there: which places hold symbols, the same shape.
+        owner: the row of each symbol.
+        symbols: all symbols, one after the other.
     """
 
     def __init__(self, x: Tensor, start: int) -> None:
@@ -268,8 +245,8 @@ class _Sentences:
         first = torch.full((len(x), 1), start, device=x.device)
         self.before = torch.cat([first, x[:, :-1].clamp(min=0).long()], 1)
 
-    def own(self, values: Float[Tensor, "batch places k"]) -> Float[Tensor, "symbols k"]:
-        """The value of each symbol, of one for its whole sequence, or of one for each place."""
-        return (
-            values[:, 0].index_select(0, self.owner) if values.shape[1] == 1 else values[self.there]
-        )
+    def by_symbol(self, values: Float[Tensor, "batch places k"]) -> Float[Tensor, "symbols k"]:
+        """Return the value of each symbol, of one for its whole sequence or one for each place."""
+        if values.shape[1] == 1:
+            return values[:, 0].index_select(0, self.owner)
+        return values[self.there]

@@ -1,4 +1,4 @@
-"""What training minimises: functions (model, x, step) -> Loss."""
+"""Objectives: functions (model, x, step) -> Loss that training minimises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from uncollapse._utils.parameters import from_specification
 from uncollapse.objectives.base import Loss, Objective
-from uncollapse.objectives.elbo import CyclicalElbo, Elbo, elbo, score_term
+from uncollapse.objectives.elbo import CyclicalElbo, Elbo, negative_elbo, score_term
 from uncollapse.objectives.free_bits import FreeBits
 from uncollapse.objectives.importance import ImportanceWeighted
 from uncollapse.objectives.penalties import GradientPenalty, QuotientPenalty
@@ -24,8 +24,8 @@ __all__ = [
     "Loss",
     "Objective",
     "QuotientPenalty",
-    "elbo",
     "get_objective",
+    "negative_elbo",
     "score_term",
 ]
 
@@ -44,7 +44,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def get_objective(spec: str | Mapping[str, Mapping[str, Any]] | None) -> Objective:
-    """An objective from its name, or from ``{name: arguments}``; None is the ELBO.
+    """Return an objective by its name, or by ``{name: arguments}``; None is the ELBO.
 
     Raises:
         InputError: if there is no objective of that name, or it does not take these arguments.

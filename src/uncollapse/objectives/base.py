@@ -1,43 +1,40 @@
-"""What every objective offers."""
+"""The interface of objectives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uncollapse.models import VAE, Terms
+from uncollapse.models import Terms
 
 
 class Loss(NamedTuple):
-    """The number to minimise, in nats per example, and the terms it was made of."""
+    """A loss to minimise, in nats per example, and the terms that it is made of."""
 
     value: Float[Tensor, ""]
     terms: Terms
 
 
 class Objective(nn.Module, ABC):
-    """A function (model, x, step) -> `Loss`. Its own parameters, if it has some, are trained with
-    those of the model.
+    """A function (model, x, step) -> `Loss`. Parameters of its own are trained with the model's.
 
     Attributes:
-        name: what specifications call it.
+        name: the name in specifications.
     """
 
     name: ClassVar[str]
 
-    def check(self, model: VAE, x: Float[Tensor, "batch data"]) -> None:
-        """Raise `InputError` if the objective does not suit the model; x are some rows, as the
-        family observes them."""
+    def check(self, model: Any, x: Float[Tensor, "batch data"]) -> None:
+        """Raise `InputError` if the objective does not suit the model; x are a few rows."""
         del model, x
 
-    def prepare(self, model: VAE, x: Float[Tensor, "batch data"], n_steps: int) -> None:
-        """Make ready for a training of the model, of so many steps in all; x are some rows, as the
-        family observes them."""
+    def prepare(self, model: Any, x: Float[Tensor, "batch data"], n_steps: int) -> None:
+        """Prepare for a training of `n_steps` in all; x are a few rows."""
         del model, x, n_steps
 
     @abstractmethod
-    def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-        """The loss on a batch, at this step of the training."""
+    def forward(self, model: Any, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss on a batch at a step of the training."""

@@ -1,4 +1,4 @@
-"""Free bits: a KL that costs nothing up to a threshold."""
+"""Free bits: a KL that costs nothing below a threshold."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import PositiveFloat
-from uncollapse._utils.sharding import batch_mean
-from uncollapse.models import VAE
+from uncollapse.models import LatentModel
 from uncollapse.objectives.base import Loss, Objective
 
 
 class FreeBits(Objective):
-    """-E_q log p(x|z) + sum_d max(lambda, KL_d), KL_d the mean over the batch of a unit's KL
-    (Kingma et al. 2016, equation 15).
+    """-E_q log p(x|z) + sum_d max(lambda, KL_d) (Kingma et al. 2016, equation 15).
+
+    KL_d is the mean over the batch of the KL of unit d.
 
     Args:
-        nats: lambda, which each unit has free.
+        nats: lambda, the nats that each unit has free.
     """
 
     name = "free_bits"
@@ -28,23 +28,20 @@ class FreeBits(Objective):
         self.nats = nats
 
     @torch.no_grad()
-    def check(self, model: VAE, x: Tensor) -> None:
-        """Refuse a model whose KL does not fall into units."""
+    def check(self, model: LatentModel, x: Tensor) -> None:
+        """Raise `ParameterError` if the KL does not fall into units."""
         if model.kl_by_unit(model.infer(x)) is None:
             raise ParameterError(
-                "objective 'free_bits' expects a KL that falls into units, which this prior or "
-                "posterior ties together: use a "
-                "Gaussian posterior with a VAE, or inference='enumerate' with a mixture."
+                "objective 'free_bits' expects a KL that is a sum over units, which this prior or "
+                "posterior does not have. Use a Gaussian posterior with a VAE, or "
+                "inference='enumerate' with a mixture."
             )
 
-    def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-        """The loss."""
+    def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss."""
         del step
         terms = model(x)
-        units = model.kl_by_unit(terms.latents)
-        assert units is not None
-        rest = terms.latents.kl - units.sum(-1)  # of the component, where components are enumerated
-        return Loss(
-            -terms.log_px_z.mean() + batch_mean(units).clamp(min=self.nats).sum() + rest.mean(),
-            terms,
-        )
+        units: Tensor = model.kl_by_unit(terms.latents)  # type: ignore[assignment]  # see check
+        rest = terms.latents.kl - units.sum(-1)  # the KL of enumerated components
+        free = model.draws.mean(units).clamp(min=self.nats).sum()
+        return Loss(-terms.log_px_z.mean() + free + rest.mean(), terms)

@@ -9,14 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uncollapse._utils.parameters import Count
-from uncollapse._utils.sharding import draw_rows
-from uncollapse.models import VAE, Terms
+from uncollapse.models import LatentModel, Terms
 from uncollapse.objectives.base import Loss, Objective
 
 
 class ImportanceWeighted(Objective):
-    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which falls to -log p(x) with K (Burda et al. 2016,
-    equation 8).
+    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which approaches -log p(x) (Burda et al. 2016, eq. 8).
 
     Args:
         n_samples: K.
@@ -28,16 +26,10 @@ class ImportanceWeighted(Objective):
         super().__init__()
         self.n_samples = n_samples
 
-    def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-        """The loss. Its terms are those of the evidence lower bound, at the same draws."""
+    def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss; its terms are those of the evidence lower bound at the same draws."""
         del step
-        noise = draw_rows(
-            lambda n: torch.randn(
-                self.n_samples, n, model.latent_dim, device=x.device, dtype=x.dtype
-            ),
-            len(x),
-            dim=1,
-        )
+        noise = model.draws.normal(x, model.latent_dim, self.n_samples)
         z, log_ratio = model.propose(x, noise)
         log_px_z = model.log_likelihood(x, z)
         bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import PositiveFloat, Widths
-from uncollapse.models import VAE
+from uncollapse.models import ComposedModel
 from uncollapse.networks import Perceptron
 from uncollapse.objectives.base import Loss, Objective
 from uncollapse.objectives.elbo import negative_elbo
 
 
 class LatentReconstruction(Objective):
-    """The negative ELBO + weight E|r(decoder(z)) - z|^2, with a network r that is trained as well
-    (arXiv 2508.12530).
+    """The negative ELBO + weight E|r(decoder(z)) - z|^2 (arXiv 2508.12530).
 
-    Where r undoes the decoder, the decoder is injective, whatever its architecture.
+    The network r is trained with the model. Where r undoes the decoder, the decoder is injective,
+    whatever its architecture.
 
     Args:
-        weight: of the squared distance, in nats.
+        weight: weight of the squared distance, in nats.
         hidden: widths of the hidden layers of r.
     """
 
@@ -35,42 +35,41 @@ class LatentReconstruction(Objective):
         self.weight = weight
         self.hidden = hidden
 
-    def check(self, model: VAE, x: Tensor) -> None:
-        """Raise `InputError` if the decoder sees z in parts, as that of a delta-VAE does."""
+    def check(self, model: ComposedModel, x: Tensor) -> None:
+        """Raise `ParameterError` if the decoder sees z in parts, as that of a delta-VAE does."""
         del x
         if model.n_places > 1:
             raise ParameterError(
                 "objective 'latent_reconstruction' expects a decoder that sees all of z, got one "
-                "that sees the z of a symbol: "
-                "leave committed_rate out, or use another objective."
+                "that sees the z of one symbol. Leave committed_rate out, or use another objective."
             )
 
     @torch.no_grad()
-    def prepare(self, model: VAE, x: Tensor, n_steps: int) -> None:
-        """Build r, for what the decoder puts out."""
+    def prepare(self, model: ComposedModel, x: Tensor, n_steps: int) -> None:
+        """Build r for the outputs of the model's decoder."""
         del n_steps
-        with recorded(model.decoder) as calls:
+        with record_calls(model.decoder) as calls:
             model(x)
         _, output = calls[0]
         self.recover = Perceptron(
             output.shape[-1], model.latent_dim, list(self.hidden), activation=nn.SiLU
         ).to(output)
 
-    def forward(self, model: VAE, x: Float[Tensor, "batch data"], step: int) -> Loss:
-        """The loss."""
+    def forward(self, model: ComposedModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss."""
         del step
-        latents = model.infer(x)  # which may ask the decoder as well
-        with recorded(model.decoder) as calls:
+        latents = model.infer(x)  # outside the recording, as a refined posterior decodes as well
+        with record_calls(model.decoder) as calls:
             value, terms = negative_elbo(model.terms(x, latents))
-        # What else the decoder is given, such as a history, comes after z.
+        # A decoder's input begins with z; a history may follow it.
         errors = [self.recover(output) - given[..., : model.latent_dim] for given, output in calls]
         distance = torch.stack([error.square().sum(-1).mean() for error in errors]).mean()
         return Loss(value + self.weight * distance, terms)
 
 
 @contextmanager
-def recorded(decoder: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What a decoder is given and puts out, call by call."""
+def record_calls(decoder: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Record the input and the output of each call of a decoder within the block."""
     calls: list[tuple[Tensor, Tensor]] = []
     handle = decoder.register_forward_hook(
         lambda module, given, output: calls.append((given[0], output))

@@ -1,4 +1,4 @@
-"""What every strategy offers."""
+"""The interface of strategies."""
 
 from __future__ import annotations
 
@@ -9,71 +9,70 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from uncollapse.models import VAE
+from uncollapse.models import LatentModel
 
 
 class TrainingState(Protocol):
-    """A training under way, as a strategy sees it."""
+    """The part of a running training that strategies see."""
 
-    model: VAE
-    learning_rate: float
+    model: LatentModel
 
     @property
-    def rate_share(self) -> float:
-        """The share of the learning rate in force."""
+    def learning_rate(self) -> float:
+        """The learning rate in force."""
 
     @property
     def is_over(self) -> bool:
         """Whether the budget is used up, so that the running step is the last."""
 
     def loss(self, batch: Float[Tensor, "batch data"]) -> Float[Tensor, ""]:
-        """The loss on rows, which is finite: else the training ends."""
+        """Compute the loss on rows; training ends if it is not finite."""
 
     def random_batch(self) -> Float[Tensor, "batch data"]:
-        """Rows for a step, at random."""
+        """Draw rows for a step."""
 
 
 class Strategy:
-    """What is done about the posterior beside the joint step of all parameters. By itself, nothing.
+    """How the posterior is trained beside the joint step of all parameters; here, not at all.
 
     Attributes:
-        name: what specifications call it.
+        name: the name in specifications.
         needs_validation: whether it looks at rows that training does not see.
+        validation: such rows, as the model observes them, which whoever starts a training sets.
     """
 
     name: ClassVar[str]
     needs_validation: ClassVar[bool] = False
+    validation: np.ndarray
 
-    def modify_model(self, model: VAE) -> None:
-        """Change a new model, before it has seen any data.
+    def modify_model(self, model: Any) -> None:
+        """Change a new model, before it has seen data.
 
         Raises:
             InputError: if the strategy does not suit the model.
         """
 
-    def begin(self, stage: TrainingState, watched: np.ndarray | None) -> None:
-        """Make ready for a training; `watched` are rows that it does not see, as the family
-        observes them."""
+    def begin(self, training: TrainingState) -> None:
+        """Prepare for a training."""
 
-    def before_step(self, stage: TrainingState, batch: Float[Tensor, "batch data"]) -> None:
+    def before_step(self, training: TrainingState, batch: Float[Tensor, "batch data"]) -> None:
         """Act before the step on a batch."""
 
-    def after_backward(self, stage: TrainingState) -> None:
-        """Look at the gradients of the step before parameters move."""
+    def after_backward(self, training: TrainingState) -> None:
+        """Change the gradients of a step before parameters move."""
 
-    def after_epoch(self, stage: TrainingState) -> None:
+    def after_epoch(self, training: TrainingState) -> None:
         """Act at the end of an epoch."""
 
     def state(self) -> dict[str, Any]:
-        """What a training that is taken up again must know: tensors, and what JSON has, in
-        dictionaries."""
+        """Return all that a resumed training needs, as nested dictionaries of tensors and JSON."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state, after `begin`."""
+        """Load what `state` returned, after `begin`."""
 
 
 class Joint(Strategy):
-    """Encoder and decoder take their steps together (Kingma & Welling 2014)."""
+    """Train encoder and decoder together (Kingma & Welling 2014)."""
 
     name = "joint"

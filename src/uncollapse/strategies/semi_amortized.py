@@ -1,5 +1,4 @@
-"""Semi-amortized inference: posteriors that begin where the encoder puts them, and are refined for
-every example."""
+"""Semi-amortized inference: posteriors that start at the encoder's output and are refined."""
 
 from __future__ import annotations
 
@@ -14,31 +13,27 @@ from torch.distributions import Independent, Normal
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse._utils.sharding import current_share, sharing
 from uncollapse.latent import DiagonalGaussian, LSTMPosterior, Posterior
-from uncollapse.models import VAE, differentiable_twice
-from uncollapse.networks import BackwardEncoder, Encoder, SequenceEncoder
+from uncollapse.models import LatentModel, differentiable_twice
 from uncollapse.strategies.base import Strategy
 
-Gaussian = Float[Tensor, "batch two_l"]  # means, and then the logarithms of variances
+Gaussian = Float[Tensor, "batch two_l"]  # means, then logarithms of variances
 
 
 class SemiAmortized(Strategy):
-    """Gradient steps on the parameters of each q(z|x), from the encoder's output on (Kim et al.
-    2018, algorithm 1).
+    """Refine each q(z|x) by gradient steps from the encoder's output (Kim et al. 2018, alg. 1).
 
-    The model's posterior is then the refined one, in training and ever after. Gradients go through
-    the refinement.
+    The model's posterior is the refined one, in training and afterwards. Gradients go through the
+    refinement.
 
     Args:
-        n_steps: of gradient descent with momentum on the negative ELBO of an example, in the means
-            and log variances of its q(z|x).
-        learning_rate: of a step, for each example. The authors' is 1 on means over batches of 50
-            images or 32 sentences.
-        momentum: of the steps.
-        clip: the largest norm of an example's gradient; the rest is scaled down to it. The authors'
-            5 is for the norm of the gradient of the mean over a batch, which lets single examples
-            have more.
+        n_steps: steps of gradient descent with momentum on the negative ELBO of an example, in the
+            means and log variances of its q(z|x).
+        learning_rate: size of a step, for each example. The authors take 1 on means over batches of
+            50 images or 32 sentences.
+        momentum: momentum of the steps.
+        clip: largest norm of an example's gradient; larger ones are scaled down to it. The authors
+            clip the gradient of the mean over a batch at 5, which lets single examples have more.
     """
 
     name = "semi_amortized"
@@ -55,66 +50,58 @@ class SemiAmortized(Strategy):
         self.momentum = momentum
         self.clip = clip
 
-    def modify_model(self, model: VAE) -> None:
-        """Put the refinement behind the encoder.
+    def modify_model(self, model: LatentModel) -> None:
+        """Refine the output of the model's posterior.
 
         Raises:
-            InputError: if the posterior is no diagonal Gaussian.
+            ParameterError: if the posterior is not a diagonal Gaussian.
         """
         if not isinstance(model.posterior, DiagonalGaussian | LSTMPosterior):
             raise ParameterError(
                 "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), "
-                "got a "
-                f"{type(model.posterior).__name__}: use posterior='gaussian', and "
-                "inference='marginal' with a mixture, and leave "
-                "committed_rate out."
+                f"got a {type(model.posterior).__name__}. Use posterior='gaussian', and "
+                "inference='marginal' with a mixture, and leave committed_rate out."
             )
-        model.posterior = RefinedPosterior(model.posterior, self).of(model)
+        model.posterior = RefinedPosterior(model.posterior, self, model)
 
 
 class RefinedPosterior(Posterior):
-    """The q(z|x) to which gradient steps on a model's ELBO lead from a Gaussian one.
+    """The q(z|x) that gradient steps on a model's ELBO reach from a Gaussian one.
 
-    In training, every step has draws of its own. Else they are the same for all rows, so that a
-    row's posterior does not depend on the others.
+    In training, every step has new draws of z. Otherwise they are the same for all rows, so that a
+    row's posterior does not depend on the other rows.
 
     Args:
-        start: the Gaussian to begin with.
-        steps: how they are taken.
-        model: whose ELBO it is; not a part of the posterior.
+        start: the Gaussian posterior that the steps start from.
+        steps: settings of the steps.
+        model: the model whose ELBO is maximised; it is not a part of the posterior.
     """
 
     def __init__(
-        self,
-        start: DiagonalGaussian | LSTMPosterior,
-        steps: SemiAmortized,
-        model: VAE | None = None,
+        self, start: DiagonalGaussian | LSTMPosterior, steps: SemiAmortized, model: LatentModel
     ) -> None:
         super().__init__()
         self.start = start
         self.steps = steps
-        self._model = (model,)  # hidden from torch, which would take it for a part
+        self._model = (model,)  # in a tuple, as torch would register the model as a submodule
 
     @property
-    def encoder(self) -> Encoder | SequenceEncoder | BackwardEncoder:  # type: ignore[override]
-        """What looks at the data."""
+    def encoder(self) -> nn.Module:  # type: ignore[override]
+        """The encoder of the posterior that the steps start from."""
         return self.start.encoder
 
-    def of(self, model: nn.Module) -> RefinedPosterior:
-        """The same, by the ELBO of another model."""
-        assert isinstance(model, VAE)
+    def bind(self, model: LatentModel) -> RefinedPosterior:
+        """Return the posterior with steps on the ELBO of another model."""
         return RefinedPosterior(self.start, self.steps, model)
 
     def forward(self, x: Float[Tensor, "batch d"]) -> Independent[Normal]:
-        """q(z|x)."""
+        """Return q(z|x)."""
         if torch.is_inference_mode_enabled():  # in which there are no gradients
             with torch.inference_mode(False), torch.no_grad():
                 return self.forward(x.clone())
-        (model,) = self._model
-        assert model is not None
         q = self.start(x)
         begin = torch.cat([q.base_dist.loc, 2 * q.base_dist.scale.log()], -1)
-        refinement = _Refinement(model, x, self.steps, self._seeds())
+        refinement = _Refinement(self._model[0], x, self.steps, self._seeds())
         end: Tensor = _Descent.apply(begin, refinement, *refinement.parameters)  # type: ignore[no-untyped-call]
         return _as_distribution(end)
 
@@ -129,30 +116,27 @@ class _Refinement:
     """The steps for one batch.
 
     Attributes:
-        parameters: of the model, that they depend on.
+        parameters: the model's trained parameters, but for those of the posterior.
     """
 
-    def __init__(self, model: VAE, x: Tensor, steps: SemiAmortized, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, model: LatentModel, x: Tensor, steps: SemiAmortized, seeds: Sequence[int]
+    ) -> None:
         self.model = model
         self.x = x
         self.steps = steps
         self.seeds = seeds
-        self.share = current_share()  # of which the way back must know as well
-        own = set(model.posterior.parameters())
+        posterior: nn.Module = model.posterior  # type: ignore[assignment]
+        own = set(posterior.parameters())
         self.parameters = [
             parameter
             for parameter in model.parameters()
             if parameter.requires_grad and parameter not in own
         ]
 
-    def push(self, step: int, place: Gaussian, create_graph: bool = False) -> Gaussian:
-        """The gradients of the examples' negative ELBOs at a step, clipped."""
-        with (
-            torch.enable_grad(),
-            seeded(self.seeds[step]),
-            sharing(self.share),
-            differentiable_twice(),
-        ):
+    def gradient(self, step: int, place: Gaussian, create_graph: bool = False) -> Gaussian:
+        """Return the clipped gradient of each example's negative ELBO at a step."""
+        with torch.enable_grad(), seeded(self.seeds[step]), differentiable_twice():
             place = place if create_graph else place.detach().requires_grad_()
             shared = self.x if self.model.training else self.x[:1]
             latents = self.model.latents(_as_distribution(place), self.model.noise(shared))
@@ -160,50 +144,50 @@ class _Refinement:
             n_draws = elbo.numel() // len(self.x)
             (slope,) = torch.autograd.grad(-elbo.sum() / n_draws, place, create_graph=create_graph)
             norm = torch.linalg.vector_norm(slope, dim=-1, keepdim=True)
-            push: Tensor = slope * (self.steps.clip / norm.clamp(min=self.steps.clip))
-            return push
+            clipped: Tensor = slope * (self.steps.clip / norm.clamp(min=self.steps.clip))
+            return clipped
 
 
 class _Descent(torch.autograd.Function):
-    """Gradient descent with momentum, and the way back through it.
+    """Gradient descent with momentum, and its exact derivative.
 
-    Of each step, only its place is kept; on the way back the step is taken once more, and
-    differentiated: Hessian-vector products without approximation, in the memory of one step.
+    Forward keeps the place of each step alone. Backward takes each step once more and
+    differentiates it: Hessian-vector products without approximation, in the memory of one step.
     """
 
     @staticmethod
     def forward(
         ctx: Any, begin: Gaussian, refinement: _Refinement, *parameters: Tensor
     ) -> Gaussian:
-        """Where the steps lead."""
+        """Return the place after all steps."""
         del parameters
-        settings, place, velocity, places = refinement.steps, begin, torch.zeros_like(begin), []
-        for step in range(settings.n_steps):
+        steps, place, velocity, places = refinement.steps, begin, torch.zeros_like(begin), []
+        for step in range(steps.n_steps):
             places.append(place)
-            velocity = settings.momentum * velocity + refinement.push(step, place)
-            place = place - settings.learning_rate * velocity
+            velocity = steps.momentum * velocity + refinement.gradient(step, place)
+            place = place - steps.learning_rate * velocity
         ctx.refinement = refinement
         ctx.save_for_backward(*places)
         return place
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Gradients of where they began, and of the model's parameters."""
+        """Return gradients of the start and of the model's parameters."""
         refinement: _Refinement = ctx.refinement
-        settings, of_place = refinement.steps, gradients[0]
+        steps, of_place = refinement.steps, gradients[0]
         of_velocity = torch.zeros_like(of_place)
         of_parameters: list[Tensor | None] = [None for _ in refinement.parameters]
-        for step in reversed(range(settings.n_steps)):
-            of_velocity = of_velocity - settings.learning_rate * of_place
+        for step in reversed(range(steps.n_steps)):
+            of_velocity = of_velocity - steps.learning_rate * of_place
             with torch.enable_grad():
                 place = ctx.saved_tensors[step].detach().requires_grad_()
-                push = refinement.push(step, place, create_graph=True)
+                slope = refinement.gradient(step, place, create_graph=True)
             through, *found = torch.autograd.grad(
-                push, [place, *refinement.parameters], of_velocity, allow_unused=True
+                slope, [place, *refinement.parameters], of_velocity, allow_unused=True
             )
             of_place = of_place + through
             of_parameters = [_sum(*pair) for pair in zip(of_parameters, found, strict=True)]
-            of_velocity = settings.momentum * of_velocity
+            of_velocity = steps.momentum * of_velocity
         return of_place, None, *of_parameters
 
 

@@ -1,4 +1,4 @@
-"""What a training may use up."""
+"""Budgets of a training, and the meter of what it has used."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import check_positive
-from uncollapse.models import VAE
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Evaluations of the decoder, or seconds, in which a training has to be done, whichever are
-    used up first.
+    """Decoder evaluations or seconds that a training may use, in place of a number of epochs.
 
-    It takes the place of a number of epochs: what follows a schedule over the training, such as the
-    learning rate, follows the share of the budget that is used.
+    Training ends when either is used up. Schedules, such as that of the learning rate, follow the
+    share of the budget that is used.
 
     Attributes:
-        evaluations: of the decoder in training, one for each z (for each symbol, of a sequence)
-            that it is given.
-        seconds: by the clock on the wall.
+        evaluations: of the decoder in training, one for each z (for each symbol, of a sequence).
+        seconds: wall-clock time.
 
     Raises:
         InputError: if one of them is not positive.
@@ -41,42 +39,55 @@ class Budget:
                 check_positive(name, value)
 
     def part(self, share: float) -> Budget:
-        """So much of it."""
+        """Return a share of the budget."""
         return Budget(share * self.evaluations, share * self.seconds)
 
 
 class Meter:
-    """What a training has used up so far.
+    """Decoder evaluations and seconds that a training has used."""
 
-    Args:
-        evaluations: of the decoder, before.
-        seconds: before.
-    """
+    def __init__(self) -> None:
+        self.restart(0, 0.0)
 
-    def __init__(self, evaluations: int = 0, seconds: float = 0.0) -> None:
+    def restart(self, evaluations: int, seconds: float) -> None:
+        """Set what has been used before."""
         self.evaluations = evaluations
         self.start = time.perf_counter() - seconds
 
     @property
     def seconds(self) -> float:
-        """Those that have passed."""
+        """Seconds since the start."""
         return time.perf_counter() - self.start
 
     def share(self, budget: Budget) -> float:
-        """Of a budget."""
+        """Return the share of a budget that is used."""
         return max(self.evaluations / budget.evaluations, self.seconds / budget.seconds)
 
     @contextmanager
-    def counting(self, model: VAE) -> Iterator[None]:
-        """Count what the model is asked for in training. What a decoder puts out goes to the
-        family, whatever the model is."""
-        handle = model.family.register_forward_hook(self._count)
+    def counting(self, model: Any, budget: Budget | None) -> Iterator[None]:
+        """Count the decoder's evaluations in training within the block.
+
+        The decoder's output goes to the model's family, whatever the model is.
+
+        Raises:
+            ParameterError: if the budget limits evaluations, and the model has no family.
+        """
+        family = getattr(model, "family", None)
+        if not isinstance(family, nn.Module):
+            if budget is not None and budget.evaluations < math.inf:
+                raise ParameterError(
+                    "budget counts evaluations by the model's family, got a model without one. "
+                    "Give uc.Budget(seconds=...)."
+                )
+            yield
+            return
+        handle = family.register_forward_hook(self._count)
         try:
             yield
         finally:
             handle.remove()
 
-    def _count(self, family: Any, given: tuple[Tensor, ...], output: Any) -> None:
+    def _count(self, family: nn.Module, given: tuple[Tensor, ...], output: Any) -> None:
         del output
         if family.training:
             self.evaluations += given[0].shape[:-1].numel()

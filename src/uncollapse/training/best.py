@@ -1,0 +1,138 @@
+"""The states of a model that training goes back to: the last good one and the best one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from uncollapse._utils.random import derived_seed, seeded
+from uncollapse.maps import Decoder
+from uncollapse.models import LatentModel
+from uncollapse.objectives import negative_elbo
+from uncollapse.training.observers import Observer
+
+if TYPE_CHECKING:
+    from uncollapse.training.loop import Training
+
+
+def constants_of(model: LatentModel) -> tuple[float, ...]:
+    """Return the inverse Lipschitz constants of a model's decoder; none where it has none."""
+    decoder = getattr(model, "decoder", None)
+    return decoder.constants if isinstance(decoder, Decoder) else ()
+
+
+def set_constants(model: LatentModel, constants: tuple[float, ...]) -> None:
+    """Set the inverse Lipschitz constants of a model's decoder, if there are any."""
+    if constants:
+        decoder: Any = model.decoder
+        decoder.set_constants(constants)
+
+
+class Snapshot(Observer):
+    """A copy of a model's state, which no state dict holds the constants of.
+
+    Attributes:
+        tensors: the state dict; empty before the first copy.
+        constants: of the decoder.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.constants: tuple[float, ...] = ()
+
+    def take(self, model: LatentModel) -> None:
+        """Copy the model's state."""
+        self.tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.constants = constants_of(model)
+
+    def put_back(self, model: LatentModel) -> None:
+        """Load the copy into the model, if there is one."""
+        if self.tensors:
+            model.load_state_dict(self.tensors)
+            set_constants(model, self.constants)
+
+    def state(self) -> dict[str, Any]:
+        """Return the copy."""
+        return {"tensors": self.tensors, "constants": self.constants}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load what `state` returned."""
+        self.tensors, self.constants = dict(state["tensors"]), tuple(state["constants"])
+
+
+class LastGood(Snapshot):
+    """Keeps the model as it was at the start of the last epoch that began with a finite loss.
+
+    Attributes:
+        n_epochs: whole epochs of training in that state.
+    """
+
+    n_epochs = 0
+
+    def before_update(self, training: Training) -> None:
+        """Copy the model in the first step of an epoch."""
+        if training.rows_seen == 0:
+            self.n_epochs = training.epochs_done
+            self.take(training.model)
+
+    def state(self) -> dict[str, Any]:
+        """Return the copy and its number of epochs."""
+        return {**super().state(), "n_epochs": self.n_epochs}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load what `state` returned."""
+        super().restore(state)
+        self.n_epochs = state["n_epochs"]
+
+
+class Best(Snapshot):
+    """Finds the epoch with the best ELBO on validation rows, and ends with its model.
+
+    Args:
+        rows: validation rows, shape (n, data_dim).
+        is_settled: returns whether a model with a mean KL, in nats, may be the best; any if not
+            given.
+    """
+
+    def __init__(self, rows: Tensor, is_settled: Callable[[float], bool] | None = None) -> None:
+        super().__init__()
+        self.rows = rows
+        self.is_settled = is_settled or (lambda kl: True)
+        self.loss = math.inf
+
+    def after_epoch(self, training: Training) -> None:
+        """Add the negative ELBO on the rows to the history, and copy the model if it is the best."""
+        loss = self._evaluate(training)
+        kl = training.history[-1][3]
+        training.history[-1] = (*training.history[-1], loss)
+        if loss < self.loss and self.is_settled(kl):
+            self.loss = loss
+            self.take(training.model)
+
+    def end(self, training: Training) -> None:
+        """Load the best model."""
+        self.put_back(training.model)
+
+    @torch.no_grad()
+    def _evaluate(self, training: Training) -> float:
+        """Return the negative ELBO on the rows, at the same draws each time."""
+        model = training.model.eval()
+        batches = torch.split(self.rows, training.batches.batch_size)
+        with seeded(derived_seed(training.settings.seed, "validation")):
+            observed = (model.observe_anew(batch.to(training.device)) for batch in batches)
+            losses = [negative_elbo(model(batch)).value * len(batch) for batch in observed]
+        model.train()
+        return float(torch.stack(losses).sum()) / len(self.rows)
+
+    def state(self) -> dict[str, Any]:
+        """Return the copy and its loss."""
+        return {**super().state(), "loss": self.loss}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load what `state` returned."""
+        super().restore(state)
+        self.loss = state["loss"]

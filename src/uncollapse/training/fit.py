@@ -1,0 +1,132 @@
+"""Training of any latent variable model: `uc.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from uncollapse._utils.errors import DataError
+from uncollapse._utils.random import derived_seed, seeded
+from uncollapse.models import LatentModel
+from uncollapse.objectives import Objective, get_objective
+from uncollapse.strategies import get_strategy
+from uncollapse.training.batches import Batches, BatchesInMemory
+from uncollapse.training.best import Best
+from uncollapse.training.budget import Budget
+from uncollapse.training.loop import COLUMNS, LoopSettings, Training, train
+from uncollapse.training.observers import Callbacks, Epoch, Observer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Specification = str | Mapping[str, Mapping[str, Any]] | None
+
+
+def fit(
+    model: LatentModel,
+    X: Any,
+    *,
+    objective: Specification | Objective = None,
+    strategy: Specification = None,
+    max_epochs: int = 50,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    validation: Any = None,
+    budget: Budget | None = None,
+    callbacks: Sequence[Callable[[Epoch], object]] = (),
+    hardware: Mapping[str, Any] | None = None,
+    verbose: bool = True,
+) -> pd.DataFrame:
+    """Train a latent variable model on rows, in place.
+
+    The model may be composed of any parts: its prior, posterior, decoder and family can be the
+    package's or the user's own. Estimators such as `uc.VAE` train their models in the same loop.
+
+    Args:
+        model: a `uc.models.LatentModel`.
+        X: rows as the likelihood sees them, an array or a tensor of shape (n, ...), or
+            `uc.training.Batches`.
+        objective: an `Objective`, its name, or ``{name: arguments}``; the negative ELBO if None.
+        strategy: the name of a strategy, or ``{name: arguments}``; "joint" if None.
+        max_epochs: passes over the rows.
+        batch_size: rows of a step.
+        learning_rate: Adam's highest learning rate; it rises over the first 2% of the steps and
+            falls to 0 along half a cosine.
+        seed: seed of all draws; the global generators are restored at the end.
+        validation: rows by whose ELBO the best epoch is found, with which the model ends. A
+            strategy that looks at rows which training does not see, such as "lagging", needs them.
+        budget: overrides `max_epochs`.
+        callbacks: functions that are called with each `uc.training.Epoch`.
+        hardware: arguments of Lightning's Fabric: accelerator, devices, num_nodes, strategy and
+            precision. The model's own device and type if not given.
+        verbose: whether to show a progress bar on a terminal.
+
+    Returns:
+        The history, a row for each epoch: epoch, loss, reconstruction and kl in nats per example,
+        seconds, evaluations of the decoder, and, with `validation`, the negative ELBO on it.
+
+    Raises:
+        InputError: if an argument or the data cannot be used.
+        NonFiniteLossError: if a loss or a parameter is not finite; the model is then in its last
+            good state.
+
+    >>> import torch, uncollapse as uc
+    >>> encoder = uc.networks.PerceptronEncoder(5, out_dim=4, hidden=(16,))
+    >>> model = uc.models.VAE(
+    ...     uc.latent.StandardNormal(2),
+    ...     uc.latent.DiagonalGaussian(encoder),
+    ...     uc.maps.InverseLipschitzDecoder(2, 5, (16,), 0.5),
+    ...     uc.families.Gaussian(),
+    ... )
+    >>> history = uc.fit(model, torch.randn(200, 5), max_epochs=2, verbose=False)
+    >>> len(history)
+    2
+    """
+    import pandas as pd
+
+    batches = X if isinstance(X, Batches) else BatchesInMemory(_rows(model, X), batch_size, seed)
+    held_out = None if validation is None else _rows(model, validation, "validation")
+    chosen = objective if isinstance(objective, Objective) else get_objective(objective)
+    chosen_strategy = get_strategy(strategy)
+    chosen_strategy.modify_model(model)
+    if chosen_strategy.needs_validation:
+        if held_out is None:
+            raise DataError(
+                f"strategy {chosen_strategy.name!r} needs rows that training does not see. Give "
+                "validation=."
+            )
+        chosen_strategy.validation = model.observe(held_out.cpu().numpy())
+    some = model.observe_anew(next(batches.batches(0))[:2].to(model.placement))
+    with seeded(derived_seed(seed, "objective")):
+        chosen.check(model, some)
+        chosen.prepare(model, some, max_epochs * batches.n_batches)
+    observers: list[Observer] = [] if held_out is None else [Best(held_out)]
+    settings = LoopSettings(
+        max_epochs=max_epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+        budget=budget,
+        hardware=hardware,
+        verbose=verbose,
+    )
+    observers.append(Callbacks(callbacks))
+    training = Training(model, chosen, batches, settings, chosen_strategy, observers)
+    try:
+        train(training)
+    finally:
+        model.eval()
+    columns = COLUMNS if held_out is not None else COLUMNS[:-1]
+    return pd.DataFrame(training.history, columns=list(columns))
+
+
+def _rows(model: LatentModel, X: Any, name: str = "X") -> torch.Tensor:
+    """Return data as a tensor of the model's type; raise `DataError` if it is not finite."""
+    rows = torch.as_tensor(X).to(model.placement.dtype)
+    if rows.dim() < 2 or len(rows) < 2:
+        raise DataError(f"{name} expects at least 2 rows, shape (n, ...), got {tuple(rows.shape)}.")
+    if not bool(rows.isfinite().all()):
+        raise DataError(f"{name} expects finite numbers, got NaN or infinity. Drop those rows.")
+    return rows
