@@ -16,7 +16,7 @@ from benchmarks.scaling import Cost, slopes
 from benchmarks.stability import independent_nats
 from uncollapse import VAE
 from uncollapse.families import FAMILIES, get_family
-from uncollapse.objectives import Loss, Elbo
+from uncollapse.objectives import Elbo, Loss
 
 ROOT = Path(__file__).parents[1]
 

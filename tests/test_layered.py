@@ -39,8 +39,8 @@ from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
 from uncollapse.models import VAE, LayeredVAE, MixtureVAE
 from uncollapse.objectives import Elbo, score_term
-from uncollapse.training.loop import LoopSettings, Training, train
 from uncollapse.training.batches import BatchesInMemory
+from uncollapse.training.loop import LoopSettings, Training, train
 
 LAYERS = {"categorical": CategoricalLayer, "normal": NormalLayer}
 BITS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.double)

@@ -16,7 +16,7 @@ import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.processes import is_first_process
 from uncollapse.models import Draws
-from uncollapse.training.processes import SharedDraws, Share
+from uncollapse.training.processes import Share, SharedDraws
 
 SMALL = {
     "latent_dim": 2,
@@ -265,7 +265,8 @@ def test_draws_of_a_share_are_those_of_its_rows():
 
     whole = drawn(Draws(), 7)
     parts = [
-        drawn(SharedDraws(share), share.size) for share in (Share.from_rank(7, process, 3) for process in range(3))
+        drawn(SharedDraws(share), share.size)
+        for share in (Share.from_rank(7, process, 3) for process in range(3))
     ]
     assert torch.equal(torch.cat(parts, 1), whole)
 

@@ -15,7 +15,7 @@ from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.information import infer, mutual_information
 from uncollapse.models import VAE
 from uncollapse.networks import MLPDecoder
-from uncollapse.objectives import LatentReconstruction, Elbo
+from uncollapse.objectives import Elbo, LatentReconstruction
 from uncollapse.strategies import (
     STRATEGIES,
     Joint,
@@ -24,8 +24,8 @@ from uncollapse.strategies import (
     SemiAmortized,
     get_strategy,
 )
-from uncollapse.training.loop import LoopSettings, Training, train
 from uncollapse.training.batches import BatchesInMemory
+from uncollapse.training.loop import LoopSettings, Training, train
 
 SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "batch_size": 50, "random_state": 0}
 
@@ -56,9 +56,7 @@ def test_every_strategy_reaches_the_exact_posterior(linear_gaussian, strategy):
     before = exact_gap(linear_gaussian, model, x)
     strategy.modify_model(model)
     decoder = {name: value.clone() for name, value in model.decoder.state_dict().items()}
-    settings = LoopSettings(
-        max_epochs=60, learning_rate=5e-3, seed=0, verbose=False
-    )
+    settings = LoopSettings(max_epochs=60, learning_rate=5e-3, seed=0, verbose=False)
     strategy.validation = x[:100].numpy()
     train(Training(model, Elbo(), BatchesInMemory(x, 50, seed=0), settings, strategy))
     model.eval()

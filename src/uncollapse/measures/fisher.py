@@ -15,8 +15,8 @@ from uncollapse.maps.jacobian import jacobian
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.row_map import RowMap, map_rows
 from uncollapse.models import (
-    RowModel,
     LatentModel,
+    RowModel,
     SequenceVAE,
     differentiable_twice,
     gradient,

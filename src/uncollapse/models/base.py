@@ -142,7 +142,7 @@ class LatentModel(nn.Module, ABC):
         return self.draws.normal(x, self.latent_dim)
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
-        """Return KL(q(z|x) || p(z)) in nats for each unit; None where units depend on each other."""
+        """Return KL(q(z|x) || p(z)) in nats by unit; None where units depend on each other."""
         return kl_per_unit(latents.q, self.prior())
 
     def propose(
@@ -175,7 +175,7 @@ class LatentModel(nn.Module, ABC):
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
-    """Return KL(q || p) in nats for each unit, where q and p factorise in closed form; else None."""
+    """Return KL(q || p) in nats by unit where both factorise in closed form, else None."""
     if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
         return q.kl_per_unit(p)
     if not (isinstance(q, Independent) and isinstance(p, Independent)):

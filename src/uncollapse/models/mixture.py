@@ -84,7 +84,9 @@ class EnumeratedMixtureVAE(MixtureModel):
         """Return E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""
         q: Any = latents.q
         units = kl_per_unit(q.component_distribution, self.prior.components())
-        return None if units is None else (q.mixture_distribution.probs.unsqueeze(-1) * units).sum(-2)
+        return (
+            None if units is None else (q.mixture_distribution.probs.unsqueeze(-1) * units).sum(-2)
+        )
 
     def propose(
         self, x: Float[Tensor, "batch data"], noise: Float[Tensor, "samples batch latent"]

@@ -1,4 +1,4 @@
-"""Sequential VAEs: each symbol follows from one z and the symbols before (W21 ex. 2, K23 def. 4.3)."""
+"""Sequential VAEs: symbols follow from one z and those before (W21 example 2, K23 def. 4.3)."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ class CyclicalElbo(ScheduledElbo):
 
     name = "cyclical"
 
-    def __init__(
-        self, n_cycles: Count = 4, rising: Share = 0.5, beta: PositiveFloat = 1.0
-    ) -> None:
+    def __init__(self, n_cycles: Count = 4, rising: Share = 0.5, beta: PositiveFloat = 1.0) -> None:
         super().__init__()
         self.n_cycles = n_cycles
         self.rising = rising

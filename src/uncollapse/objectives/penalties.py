@@ -32,9 +32,7 @@ class SlopePenalty(Objective):
         self.weight = weight
 
     @abstractmethod
-    def slopes(
-        self, model: LatentModel, x: Float[Tensor, "batch data"]
-    ) -> Float[Tensor, "batch"]:
+    def slopes(self, model: LatentModel, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch"]:
         """Return the slope at random z, for every example."""
 
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
@@ -50,9 +48,7 @@ class GradientPenalty(SlopePenalty):
 
     name = "gradient_penalty"
 
-    def slopes(
-        self, model: LatentModel, x: Float[Tensor, "batch data"]
-    ) -> Float[Tensor, "batch"]:
+    def slopes(self, model: LatentModel, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch"]:
         """Return norms of gradients in z."""
         z = _from_prior(model, x).requires_grad_()
         with differentiable_twice(), torch.enable_grad():
@@ -67,9 +63,7 @@ class QuotientPenalty(SlopePenalty):
 
     name = "quotient_penalty"
 
-    def slopes(
-        self, model: LatentModel, x: Float[Tensor, "batch data"]
-    ) -> Float[Tensor, "batch"]:
+    def slopes(self, model: LatentModel, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch"]:
         """Return difference quotients between two draws from the prior."""
         pair = torch.stack([_from_prior(model, x), _from_prior(model, x)])
         first, second = model.log_likelihood(x, pair)

@@ -84,13 +84,18 @@ class BatchesInMemory(Batches):
         return self._order[1]
 
     def _draw_indices(self, epoch: int) -> list[Tensor]:
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.seed + epoch))
+        order = torch.randperm(
+            len(self), generator=torch.Generator().manual_seed(self.seed + epoch)
+        )
         if self.lengths is None:
             return list(torch.split(order, self.batch_size))
         whole, rest = order.tensor_split([len(order) // self.batch_size * self.batch_size])
         pools = torch.split(whole, POOLED_BATCHES * self.batch_size)
         by_length = [pool[self.lengths[pool].argsort(stable=True)] for pool in pools]
-        pieces = [*(batch for pool in by_length for batch in torch.split(pool, self.batch_size)), rest]
+        pieces = [
+            *(batch for pool in by_length for batch in torch.split(pool, self.batch_size)),
+            rest,
+        ]
         batches = [piece for piece in pieces if len(piece)]
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "batches", epoch))
         return [batches[index] for index in torch.randperm(len(batches), generator=generator)]

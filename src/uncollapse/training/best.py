@@ -105,7 +105,7 @@ class Best(Snapshot):
         self.loss = math.inf
 
     def after_epoch(self, training: Training) -> None:
-        """Add the negative ELBO on the rows to the history, and copy the model if it is the best."""
+        """Add the negative ELBO on the rows to the history; copy the model if it is the best."""
         loss = self._evaluate(training)
         kl = training.history[-1][3]
         training.history[-1] = (*training.history[-1], loss)

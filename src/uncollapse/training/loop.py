@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse._utils.signals import INTERRUPTS, Interrupt, deferred_interrupt
+from uncollapse._utils.signals import INTERRUPTS, deferred_interrupt
 from uncollapse.models import Draws, LatentModel
 from uncollapse.objectives import Loss
 from uncollapse.strategies import Joint, Strategy
@@ -22,8 +22,8 @@ from uncollapse.training.best import Best, LastGood, constants_of
 from uncollapse.training.budget import Budget, Meter
 from uncollapse.training.observers import Observer, Step
 from uncollapse.training.processes import (
-    SharedDraws,
     Share,
+    SharedDraws,
     all_true,
     hardware_of,
     largest,
@@ -189,7 +189,7 @@ class Training:
     def _end_epoch(self) -> None:
         """Check the parameters, and write the epoch's row of the history."""
         if not self.is_finite:
-            raise _NonFinite(f"a parameter became non-finite in epoch {self.epoch}")
+            raise _NonFiniteError(f"a parameter became non-finite in epoch {self.epoch}")
         self.strategy.after_epoch(self)
         means = (self.totals / self.rows_seen).tolist()
         seconds, evaluations = self._used_before()
@@ -216,7 +216,7 @@ class Training:
     def _check_loss(self, loss: Tensor, where: str | None = None) -> None:
         if not all_true(loss.isfinite(), self.fabric):
             batch = f"at step {self.steps_done}, batch {self.batches_done} of epoch {self.epoch}"
-            raise _NonFinite(f"the loss became {loss.item()} {where or batch}")
+            raise _NonFiniteError(f"the loss became {loss.item()} {where or batch}")
 
     @property
     def epoch(self) -> int:
@@ -293,7 +293,7 @@ def train(training: Training) -> None:
     """
     try:
         training.run()
-    except _NonFinite as error:
+    except _NonFiniteError as error:
         raise NonFiniteLossError(_went_back(training, str(error))) from None
     except InputError:  # lost data or a full disk: what has been learned is kept, if it is finite
         if not training.is_finite:
@@ -308,7 +308,7 @@ def train(training: Training) -> None:
         raise INTERRUPTS[training.stopped_by]
 
 
-class _NonFinite(Exception):
+class _NonFiniteError(Exception):
     """A loss or a parameter that is not finite."""
 
 

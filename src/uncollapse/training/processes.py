@@ -111,7 +111,9 @@ def start_fabric(hardware: Mapping[str, Any]) -> Fabric:
     try:
         fabric = Fabric(**hardware)
     except (MisconfigurationException, ValueError) as error:
-        raise ParameterError(f"Lightning cannot train on this hardware: {one_line(error)}") from None
+        raise ParameterError(
+            f"Lightning cannot train on this hardware: {one_line(error)}"
+        ) from None
     if fabric.world_size > 1:
         _start_others(fabric.world_size // int(hardware.get("num_nodes", 1)), fabric.world_size)
         atexit.unregister(_leave)

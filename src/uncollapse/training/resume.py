@@ -16,7 +16,6 @@ from uncollapse._utils.processes import is_first_process
 from uncollapse._utils.run_folders import LOG_FILE
 from uncollapse._utils.state_files import StateFolder
 from uncollapse.training.best import constants_of, set_constants
-from uncollapse.training.budget import Meter
 from uncollapse.training.observers import Observer, Step
 
 if TYPE_CHECKING:
