@@ -185,7 +185,6 @@ class FitTrial(Trial):
             n_importance=N_IMPORTANCE,
             thorough=False,
             verbose=verbose,
-            checkpoint=folder,
         )
         last = estimator.history_.iloc[-1]
         row = {
