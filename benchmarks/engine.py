@@ -17,7 +17,7 @@ from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
 from uncollapse.objectives import Elbo
 from uncollapse.training.batches import BatchesInMemory
-from uncollapse.training.loop import SECONDS, train
+from uncollapse.training.loop import COLUMNS, LoopSettings, Training, train
 
 SEED, N_ROWS, N_PIXELS = 0, 10_000, 784
 SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "family": "bernoulli"}
@@ -49,17 +49,11 @@ def bare_loop(rows: torch.Tensor, batch_size: int, epochs: int) -> float:
 def engine(rows: torch.Tensor, batch_size: int, epochs: int) -> float:
     """Seconds of a step, the first epoch left out."""
     history: list[tuple[float, ...]] = []
-    options = {"max_epochs": epochs, "learning_rate": 1e-3, "seed": SEED, "history": history}
-    train(
-        new_model(rows.numpy()),
-        Elbo(),
-        BatchesInMemory(rows, batch_size, SEED),
-        verbose=False,
-        **options,
-    )
-    return (history[-1][SECONDS] - history[0][SECONDS]) / (
-        (epochs - 1) * -(-len(rows) // batch_size)
-    )
+    settings = LoopSettings(max_epochs=epochs, learning_rate=1e-3, seed=SEED, verbose=False)
+    batches = BatchesInMemory(rows, batch_size, SEED)
+    train(Training(new_model(rows.numpy()), Elbo(), batches, settings, history=history))
+    seconds = COLUMNS.index("seconds")
+    return (history[-1][seconds] - history[0][seconds]) / ((epochs - 1) * batches.n_batches)
 
 
 def main(

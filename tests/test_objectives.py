@@ -22,7 +22,7 @@ from uncollapse.objectives import (
     QuotientPenalty,
     get_objective,
 )
-from uncollapse.objectives.reconstruction import recorded
+from uncollapse.objectives.reconstruction import record_calls
 
 NAMES = list(OBJECTIVES)
 
@@ -148,7 +148,7 @@ def test_latent_reconstruction_costs_the_mean_squared_distance(linear_gaussian, 
 
 def test_what_a_decoder_is_given_is_recorded(linear_gaussian):
     model, z = linear_gaussian.model(), torch.ones(2, 3, dtype=torch.double)
-    with recorded(model.decoder) as calls:
+    with record_calls(model.decoder) as calls:
         output = model.decoder(z)
     assert len(calls) == 1
     assert calls[0][0] is z
