@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 import uncollapse as uc
 from uncollapse._utils import run_folders
+from uncollapse.estimators.settings import SETTINGS, list_settings
 
 SMALL = ["max_epochs=2", "hidden=8,8", "random_state=0"]
 
@@ -438,14 +440,45 @@ def test_a_non_finite_loss_saves_the_last_good_state(run):
     assert np.isfinite(uc.load("runs/x").transform(np.load("x.npy"))).all()
 
 
-def test_help_is_cheap():
-    heavy = ("torch", "lightning", "matplotlib", "pandas", "sklearn")
+HEAVY = {"torch", "lightning", "matplotlib", "pandas", "sklearn", "plotly", "ray", "jax", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--help"], None),
+        (["sweep", "--help"], None),
+        (["fit", "--help"], None),
+        (["fit", "nowhere", "latent_dims=8"], "did you mean 'latent_dim'?"),
+        (["fit", "nowhere", "latent_dim=0"], "latent_dim expects a positive integer, got 0."),
+        (["fit", "nowhere", "--model", "GMVAE"], "SequenceVAE, got 'GMVAE'."),
+        (["fit", "nowhere", "--config", "c.yaml"], "did you mean 'latent_dim'?"),
+        (["sweep", "nowhere", "latent_dims=4,8"], "did you mean 'latent_dim'?"),
+        (["sweep", "nowhere", "latent_dim=4,0"], "latent_dim expects a positive integer, got 0."),
+        (["sweep", "nowhere", "learning_rat=.1..1", "--search", "3"], "mean 'learning_rate'?"),
+    ],
+)
+def test_help_and_wrong_arguments_are_answered_before_heavy_imports(tmp_path, words, sentence):
+    (tmp_path / "c.yaml").write_text("latent_dims: 8\n")
     code = (
-        "import sys; from uncollapse import cli; "
-        f"print([module for module in {heavy} if module in sys.modules])"
+        "import sys\nfrom uncollapse.cli import main\ntry:\n    main()\n"
+        f"finally:\n    print('imported', sorted({HEAVY} & set(sys.modules)))"
     )
-    call = [sys.executable, "-c", code]
-    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "[]\n"
+    call = [sys.executable, "-c", code, *words]
+    found = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == (0 if sentence is None else 2)
+    assert found.stdout.endswith("imported []\n")
+    assert (sentence or "") in found.stderr
+
+
+def test_the_help_of_fit_lists_every_setting_with_its_default(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("fit", "--help")
+    assert code == 0
+    for model in SETTINGS:
+        assert f"Settings of {model}" in out
+        for setting in list_settings(model):
+            assert re.search(rf"^ {setting.name} +\S+ +{re.escape(setting.help[:20])}", out, re.M)
 
 
 def test_data_list_says_where_things_are(run, monkeypatch, tmp_path):

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from uncollapse._utils.errors import FileError, InputError
 from uncollapse._utils.machine import memory_bytes
 from uncollapse._utils.signals import deferred_interrupt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCRATCH = ".uncollapse-"  # begins the names of folders that a kill can leave behind
 
@@ -45,6 +46,8 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     Numbers are read exactly: its faster way, before its version 3, ends the process at the exponent
     of 1e2147483648.
     """
+    import pandas as pd
+
     with path.open(encoding="utf-8-sig") as file:
         table: pd.DataFrame = pd.read_csv(
             file, index_col=False, float_precision="round_trip", **options

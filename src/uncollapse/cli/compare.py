@@ -29,8 +29,8 @@ class Compare:
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Settings, each for the models that have it and do not fix it themselves, for "
-            "example: latent_dim=8 max_epochs=50",
+            help="Settings (see `uncollapse fit --help`), each for the models that have it and do "
+            "not fix it themselves, for example: latent_dim=8 max_epochs=50",
         ),
     ] = None
     models: Annotated[

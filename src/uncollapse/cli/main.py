@@ -35,6 +35,7 @@ from uncollapse.cli.endings import (
 )
 from uncollapse.cli.fit import Fit
 from uncollapse.cli.reproduce import Reproduce
+from uncollapse.cli.settings import HelpWithSettings
 from uncollapse.cli.sweep import Sweep
 
 app = typer.Typer(
@@ -64,7 +65,7 @@ def _register(group: typer.Typer, name: str, command: type[Any]) -> None:
     call.__doc__ = command.__doc__
     call.__annotations__ = typing.get_type_hints(command, include_extras=True)
     call.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
-    group.command(name)(call)
+    group.command(name, cls=HelpWithSettings if command is Fit else None)(call)
 
 
 for _name, _command in {

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uncollapse._utils.errors import FileError, InputError, ParameterError, brief, one_line
+from typer.core import TyperCommand
+
+from uncollapse._utils.errors import FileError, ParameterError, brief, one_line
 
 
 def read_settings(config: Path | None, settings: Sequence[str] | None) -> dict[str, Any]:
@@ -89,29 +91,78 @@ def _parse_yaml(text: str) -> Any:
 
 
 def check_settings(given: Mapping[str, Any], model: str | None) -> None:
-    """Check settings of a model, or if it depends on the data, of a VAE and of a SequenceVAE.
+    """Check settings of a model or, where the data decide it, of a VAE and of a SequenceVAE.
 
     Raises:
-        InputError: if no model accepts them: the error of the model that has most of their names.
+        ParameterError: if no model accepts them: the error of the one that has most of their names.
     """
-    from uncollapse._utils.parameters import check_parameters
-    from uncollapse.estimators import Estimator
+    from uncollapse.estimators.settings import SETTINGS
+    from uncollapse.estimators.settings import check_settings as check
 
-    if model is not None and model not in Estimator.registry:
-        raise ParameterError(
-            f"--model expects one of {', '.join(Estimator.registry)}, got {model!r}."
-        )
-    models = [model] if model else ["VAE", "SequenceVAE"]
-    errors: dict[str, InputError] = {}
-    for model in models:
+    if model is not None and model not in SETTINGS:
+        raise ParameterError(f"--model expects one of {', '.join(SETTINGS)}, got {model!r}.")
+    errors: dict[int, ParameterError] = {}
+    for name in [model] if model else ["SequenceVAE", "VAE"]:
         try:
-            check_parameters(Estimator.registry[model], given)
-        except InputError as error:
-            errors[model] = error
-    if len(errors) == len(models):
-        raise errors[
-            max(
-                models,
-                key=lambda model: len(given.keys() & Estimator.registry[model]().get_params()),
-            )
-        ]
+            check(name, given)
+            return
+        except ParameterError as error:
+            errors[sum(hasattr(SETTINGS[name], key) for key in given)] = error
+    raise errors[max(errors)]
+
+
+def check_grid(
+    given: Mapping[str, Any], grid: Mapping[str, list[Any] | str], model: str | None
+) -> None:
+    """Check settings and the values of a grid as in `check_settings`; of a range, its lower end.
+
+    Raises:
+        ParameterError: for the first value that no model accepts.
+    """
+    values = {
+        name: [listed.partition("..")[0]] if isinstance(listed, str) else listed
+        for name, listed in grid.items()
+    }
+    first = {**given, **{name: listed[0] for name, listed in values.items()}}
+    check_settings(first, model)
+    for name, listed in values.items():
+        for value in listed[1:]:
+            check_settings({**first, name: value}, model)
+
+
+class HelpWithSettings(TyperCommand):
+    """A command that lists the settings of all models at the end of its help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help of the command, and the settings of each model."""
+        super().format_help(ctx, formatter)
+        _print_settings()
+
+
+def _print_settings() -> None:
+    """Print a table for each model, of the settings that are not in an earlier table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from uncollapse.estimators.settings import SETTINGS, list_settings
+
+    known, printed = {setting.name for setting in list_settings("VAE")}, set()
+    for model in SETTINGS:
+        settings = list_settings(model)
+        missing = ", ".join(sorted(known - {setting.name for setting in settings}))
+        others = "" if model == "VAE" else " (others as for VAE)"
+        title = f"Settings of {model}{others}"
+        table = Table("", "default", "", title=title, title_justify="left", box=None)
+        for setting in settings:
+            row = (setting.name, _shown(setting.default), setting.help)
+            if row not in printed:
+                table.add_row(*row)
+                printed.add(row)
+        Console().print(table, f"Not for {model}: {missing}." if missing else "", markup=False)
+
+
+def _shown(default: Any) -> str:
+    """Return a default as it is typed on the command line."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "[]"
+    return f"{default:.6g}" if isinstance(default, float) else str(default)

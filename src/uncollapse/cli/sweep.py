@@ -11,7 +11,7 @@ import typer
 from uncollapse._utils.errors import ParameterError
 from uncollapse.cli import options
 from uncollapse.cli.endings import fail, resumable
-from uncollapse.cli.settings import read_grid, read_settings
+from uncollapse.cli.settings import check_grid, read_grid, read_settings
 
 MAX_SEEDS = 1000
 
@@ -29,9 +29,9 @@ class Sweep:
         list[str] | None,
         typer.Argument(
             metavar="KEY=V1,V2,...",
-            help="Settings with the values to try. Lists stand in brackets. With --search also "
-            "ranges. For example: inverse_lipschitz=0,.2,.5,1.5 hidden=[256],[512,512] "
-            "learning_rate=1e-4..1e-2",
+            help="Settings (see `uncollapse fit --help`) with the values to try. Lists stand in "
+            "brackets. With --search also ranges. For example: inverse_lipschitz=0,.2,.5,1.5 "
+            "hidden=[256],[512,512] learning_rate=1e-4..1e-2",
         ),
     ] = None
     seeds: Annotated[
@@ -70,6 +70,7 @@ class Sweep:
     def run(self) -> None:
         given, grid = read_settings(self.config, []), read_grid(self.settings)
         seeds = read_seeds(self.seeds)
+        check_grid(given, grid, self.model)  # before torch is imported and data are read
         from uncollapse._utils.progress import spinner
         from uncollapse.data import hold_out
         from uncollapse.experiments.sweep import sweep_data
