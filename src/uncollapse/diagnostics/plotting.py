@@ -1,0 +1,321 @@
+"""Figures of a page as plain data, which the templates turn into markup.
+
+Charts are traces and layouts of Plotly, which draws them in the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from uncollapse.diagnostics.gallery import Gallery, Rows
+from uncollapse.diagnostics.report import MAX_CLASSES, Report
+
+# Okabe and Ito's colours, slightly muted: readable on light and dark backgrounds, and distinct for
+# colour-blind readers.
+COLOURS = (
+    "#d55e00",
+    "#0f8fc4",
+    "#12936c",
+    "#c9689c",
+    "#b58900",
+    "#6f63c4",
+    "#5ab4e6",
+    "#8a6d3b",
+    "#a03c3c",
+    "#6b7f2a",
+)
+GREY = "#999999"
+
+
+class Figure(NamedTuple):
+    """A figure with its caption.
+
+    Attributes:
+        kind: the template macro that shows the content.
+        caption: plain text.
+        content: traces and layout of a chart, the data URI of an image, or a list of texts.
+    """
+
+    kind: Literal["chart", "image", "texts"]
+    caption: str
+    content: Any
+
+
+def unit_kl(reports: Sequence[Report]) -> list[Figure]:
+    """Draw the KL of each unit as bars, the largest first; uninformative units are grey."""
+    top = max(float(report.units[report.unit_kl].max()) for report in reports)
+    figures = []
+    for report, colour in _coloured(reports):
+        kl = report.unit_kl
+        units = report.units.sort_values(kl, ascending=False)
+        bars = {
+            "type": "bar",
+            "x": list(range(1, len(units) + 1)),
+            "y": _numbers(units[kl]),
+            "marker": {
+                "color": [colour if informative else GREY for informative in units["informative"]]
+            },
+            "customdata": [
+                [int(unit), share]
+                for unit, share in zip(
+                    units["unit"], _numbers(units["explained_share"]), strict=True
+                )
+            ],
+            "hovertemplate": "unit %{customdata[0]}<br>%{y:.3f} nats<br>"
+            "%{customdata[1]:.1%} explained<extra></extra>",
+        }
+        unit = "nats" if kl == "kl_nats" else "nats, moment-matched"
+        y_axis = _axis(unit, [0, max(1.05 * top, 0.1)])
+        figures.append(_chart(report.name, [bars], _axis("latent units, largest first"), y_axis))
+    return figures
+
+
+def collapse_curves(reports: Sequence[Report]) -> list[Figure]:
+    """Draw the (epsilon, delta)-collapse of each unit as a line; uninformative units are grey."""
+    figures = []
+    for report, colour in _coloured(reports):
+        curves = report.collapse_curves
+        lines = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": _numbers(curves.index),
+                "y": _numbers(curves[unit.unit]),
+                "line": {"width": 1.2, "color": colour if unit.informative else GREY},
+                "opacity": 0.7,
+                "hovertemplate": f"unit {unit.unit}<br>KL ≥ %{{x:.3g}} nats<br>"
+                "for %{y:.1%} of the data<extra></extra>",
+            }
+            for unit in report.units.sort_values("explained_share", kind="stable").itertuples()
+        ]
+        x_axis = _axis("ε, nats") | {"type": "log"}
+        y_axis = _axis("δ, share of the data", [-0.03, 1.03])
+        figures.append(_chart(report.name, lines, x_axis, y_axis, showlegend=False))
+    return figures
+
+
+def posterior_means(reports: Sequence[Report]) -> list[Figure]:
+    """Scatter the posterior means of each model, on one scale for all models.
+
+    The common scale shows a collapsed posterior as the point that it is.
+    """
+    reach = 1.05 * max(float(np.abs(report.points).max()) for report in reports)
+    figures = []
+    for report in reports:
+        dots = [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": label,
+                "x": _numbers(points[:, 0]),
+                "y": _numbers(points[:, 1]),
+                "marker": {"size": 5, "opacity": 0.75} | marker,
+            }
+            for label, points, marker in _groups(report)
+        ]
+        titles = ["unit 0", "unit 1"][: len(report.units)]
+        if len(report.units) > 2:
+            titles = ["principal component 1", "principal component 2"]
+        axes = [_axis(title, [-reach, reach]) for title in [*titles, ""][:2]]
+        legend = {"itemsizing": "constant"}
+        figures.append(_chart(report.name, dots, *axes, height=380, legend=legend))
+    return figures
+
+
+def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Split the points by class; return the name, points and marker of each group."""
+    labels = report.labels
+    if labels is None:
+        return [("", report.points, {"color": COLOURS[1]})]
+    if labels.dtype.kind != "U":
+        scale = {"color": _numbers(labels), "colorscale": "Viridis", "showscale": True}
+        return [("", report.points, scale)]
+    classes, counts = np.unique(labels, return_counts=True)
+    named = classes
+    if len(classes) > MAX_CLASSES:
+        named = classes[np.argsort(-counts)[: MAX_CLASSES - 1]]
+    groups = [(str(label), labels == label) for label in sorted(named, key=_number_then_text)]
+    if len(named) < len(classes):
+        groups.append((f"{len(classes) - len(named)} others", ~np.isin(labels, named)))
+    return [
+        (label, report.points[members], {"color": colour})
+        for (label, members), colour in zip(groups, cycle(COLOURS), strict=False)
+    ]
+
+
+def _number_then_text(label: str) -> tuple[float, str]:
+    """Sort key that puts 2 before 10, and text after numbers."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (math.inf if math.isnan(number) else number), label
+
+
+def reconstructions(reports: Sequence[Report]) -> list[Figure]:
+    """Show the data, and what each model reconstructs."""
+    gallery = reports[0].gallery
+    return [
+        _rows(gallery, gallery.originals, "data"),
+        *(_rows(report.gallery, report.gallery.reconstructions, report.name) for report in reports),
+    ]
+
+
+def samples(reports: Sequence[Report]) -> list[Figure]:
+    """Show draws of each model."""
+    return [_rows(report.gallery, report.gallery.samples, report.name) for report in reports]
+
+
+def traversals(reports: Sequence[Report]) -> list[Figure]:
+    """Show how x changes along single units of each model."""
+    figures = []
+    for report in reports:
+        shares = report.units.set_index("unit")["explained_share"]
+        for unit, rows in report.gallery.traversals.items():
+            caption = f"{report.name}: unit {unit}, {shares[unit]:.1%} explained"
+            figures.append(_rows(report.gallery, rows, caption))
+    return figures
+
+
+def _rows(gallery: Gallery, rows: Rows, caption: str) -> Figure:
+    """Show rows as documents, as images, or as profiles over the features."""
+    if isinstance(rows, list):
+        return Figure("texts", caption, rows)
+    originals = np.asarray(gallery.originals)
+    low, high = float(originals.min()), float(originals.max())
+    if gallery.image_shape is not None:
+        return Figure("image", caption, _png(rows.reshape(-1, *gallery.image_shape), low, high))
+    lines = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "y": _numbers(row),
+            "line": {"width": 1, "color": colour},
+        }
+        for row, colour in zip(rows, cycle(COLOURS), strict=False)
+    ]
+    margin = 0.05 * (high - low)
+    y_axis = _axis("", [low - margin, high + margin])
+    return _chart(caption, lines, _axis("feature"), y_axis, showlegend=False)
+
+
+def _png(images: np.ndarray, low: float, high: float) -> str:
+    """Data URI of grey images side by side, one pixel apart."""
+    from matplotlib.image import imsave
+
+    spaced = np.pad(images, ((0, 0), (0, 0), (0, 1)), constant_values=high)
+    buffer = io.BytesIO()
+    imsave(buffer, np.hstack(spaced)[:, :-1], cmap="gray", vmin=low, vmax=high, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def training_curves(reports: Sequence[Report]) -> list[Figure]:
+    """Draw loss and KL over the epochs; empty if no model has a history."""
+    trained = [(report, colour) for report, colour in _coloured(reports) if len(report.history)]
+    captions = {"loss": "loss, nats per example", "kl": "KL(q(z|x) ‖ p(z)), nats per example"}
+    figures = []
+    for column, caption in captions.items() if trained else ():
+        lines = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": report.name,
+                "x": _numbers(report.history["epoch"] + 1),
+                "y": _numbers(report.history[column]),
+                "line": {"color": colour},
+            }
+            for report, colour in trained
+        ]
+        layout = {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
+        figures.append(_chart(caption, lines, _axis("epoch"), _axis(), **layout))
+    return figures
+
+
+def rate_distortion(
+    curves: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], caption: str
+) -> Figure:
+    """Draw distortion over rate, with dashed lines of equal negative ELBO.
+
+    Args:
+        curves: name, curve and its lower edge for each model. The last point of a curve is the
+            trained model.
+        caption: of the figure.
+    """
+    ends = pd.DataFrame([curve.iloc[-1] for _, curve, _ in curves])
+    low, most, high = ends["distortion"].quantile([0.0, 0.75, 1.0])
+    # A model that has failed must not press all others into one line.
+    high = min(high, low + 3 * (most - low))
+    top, reach = float(ends["rate"].max()), max(high - low, 1.0)
+    lines = []
+    for number, ((name, curve, edge), colour) in enumerate(
+        zip(curves, cycle(COLOURS), strict=False)
+    ):
+        # Line style and marker tell models of the same colour apart.
+        dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")
+        for points, mode in ((edge, "lines"), (curve.tail(1), "markers")):
+            lines.append(
+                {
+                    "type": "scatter",
+                    "mode": mode,
+                    "name": name,
+                    "legendgroup": name,
+                    "showlegend": mode == "markers",
+                    "x": _numbers(points["rate"]),
+                    "y": _numbers(points["distortion"]),
+                    "line": {"color": colour, "width": 1.5, "dash": dash},
+                    "marker": {"size": 9, "color": colour, "symbol": symbol},
+                    "hovertemplate": f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}"
+                    "<extra></extra>",
+                }
+            )
+    right = 1.1 * top + 0.1
+    equal_elbo = [
+        {
+            "type": "line",
+            "layer": "below",
+            "line": {"color": GREY, "width": 0.5, "dash": "dash"},
+            "x0": 0,
+            "y0": loss,
+            "x1": right,
+            "y1": loss - right,
+        }
+        for loss in np.linspace(low, high + top, 6).tolist()
+    ]
+    x_axis = _axis("rate: KL(q(z|x) ‖ p(z)), nats", [-0.02 * top, 1.05 * top + 0.1])
+    y_axis = _axis("distortion: -E log p(x|z), nats", [low - 0.1 * reach, high + reach])
+    legend = {"orientation": "h", "y": -0.2}
+    layout = {"shapes": equal_elbo, "showlegend": True, "legend": legend}
+    return _chart(caption, lines, x_axis, y_axis, height=520, **layout)
+
+
+def _coloured(reports: Sequence[Report]) -> Iterator[tuple[Report, str]]:
+    return zip(reports, cycle(COLOURS), strict=False)
+
+
+def _chart(
+    caption: str,
+    traces: Sequence[dict[str, Any]],
+    x_axis: dict[str, Any],
+    y_axis: dict[str, Any],
+    height: int = 300,
+    **layout: Any,
+) -> Figure:
+    layout |= {"xaxis": x_axis, "yaxis": y_axis, "height": height}
+    return Figure("chart", caption, {"data": traces, "layout": layout})
+
+
+def _axis(title: str = "", limits: Sequence[float] | None = None) -> dict[str, Any]:
+    return {"title": {"text": title}} | ({} if limits is None else {"range": limits})
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """Values with six significant digits; None, which Plotly skips, where not finite."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
