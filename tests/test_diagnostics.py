@@ -269,7 +269,7 @@ def test_a_model_that_ignores_some_latents_is_called_partly_collapsed(linear_gau
     report = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy())
     assert report.verdict == "partly collapsed"
     assert report.units["informative"].tolist() == [True, False, True]
-    assert "1 of 3 latent units do not respond to the data (1)" in report.advice
+    assert "1 of 3 latent units is uninformative (1)" in report.advice
 
 
 def test_a_live_model_is_called_healthy_and_its_numbers_are_right(linear_gaussian):
@@ -379,7 +379,7 @@ def test_without_refinement_nobody_is_blamed(linear_gaussian):
         with_a_dead_encoder(linear_gaussian), linear_gaussian.data.numpy(), thorough=False
     )
     assert report.verdict == "collapsed"
-    assert "recover" not in report.advice
+    assert "refined" not in report.advice
     assert report.certificate is None
 
 

@@ -19,7 +19,7 @@ from uncollapse._utils.validation import check_count, check_labels, living_worke
 from uncollapse.adapters import AdaptedModel, adapt_model, evaluating
 from uncollapse.certificates.certificate import Certificate, can_be_certified, certificate
 from uncollapse.certificates.information_floor import model_information_floor
-from uncollapse.diagnostics.gallery import N_PICTURES, gallery, in_two_dimensions
+from uncollapse.diagnostics.gallery import N_PICTURES, make_gallery, project_to_plane
 from uncollapse.diagnostics.report import MAX_CLASSES, Report
 from uncollapse.diagnostics.verdict import DEAD_COMPONENT_NATS, Evidence, judge
 from uncollapse.latent import CategoricalLayer, ComponentPosterior, GaussianMixture
@@ -252,9 +252,9 @@ class _Diagnosis:
                 collapse_curves=self.survey.units.collapse_curves(),
                 certificate=proof,
                 history=self.subject.history,
-                points=in_two_dimensions(self.posteriors.means[points]),
+                points=project_to_plane(self.posteriors.means[points]),
                 labels=None if labels is None else labels[points],
-                gallery=gallery(
+                gallery=make_gallery(
                     self.subject, self.survey.rows[some], self.posteriors.means[some], units, shape
                 ),
             )

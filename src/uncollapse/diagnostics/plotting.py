@@ -60,15 +60,8 @@ def unit_kl(reports: Sequence[Report]) -> list[Figure]:
             "type": "bar",
             "x": list(range(1, len(units) + 1)),
             "y": _numbers(units[kl]),
-            "marker": {
-                "color": [colour if informative else GREY for informative in units["informative"]]
-            },
-            "customdata": [
-                [int(unit), share]
-                for unit, share in zip(
-                    units["unit"], _numbers(units["explained_share"]), strict=True
-                )
-            ],
+            "marker": {"color": [colour if alive else GREY for alive in units["informative"]]},
+            "customdata": [_numbers(pair) for pair in units[["unit", "explained_share"]].to_numpy()],
             "hovertemplate": "unit %{customdata[0]}<br>%{y:.3f} nats<br>"
             "%{customdata[1]:.1%} explained<extra></extra>",
         }
@@ -84,16 +77,14 @@ def collapse_curves(reports: Sequence[Report]) -> list[Figure]:
     for report, colour in _coloured(reports):
         curves = report.collapse_curves
         lines = [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": _numbers(curves.index),
-                "y": _numbers(curves[unit.unit]),
-                "line": {"width": 1.2, "color": colour if unit.informative else GREY},
-                "opacity": 0.7,
-                "hovertemplate": f"unit {unit.unit}<br>KL ≥ %{{x:.3g}} nats<br>"
+            _scatter(
+                curves.index,
+                curves[unit.unit],
+                line={"width": 1.2, "color": colour if unit.informative else GREY},
+                opacity=0.7,
+                hovertemplate=f"unit {unit.unit}<br>KL ≥ %{{x:.3g}} nats<br>"
                 "for %{y:.1%} of the data<extra></extra>",
-            }
+            )
             for unit in report.units.sort_values("explained_share", kind="stable").itertuples()
         ]
         x_axis = _axis("ε, nats") | {"type": "log"}
@@ -111,14 +102,9 @@ def posterior_means(reports: Sequence[Report]) -> list[Figure]:
     figures = []
     for report in reports:
         dots = [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": label,
-                "x": _numbers(points[:, 0]),
-                "y": _numbers(points[:, 1]),
-                "marker": {"size": 5, "opacity": 0.75} | marker,
-            }
+            _scatter(
+                *points.T, mode="markers", name=label, marker={"size": 5, "opacity": 0.75} | marker
+            )
             for label, points, marker in _groups(report)
         ]
         titles = ["unit 0", "unit 1"][: len(report.units)]
@@ -194,12 +180,7 @@ def _rows(gallery: Gallery, rows: Rows, caption: str) -> Figure:
     if gallery.image_shape is not None:
         return Figure("image", caption, _png(rows.reshape(-1, *gallery.image_shape), low, high))
     lines = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "y": _numbers(row),
-            "line": {"width": 1, "color": colour},
-        }
+        _scatter(range(len(row)), row, line={"width": 1, "color": colour})
         for row, colour in zip(rows, cycle(COLOURS), strict=False)
     ]
     margin = 0.05 * (high - low)
@@ -224,14 +205,12 @@ def training_curves(reports: Sequence[Report]) -> list[Figure]:
     figures = []
     for column, caption in captions.items() if trained else ():
         lines = [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": report.name,
-                "x": _numbers(report.history["epoch"] + 1),
-                "y": _numbers(report.history[column]),
-                "line": {"color": colour},
-            }
+            _scatter(
+                report.history["epoch"] + 1,
+                report.history[column],
+                name=report.name,
+                line={"color": colour},
+            )
             for report, colour in trained
         ]
         layout = {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
@@ -255,27 +234,24 @@ def rate_distortion(
     high = min(high, low + 3 * (most - low))
     top, reach = float(ends["rate"].max()), max(high - low, 1.0)
     lines = []
-    for number, ((name, curve, edge), colour) in enumerate(
-        zip(curves, cycle(COLOURS), strict=False)
-    ):
+    for number, (name, curve, edge) in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
         # Line style and marker tell models of the same colour apart.
         dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")
-        for points, mode in ((edge, "lines"), (curve.tail(1), "markers")):
-            lines.append(
-                {
-                    "type": "scatter",
-                    "mode": mode,
-                    "name": name,
-                    "legendgroup": name,
-                    "showlegend": mode == "markers",
-                    "x": _numbers(points["rate"]),
-                    "y": _numbers(points["distortion"]),
-                    "line": {"color": colour, "width": 1.5, "dash": dash},
-                    "marker": {"size": 9, "color": colour, "symbol": symbol},
-                    "hovertemplate": f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}"
-                    "<extra></extra>",
-                }
+        lines += [
+            _scatter(
+                points["rate"],
+                points["distortion"],
+                mode=mode,
+                name=name,
+                legendgroup=name,
+                showlegend=mode == "markers",
+                line={"color": colour, "width": 1.5, "dash": dash},
+                marker={"size": 9, "color": colour, "symbol": symbol},
+                hovertemplate=f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>",
             )
+            for points, mode in ((edge, "lines"), (curve.tail(1), "markers"))
+        ]
     right = 1.1 * top + 0.1
     equal_elbo = [
         {
@@ -300,6 +276,12 @@ def _coloured(reports: Sequence[Report]) -> Iterator[tuple[Report, str]]:
     return zip(reports, cycle(COLOURS), strict=False)
 
 
+def _scatter(
+    x: Iterable[float], y: Iterable[float], mode: str = "lines", **style: Any
+) -> dict[str, Any]:
+    return {"type": "scatter", "mode": mode, "x": _numbers(x), "y": _numbers(y), **style}
+
+
 def _chart(
     caption: str,
     traces: Sequence[dict[str, Any]],
@@ -313,7 +295,7 @@ def _chart(
 
 
 def _axis(title: str = "", limits: Sequence[float] | None = None) -> dict[str, Any]:
-    return {"title": {"text": title}} | ({} if limits is None else {"range": limits})
+    return {"title": {"text": title}} | ({} if limits is None else {"range": _numbers(limits)})
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""What the numbers of reports are called, and what they mean."""
+"""Labels and meanings of the numbers of a report."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Quantity(NamedTuple):
-    """A number that a report can hold.
+    """A number of a report.
 
     Attributes:
-        label: in a table of one column for each model.
+        label: in tables with a column for each model.
         meaning: in a few words.
-        short: in a table of one row for each model, where it is shown there.
+        short: heading in tables with a row for each model; empty where these leave it out.
     """
 
     label: str
@@ -20,53 +20,80 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = {
-    "nll_nats": Quantity("Negative log-likelihood, nats", "-log p(x) by importance sampling", "NLL"),
-    "importance_draws": Quantity("Importance draws for a row", "K, doubled until the mean settles if it is not given"),
-    "effective_sample_size": Quantity("Effective sample size", "of the K importance weights of a row, median"),
+    "nll_nats": Quantity(
+        "Negative log-likelihood, nats", "-log p(x), by importance sampling", "NLL"
+    ),
+    "importance_draws": Quantity(
+        "Importance samples per row", "K; if not given, doubled until the mean settles"
+    ),
+    "effective_sample_size": Quantity(
+        "Effective sample size", "of the K importance weights, median over rows"
+    ),
     "annealing_gain_nats": Quantity(
-        "Likelihood that annealing finds beyond it, nats",
-        "log p(x) by annealed importance sampling, less that by plain weights, on some rows",
+        "AIS gain over importance sampling, nats",
+        "log p(x) by annealed importance sampling minus that by importance sampling, on a few rows",
     ),
-    "kl_nats": Quantity("KL(q(z|x) ‖ p(z)), nats", "the rate, mean over the data; with y where there is one", "KL"),
-    "kl_y_nats": Quantity("of this, of the component y", "KL(q(y|x) ‖ 1/c)"),
-    "kl_z_nats": Quantity("of this, of z given y", "the rest, of z given the component"),
-    "mutual_information_nats": Quantity("Mutual information I(x; z), nats", "I(x; z) under q, which cannot exceed its cap", "MI"),
-    "information_cap_nats": Quantity("Cap of its estimate", "the logarithm of the number of rows that are compared", "cap"),
-    "aggregate_kl_nats": Quantity("KL(q(z) ‖ p(z)), nats", "KL - I(x; z); unknown near the cap"),
+    "kl_nats": Quantity(
+        "KL(q(z|x) ‖ p(z)), nats", "rate, averaged over the data; of z and y in mixtures", "KL"
+    ),
+    "kl_y_nats": Quantity("KL of the component y, nats", "KL(q(y|x) ‖ 1/c)"),
+    "kl_z_nats": Quantity("KL of z given y, nats", "rest of the KL, of z given the component"),
+    "mutual_information_nats": Quantity(
+        "Mutual information I(x; z), nats", "I(x; z) under q; its estimate is at most log n", "MI"
+    ),
+    "information_cap_nats": Quantity(
+        "Largest MI that n rows can show (log n)", "log of the number of compared rows", "log n"
+    ),
+    "aggregate_kl_nats": Quantity(
+        "KL(q(z) ‖ p(z)), nats", "KL minus I(x; z); unknown where I(x; z) is near log n"
+    ),
     "aggregate_gaussian_kl_nats": Quantity(
-        "It is at least, nats", "KL(N ‖ p(z)) of the Gaussian N with the moments of q(z): a lower bound without a cap"
+        "KL(q(z) ‖ p(z)), lower bound, nats",
+        "KL(N ‖ p(z)) of the Gaussian N with the moments of q(z)",
     ),
-    "fisher_divergence": Quantity("Relative Fisher divergence", "F(p(z) ‖ p(z|x)), mean over the data, or over 64 rows of them"),
-    "active_units": Quantity("Active units (Burda's rule)", "Var E[z|x] ≥ 0.01 (Burda et al. 2016)", "AU"),
+    "fisher_divergence": Quantity(
+        "Relative Fisher divergence", "F(p(z) ‖ p(z|x)), averaged over the data or 64 of the rows"
+    ),
+    "active_units": Quantity(
+        "Active units (Burda's rule)", "units with Var E[z|x] ≥ 0.01 (Burda et al. 2016)", "AU"
+    ),
     "informative_units": Quantity(
-        "Informative units (scale-free)", "at least 1% of the unit's variance comes from the data", "informative"
+        "Informative units (scale-free)",
+        "units with at least 1% of their variance explained by x",
+        "informative",
     ),
     "supported_units": Quantity(
-        "Units that the data support", "eigenvalues of the data's covariance above the decoder's noise; known for Gaussian decoders"
+        "Units supported by the data",
+        "eigenvalues of the data covariance above the decoder noise; Gaussian decoders only",
     ),
     "recovered_nats": Quantity(
-        "ELBO recovered by refined posteriors, nats", "what posteriors that are fitted row by row gain, on the frozen decoder"
+        "ELBO gain of refined posteriors, nats",
+        "gain of posteriors fitted to each row on the frozen decoder",
     ),
     "information_floor_nats": Quantity(
-        "Information floor of the model, nats", "guaranteed I(x; z) of the model; known for Gaussian decoders"
+        "Information floor, nats", "lower bound on the model's I(x; z); Gaussian decoders only"
     ),
-    "component_information_nats": Quantity("Mutual information I(x; y) of the component, nats", "I(x; y) under q"),
+    "component_information_nats": Quantity(
+        "Mutual information I(x; y) of the component, nats", "I(x; y) under q"
+    ),
     "component_floor_nats": Quantity(
-        "Floor of I(y; z) under the prior, nats", "I(y; z) under the prior is not below this, by the distances of its components"
+        "I(y; z) under the prior, lower bound, nats", "from the distances between its components"
     ),
     "live_components": Quantity(
-        "Live components", "components most probable for a tenth of an equal share of the data at least; none if I(x; y) is 0"
+        "Live components",
+        "components assigned a tenth of an equal share of the data or more; 0 if I(x; y) is 0",
     ),
     "majority_accuracy": Quantity(
-        "Accuracy, majority label of each component", "agreement with the labels, each component taking its most frequent one"
+        "Accuracy, majority label of each component",
+        "share of labels that are the most frequent one of their component",
     ),
     "matched_accuracy": Quantity(
-        "Accuracy, components matched with labels", "agreement with the labels, each component taking another one (Hungarian)"
+        "Accuracy, components matched with labels",
+        "share of labels that agree with components matched one-to-one (Hungarian)",
     ),
     "probe_accuracy": Quantity(
         "Accuracy of a linear probe",
-        "of a logistic regression from posterior means to the labels, on rows that it was not "
-        "fitted to",
+        "logistic regression from posterior means to labels, on held-out rows",
         "probe",
     ),
-}  # fmt: skip
+}

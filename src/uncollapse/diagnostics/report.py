@@ -1,4 +1,4 @@
-"""The report on a model: what its latents carry, unit by unit and in total."""
+"""The report of a diagnosis: verdict, estimates, and a table of latent units."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from uncollapse.diagnostics.quantities import QUANTITIES
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.summary import Findings, summary_text
 
-# Numeric labels with more values than this are a scale, not classes; and as many classes have a
-# colour of their own.
+# Numeric labels with more distinct values than this are a scale and not classes. Charts name at
+# most as many classes.
 MAX_CLASSES = 20
-# Units that a printed report shows, the strongest first.
+# A printed report shows this many units, the strongest first.
 N_PRINTED = 10
 
 
 @dataclass(frozen=True)
 class Report(Findings):
-    """What `diagnose` found.
+    """Result of `diagnose`.
 
     Attributes:
         name: of the model.
-        n_examples: rows that were looked at.
+        n_examples: number of rows.
         verdict: "healthy", "partly collapsed", "collapsed in the model", "collapsed in inference",
-            "collapsed" where nothing tells which of these, or "prior mismatch".
-        advice: the verdict in a few sentences, with its evidence and what to do.
-        notes: what a reader of the numbers must know.
-        estimates: by the names of `QUANTITIES`, those of the component for mixtures only, and
-            accuracies where there are labels that are classes; None where nothing is known.
-        units: a row for each latent unit, as `Units.table` has it; one for all symbols, where each
-            of them has a z.
-        collapse_curves: the least delta for which each unit, a column, is (epsilon,
-            delta)-collapsed (Lucas et al. 2019), for each epsilon in nats, a row.
-        certificate: what the decoder's constant guarantees on 100 of the rows; None where nothing
-            is promised.
-        history: the training, a row for each epoch; empty where it is not known.
-        points: posterior means in two dimensions (their principal ones, if there are more), at most
-            2,000.
+            "collapsed" if the cause is unknown, or "prior mismatch".
+        advice: the verdict in a few sentences, with its evidence and a remedy.
+        notes: cautions about the numbers.
+        estimates: by the names of `QUANTITIES`; None if unknown. Numbers of the component are there
+            for mixtures only, and accuracies only if the labels are classes.
+        units: a row for each latent unit, as `Units.table` returns it. Where each symbol of a
+            sequence has its own z, a row describes a unit of all of them.
+        collapse_curves: the smallest delta for which a unit is (epsilon, delta)-collapsed (Lucas et
+            al. 2019); a row for each epsilon in nats, a column for each unit.
+        certificate: guarantees of the decoder's constant on 100 of the rows; None if there are
+            none.
+        history: a row for each epoch of the training; empty if unknown.
+        points: posterior means of at most 2,000 rows, shape (n, 2); their principal components if
+            there are more than two units.
         labels: of the points, or None.
-        gallery: for pictures.
+        gallery: reconstructions, samples and traversals.
     """
 
     meanings: ClassVar = {name: quantity.meaning for name, quantity in QUANTITIES.items()}
@@ -67,12 +67,28 @@ class Report(Findings):
 
     @property
     def unit_kl(self) -> str:
-        """The column of `units` that tells how much each of them carries."""
+        """Column of `units` with the KL; moment-matched if the KL does not split into units."""
         return "matched_kl_nats" if self.units["kl_nats"].isna().any() else "kl_nats"
 
+    @property
+    def ranked_units(self) -> pd.DataFrame:
+        """Latent units, the largest explained share first."""
+        return self.units.sort_values("explained_share", ascending=False, kind="stable")
+
+    @property
+    def unit_formats(self) -> dict[str, str]:
+        """Format of each column of `units` that is shown."""
+        return {
+            "unit": "{:.0f}",
+            self.unit_kl: "{:.3f}",
+            "mean_variance": "{:.3g}",
+            "explained_share": "{:.1%}",
+            "active": "{}",
+            "informative": "{}",
+        }
+
     def content(self) -> dict[str, Any]:
-        """The verdict, and what is known of each unit."""
-        proof = self.certificate
+        """Return all that `to_json` writes beside the estimates."""
         return {
             "name": self.name,
             "n_examples": self.n_examples,
@@ -84,65 +100,37 @@ class Report(Findings):
                 "epsilon_nats": self.collapse_curves.index.tolist(),
                 "delta": self.collapse_curves.T.to_numpy().tolist(),
             },
-            "certificate": proof and proof.numbers(),
+            "certificate": self.certificate and self.certificate.numbers(),
         }
 
     def to_html(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one page that needs nothing else, no network either.
+        """Write one self-contained page, which needs no network.
 
         Raises:
-            InputError: if the file exists and `overwrite` is False, or cannot be written.
+            FileError: if the file exists and `overwrite` is False, or cannot be written.
         """
         from uncollapse.diagnostics.page import render_page
 
         return write_text(path, render_page([self], title=f"Report on {self.name}"), overwrite)
 
     def __repr__(self) -> str:
-        head = (
-            f"Report on {self.name}: {self.n_examples:,} examples, {len(self.units)} latent units"
-        )
-        notes = [f"Note: {note}" for note in self.notes]
-        proof = self.certificate
-        guarantee = (
-            []
-            if proof is None
-            else ["", f"Certificate, on {len(proof.examples)} rows: {proof.verdict}"]
-        )
-        return "\n".join(
-            [
-                head,
-                self.advice,
-                *notes,
-                "",
-                summary_text(self.summary()),
-                *guarantee,
-                "",
-                self._units_text(),
-            ]
-        )
-
-    @property
-    def ranked_units(self) -> pd.DataFrame:
-        """The units, the strongest first."""
-        return self.units.sort_values("explained_share", ascending=False, kind="stable")
-
-    @property
-    def unit_formats(self) -> dict[str, str]:
-        """The columns of `units` that are shown, and how."""
-        return {
-            "unit": "{:.0f}",
-            self.unit_kl: "{:.3f}",
-            "mean_variance": "{:.3g}",
-            "explained_share": "{:.1%}",
-            "active": "{}",
-            "informative": "{}",
-        }
-
-    def _units_text(self) -> str:
+        n_units = len(self.units)
+        lines = [
+            f"Report on {self.name}: {self.n_examples:,} examples, {n_units} latent units",
+            self.advice,
+            *(f"Note: {note}" for note in self.notes),
+            "",
+            summary_text(self.summary()),
+            "",
+        ]
+        if (proof := self.certificate) is not None:
+            lines += [f"Certificate, on {len(proof.examples)} rows: {proof.verdict}", ""]
         formats = self.unit_formats
-        units = self.ranked_units[list(formats)].head(N_PRINTED)
-        text = units.to_string(
-            index=False, formatters={key: form.format for key, form in formats.items()}
+        lines.append(
+            self.ranked_units[list(formats)]
+            .head(N_PRINTED)
+            .to_string(index=False, formatters={key: form.format for key, form in formats.items()})
         )
-        rest = len(self.units) - N_PRINTED
-        return text if rest <= 0 else f"{text}\n... and {rest} more in report.units"
+        if n_units > N_PRINTED:
+            lines.append(f"... and {n_units - N_PRINTED} more in report.units")
+        return "\n".join(lines)

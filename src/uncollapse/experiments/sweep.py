@@ -32,7 +32,7 @@ from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.validation import check_count, check_seed
 from uncollapse.data import Data, StoredRows, are_documents
 from uncollapse.diagnostics import Report
-from uncollapse.diagnostics.page import COLOURS
+from uncollapse.diagnostics.plotting import COLOURS
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.base import ROWS_AT_ONCE
 from uncollapse.estimators.building import check_memory

@@ -10,7 +10,7 @@ import pandas as pd
 
 from uncollapse import models
 from uncollapse._utils.random import seeded
-from uncollapse.diagnostics.page import COLOURS
+from uncollapse.diagnostics.plotting import COLOURS
 from uncollapse.estimators import Estimator, MixtureVAE
 from uncollapse.experiments.plotting import new_figure
 
