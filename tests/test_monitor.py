@@ -112,7 +112,7 @@ def test_it_warns_when_a_collapse_begins():
 
 def test_it_says_that_nothing_ever_was_alive():
     with pytest.warns(
-        uc.CollapseWarning, match="No latent unit has responded to the data up to epoch 4"
+        uc.CollapseWarning, match="No latent unit has been informative up to epoch 4"
     ):
         fit([1.0] * 6, uc.CollapseMonitor(X), dead=True)
 
@@ -178,7 +178,7 @@ def test_a_look_that_fails_does_not_end_the_training():
             q = super().posterior(x)
             return q if self.training or self.current_epoch != 1 else Normal(q.mean / 0, q.stddev)
 
-    with pytest.warns(UserWarning, match="could not look"):
+    with pytest.warns(UserWarning, match="could not measure"):
         fit([1.0] * 3, monitor, kind=Overflowing)
     assert monitor.history["kl_nats"].isna().tolist() == [False, True, False]
 
@@ -200,7 +200,7 @@ def test_what_it_cannot_look_at_is_refused():
     class Nothing(Module):
         prior = None
 
-    with pytest.raises(InputError, match="expects rows to look at"):
+    with pytest.raises(InputError, match="no rows to measure on"):
         fit([1.0], uc.CollapseMonitor())
     with pytest.raises(InputError, match="at least 2 rows, got 1"):
         fit([1.0], uc.CollapseMonitor(X[:1]))

@@ -1,7 +1,6 @@
-"""Models of other libraries behind the interface that diagnoses read: (prior, posterior,
-likelihood).
+"""Adapters that let diagnoses read VAEs of any library.
 
-A module for each library, with two functions: `is_ours`, and `adapt_model`.
+The module of a library has two functions: `matches(model)` and `adapt(model)`.
 """
 
 from __future__ import annotations
@@ -10,37 +9,57 @@ from typing import Any
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import read_array
-from uncollapse.adapters import ours, pythae, scvi
-from uncollapse.adapters.base import AdaptedModel, ForeignModel, VAEProtocol, evaluating, moments
+from uncollapse.adapters import estimators, pythae, scvi
+from uncollapse.adapters.base import (
+    REQUIRED,
+    AdaptedModel,
+    ForeignModel,
+    VAEProtocol,
+    evaluating,
+    moments,
+)
 from uncollapse.adapters.functions import from_functions
 from uncollapse.models import LatentModel
 
-LIBRARIES = (ours, pythae, scvi)
+LIBRARIES = (estimators, pythae, scvi)
 
 
 def adapt_model(model: Any) -> AdaptedModel:
-    """Whatever can be diagnosed, ready for it.
+    """Return the model in the form that diagnoses read.
 
     Args:
         model: a fitted estimator of this package, a model of pythae or scvi-tools, or an object
-            with `prior()`, `posterior(x)` and `likelihood(z)` (`VAEProtocol`).
+            with `prior()`, `posterior(x)` and `likelihood(z)` (see `VAEProtocol`).
 
     Raises:
-        InputError: if it is nothing of this kind.
+        ParameterError: if the model is none of these.
     """
     for library in LIBRARIES:
-        if library.is_ours(model):
-            subject: AdaptedModel = library.adapt_model(model)
-            return subject
+        if library.matches(model):
+            adapted: AdaptedModel = library.adapt(model)
+            return adapted
     if isinstance(model, LatentModel):
-        return AdaptedModel(type(getattr(model, "source", model)).__name__, model, read_array)
+        name = type(getattr(model, "source", model)).__name__
+        return AdaptedModel(name, model, read_array)
     if isinstance(model, VAEProtocol):
         return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
-    raise ParameterError(
+    raise ParameterError(_why_not(model))
+
+
+def _why_not(model: Any) -> str:
+    name = type(model).__name__
+    missing = [call for call in REQUIRED if not callable(getattr(model, call.split("(")[0], None))]
+    if len(missing) < len(REQUIRED):
+        return (
+            f"{name} has no {' and no '.join(missing)}. A model needs {', '.join(REQUIRED)} to be "
+            "diagnosed."
+        )
+    if hasattr(model, "fit") and hasattr(model, "get_params"):
+        return f"{name} is not fitted. Call fit first."
+    return (
         "expected a fitted estimator of this package, a model of pythae or scvi-tools, or an "
-        "object with prior(), posterior(x) and "
-        f"likelihood(z), got {type(model).__name__}: call fit first, or see uc.from_functions for "
-        "a pair of functions."
+        f"object with {', '.join(REQUIRED)}, got {name}. For a pair of functions, use "
+        "uc.from_functions."
     )
 
 

@@ -1,4 +1,4 @@
-"""A model of any library as the (prior, posterior, likelihood) that diagnoses read."""
+"""Models of any library in the form that diagnoses read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from uncollapse._utils.vocabulary import Vocabulary
 from uncollapse.models import LatentModel
 
 N_MOMENT_DRAWS = 256
-# Supports that do not depend on a distribution's parameters.
-ANYBODYS = (
+# Supports that do not depend on the parameters of a distribution.
+FIXED_SUPPORTS = (
     constraints.boolean,
     constraints.unit_interval,
     constraints.positive,
@@ -32,42 +32,43 @@ ANYBODYS = (
 NO_HISTORY = pd.DataFrame(
     columns=["epoch", "loss", "reconstruction", "kl", "seconds", "evaluations"]
 )
+# Methods of `VAEProtocol`, as error messages name them.
+REQUIRED = ("prior()", "posterior(x)", "likelihood(z)")
 
 
 @runtime_checkable
 class VAEProtocol(Protocol):
-    """What a model must say of itself to be diagnosed: p(z), q(z|x) and p(x|z), as distributions of
-    PyTorch.
+    """A VAE that can be diagnosed: p(z), q(z|x) and p(x|z) as distributions of PyTorch.
 
-    Batches of distributions may be independent over further dimensions or not: a Normal of shape
-    (batch, latent_dim) will do.
+    The dimensions after the batch may be batch or event dimensions: a Normal of shape
+    (batch, latent_dim) is fine.
     """
 
     def prior(self) -> Distribution:
-        """p(z), one distribution over R^latent_dim."""
+        """Return p(z), one distribution over R^latent_dim."""
 
     def posterior(self, x: Tensor) -> Distribution:
-        """q(z|x) for a batch of data."""
+        """Return q(z|x) for a batch of data."""
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """p(x|z) for a batch of latents, shape (batch, latent_dim)."""
+        """Return p(x|z) for a batch of latents, shape (batch, latent_dim)."""
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A model that is ready to be diagnosed.
+    """A model in the form that diagnoses read.
 
     Attributes:
-        name: what to call it.
-        model: in the terms that diagnoses read.
-        read: makes rows of a batch of data, shape (n, *features), float32.
-        history: of the training, a row for each epoch; empty where it is not known.
-        batches: goes through data of its own kind, in batches of rows; None where they can be
+        name: of the model.
+        model: prior, posterior and likelihood.
+        read: converts a batch of data to rows, shape (n, *features), float32.
+        history: a row for each epoch of the training; empty if unknown.
+        batches: iterates over data of a special kind in batches of rows; None for data that can be
             sliced.
-        vocabulary: of documents, where the data are such.
-        decode: documents that codes stand for, where the data are such.
-        is_ours: whether a remedy can name arguments of this package's estimators.
-        notes: what a reader must know of the way it is read.
+        vocabulary: of documents; None for other data.
+        decode: maps codes to documents; None for other data.
+        is_ours: whether advice can name arguments of this package's estimators.
+        notes: cautions for readers of the numbers.
     """
 
     name: str
@@ -82,13 +83,14 @@ class AdaptedModel:
 
 
 class ForeignModel(LatentModel):
-    """A model of any origin, around whatever has a prior, a posterior and a likelihood.
+    """A `LatentModel` around any object with a prior, a posterior and a likelihood.
 
     Args:
-        source: the model. Modules among its attributes keep their mode but while it is looked at.
+        source: the object. Modules among its attributes are put into evaluation mode during a
+            diagnosis.
 
     Raises:
-        InputError: if its prior is not one distribution over R^latent_dim.
+        ParameterError: if the prior is not one distribution over R^latent_dim.
     """
 
     def __init__(self, source: VAEProtocol) -> None:
@@ -97,7 +99,7 @@ class ForeignModel(LatentModel):
         held = vars(source).values() if hasattr(source, "__dict__") else ()
         self.parts = nn.ModuleList(part for part in held if isinstance(part, nn.Module))
         with torch.no_grad(), seeded(0):
-            p = joint(source.prior(), 0, "prior()")
+            p = as_joint(source.prior(), 0, "prior()")
             shape, z = p.event_shape, p.sample()
         self._placement = next(self.parameters(), z)
         if len(shape) != 1:
@@ -114,7 +116,7 @@ class ForeignModel(LatentModel):
 
     @property
     def has_density(self) -> bool:
-        """Whether z has a density."""
+        """Whether z is continuous."""
         return not _is_discrete(self.prior())
 
     @property
@@ -127,41 +129,44 @@ class ForeignModel(LatentModel):
 
     @property
     def placement(self) -> Tensor:
-        """A tensor of the type and on the device that the model computes with."""
+        """A tensor with the type and device of the model."""
         return self._placement
 
     def prior(self) -> Distribution:
-        """p(z), on the device of the model where it is a Normal."""
-        p = joint(self.source.prior(), 0, "prior()")
+        """Return p(z); a Normal is moved to the device of the model."""
+        p = as_joint(self.source.prior(), 0, "prior()")
         if isinstance(p, Independent) and isinstance(p.base_dist, Normal):
-            loc, scale = (
-                part.to(self.placement.device) for part in (p.base_dist.loc, p.base_dist.scale)
-            )
+            device = self.placement.device
+            loc, scale = p.base_dist.loc.to(device), p.base_dist.scale.to(device)
             return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
         return p
 
     def posterior(self, x: Tensor) -> Distribution:
-        """q(z|x)."""
-        q = joint(_called(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
+        """Return q(z|x)."""
+        q = as_joint(_call(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
         if q.batch_shape != (len(x),) or q.event_shape != (self.latent_dim,):
             raise ParameterError(
                 f"posterior(x) expects a distribution over R^{self.latent_dim}, as prior() is, for "
-                f"each of {len(x)} rows, got "
-                f"batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}."
+                f"each of {len(x)} rows, got batch shape {tuple(q.batch_shape)} and event shape "
+                f"{tuple(q.event_shape)}."
             )
-        return q if isinstance(q, Independent) and isinstance(q.base_dist, Normal) else SelfDrawn(q)
+        return (
+            q
+            if isinstance(q, Independent) and isinstance(q.base_dist, Normal)
+            else SeededPosterior(q)
+        )
 
     def likelihood(self, z: Float[Tensor, "batch latent"]) -> Distribution:
-        """p(x|z)."""
-        return joint(_called(self.source.likelihood, z, "likelihood(z)"), 1, "likelihood(z)")
+        """Return p(x|z)."""
+        return as_joint(_call(self.source.likelihood, z, "likelihood(z)"), 1, "likelihood(z)")
 
     def _kl_per_unit(self, q: Distribution) -> Float[Tensor, "batch latent"] | None:
-        return super()._kl_per_unit(q.q if isinstance(q, SelfDrawn) else q)
+        return super()._kl_per_unit(q.q if isinstance(q, SeededPosterior) else q)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
-        """log p(x|z) of each row, in nats."""
+        """Return log p(x|z) of each row, in nats."""
         p = self.likelihood(z.reshape(-1, self.latent_dim))
         shape = (len(x), *p.event_shape)
         if x.numel() != np.prod(shape):
@@ -178,13 +183,13 @@ class ForeignModel(LatentModel):
     def expected(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "batch latent"]
     ) -> Float[Tensor, "batch *means"]:
-        """E[x|z], of 256 draws where there is no closed form."""
+        """Return E[x|z], the mean of 256 draws if there is no closed form."""
         del x
         return moments(self.likelihood(z))[0]
 
 
-class SelfDrawn(Distribution):
-    """A q(z|x) of any kind, drawn by its own means from a seed that the noise decides."""
+class SeededPosterior(Distribution):
+    """A q(z|x) of any kind, with its own sampler seeded by the given noise."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
@@ -193,20 +198,17 @@ class SelfDrawn(Distribution):
         self.q = q
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw that standard normal noise decides, and its log density in nats."""
+        """Return the draw for standard normal noise, and its log density in nats."""
         if isinstance(self.q, MultivariateNormal):
             z = self.q.loc + (self.q.scale_tril @ noise.to(self.q.loc).unsqueeze(-1)).squeeze(-1)
         else:
-            with seeded_in_turn(
-                int.from_bytes(
-                    hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest(), "little"
-                )
-            ):
+            digest = hashlib.blake2b(noise.cpu().numpy().tobytes(), digest_size=4).digest()
+            with seeded_in_turn(int.from_bytes(digest, "little")):
                 z = self.q.sample(noise.shape[:-2])
         return z, self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(z|x), in nats, for z that broadcast with the batch."""
+        """Return log q(z|x) in nats, for z that broadcast with the batch."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         log_q: Tensor = self.q.log_prob(value.expand(*shape, -1))
         return log_q
@@ -214,25 +216,30 @@ class SelfDrawn(Distribution):
     def sample(
         self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
     ) -> Tensor:
-        """Draws of z."""
+        """Draw z."""
         return self.q.sample(torch.Size(sample_shape))
 
     @property
     def mean(self) -> Tensor:
-        """E[z|x], of 256 draws where there is no closed form."""
+        """E[z|x], from 256 draws if there is no closed form."""
         return moments(self.q)[0]
 
     @property
     def variance(self) -> Tensor:
-        """Var[z|x], of 256 draws where there is no closed form."""
+        """Var[z|x], from 256 draws if there is no closed form."""
         return moments(self.q)[1]
 
 
-def joint(distribution: Any, n_batch: int, what: str) -> Distribution:
-    """The distribution over all its dimensions but the first, which are a batch.
+def as_joint(distribution: Any, n_batch: int, what: str) -> Distribution:
+    """Return the distribution with ``n_batch`` batch dimensions; the rest become event dimensions.
+
+    Args:
+        distribution: returned by a method of the model.
+        n_batch: number of batch dimensions, 0 or 1.
+        what: the method, for error messages.
 
     Raises:
-        InputError: if it is none of PyTorch's distributions, or its event takes up the batch.
+        ParameterError: if it is not a distribution of PyTorch, or has too few batch dimensions.
     """
     if not isinstance(distribution, Distribution):
         raise ParameterError(
@@ -241,26 +248,24 @@ def joint(distribution: Any, n_batch: int, what: str) -> Distribution:
         )
     n_loose = len(distribution.batch_shape) - n_batch
     if n_loose < 0:
+        expected = "a batch of distributions" if n_batch else "one distribution"
         raise ParameterError(
-            f"{what} expects {'a batch of distributions' if n_batch else 'one distribution'}, got "
-            "batch shape "
-            f"{tuple(distribution.batch_shape)} and event shape {tuple(distribution.event_shape)}."
+            f"{what} expects {expected}, got batch shape {tuple(distribution.batch_shape)} and "
+            f"event shape {tuple(distribution.event_shape)}."
         )
     if not n_loose:
         return distribution
     if isinstance(distribution, Independent):
-        distribution, n_loose = (
-            distribution.base_dist,
-            n_loose + distribution.reinterpreted_batch_ndims,
-        )
+        n_loose += distribution.reinterpreted_batch_ndims
+        distribution = distribution.base_dist
     return Independent(distribution, n_loose, validate_args=False)
 
 
 def moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
-    """Mean and variance, of 256 draws from a fixed seed where there is no closed form."""
+    """Return mean and variance, from 256 draws with a fixed seed if there is no closed form."""
     try:
         mean, variance = distribution.mean, distribution.variance
-        if not mean.isnan().any():  # as torch has it for categories
+        if not mean.isnan().any():  # the mean of a Categorical is NaN in PyTorch
             return mean, variance
     except NotImplementedError:
         pass
@@ -271,7 +276,7 @@ def moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """All modules in evaluation, and back in the mode they were in afterwards."""
+    """Put all modules into evaluation mode, and restore their modes afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -282,13 +287,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _check_support(p: Distribution, x: Tensor) -> None:
-    """Raise `InputError` for data that p(x|z) cannot have made, whatever its parameters."""
-    support = _support(p.base_dist if isinstance(p, Independent) else p)
-    if support is not None and support in ANYBODYS and not support.check(x).all():  # type: ignore[no-untyped-call]
-        kind = type(p.base_dist if isinstance(p, Independent) else p).__name__
+    """Raise `DataError` for data outside the support of p(x|z), whatever its parameters are."""
+    base = p.base_dist if isinstance(p, Independent) else p
+    support = _support(base)
+    if support in FIXED_SUPPORTS and not support.check(x).all():
         raise DataError(
-            f"p(x|z) has no density at these data: {kind} expects values that are {support}, got "
-            "others."
+            f"p(x|z) has no density at these data: {type(base).__name__} expects values that are "
+            f"{support}, got others."
         )
 
 
@@ -297,18 +302,19 @@ def _is_discrete(distribution: Distribution) -> bool:
     return support is not None and support.is_discrete
 
 
-def _support(distribution: Distribution) -> constraints.Constraint | None:
-    """Where it can be; None where it does not say."""
+def _support(distribution: Distribution) -> Any:
+    """Support of the distribution, or None if it does not tell."""
     try:
         return distribution.support
     except NotImplementedError:
         return None
 
 
-def _called(function: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
+def _call(method: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
     try:
-        return function(value)
-    except RuntimeError as error:  # shapes, types and devices that do not fit, as torch says it
+        return method(value)
+    # PyTorch raises this for shapes, types and devices that do not fit.
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(
             f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: "

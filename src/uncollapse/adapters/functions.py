@@ -1,4 +1,4 @@
-"""Models that are a pair of functions."""
+"""Models made of a pair of functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uncollapse.latent import StandardNormal
 
 
 class Functions(nn.Module):
-    """An encoder, a decoder and a prior, as functions."""
+    """Encoder, decoder and prior as a `VAEProtocol`."""
 
     def __init__(
         self,
@@ -29,36 +29,31 @@ class Functions(nn.Module):
         self.encoder, self.decoder, self.to_likelihood, self.p = encoder, decoder, likelihood, prior
 
     def prior(self) -> Distribution:
-        """p(z)."""
+        """Return p(z)."""
         return self.p
 
     def posterior(self, x: Tensor) -> Distribution:
-        """q(z|x)."""
+        """Return q(z|x)."""
         found = self.encoder(x)
         if isinstance(found, Distribution):
             return found
-        if not (
-            isinstance(found, tuple | list)
-            and len(found) == 2
-            and all(isinstance(part, Tensor) for part in found)
-        ):
-            raise ParameterError(
-                f"encoder(x) expects a distribution, or a mean and the logarithm of a variance, "
-                f"got {type(found).__name__}."
-            )
-        mean, log_variance = found
-        return Normal(mean, (log_variance / 2).exp())
+        match found:
+            case [Tensor() as mean, Tensor() as log_variance]:
+                return Normal(mean, (log_variance / 2).exp())
+        raise ParameterError(
+            "encoder(x) expects a distribution, or a mean and the logarithm of a variance, got "
+            f"{type(found).__name__}."
+        )
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """p(x|z)."""
+        """Return p(x|z)."""
         found = self.decoder(z)
         if self.to_likelihood is not None:
             return self.to_likelihood(found)
         if not isinstance(found, Distribution):
             raise ParameterError(
-                f"decoder(z) expects a distribution, got {type(found).__name__}: give likelihood=, "
-                "which makes one of it, for "
-                "example lambda mean: Normal(mean, 1.0)."
+                f"decoder(z) expects a distribution, got {type(found).__name__}: give likelihood= "
+                "to convert it, for example lambda mean: Normal(mean, 1.0)."
             )
         return found
 
@@ -71,29 +66,30 @@ def from_functions(
     likelihood: Callable[[Any], Distribution] | None = None,
     prior: Distribution | None = None,
 ) -> ForeignModel:
-    """A model to `diagnose`, from a plain pair of functions or modules.
+    """Make a model for `diagnose` from an encoder and a decoder.
 
-    Modules that are given are looked at in evaluation; what functions use besides must be in
-    evaluation already, and compute in single precision on the CPU, or in the precision and on the
-    device of `prior`.
+    Given modules are put into evaluation mode during a diagnosis; modules that a function uses must
+    be in evaluation mode already. Computations are in single precision on the CPU, or in the
+    precision and on the device of `prior`.
 
     Args:
-        encoder: maps a batch of data to q(z|x): a distribution of PyTorch, or the mean and the
-            logarithm of the variance of a diagonal Gaussian, both of shape (batch, latent_dim).
-        decoder: maps z, shape (batch, latent_dim), to p(x|z), a distribution of PyTorch, or to what
-            `likelihood` makes one of.
+        encoder: maps a batch of data to q(z|x): a distribution of PyTorch, or mean and log variance
+            of a diagonal Gaussian, both of shape (batch, latent_dim).
+        decoder: maps z, shape (batch, latent_dim), to p(x|z), a distribution of PyTorch, or to the
+            input of `likelihood`.
         latent_dim: dimension of z, for a standard normal prior.
-        likelihood: makes p(x|z) of what the decoder says: ``lambda logits:
-            Bernoulli(logits=logits)``, for example.
-        prior: p(z), where it is not the standard normal.
+        likelihood: converts the output of the decoder to p(x|z), for example
+            ``lambda logits: Bernoulli(logits=logits)``.
+        prior: p(z); standard normal by default.
 
     Raises:
-        InputError: if there is neither a prior nor a dimension for one.
+        ParameterError: if neither `latent_dim` nor `prior` is given.
 
     >>> import torch
     >>> weight = torch.tensor([[2.0, 0.0, 0.0]])
     >>> model = from_functions(
-    ...     encoder=lambda x: (0.4 * x[:, :1], torch.full((len(x), 1), -1.609)),  # the exact posterior, of variance 1/5
+    ...     # The exact posterior has variance 1/5.
+    ...     encoder=lambda x: (0.4 * x[:, :1], torch.full((len(x), 1), -1.609)),
     ...     decoder=lambda z: z @ weight,
     ...     likelihood=lambda mean: Normal(mean, 1.0),
     ...     latent_dim=1,
@@ -105,18 +101,11 @@ def from_functions(
     if prior is None:
         if latent_dim is None:
             raise ParameterError(
-                "from_functions expects latent_dim, for a standard normal prior, or a prior: give "
+                "from_functions expects latent_dim, for a standard normal prior, or a prior. Give "
                 "one of them."
             )
         check_count("latent_dim", latent_dim)
-        probe = next(
-            (
-                p
-                for part in (encoder, decoder)
-                if isinstance(part, nn.Module)
-                for p in part.parameters()
-            ),
-            torch.zeros(()),
-        )
-        prior = StandardNormal(latent_dim).to(probe)()
+        modules = [part for part in (encoder, decoder) if isinstance(part, nn.Module)]
+        parameters = (parameter for module in modules for parameter in module.parameters())
+        prior = StandardNormal(latent_dim).to(next(parameters, torch.zeros(())))()
     return ForeignModel(Functions(encoder, decoder, likelihood, prior))

@@ -1,4 +1,4 @@
-"""Models of pythae (Chadebec et al. 2022), https://github.com/clementchadebec/benchmark_VAE."""
+"""Adapter of pythae (Chadebec et al. 2022), https://github.com/clementchadebec/benchmark_VAE."""
 
 from __future__ import annotations
 
@@ -20,80 +20,75 @@ from uncollapse._utils.validation import read_array
 from uncollapse.adapters.base import AdaptedModel, ForeignModel
 from uncollapse.latent import StandardNormal
 
-# Those whose posterior is the diagonal Gaussian of the encoder, and whose reconstruction loss is a
-# log-likelihood.
+# The posterior of these models is the diagonal Gaussian of the encoder, and their reconstruction
+# loss is a log-likelihood.
 GAUSSIAN = (
-    "VAE", "BetaVAE", "DisentangledBetaVAE", "BetaTCVAE", "FactorVAE", "INFOVAE_MMD", "IWAE", "MIWAE", "PIWAE", "CIWAE", "VAMP",
+    "VAE", "BetaVAE", "DisentangledBetaVAE", "BetaTCVAE", "FactorVAE", "INFOVAE_MMD", "IWAE",
+    "MIWAE", "PIWAE", "CIWAE", "VAMP",
 )  # fmt: skip
 GREY = (
-    "pythae's reconstruction loss 'bce' is taken as it stands: of grey levels it is no likelihood, "
-    "and nats mean what they mean in "
-    "pythae's own loss."
+    "pythae's reconstruction loss 'bce' is not a likelihood of grey levels. It is used as it is, "
+    "so nats have the meaning that they have in pythae's loss."
 )
 
 
 class GreyBernoulli(Bernoulli):
-    """The formula of a Bernoulli's log-likelihood, at any grey levels."""
+    """Log-likelihood formula of a Bernoulli, evaluated at any grey levels."""
 
     support = constraints.unit_interval  # type: ignore[assignment]
 
 
 class PythaeModel(nn.Module):
-    """The triple of a pythae model."""
+    """A pythae model as a `VAEProtocol`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def prior(self) -> Distribution:
-        """p(z): the standard normal, or the posteriors of VAMP's pseudo-inputs."""
-        if type(self.model).__name__ == "VAMP":
-            shape = (self.model.number_components, *self.model.model_config.input_dim)
-            inputs = self.model.pseudo_inputs(
-                self.model.idle_input.to(next(self.model.parameters()))
-            ).reshape(shape)
-            components = Independent(self.posterior(inputs), 1, validate_args=False)
-            weights = Categorical(
-                logits=components.mean.new_zeros(len(inputs)), validate_args=False
-            )
-            return MixtureSameFamily(weights, components, validate_args=False)
-        standard: Distribution = StandardNormal(self.model.latent_dim).to(
-            next(self.model.parameters())
-        )()
-        return standard
+        """Return p(z): standard normal, or the mixture of VAMP's pseudo-input posteriors."""
+        parameter = next(self.model.parameters())
+        if type(self.model).__name__ != "VAMP":
+            standard: Distribution = StandardNormal(self.model.latent_dim).to(parameter)()
+            return standard
+        shape = (self.model.number_components, *self.model.model_config.input_dim)
+        inputs = self.model.pseudo_inputs(self.model.idle_input.to(parameter)).reshape(shape)
+        components = Independent(self.posterior(inputs), 1, validate_args=False)
+        logits = components.mean.new_zeros(len(inputs))
+        weights = Categorical(logits=logits, validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
 
     def posterior(self, x: Tensor) -> Normal:
-        """q(z|x)."""
+        """Return q(z|x)."""
         found = self.model.encoder(x)
         return Normal(found.embedding, (found.log_covariance / 2).exp(), validate_args=False)
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """p(x|z), as the reconstruction loss has it."""
+        """Return p(x|z), whose log density is the reconstruction loss."""
         reconstruction = self.model.decoder(z)["reconstruction"]
         if self.model.model_config.reconstruction_loss == "bce":
             return GreyBernoulli(probs=reconstruction.clamp(1e-7, 1 - 1e-7), validate_args=False)
         return Normal(reconstruction, 1.0, validate_args=False)
 
 
-def is_ours(model: Any) -> bool:
-    """Whether it is a model of pythae."""
+def matches(model: Any) -> bool:
+    """Return whether the model is one of pythae."""
     return any(kind.__module__.startswith("pythae.models.") for kind in type(model).__mro__)
 
 
-def adapt_model(model: Any) -> AdaptedModel:
-    """The model, ready to be diagnosed.
+def adapt(model: Any) -> AdaptedModel:
+    """Return the model in the form that diagnoses read.
 
     Raises:
-        InputError: if its posterior is not that of the encoder alone, or its loss is no likelihood.
+        ParameterError: if the posterior is not the encoder's Gaussian, or the loss is no
+            likelihood.
     """
     name = type(model).__name__
     if name not in GAUSSIAN:
         raise ParameterError(
-            f"diagnoses of pythae models expect one whose posterior is the Gaussian of its encoder "
-            f"({', '.join(GAUSSIAN)}), got "
-            f"{name}: give an object with prior(), posterior(x) and likelihood(z) instead."
+            "diagnoses of pythae models expect one whose posterior is the Gaussian of its encoder "
+            f"({', '.join(GAUSSIAN)}), got {name}: give an object with prior(), posterior(x) and "
+            "likelihood(z) instead."
         )
-    is_grey = model.model_config.reconstruction_loss == "bce"
-    return AdaptedModel(
-        name, ForeignModel(PythaeModel(model)), read_array, notes=(GREY,) if is_grey else ()
-    )
+    notes = (GREY,) if model.model_config.reconstruction_loss == "bce" else ()
+    return AdaptedModel(name, ForeignModel(PythaeModel(model)), read_array, notes=notes)

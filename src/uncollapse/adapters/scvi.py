@@ -1,4 +1,4 @@
-"""Models of scvi-tools (Gayoso et al. 2022), https://scvi-tools.org."""
+"""Adapter of scvi-tools (Gayoso et al. 2022), https://scvi-tools.org."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uncollapse.adapters.base import AdaptedModel
 from uncollapse.latent import StandardNormal
 from uncollapse.models import LatentModel
 
-# What stands beside the counts in a row, in this order, where the model uses it.
+# Covariates follow the counts in a row, in this order, if the model uses them.
 COVARIATES = ("batch", "labels", "extra_continuous_covs", "extra_categorical_covs", "size_factor")
 CATEGORICAL = ("batch", "labels", "extra_categorical_covs")
 ROWS_AT_ONCE = 1024
@@ -24,12 +24,13 @@ MODELS = ("SCVI", "LinearSCVI")
 
 
 class SCVIModel(LatentModel):
-    """p(z) p(x|z, s) of scVI, with covariates s and the observed library size. A row holds counts,
-    then covariates.
+    """scVI as p(z) p(x|z, s) with covariates s and the observed library size.
+
+    A row holds counts, then covariates.
 
     Args:
-        module: the module of an scvi.model.SCVI.
-        widths: columns of the counts, and of each covariate that there is.
+        module: of an scvi.model.SCVI.
+        widths: number of columns of the counts and of each covariate.
     """
 
     def __init__(self, module: Any, widths: dict[str, int]) -> None:
@@ -44,14 +45,14 @@ class SCVIModel(LatentModel):
         return int(self.module.n_latent)
 
     def posterior(self, x: Tensor) -> Distribution:
-        """q(z|x, s)."""
+        """Return q(z|x, s)."""
         q = self.module.inference(**self.module._get_inference_input(self._tensors(x)))["qz"]
         return Independent(Normal(q.loc, q.scale, validate_args=False), 1, validate_args=False)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
-        """log p(x|z, s) of each row, in nats."""
+        """Return log p(x|z, s) of each row, in nats."""
         rows = x.expand(*z.shape[:-1], -1).reshape(-1, x.shape[-1])
         log_p: Tensor = self._given(rows, z.reshape(-1, self.latent_dim)).log_prob(
             rows[:, : self.widths["X"]]
@@ -59,7 +60,7 @@ class SCVIModel(LatentModel):
         return log_p.sum(-1).reshape(z.shape[:-1])
 
     def expected(self, x: Tensor, z: Tensor) -> Tensor:
-        """E[x|z, s], with the covariates and library sizes of rows."""
+        """Return E[x|z, s] with the covariates and library sizes of the rows."""
         mean: Tensor = self._given(x, z).mean
         return mean
 
@@ -77,37 +78,37 @@ class SCVIModel(LatentModel):
         return {**parts, **categories}
 
 
-def is_ours(model: Any) -> bool:
-    """Whether it is a model of scvi-tools."""
+def matches(model: Any) -> bool:
+    """Return whether the model is one of scvi-tools."""
     return any(kind.__module__.startswith("scvi.model.") for kind in type(model).__mro__)
 
 
-def adapt_model(model: Any) -> AdaptedModel:
-    """The model, ready to be diagnosed on an AnnData.
+def adapt(model: Any) -> AdaptedModel:
+    """Return the model in the form that diagnoses read; its data are an AnnData.
 
     Raises:
-        InputError: if its latents are not z alone, as where the library size is another.
+        ParameterError: if z is not the only latent variable, as with a latent library size.
     """
     name = type(model).__name__
     if name not in MODELS:
         raise ParameterError(
             f"diagnoses of scvi-tools models expect one of {', '.join(MODELS)}, got {name}: give "
-            "an object with prior(), "
-            "posterior(x) and likelihood(z) instead."
+            "an object with prior(), posterior(x) and likelihood(z) instead."
         )
     if not model.module.use_observed_lib_size:
         raise ParameterError(
-            f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size: "
-            "z is not all there."
+            f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size."
         )
 
     def batches(X: Any) -> Iterator[np.ndarray]:
         return (_row(tensors)[0] for tensors in _load(model, X))
 
-    first = next(iter(_load(model, model.adata)))
-    adapted = SCVIModel(model.module, _row(first)[1])
+    _, widths = _row(next(iter(_load(model, model.adata))))
     return AdaptedModel(
-        name, adapted, read=lambda X: np.concatenate(list(batches(X))), batches=batches
+        name,
+        SCVIModel(model.module, widths),
+        read=lambda X: np.concatenate(list(batches(X))),
+        batches=batches,
     )
 
 
@@ -122,10 +123,7 @@ def _load(model: Any, X: Any) -> Any:
 
 
 def _row(tensors: dict[str, Tensor]) -> tuple[np.ndarray, dict[str, int]]:
-    """Counts and covariates side by side, and how many columns each has."""
-    parts = {
-        "X": tensors["X"],
-        **{key: tensors[key] for key in COVARIATES if tensors.get(key) is not None},
-    }
+    """Counts and covariates side by side, and the number of columns of each."""
+    parts = {key: tensors[key] for key in ("X", *COVARIATES) if tensors.get(key) is not None}
     rows = torch.cat([part.float() for part in parts.values()], -1).numpy()
     return rows, {key: part.shape[-1] for key, part in parts.items()}

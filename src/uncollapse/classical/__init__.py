@@ -1,5 +1,5 @@
-"""Classical models whose posteriors collapse as those of VAEs do, by Markov chain Monte Carlo (W21
-section 4.2, appendix A)."""
+"""Classical models with collapsing posteriors, by Markov chain Monte Carlo (W21 section 4.2,
+appendix A)."""
 
 from uncollapse.classical.gmm import MixtureWeight
 from uncollapse.classical.nuts import Draws, sample

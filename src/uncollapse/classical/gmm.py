@@ -1,5 +1,7 @@
-"""The weight of a mixture of two Gaussians as a global latent variable, which collapses where they
-are one (W21 appendix A.2)."""
+"""Weight of a mixture of two Gaussians as a global latent variable (W21 appendix A.2).
+
+Its posterior collapses if both Gaussians are the same.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,12 @@ import numpy as np
 from scipy.special import expit, softmax
 from scipy.stats import beta, norm
 
-from uncollapse.classical import nuts
-from uncollapse.classical.nuts import Draws, sample
+from uncollapse.classical.nuts import Draws, import_numpyro, sample
 
-# Places of alpha at which the exact posterior is computed, twice: everywhere, and where it has been
-# found.
-N_PLACES = 401
-# Nats below its highest density at which the posterior ends.
-DEPTH = 40.0
+# Quadrature has this many points, on a grid over (0, 1) and then on one over the posterior's mass.
+N_POINTS = 401
+# Densities this many nats below the maximum count as 0.
+MAX_NATS_BELOW = 40.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class MixtureWeight:
     Attributes:
         means: m1, m2.
         scales: s1, s2.
-        concentration: of the Beta distribution, 5 twice.
+        concentration: both parameters of the Beta distribution.
     """
 
     means: tuple[float, float]
@@ -35,44 +35,36 @@ class MixtureWeight:
     concentration: float = 5.0
 
     def log_densities(self, x: np.ndarray) -> np.ndarray:
-        """Of x under each component, in nats, shape (2, n)."""
+        """Return log densities of x under each component, in nats, shape (2, n)."""
         return np.stack(
-            [
-                norm(mean, scale).logpdf(x)
-                for mean, scale in zip(self.means, self.scales, strict=True)
-            ]
+            [norm(*each).logpdf(x) for each in zip(self.means, self.scales, strict=True)]
         )
 
     def log_likelihood(self, x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """log p(x|alpha) of all data together, in nats, at each alpha."""
-        first, second = self.log_densities(x)
-        return np.array(
-            [
-                np.logaddexp(np.log(a) + first, np.log1p(-a) + second).sum()
-                for a in np.atleast_1d(alpha)
-            ]
-        )
+        """Return log p(x|alpha), summed over the data, in nats, at each alpha."""
+        alpha, (first, second) = np.atleast_1d(alpha), self.log_densities(x)
+        weights = zip(np.log(alpha), np.log1p(-alpha), strict=True)
+        return np.array([np.logaddexp(a + first, b + second).sum() for a, b in weights])
 
     def posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The exact posterior, by quadrature: places of alpha at equal distances, and their
-        probabilities."""
-        everywhere = expit(np.linspace(-8, 8, N_PLACES))
-        log_p = self._log_joint(x, everywhere)
-        inside = np.flatnonzero(log_p > log_p.max() - DEPTH)
-        low, high = max(inside[0] - 1, 0), min(inside[-1] + 1, N_PLACES - 1)
-        alpha = np.linspace(everywhere[low], everywhere[high], N_PLACES)
+        """Return the exact posterior: equally spaced points of alpha, and their probabilities."""
+        grid = expit(np.linspace(-8, 8, N_POINTS))
+        log_p = self._log_joint(x, grid)
+        inside = np.flatnonzero(log_p > log_p.max() - MAX_NATS_BELOW)
+        low, high = max(inside[0] - 1, 0), min(inside[-1] + 1, N_POINTS - 1)
+        alpha = np.linspace(grid[low], grid[high], N_POINTS)
         return alpha, softmax(self._log_joint(x, alpha))
 
     def _log_joint(self, x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         return np.asarray(self.log_likelihood(x, alpha) + self.prior().logpdf(alpha))
 
     def prior(self) -> Any:
-        """Beta(5, 5)."""
+        """Return the prior, Beta(5, 5)."""
         return beta(self.concentration, self.concentration)
 
     def draw_posterior(self, x: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
-        """Draws of alpha by NUTS."""
-        numpyro = nuts.numpyro()
+        """Draw alpha from its posterior by NUTS."""
+        numpyro = import_numpyro()
         import jax.numpy as jnp
 
         dist = numpyro.distributions

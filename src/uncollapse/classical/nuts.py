@@ -1,5 +1,7 @@
-"""Draws from posteriors by the No-U-Turn sampler of NumPyro, and whether they can be trusted, by
-ArviZ (extra ``mcmc``)."""
+"""Posterior draws by NumPyro's No-U-Turn sampler, with ArviZ's convergence diagnostics.
+
+Needs the extra ``mcmc``.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,22 @@ from scipy.stats import kstest
 
 from uncollapse._utils.errors import InputError
 
-# Chains that have mixed have an r-hat below this (Vehtari et al. 2021).
+# Chains have mixed if r-hat is below this (Vehtari et al. 2021).
 MAX_R_HAT = 1.01
-# Of Kolmogorov's distance between n draws and their distribution: what it exceeds once in a hundred
-# times, over sqrt(n).
-KOLMOGOROV = 1.628
+# The Kolmogorov distance between n draws and their own distribution exceeds this over sqrt(n) with
+# a probability of 1%.
+KOLMOGOROV_99 = 1.628
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of latent variables from their posterior.
+    """Posterior draws of latent variables.
 
     Attributes:
         values: shape (chains, draws, n_latents).
         r_hat: of each latent, shape (n_latents,).
-        effective_sample_size: the lower of the bulk's and the tails', the same shape.
-        n_divergences: transitions of the sampler that went wrong.
+        effective_sample_size: minimum of bulk and tail size of each latent, shape (n_latents,).
+        n_divergences: number of divergent transitions.
     """
 
     values: np.ndarray
@@ -37,24 +39,22 @@ class Draws:
 
     @property
     def are_sound(self) -> bool:
-        """Whether all chains agree with each other, and no transition diverged."""
+        """Whether all chains have mixed and no transition diverged."""
         return self.n_divergences == 0 and bool((self.r_hat < MAX_R_HAT).all())
 
     @property
     def pooled(self) -> np.ndarray:
-        """Of all chains, shape (chains * draws, n_latents)."""
+        """Draws of all chains, shape (chains * draws, n_latents)."""
         return np.asarray(self.values.reshape(-1, self.values.shape[-1]))
 
     def distance_to(self, cdf: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Kolmogorov's distance of each latent's draws to a distribution, such as its prior, shape
-        (n_latents,)."""
+        """Return the Kolmogorov distance of each latent to a distribution, shape (n_latents,)."""
         return np.array([kstest(column, cdf).statistic for column in self.pooled.T])
 
     @property
     def sampling_error(self) -> np.ndarray:
-        """What this distance to their own distribution exceeds once in a hundred times, by the
-        effective sample sizes."""
-        return np.asarray(KOLMOGOROV / np.sqrt(self.effective_sample_size))
+        """99% quantile of the distance of each latent's draws to their own distribution."""
+        return np.asarray(KOLMOGOROV_99 / np.sqrt(self.effective_sample_size))
 
     def __repr__(self) -> str:
         chains, draws, n_latents = self.values.shape
@@ -65,8 +65,8 @@ class Draws:
         )
 
 
-def numpyro() -> Any:
-    """NumPyro, with what judges its draws.
+def import_numpyro() -> Any:
+    """Import NumPyro, and check that ArviZ is installed.
 
     Raises:
         InputError: if one of them is not installed.
@@ -91,21 +91,21 @@ def sample(
     n_chains: int = 4,
     seed: int = 0,
 ) -> Draws:
-    """Draw from the posterior of a model's latent variable.
+    """Draw a latent variable from its posterior.
 
     Args:
-        model: of NumPyro, a function of the arguments.
-        latent: the name of its site, of any shape.
+        model: function of NumPyro.
+        latent: name of the latent's sample site, of any shape.
         arguments: of the model, as NumPy arrays.
-        n_draws: of each chain, after the warm-up.
-        n_warmup: draws in which the sampler adapts.
-        n_chains: one after the other.
+        n_draws: per chain, after the warm-up.
+        n_warmup: warm-up draws per chain.
+        n_chains: number of chains, run one after the other.
         seed: of all chains.
 
     Raises:
-        InputError: if NumPyro or ArviZ are not installed.
+        InputError: if NumPyro or ArviZ is not installed.
     """
-    numpyro()
+    import_numpyro()
     import arviz
     import jax
     from numpyro.infer import MCMC, NUTS

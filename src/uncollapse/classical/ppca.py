@@ -1,5 +1,7 @@
-"""Probabilistic principal component analysis, whose latents collapse at large noise and where it
-has too many of them."""
+"""Probabilistic principal component analysis.
+
+Its latents collapse if the noise is large, or if there are too many of them.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,19 @@ from torch.distributions import MultivariateNormal, Normal
 
 from uncollapse._utils.errors import DataError
 from uncollapse._utils.validation import check_count, check_positive
-from uncollapse.classical import nuts
-from uncollapse.classical.nuts import Draws, sample
+from uncollapse.classical.nuts import Draws, import_numpyro, sample
 
 
 @dataclass(frozen=True)
 class PPCA:
-    """z ~ N(0, I_l), x ~ N(W z, sigma^2 I_d) (Tipping & Bishop 1999; W21 section 4.2 and appendix
-    A.1).
+    """z ~ N(0, I_l), x ~ N(W z, sigma^2 I_d).
 
-    `diagnose` and `is_identifiable` take it as it is.
+    See Tipping & Bishop (1999), and W21 section 4.2 and appendix A.1. `diagnose` and
+    `is_identifiable` accept it.
 
     Attributes:
         weight: W, shape (d, l).
-        sigma: the deviation of the noise.
+        sigma: standard deviation of the noise.
     """
 
     weight: np.ndarray
@@ -34,14 +35,15 @@ class PPCA:
 
     @classmethod
     def fit(cls, X: np.ndarray, latent_dim: int, sigma: float | None = None) -> PPCA:
-        """The W of maximum likelihood, in closed form: a principal direction for each unit, as long
-        as the root of what its eigenvalue is above sigma^2; of length 0 where it is not above, so
-        that the unit collapses.
+        """Fit W by maximum likelihood, in closed form.
+
+        Column i of W is the i-th principal direction, scaled by sqrt(eigenvalue_i - sigma^2). The
+        unit collapses, with a column of zeros, if the eigenvalue is not above sigma^2.
 
         Args:
             X: centred data, shape (n, d).
             latent_dim: l, below d.
-            sigma: known; that of maximum likelihood if not given.
+            sigma: known noise; fitted by maximum likelihood if None.
 
         Raises:
             InputError: if an argument cannot be used.
@@ -62,53 +64,45 @@ class PPCA:
 
     @property
     def latent_dim(self) -> int:
-        """l."""
+        """Number of latent units, l."""
         return int(self.weight.shape[1])
 
     def sample(self, n: int, seed: int) -> np.ndarray:
-        """Draws of x, shape (n, d)."""
+        """Draw x, shape (n, d)."""
         generator = np.random.default_rng(seed)
-        z, noise = (
-            generator.normal(size=(n, self.latent_dim)),
-            generator.normal(size=(n, len(self.weight))),
-        )
+        z = generator.normal(size=(n, self.latent_dim))
+        noise = generator.normal(size=(n, len(self.weight)))
         return np.asarray(z @ self.weight.T + self.sigma * noise)
 
     def prior(self) -> Normal:
-        """p(z)."""
+        """Return p(z)."""
         return Normal(torch.zeros(self.latent_dim, dtype=torch.double), 1.0)
 
     def likelihood(self, z: Tensor) -> Normal:
-        """p(x|z)."""
+        """Return p(x|z)."""
         return Normal(z.double() @ torch.as_tensor(self.weight).T, self.sigma)
 
     def posterior(self, x: Tensor) -> MultivariateNormal:
-        """p(z|x), in closed form."""
+        """Return p(z|x), in closed form."""
         weight = torch.as_tensor(self.weight)
-        precision = (
-            torch.eye(self.latent_dim, dtype=torch.double) + weight.T @ weight / self.sigma**2
-        )
-        covariance = torch.linalg.inv(precision)
+        identity = torch.eye(self.latent_dim, dtype=torch.double)
+        covariance = torch.linalg.inv(identity + weight.T @ weight / self.sigma**2)
         return MultivariateNormal(x.double() @ weight @ covariance / self.sigma**2, covariance)
 
     def marginal(self) -> MultivariateNormal:
-        """p(x), in closed form."""
+        """Return p(x), in closed form."""
         weight = torch.as_tensor(self.weight)
         noise = self.sigma**2 * torch.eye(len(weight), dtype=torch.double)
-        return MultivariateNormal(
-            torch.zeros(len(weight), dtype=torch.double), weight @ weight.T + noise
-        )
+        return MultivariateNormal(weight.new_zeros(len(weight)), weight @ weight.T + noise)
 
     def draw_posterior(self, X: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:
-        """Draws of z by NUTS; latents are in the order of the rows, the units of a row side by
-        side."""
-        numpyro = nuts.numpyro()
+        """Draw z of all rows by NUTS; the latents of a row are side by side."""
+        numpyro = import_numpyro()
         dist = numpyro.distributions
 
         def model(rows: np.ndarray) -> None:
-            z = numpyro.sample(
-                "z", dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim]).to_event(2)
-            )
+            prior = dist.Normal(0.0, 1.0).expand([len(rows), self.latent_dim])
+            z = numpyro.sample("z", prior.to_event(2))
             numpyro.sample("x", dist.Normal(z @ self.weight.T, self.sigma).to_event(2), obs=rows)
 
         return sample(model, "z", X, seed=seed, n_draws=n_draws)

@@ -1,4 +1,4 @@
-"""A callback for Lightning that watches, while a model is trained, whether its latents are used."""
+"""Lightning callback that measures latent units during training, and warns of collapse."""
 
 from __future__ import annotations
 
@@ -22,34 +22,31 @@ from uncollapse.models import LatentModel
 
 MAX_ROWS = 1000
 NUMBERS = ("kl_nats", "active_units", "informative_units", "mi_nats")
-# A collapse has begun where at most this share of the units that once responded still do, in so
-# many looks in a row.
-LEFT, N_LOOKS = 0.5, 2
-# Looks after which a model of which no unit has ever responded is said to be collapsed from the
-# start.
+# A collapse begins when at most this share of the informative units is left, in this many
+# consecutive measurements.
+LEFT, N_LOW = 0.5, 2
+# A model without any informative unit after this many measurements never had one.
 PATIENCE = 5
 
 
 class CollapseMonitor(pl.Callback):
-    """At the end of epochs, measure KL, active units and mutual information, and warn where a
-    collapse begins.
+    """Measure KL, active units and mutual information during training, and warn of collapse.
 
     The numbers are logged as ``kl_nats``, ``active_units`` (Burda's rule), ``informative_units``
-    (the scale-free rule) and ``mi_nats``: Lightning shows them in its progress bar, and gives them
-    to whatever loggers the trainer has. Training takes the same course with the monitor as without.
+    (scale-free rule) and ``mi_nats``. Lightning shows them in its progress bar and passes them to
+    the loggers of the trainer. The monitor does not change the training.
 
     Args:
-        X: rows to look at, best some that are not trained on; at most 1,000 of them are. Estimators
-            of this package bring their own if these are not given.
-        model: whatever `diagnose` takes; the LightningModule that is trained, which must then have
-            `prior()`, `posterior(x)` and `likelihood(z)`, if not given.
-        every_n_epochs: how often.
-        log_dir: a folder for TensorBoard, for trainers without a logger, such as those of our
-            estimators (extra ``tensorboard``).
+        X: rows to measure on, preferably held out; at most 1,000 are used. Estimators of this
+            package provide rows if None.
+        model: any model that `diagnose` accepts. By default the trained LightningModule, which must
+            have `prior()`, `posterior(x)` and `likelihood(z)`.
+        every_n_epochs: measure at the end of every n-th epoch.
+        log_dir: folder for TensorBoard, if the trainer has no logger (extra ``tensorboard``).
 
     Raises:
-        InputError: at once for arguments that cannot be used; when training begins, if there is no
-            model or no rows.
+        InputError: at once for unusable arguments; when training begins, if there are no rows or
+            no model.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
@@ -68,56 +65,55 @@ class CollapseMonitor(pl.Callback):
         log_dir: str | Path | None = None,
     ) -> None:
         check_count("every_n_epochs", every_n_epochs)
-        self.given, self.model, self.every_n_epochs, self.log_dir = (
-            X,
-            model,
-            every_n_epochs,
-            log_dir,
-        )
-        self.looks: list[dict[str, float]] = []
-        self.most = 0.0
-        self.n_low = 0
-        self._board = None if log_dir is None else _board(log_dir)
+        self.X, self.model, self.every_n_epochs = X, model, every_n_epochs
+        self._records: list[dict[str, float]] = []
+        # Most informative units so far, and the number of measurements in a row with few of them.
+        self._most, self._n_low = 0.0, 0
+        self._writer = None if log_dir is None else _summary_writer(log_dir)
 
     @property
     def history(self) -> pd.DataFrame:
-        """What was measured, a row for each look."""
-        return pd.DataFrame(self.looks)
+        """A row for each measurement."""
+        return pd.DataFrame(self._records)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the model and the rows."""
         del trainer
-        self.subject = self._as_subject(pl_module)
-        self.rows = self._some_rows(pl_module)
+        self._subject = self._adapted(pl_module)
+        self._rows = self._rows_to_measure(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure, log, and warn if a collapse begins."""
         epoch = getattr(pl_module, "epoch", trainer.current_epoch)
         if (epoch + 1) % self.every_n_epochs:
             return
-        found = self._measured()
-        pl_module.log_dict(found, prog_bar=True)
-        if self.looks and epoch <= self.looks[-1]["epoch"]:  # another training has begun
-            self.looks, self.most, self.n_low = [], 0.0, 0
-        self.looks.append({"epoch": epoch, **found})
-        if self._board is not None:
-            for name, value in found.items():
-                self._board.add_scalar(name, value, epoch)
-            self._board.flush()
-        self._judge(epoch, found)
+        numbers = self._measure()
+        pl_module.log_dict(numbers, prog_bar=True)
+        if self._records and epoch <= self._records[-1]["epoch"]:  # a new training
+            self._records, self._most, self._n_low = [], 0.0, 0
+        self._records.append({"epoch": epoch, **numbers})
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+        self._warn_of_collapse(epoch, numbers)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the TensorBoard file."""
         del trainer, pl_module
-        if self._board is not None:
-            self._board.close()
+        if self._writer is not None:
+            self._writer.close()
 
-    def _measured(self) -> dict[str, float]:
-        """The numbers, NaN where posteriors are not finite, which must not end a training."""
+    def _measure(self) -> dict[str, float]:
+        """Numbers, or NaN if posteriors are not finite, which must not end the training."""
         try:
-            return measure(self.subject.model, self.rows)
+            return measure(self._subject.model, self._rows)
         except InputError as error:
-            warnings.warn(f"CollapseMonitor could not look: {error}", UserWarning, stacklevel=2)
+            message = f"CollapseMonitor could not measure: {error}"
+            warnings.warn(message, UserWarning, stacklevel=2)
             return dict.fromkeys(NUMBERS, math.nan)
 
-    def _as_subject(self, pl_module: pl.LightningModule) -> AdaptedModel:
+    def _adapted(self, pl_module: pl.LightningModule) -> AdaptedModel:
         if self.model is not None:
             return adapt_model(self.model)
         inner = getattr(pl_module, "model", None)
@@ -125,47 +121,43 @@ class CollapseMonitor(pl.Callback):
             return adapt_model(inner)
         if not isinstance(pl_module, VAEProtocol):
             raise ParameterError(
-                f"CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), "
-                f"got {type(pl_module).__name__}: "
-                "give model=, whatever uc.diagnose takes."
+                "CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), "
+                f"got {type(pl_module).__name__}. Give model= something that uc.diagnose accepts."
             )
         return adapt_model(pl_module)
 
-    def _some_rows(self, pl_module: pl.LightningModule) -> np.ndarray:
+    def _rows_to_measure(self, pl_module: pl.LightningModule) -> np.ndarray:
         own: Callable[[int], np.ndarray] | None = getattr(pl_module, "sample_rows", None)
-        if self.given is not None:
-            rows = some_rows(self.subject, self.given, MAX_ROWS)
+        if self.X is not None:
+            rows = some_rows(self._subject, self.X, MAX_ROWS)
         elif own is not None:
-            rows = self.subject.model.observe(own(MAX_ROWS))
+            rows = self._subject.model.observe(own(MAX_ROWS))
         else:
             raise DataError(
-                "CollapseMonitor expects rows to look at, got none: give X, best some that are not "
-                "trained on."
+                "CollapseMonitor has no rows to measure on. Give X, preferably held out."
             )
         if len(rows) < 2:
             raise DataError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
         return rows
 
-    def _judge(self, epoch: int, found: dict[str, float]) -> None:
-        alive = found["informative_units"]
-        self.n_low = self.n_low + 1 if alive <= LEFT * self.most else 0
-        if self.most and self.n_low == N_LOOKS:
+    def _warn_of_collapse(self, epoch: int, numbers: dict[str, float]) -> None:
+        n_informative, kl = numbers["informative_units"], numbers["kl_nats"]
+        self._n_low = self._n_low + 1 if n_informative <= LEFT * self._most else 0
+        if self._most and self._n_low == N_LOW:
             _warn(
-                f"a collapse has begun: {alive:.0f} of the {self.most:.0f} latent units that once "
-                "responded to the data still do "
-                f"in epoch {epoch}, and the KL is {found['kl_nats']:.3g} nats."
+                f"A collapse has begun: {n_informative:.0f} of {self._most:.0f} informative latent "
+                f"units are left in epoch {epoch}, and the KL is {kl:.3g} nats."
             )
-            self.most, self.n_low = alive, 0
-        if not self.most and not alive and len(self.looks) == PATIENCE:
+            self._most, self._n_low = n_informative, 0
+        if not self._most and not n_informative and len(self._records) == PATIENCE:
             _warn(
-                f"no latent unit has responded to the data up to epoch {epoch}: the KL is "
-                f"{found['kl_nats']:.3g} nats."
+                f"No latent unit has been informative up to epoch {epoch}: the KL is {kl:.3g} nats."
             )
-        self.most = max(self.most, alive)
+        self._most = max(self._most, n_informative)
 
 
 def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
-    """KL, active and informative units, and mutual information of a model that is being trained.
+    """Return KL, active and informative units, and mutual information.
 
     Args:
         model: in any mode.
@@ -174,32 +166,27 @@ def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
     with evaluating(model):
         posteriors, units = infer(model, rows), Units(model)
         units.add(posteriors, rows)
-        told = information(model, rows, posteriors, np.arange(len(rows)))
+        found = information(model, rows, posteriors, np.arange(len(rows)))
     table = units.table()
-    found = (
-        units.kl.estimate().value,
-        table["active"].sum(),
-        table["informative"].sum(),
-        max(0.0, told.estimate.value),
-    )
-    return dict(zip(NUMBERS, map(float, found), strict=True))
+    return {
+        "kl_nats": units.kl.estimate().value,
+        "active_units": float(table["active"].sum()),
+        "informative_units": float(table["informative"].sum()),
+        "mi_nats": max(0.0, found.estimate.value),
+    }
 
 
-def _warn(what: str) -> None:
-    warnings.warn(
-        f"{what[0].upper()}{what[1:]} Stop, and use inverse_lipschitz, free bits or a warm-up of "
-        "the KL; uc.diagnose says more.",
-        CollapseWarning,
-        stacklevel=2,
-    )
+def _warn(sentence: str) -> None:
+    remedy = "Stop, and use inverse_lipschitz, free bits or a warm-up of the KL; see uc.diagnose."
+    warnings.warn(f"{sentence} {remedy}", CollapseWarning, stacklevel=2)
 
 
-def _board(log_dir: str | Path) -> Any:
+def _summary_writer(log_dir: str | Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError(
-            "log_dir expects TensorBoard, which is not installed: pip install "
+        raise ParameterError(
+            "log_dir needs TensorBoard, which is not installed: pip install "
             "'uncollapse[tensorboard]'."
         ) from None
     return SummaryWriter(str(log_dir))

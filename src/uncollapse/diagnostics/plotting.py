@@ -61,7 +61,9 @@ def unit_kl(reports: Sequence[Report]) -> list[Figure]:
             "x": list(range(1, len(units) + 1)),
             "y": _numbers(units[kl]),
             "marker": {"color": [colour if alive else GREY for alive in units["informative"]]},
-            "customdata": [_numbers(pair) for pair in units[["unit", "explained_share"]].to_numpy()],
+            "customdata": [
+                _numbers(pair) for pair in units[["unit", "explained_share"]].to_numpy()
+            ],
             "hovertemplate": "unit %{customdata[0]}<br>%{y:.3f} nats<br>"
             "%{customdata[1]:.1%} explained<extra></extra>",
         }
@@ -103,16 +105,20 @@ def posterior_means(reports: Sequence[Report]) -> list[Figure]:
     for report in reports:
         dots = [
             _scatter(
-                *points.T, mode="markers", name=label, marker={"size": 5, "opacity": 0.75} | marker
+                points[:, 0],
+                points[:, 1],
+                mode="markers",
+                name=label,
+                marker={"size": 5, "opacity": 0.75} | marker,
             )
             for label, points, marker in _groups(report)
         ]
         titles = ["unit 0", "unit 1"][: len(report.units)]
         if len(report.units) > 2:
             titles = ["principal component 1", "principal component 2"]
-        axes = [_axis(title, [-reach, reach]) for title in [*titles, ""][:2]]
+        x_axis, y_axis = (_axis(title, [-reach, reach]) for title in [*titles, ""][:2])
         legend = {"itemsizing": "constant"}
-        figures.append(_chart(report.name, dots, *axes, height=380, legend=legend))
+        figures.append(_chart(report.name, dots, x_axis, y_axis, height=380, legend=legend))
     return figures
 
 
@@ -194,7 +200,7 @@ def _png(images: np.ndarray, low: float, high: float) -> str:
 
     spaced = np.pad(images, ((0, 0), (0, 0), (0, 1)), constant_values=high)
     buffer = io.BytesIO()
-    imsave(buffer, np.hstack(spaced)[:, :-1], cmap="gray", vmin=low, vmax=high, format="png")
+    imsave(buffer, np.hstack([*spaced])[:, :-1], cmap="gray", vmin=low, vmax=high, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -213,8 +219,10 @@ def training_curves(reports: Sequence[Report]) -> list[Figure]:
             )
             for report, colour in trained
         ]
-        layout = {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}}
-        figures.append(_chart(caption, lines, _axis("epoch"), _axis(), **layout))
+        legend = {"orientation": "h", "y": 1.12}
+        figures.append(
+            _chart(caption, lines, _axis("epoch"), _axis(), showlegend=True, legend=legend)
+        )
     return figures
 
 

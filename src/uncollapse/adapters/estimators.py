@@ -1,4 +1,4 @@
-"""Fitted estimators of this package."""
+"""Adapter of this package's fitted estimators."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from uncollapse.adapters.base import AdaptedModel
-from uncollapse.models import SequenceVAE
 
 
-def is_ours(model: Any) -> bool:
-    """Whether it is an estimator that has been fitted."""
+def matches(model: Any) -> bool:
+    """Return whether the model is a fitted estimator of this package."""
     return hasattr(model, "check_rows") and hasattr(model, "model_")
 
 
-def adapt_model(model: Any) -> AdaptedModel:
-    """The estimator, ready to be diagnosed."""
-    of_documents = isinstance(model.model_, SequenceVAE)
+def adapt(model: Any) -> AdaptedModel:
+    """Return the estimator in the form that diagnoses read."""
+    vocabulary = getattr(model, "vocabulary_", None)
     return AdaptedModel(
         name=type(model).__name__,
         model=model.model_,
@@ -25,7 +24,7 @@ def adapt_model(model: Any) -> AdaptedModel:
             batch.flatten(1) if isinstance(batch, Tensor) and batch.dim() > 2 else batch
         ),
         history=model.history_,
-        vocabulary=model.vocabulary_ if of_documents else None,
-        decode=model.inverse_transform if of_documents else None,
+        vocabulary=vocabulary,
+        decode=None if vocabulary is None else model.inverse_transform,
         is_ours=True,
     )
