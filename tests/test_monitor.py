@@ -73,7 +73,7 @@ def fit(weights, *callbacks, logger=False, dead=False, kind=Module):
 
 
 def test_it_measures_what_a_diagnosis_does():
-    monitor = uc.CollapseMonitor()
+    monitor = uc.CollapseMonitor(X)
     vae = uc.VAE(**SETTINGS).fit(X, callbacks=[monitor])
     report = uc.diagnose(vae, X, verbose=False, thorough=False, n_importance=1)
     last = monitor.history.iloc[-1]
@@ -86,7 +86,8 @@ def test_it_measures_what_a_diagnosis_does():
 
 def test_training_takes_the_same_course_with_it():
     alone, watched = (
-        uc.VAE(**SETTINGS).fit(X, callbacks=callbacks) for callbacks in ([], [uc.CollapseMonitor()])
+        uc.VAE(**SETTINGS).fit(X, callbacks=callbacks)
+        for callbacks in ([], [uc.CollapseMonitor(X)])
     )
     for one, other in zip(alone.model_.parameters(), watched.model_.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -121,7 +122,7 @@ def test_it_does_not_warn_of_a_healthy_model():
     with warnings.catch_warnings():
         warnings.simplefilter("error", uc.CollapseWarning)
         fit([1.0] * 20, uc.CollapseMonitor(X))
-        uc.VAE(**SETTINGS, inverse_lipschitz=1.0).fit(X, callbacks=[uc.CollapseMonitor()])
+        uc.VAE(**SETTINGS, inverse_lipschitz=1.0).fit(X, callbacks=[uc.CollapseMonitor(X)])
 
 
 def test_its_numbers_are_in_the_progress_bar():
@@ -196,12 +197,12 @@ def test_it_takes_loaders_too():
     )
 
 
-def test_what_it_cannot_look_at_is_refused():
-    class Nothing(Module):
+def test_unusable_rows_models_and_arguments_are_refused():
+    class Without(Module):
         prior = None
 
-    with pytest.raises(InputError, match="no rows to measure on"):
-        fit([1.0], uc.CollapseMonitor())
+    with pytest.raises(InputError, match=r"got Without\. Give model="):
+        fit([1.0], uc.CollapseMonitor(X), kind=Without)
     with pytest.raises(InputError, match="at least 2 rows, got 1"):
         fit([1.0], uc.CollapseMonitor(X[:1]))
     with pytest.raises(InputError, match="every_n_epochs"):

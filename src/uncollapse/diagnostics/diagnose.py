@@ -236,7 +236,8 @@ class _Diagnosis:
                 if estimates["recovered_nats"] is None or refinement is None
                 else refinement.explained_share,
                 is_ours=self.subject.is_ours,
-                keeps_constant=isinstance(self.model, ComposedModel) and self.model.family.fills_space,
+                keeps_constant=isinstance(self.model, ComposedModel)
+                and self.model.family.fills_space,
             )
             verdict, advice = judge(evidence)
             points, some = self.shuffled[:N_POINTS], self.shuffled[:N_PICTURES]
@@ -324,7 +325,9 @@ class _Diagnosis:
         enumerated = isinstance(self.model, ComposedModel) and isinstance(
             self.model.posterior, ComponentPosterior
         )
-        floor = model_information_floor(self.model) if isinstance(self.model, ComposedModel) else None
+        floor = (
+            model_information_floor(self.model) if isinstance(self.model, ComposedModel) else None
+        )
         supported = supported_units(self.model, self.rows)
         kl = self.posteriors.kl.astype(np.float64)
         rest = Estimate.mean_of(kl[told.rows] - told.density)

@@ -1,12 +1,11 @@
-"""Lightning callback that measures latent units during training, and warns of collapse."""
+"""Callback that measures latent units during training, and warns of collapse."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,11 +13,14 @@ import pandas as pd
 
 from uncollapse._utils.errors import CollapseWarning, DataError, InputError, ParameterError
 from uncollapse._utils.validation import check_count
-from uncollapse.adapters import AdaptedModel, VAEProtocol, adapt_model, evaluating
+from uncollapse.adapters import VAEProtocol, adapt_model, evaluating
 from uncollapse.measures.batches import some_rows
 from uncollapse.measures.information import infer, information
 from uncollapse.measures.units import Units
 from uncollapse.models import LatentModel
+
+if TYPE_CHECKING:
+    from uncollapse.training import Epoch
 
 MAX_ROWS = 1000
 NUMBERS = ("kl_nats", "active_units", "informative_units", "mi_nats")
@@ -32,25 +34,25 @@ PATIENCE = 5
 class CollapseMonitor(pl.Callback):
     """Measure KL, active units and mutual information during training, and warn of collapse.
 
-    The numbers are logged as ``kl_nats``, ``active_units`` (Burda's rule), ``informative_units``
-    (scale-free rule) and ``mi_nats``. Lightning shows them in its progress bar and passes them to
-    the loggers of the trainer. The monitor does not change the training.
+    Give it to a Lightning Trainer, or to `fit` of this package, as one of the ``callbacks``. The
+    numbers are ``kl_nats``, ``active_units`` (Burda's rule), ``informative_units`` (scale-free
+    rule) and ``mi_nats``. Lightning shows them in its progress bar and passes them to the loggers
+    of the trainer. The monitor does not change the training.
 
     Args:
-        X: rows to measure on, preferably held out; at most 1,000 are used. Estimators of this
-            package provide rows if None.
-        model: any model that `diagnose` accepts. By default the trained LightningModule, which must
-            have `prior()`, `posterior(x)` and `likelihood(z)`.
+        X: rows to measure on, preferably held out; at most 1,000 are used.
+        model: any model that `diagnose` accepts. By default the trained model; a LightningModule
+            must then have `prior()`, `posterior(x)` and `likelihood(z)`.
         every_n_epochs: measure at the end of every n-th epoch.
-        log_dir: folder for TensorBoard, if the trainer has no logger (extra ``tensorboard``).
+        log_dir: folder for TensorBoard, if there is no other logger (extra ``tensorboard``).
 
     Raises:
-        InputError: at once for unusable arguments; when training begins, if there are no rows or
-            no model.
+        InputError: at once for unusable arguments; when training begins, if the rows or the model
+            are unusable.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
-    >>> monitor = uc.CollapseMonitor()
+    >>> monitor = uc.CollapseMonitor(X)
     >>> vae = uc.VAE(latent_dim=1, max_epochs=3, random_state=0).fit(X, callbacks=[monitor])
     >>> monitor.history.columns.tolist()
     ['epoch', 'kl_nats', 'active_units', 'informative_units', 'mi_nats']
@@ -58,7 +60,7 @@ class CollapseMonitor(pl.Callback):
 
     def __init__(
         self,
-        X: Any = None,
+        X: Any,
         *,
         model: Any = None,
         every_n_epochs: int = 1,
@@ -66,6 +68,7 @@ class CollapseMonitor(pl.Callback):
     ) -> None:
         check_count("every_n_epochs", every_n_epochs)
         self.X, self.model, self.every_n_epochs = X, model, every_n_epochs
+        self._trained: Any = None
         self._records: list[dict[str, float]] = []
         # Most informative units so far, and the number of measurements in a row with few of them.
         self._most, self._n_low = 0.0, 0
@@ -76,27 +79,20 @@ class CollapseMonitor(pl.Callback):
         """A row for each measurement."""
         return pd.DataFrame(self._records)
 
+    def __call__(self, epoch: Epoch) -> None:
+        """Measure after an epoch of `fit`."""
+        if self._trained is not epoch.model:
+            self._begin(epoch.model)
+        self._measure(epoch.number)
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the model and the rows."""
+        """Read the rows before Lightning begins to train."""
         del trainer
-        self._subject = self._adapted(pl_module)
-        self._rows = self._rows_to_measure(pl_module)
+        self._begin(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, log, and warn if a collapse begins."""
-        epoch = getattr(pl_module, "epoch", trainer.current_epoch)
-        if (epoch + 1) % self.every_n_epochs:
-            return
-        numbers = self._measure()
-        pl_module.log_dict(numbers, prog_bar=True)
-        if self._records and epoch <= self._records[-1]["epoch"]:  # a new training
-            self._records, self._most, self._n_low = [], 0.0, 0
-        self._records.append({"epoch": epoch, **numbers})
-        if self._writer is not None:
-            for name, value in numbers.items():
-                self._writer.add_scalar(name, value, epoch)
-            self._writer.flush()
-        self._warn_of_collapse(epoch, numbers)
+        """Measure after an epoch of Lightning, and log the numbers."""
+        pl_module.log_dict(self._measure(trainer.current_epoch), prog_bar=True)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the TensorBoard file."""
@@ -104,41 +100,38 @@ class CollapseMonitor(pl.Callback):
         if self._writer is not None:
             self._writer.close()
 
-    def _measure(self) -> dict[str, float]:
-        """Numbers, or NaN if posteriors are not finite, which must not end the training."""
+    def _begin(self, trained: Any) -> None:
+        if self.model is None and not isinstance(trained, VAEProtocol | LatentModel):
+            raise ParameterError(
+                "CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), "
+                f"got {type(trained).__name__}. Give model= something that uc.diagnose accepts."
+            )
+        self._trained = trained
+        self._subject = adapt_model(trained if self.model is None else self.model)
+        self._rows = some_rows(self._subject, self.X, MAX_ROWS)
+        if len(self._rows) < 2:
+            raise DataError(f"CollapseMonitor expects at least 2 rows, got {len(self._rows)}.")
+
+    def _measure(self, epoch: int) -> dict[str, float]:
+        """Measure and record if this epoch is due; return the new numbers."""
+        if (epoch + 1) % self.every_n_epochs:
+            return {}
         try:
-            return measure(self._subject.model, self._rows)
+            numbers = measure(self._subject.model, self._rows)
+        # Posteriors that are not finite must not end the training.
         except InputError as error:
             message = f"CollapseMonitor could not measure: {error}"
             warnings.warn(message, UserWarning, stacklevel=2)
-            return dict.fromkeys(NUMBERS, math.nan)
-
-    def _adapted(self, pl_module: pl.LightningModule) -> AdaptedModel:
-        if self.model is not None:
-            return adapt_model(self.model)
-        inner = getattr(pl_module, "model", None)
-        if isinstance(inner, LatentModel):
-            return adapt_model(inner)
-        if not isinstance(pl_module, VAEProtocol):
-            raise ParameterError(
-                "CollapseMonitor expects a module with prior(), posterior(x) and likelihood(z), "
-                f"got {type(pl_module).__name__}. Give model= something that uc.diagnose accepts."
-            )
-        return adapt_model(pl_module)
-
-    def _rows_to_measure(self, pl_module: pl.LightningModule) -> np.ndarray:
-        own: Callable[[int], np.ndarray] | None = getattr(pl_module, "sample_rows", None)
-        if self.X is not None:
-            rows = some_rows(self._subject, self.X, MAX_ROWS)
-        elif own is not None:
-            rows = self._subject.model.observe(own(MAX_ROWS))
-        else:
-            raise DataError(
-                "CollapseMonitor has no rows to measure on. Give X, preferably held out."
-            )
-        if len(rows) < 2:
-            raise DataError(f"CollapseMonitor expects at least 2 rows, got {len(rows)}.")
-        return rows
+            numbers = dict.fromkeys(NUMBERS, math.nan)
+        if self._records and epoch <= self._records[-1]["epoch"]:  # another training has begun
+            self._records, self._most, self._n_low = [], 0.0, 0
+        self._records.append({"epoch": epoch, **numbers})
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+        self._warn_of_collapse(epoch, numbers)
+        return numbers
 
     def _warn_of_collapse(self, epoch: int, numbers: dict[str, float]) -> None:
         n_informative, kl = numbers["informative_units"], numbers["kl_nats"]
