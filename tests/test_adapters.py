@@ -311,7 +311,7 @@ def test_what_is_no_model_is_refused():
         uc.diagnose(3, np.zeros((5, 2)))
     with pytest.raises(InputError, match=r"Plain has no prior\(\) and no likelihood\(z\). A model"):
         uc.diagnose(triple(posterior=lambda x: Normal(x, 1.0)), np.zeros((5, 2)))
-    with pytest.raises(InputError, match="VAE is not fitted. Call fit first"):
+    with pytest.raises(InputError, match="VAE is not fitted"):
         uc.diagnose(uc.VAE(), np.zeros((5, 2)))
     with pytest.raises(InputError, match="latent_dim, for a standard normal prior"):
         uc.from_functions(lambda x: x, lambda z: z)
