@@ -23,16 +23,29 @@ from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 from uncollapse.estimators import Estimator
-from uncollapse.experiments import ResultsFile
 from uncollapse.experiments.environment import environment
-from uncollapse.experiments.papers import EXPERIMENTS, measure, reproduce
+from uncollapse.experiments.papers import EXPERIMENTS, experiment, reproduce
 from uncollapse.experiments.papers.classical import Sampling
-from uncollapse.experiments.papers.experiment import PAPERS, SCALES, Fit, paper_notes, paper_numbers
+from uncollapse.experiments.papers.experiment import (
+    GENERATORS,
+    PUBLISHED,
+    SCALES,
+    Fit,
+    correlation_share,
+    load_trial_data,
+    published_notes,
+    published_numbers,
+)
 from uncollapse.experiments.papers.k23 import TOY_MODELS, toy_trial
-from uncollapse.experiments.papers.tables import beside
 from uncollapse.experiments.papers.w21 import MODELS
-from uncollapse.experiments.tables import over_seeds, spread, to_markdown
+from uncollapse.experiments.results import ResultsFile
+from uncollapse.experiments.run import RunOptions
+from uncollapse.experiments.tables import beside, mean_and_deviation, over_seeds, to_markdown
 from uncollapse.objectives import get_objective
+
+
+def telling(said):
+    return RunOptions(verbose=False, tell=said.append)
 
 
 @pytest.fixture
@@ -84,7 +97,7 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
     lines[line] = lines[line][:-3]
     file.path.write_text("\n".join(lines) + "\n")
     with pytest.raises(
-        InputError, match=rf"line {line + 1} of .*some.jsonl is no JSON: mend or remove it"
+        InputError, match=rf"line {line + 1} of .*some.jsonl is not valid JSON"
     ) as caught:
         file.rows()
     assert "\n" not in str(caught.value)
@@ -132,9 +145,9 @@ def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(
     for run in (run for run in runs if isinstance(run, Fit)):
         accepted = getattr(uc, run.estimator)().get_params()
         assert set(run.arguments) <= set(accepted), run.model
-        assert run.data["name"] in {*measure.SYNTHETIC, *NAMED}
+        assert run.data["name"] in {*GENERATORS, *NAMED}
     assert EXPERIMENTS[name].seeds[scale] >= 1
-    assert paper_notes(name).startswith("- ")
+    assert published_notes(name).startswith("- ")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -150,9 +163,7 @@ def test_results_that_are_kept_are_those_of_the_experiments(name):
 
 def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
     data = {"name": "two-gaussians", "sigma": 0.5, "n_per_class": 50, "n_test": 30}
-    (train, test, _), (again, *_), (other, *_) = (
-        measure.load_parts(data, seed) for seed in (0, 0, 1)
-    )
+    (train, test, _), (again, *_), (other, *_) = (load_trial_data(data, seed) for seed in (0, 0, 1))
     assert (len(train.X), len(test.X), len(test.labels)) == (100, 30, 30)
     assert np.array_equal(train.X, again.X)
     assert not np.isin(train.X, other.X).any()
@@ -162,7 +173,7 @@ def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
 
 def test_rows_that_are_taken_keep_their_labels():
     digits = {"name": "digits", "n_train": 40, "n_test": 20}
-    train, test, _ = measure.load_parts(digits, 3)
+    train, test, _ = load_trial_data(digits, 3)
     whole = uc.data.load("digits")
     assert (len(train.X), len(test.X)) == (40, 20)
     for row, label in zip(train.X, train.labels, strict=True):
@@ -171,30 +182,28 @@ def test_rows_that_are_taken_keep_their_labels():
 
 def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypatch):
     words = uc.data.Data(np.array(["a b", "a", "a b c d", "b"], dtype=object))
-    monkeypatch.setattr(measure, "load", lambda name, part: words)
-    train, test, validation = measure.load_parts(
+    monkeypatch.setattr(experiment, "load", lambda name, part: words)
+    train, test, validation = load_trial_data(
         {"name": "yelp", "part": "validation", "max_words": 2, "n_test": 2}, 0
     )
     assert train.X.tolist() == ["a b", "a", "b"]
     assert set(test.X) < set(train.X)
     assert validation is None
-    assert measure.load_parts({"name": "synthetic-text"}, 0).validation is words
+    assert load_trial_data({"name": "synthetic-text"}, 0).validation is words
 
 
 def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not_at_all():
     sentences = synthetic_text("test").X
     known = type("Known", (), {"transform": lambda self, X: true_latents("test")[: len(X)]})()
-    assert measure.correlation_share(known, sentences) == pytest.approx(
-        1 / max(TEST_TRUTH.correlations)
-    )
+    assert correlation_share(known, sentences) == pytest.approx(1 / max(TEST_TRUTH.correlations))
     order = np.random.default_rng(0).permutation(2000)
     known.transform = lambda X: true_latents("test")[order] @ np.diag([1.0, 1, 1, 1, 0])
-    assert measure.correlation_share(known, sentences[order]) == pytest.approx(0, abs=1e-6)
+    assert correlation_share(known, sentences[order]) == pytest.approx(0, abs=1e-6)
 
 
 def test_spread_over_seeds():
-    assert spread(pd.Series([1.0, 2.0, 6.0]), 2) == "3.00 ± 2.65"
-    assert spread(pd.Series([math.nan, 2.0]), 1) == "2.0"
+    assert mean_and_deviation(pd.Series([1.0, 2.0, 6.0]), 2) == "3.00 ± 2.65"
+    assert mean_and_deviation(pd.Series([math.nan, 2.0]), 1) == "2.0"
     results = pd.DataFrame(
         {
             "model": ["b", "a", "b"],
@@ -254,17 +263,20 @@ def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
     ],
 )
 def test_numbers_of_the_papers(name, where, column, value):
-    numbers = paper_numbers(name)
+    numbers = published_numbers(name)
     found = numbers[
         np.logical_and.reduce([numbers[key] == wanted for key, wanted in where.items()])
     ]
     assert found[column].tolist() == [value]
 
 
-@pytest.mark.parametrize("name", [path.stem for path in PAPERS.glob("*.csv")])
+@pytest.mark.parametrize("name", [path.stem for path in PUBLISHED.glob("*.csv")])
 def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
     """Else they would stand below as rivals, and not beside ours."""
-    numbers, ours = paper_numbers(name), {run.model for run in EXPERIMENTS[name].trials("paper")}
+    numbers, ours = (
+        published_numbers(name),
+        {run.model for run in EXPERIMENTS[name].trials("paper")},
+    )
     rivals = {"VAE of W21", "SA-VAE", "Lagging VAE", "beta-VAE (0.2)", "clustered autoencoder"}
     assert set(numbers["model"]) - rivals <= ours
     assert numbers["source"].str.contains("table|section").all()
@@ -321,7 +333,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(
     code, out, err = command_line("reproduce", *command)
     assert code == 2
     assert err.startswith("error: ")
-    assert "holds 4 trials: go on with them (--resume), or choose another --output." in err
+    assert "holds 4 trials. Resume them with --resume, or choose another --output." in err
     assert err.count("\n") == 1
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
@@ -334,14 +346,12 @@ def test_an_experiment_by_one_command_is_not_computed_twice(
 
 def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkeypatch):
     said = []
-    whole = reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)
+    whole = reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))
     path = tmp_path / "k23-toy-smoke.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2]) + lines[2][:100])
     said.clear()
-    again = reproduce(
-        "k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append
-    )
+    again = reproduce("k23-toy", "smoke", output=tmp_path, resume=True, options=telling(said))
     assert [line for line in said if line.startswith("trial ")] == [
         "trial 1 of 2: GMVAE, sigma 7.5, seed 0",
         "trial 2 of 2: IL-LIDMVAE, L = 5, sigma 7.5, seed 0",
@@ -353,7 +363,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
             assert before[name] == after[name]
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
     more = reproduce(
-        "k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, verbose=False, tell=said.append
+        "k23-toy", "smoke", seeds=2, output=tmp_path, resume=True, options=telling(said)
     )
     assert more["seeds"].tolist() == [2] * 4
     assert len(path.read_text().splitlines()) == 8
@@ -361,7 +371,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
         "".join(path.read_text().splitlines(keepends=True)[::-1])
     )  # tables do not follow the file
     few = reproduce(
-        "k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, verbose=False, tell=said.append
+        "k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, options=telling(said)
     )
     pd.testing.assert_frame_equal(few.drop(columns="seconds"), whole.drop(columns="seconds"))
     assert not any("lack" in line for line in said)
@@ -381,7 +391,7 @@ def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(
     code, _, err = command_line("reproduce", "k23-toy", "--scale", "smoke", "-o", tmp_path)
     assert (code, err) == (
         2,
-        "error: 2 trials gave no result, and are due again with --resume: GMVAE, sigma 0.5, seed "
+        "error: 2 trials gave no result. Repeat them with --resume: GMVAE, sigma 0.5, seed "
         "0: no room.\n",
     )
     assert "GMVAE" not in set(pd.read_csv(tmp_path / "k23-toy-smoke.csv")["model"])
@@ -389,24 +399,26 @@ def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(
 
 def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
     said = []
-    reproduce("k23-toy", "smoke", output=tmp_path, verbose=False, tell=said.append)
+    reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))
     shutil.rmtree(tmp_path / "models")
     curves, drawn = (
         tmp_path / f"k23-toy-smoke-{name}.png" for name in ("figure-1", "figure-2-and-4")
     )
     picture = drawn.read_bytes()
     curves.write_bytes(b"")
-    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
+    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, options=telling(said))
     assert drawn.read_bytes() == picture
     assert curves.read_bytes() != b""
     assert (
-        f"note: {drawn} stays as it was: it would lack 4 fitted models, which are not in "
+        f"note: {drawn} is not redrawn without 4 fitted models, which are missing in "
         f"{tmp_path / 'models'}" in said
     )
 
     drawn.unlink()
-    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, verbose=False, tell=said.append)
-    assert f"note: {drawn} lacks 4 fitted models, which are not in {tmp_path / 'models'}" in said
+    reproduce("k23-toy", "smoke", output=tmp_path, resume=True, options=telling(said))
+    assert (
+        f"note: {drawn} lacks 4 fitted models, which are missing in {tmp_path / 'models'}" in said
+    )
     assert drawn.exists()
 
 
@@ -437,7 +449,7 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
     ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[1])
     done, said = [], []
 
-    def execute(run, seed, folder, verbose, watch=None):
+    def execute(run, seed, folder, verbose, on_epoch=None):
         done.append((run.labels["data"], run.model))
         return None, {**rows[0], "key": run.key(seed), "model": run.model, "labels": run.labels}
 
@@ -447,7 +459,7 @@ def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypa
         "w21-images",
         dataclasses.replace(EXPERIMENTS["w21-images"], table=lambda results: results),
     )
-    table = reproduce("w21-images", "small", seeds=1, output=tmp_path, tell=said.append)
+    table = reproduce("w21-images", "small", seeds=1, output=tmp_path, options=telling(said))
     assert said[0] == f"2 trials taken from {tmp_path / 'w21-depth-small.jsonl'}"
     assert len(table) == 21
     assert table["model"].tolist()[:2] == [run.model for run in common[:2]]
@@ -522,7 +534,7 @@ def test_a_killed_experiment_goes_on(tmp_path):
     ],
 )
 def test_other_experiments_on_drawn_data(name, models, tmp_path):
-    table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
+    table = reproduce(name, "smoke", output=tmp_path, options=telling([]))
     assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
         assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
@@ -535,7 +547,7 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
     the same."""
     pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
     with pytest.warns(UserWarning, match="chains have not mixed"):
-        table = reproduce(name, "smoke", output=tmp_path, verbose=False, tell=lambda _: None)
+        table = reproduce(name, "smoke", output=tmp_path, options=telling([]))
     assert len(table) == n_runs
     moves = [column for column in table if column.startswith("likelihood moves by")]
     at_prior = [column for column in table if "at the prior" in column]
@@ -548,9 +560,7 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
         assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampling, "execute", lambda *_: pytest.fail("computed again"))
-        again = reproduce(
-            name, "smoke", output=tmp_path, resume=True, verbose=False, tell=lambda _: None
-        )
+        again = reproduce(name, "smoke", output=tmp_path, resume=True, options=telling([]))
     assert again.equals(table)
 
 

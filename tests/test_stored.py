@@ -24,7 +24,7 @@ from uncollapse.data import Data, StoredArray, StoredParquet, StoredRows, read_f
 from uncollapse.data import stored as stored_data
 from uncollapse.data.stored import ChosenBlocks
 from uncollapse.estimators import data_summary as estimators_stored
-from uncollapse.experiments import sweep as sweeps
+from uncollapse.experiments.search_space import digest
 from uncollapse.measures import batches as stream
 from uncollapse.measures.batches import Reservoir
 from uncollapse.training import batches as training_rows
@@ -388,7 +388,7 @@ def test_a_sweep_knows_a_file_on_disk_by_its_rows(tmp_path, monkeypatch):
     digests = []
     for change in (0, 0, 1):
         np.save(tmp_path / "x.npy", np.arange(400.0).reshape(100, 4) + change)
-        digests.append(sweeps._digest(read_file(tmp_path / "x.npy")))
+        digests.append(digest(read_file(tmp_path / "x.npy")))
     assert digests[0] == digests[1] != digests[2]
 
 

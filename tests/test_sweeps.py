@@ -21,10 +21,14 @@ from torch.utils.data import DataLoader, TensorDataset
 import uncollapse as uc
 from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.data import hold_out, load
-from uncollapse.experiments import Parts, Place, ResultsFile, Rule, do_trials
 from uncollapse.experiments.papers import reproduce
-from uncollapse.experiments.run import on_ray
-from uncollapse.experiments.sweep import Candidate, Sweep, _digest, as_data
+from uncollapse.experiments.results import ResultsFile, ResultsFolder
+from uncollapse.experiments.run import RunOptions, import_on_ray, run_trials
+from uncollapse.experiments.search_space import SweepTrial, digest
+from uncollapse.experiments.selection import SelectionRule
+from uncollapse.experiments.sweep import as_data
+from uncollapse.experiments.sweep_result import Sweep
+from uncollapse.experiments.trial import TrialData
 
 X = np.random.default_rng(0).normal(size=(120, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
 SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 3, "batch_size": 32, "verbose": False}
@@ -59,7 +63,7 @@ def row(labels, seed, nll=None, kl=None, **others):
 
 
 def found(rows, min_kl=0.0, tmp_path=None):
-    return Sweep(tuple(rows), ("L",), 2, Rule(min_kl), tmp_path)
+    return Sweep(tuple(rows), ("L",), 2, SelectionRule(min_kl), tmp_path)
 
 
 ROWS = [
@@ -157,9 +161,9 @@ def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
     table = pd.read_csv(tmp_path / "sweep.csv")
     assert np.allclose(table["kl_nats"], result.table()["kl_nats"])
 
-    with pytest.raises(InputError, match="holds 8 trials: go on with them"):
+    with pytest.raises(InputError, match="holds 8 trials"):
         sweep(tmp_path)
-    monkeypatch.setattr(Candidate, "execute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(SweepTrial, "execute", lambda *_: pytest.fail("computed again"))
     again, said = sweep(tmp_path, seeds=[0, 1], resume=True)
     assert said[0] == "8 trials, 8 of them done before"
     pd.testing.assert_frame_equal(again.table(), result.table())
@@ -173,18 +177,18 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
     whole, _ = sweep(tmp_path / "whole", {"inverse_lipschitz": [1.0]})
     epochs = []
 
-    def stop(numbers):
-        epochs.append(numbers["epoch"])
+    def stop(epoch):
+        epochs.append(epoch.number)
         if len(epochs) == 2:
             raise ZeroDivisionError("0")
 
-    place = Place(ResultsFile(tmp_path / "cut" / "trials.jsonl"))
-    execute = Candidate.execute
+    folder = ResultsFolder(tmp_path / "cut" / "trials.jsonl")
+    execute = SweepTrial.execute
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Candidate,
+            SweepTrial,
             "execute",
-            lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, stop),
+            lambda trial, seed, path, verbose, _: execute(trial, seed, path, verbose, stop),
         )
         patch.setattr("uncollapse.training.loop.CHECKPOINT_SHARE", np.inf)
         with pytest.raises(
@@ -192,22 +196,22 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
             match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0",
         ):
             sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]})
-    assert not place.file.rows()
-    (state,) = place.states.iterdir()
+    assert not folder.file.rows()
+    (state,) = folder.states.iterdir()
     assert json.loads((state / "training.json").read_text())["seed"] == 0
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         tell = seen.append
         patch.setattr(
-            Candidate,
+            SweepTrial,
             "execute",
-            lambda trial, seed, folder, verbose, watch: execute(trial, seed, folder, verbose, tell),
+            lambda trial, seed, path, verbose, _: execute(trial, seed, path, verbose, tell),
         )
         resumed, _ = sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]}, resume=True)
     assert 1 <= len(seen) < 3
     assert resumed.rows[0]["estimates"] == whole.rows[0]["estimates"]
     assert same_models(tmp_path / "cut", tmp_path / "whole")
-    assert not place.states.exists()
+    assert not folder.states.exists()
 
 
 def same_models(one, other):
@@ -220,7 +224,7 @@ def same_models(one, other):
 
 
 def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, monkeypatch):
-    execute = Candidate.execute
+    execute = SweepTrial.execute
     broken = {0.0: InputError("no room."), 1.0: NonFiniteLossError("the loss became nan.")}
 
     def fail(trial, seed, *others):
@@ -228,7 +232,7 @@ def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, m
             raise broken[trial.labels["inverse_lipschitz"]]
         return execute(trial, seed, *others)
 
-    monkeypatch.setattr(Candidate, "execute", fail)
+    monkeypatch.setattr(SweepTrial, "execute", fail)
     result, said = sweep(tmp_path)
     assert result.failures == ("VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0: no room.",)
     assert "note: no room." in said
@@ -248,8 +252,11 @@ def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, mon
     def fail(*_):
         raise InputError("no room.")
 
-    monkeypatch.setattr(Candidate, "execute", fail)
-    said = r"^none of 4 trials has a result: VAE, inverse_lipschitz 0\.0, learning_rate 0\.001, seed 0: no room\.$"
+    monkeypatch.setattr(SweepTrial, "execute", fail)
+    said = (
+        r"^none of 4 trials has a result: VAE, inverse_lipschitz 0\.0, learning_rate 0\.001, "
+        r"seed 0: no room\.$"
+    )
     with pytest.raises(InputError, match=said):
         sweep(tmp_path)
 
@@ -281,10 +288,10 @@ def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
-    place = Place(ResultsFile(tmp_path / "trials.jsonl"))
+    folder = ResultsFolder(tmp_path / "trials.jsonl")
     with (
-        place.occupied(),
-        pytest.raises(InputError, match=r"trials\.jsonl is being written by another process: wait"),
+        folder.locked(),
+        pytest.raises(InputError, match=r"trials\.jsonl is being written by another process. Wait"),
     ):
         sweep(tmp_path)
 
@@ -301,7 +308,7 @@ def test_results_belong_to_the_data_and_their_labels(tmp_path):
         _, said = sweep(tmp_path, grid, held_out=held_out, labels=given, resume=True)
         assert said[0] == f"1 trials, {done} of them done before"
     long = [np.arange(3000), np.r_[np.arange(1500), 7, np.arange(1501, 3000)]]
-    digests = {_digest(as_data([tokens], is_text=True)) for tokens in long}
+    digests = {digest(as_data([tokens], is_text=True)) for tokens in long}
     assert len(digests) == 2
 
 
@@ -319,7 +326,7 @@ def test_data_are_taken_as_the_estimators_take_them():
     for path in ("x.npy", Path("x.txt")):
         with pytest.raises(
             InputError,
-            match=r"X expects examples, got .*x\..*: read a file by uncollapse\.data\.load",
+            match=r"X expects examples, got .*x\..*\. Read a file with uncollapse\.data\.load",
         ):
             as_data(path, is_text=True)
     for thing in (3, [[1, 2], [3]]):
@@ -329,13 +336,13 @@ def test_data_are_taken_as_the_estimators_take_them():
     assert np.array_equal(next(as_data(rows).X.blocks()), np.ones((3, 2)))
     with pytest.raises(
         InputError,
-        match="rows that can be read in any order, got a loader: give a data set with a length",
+        match=r"rows that can be read in any order, got a loader\. Give a data set with a length",
     ):
         as_data(DataLoader(rows))
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
-    monkeypatch.setattr(Candidate, "execute", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(SweepTrial, "execute", lambda *_: pytest.fail("computed"))
     with pytest.raises(
         InputError,
         match=r"^cannot write /proc/nowhere/trials\.jsonl \(.*\): make room, or choose another "
@@ -349,7 +356,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
     [
         (
             {"grid": {"inverse_lipschitz": "0..5"}},
-            "inverse_lipschitz is a range, which is for a search",
+            "inverse_lipschitz is a range, which needs a search",
         ),
         (
             {"grid": {"inverse_lipschitz": "much"}},
@@ -361,11 +368,11 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
         ),
         (
             {"grid": {"inverse_lipschitz": [0, 0.0]}},
-            "inverse_lipschitz expects one or more values, each once",
+            "inverse_lipschitz expects one or more distinct values",
         ),
         (
             {"grid": {"inverse_lipschitz": []}},
-            "inverse_lipschitz expects one or more values, each once",
+            "inverse_lipschitz expects one or more distinct values",
         ),
         ({"grid": {"family": [uc.families.Bernoulli()]}}, "family expects values that JSON has"),
         ({"grid": {"latent_dim": [1, 0]}}, "latent_dim expects a positive integer, got 0"),
@@ -379,23 +386,23 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
         ),
         (
             {"grid": {"learning_rate": ["1e-3", 0.001]}},
-            "learning_rate expects one or more values, each once",
+            "learning_rate expects one or more distinct values",
         ),
         (
             {"grid": {"device": ["auto", "cpu"]}},
             "device makes no difference to results, got several values",
         ),
         ({"devices": 2}, "a sweep trains each trial on one device"),
-        ({"seeds": 2}, "seeds expect a list of whole numbers, got 2"),
-        ({"seeds": [0, 1.5]}, "seeds expect a list of whole numbers"),
+        ({"seeds": 2}, "seeds expect a list of integers, got 2"),
+        ({"seeds": [0, 1.5]}, "seeds expect a list of integers"),
         ({"seeds": [0, -1]}, "seeds expects an integer"),
-        ({"random_state": 1}, "a sweep has its seeds from seeds"),
-        ({"seeds": [1, 1]}, "seeds expect one or more, each once"),
-        ({"seeds": []}, "seeds expect one or more, each once"),
+        ({"random_state": 1}, "a sweep takes seeds"),
+        ({"seeds": [1, 1]}, "seeds expect one or more distinct integers"),
+        ({"seeds": []}, "seeds expect one or more distinct integers"),
         ({"model": "GAN"}, "model expects one of .*, got 'GAN'"),
         ({"min_kl": -1}, "min_kl expects a number of nats, 0 or more, got -1"),
-        ({"stop_early": True}, "stopping early and searching need Ray"),
-        ({"n_searched": 3}, "stopping early and searching need Ray"),
+        ({"stop_early": True}, "early stopping and searches need Ray"),
+        ({"n_searched": 3}, "early stopping and searches need Ray"),
         ({"labels": [1]}, "labels belong to held_out"),
     ],
 )
@@ -464,8 +471,9 @@ def test_a_fifth_is_held_out_or_the_part_that_there_is_for_it():
 SWEEP = """
 import numpy as np, uncollapse as uc
 X = np.random.default_rng(0).normal(size=(300, 4)) @ np.diag([3.0, 2.0, 1.0, 0.1])
-uc.sweep(X, {"inverse_lipschitz": [0.0, 1.0]}, seeds=[0, 1], latent_dim=2, hidden=(16,), max_epochs=40, batch_size=20,
-         output="out", resume=True, ray="none", verbose=False)
+settings = {"latent_dim": 2, "hidden": (16,), "max_epochs": 40, "batch_size": 20}
+uc.sweep(X, {"inverse_lipschitz": [0.0, 1.0]}, seeds=[0, 1], output="out", resume=True, ray="none",
+         verbose=False, **settings)
 """
 
 
@@ -546,7 +554,7 @@ def ray():
     pytest.importorskip("ray", reason="needs the extra 'sweep'")
     with suppress(ImportError):
         import_module("jax").devices()  # warns of every fork from now on
-    with on_ray()._instance("local"):
+    with import_on_ray()._ray("local"):
         yield "local"
 
 
@@ -565,12 +573,12 @@ def test_on_ray_the_same_comes_out(ray, tmp_path):
     assert said[0] == "4 trials, 4 of them done before"
 
 
-class Mortal(Candidate):
+class Mortal(SweepTrial):
     """Dies in its second epoch, once."""
 
-    def execute(self, seed, folder, verbose, watch=None):
-        def die(numbers):
-            if numbers["epoch"] == 1 and not os.path.exists(self.data["died"]):
+    def execute(self, seed, folder, verbose, on_epoch=None):
+        def die(epoch):
+            if epoch.number == 1 and not os.path.exists(self.data["died"]):
                 Path(self.data["died"]).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -589,21 +597,24 @@ def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
             "VAE",
             {**SMALL, "inverse_lipschitz": constant},
             {"died": str(tmp_path / "died")},
-            sources=Parts(train, held_out),
+            sources=TrialData(train, held_out),
         )
         for constant in (0.0, 1.0)
     ]
     said, due = [], [(trial, 0) for trial in trials]
     assert (
-        do_trials(due, Place(ResultsFile(tmp_path / "ray" / "trials.jsonl")), ray, tell=said.append)
+        run_trials(
+            due,
+            ResultsFolder(tmp_path / "ray" / "trials.jsonl"),
+            RunOptions(ray, tell=said.append),
+        )
         == []
     )
     assert (tmp_path / "died").exists()
-    do_trials(
+    run_trials(
         due,
-        Place(ResultsFile(tmp_path / "alone" / "trials.jsonl")),
-        tell=said.append,
-        verbose=False,
+        ResultsFolder(tmp_path / "alone" / "trials.jsonl"),
+        RunOptions(verbose=False, tell=said.append),
     )
     assert same_models(tmp_path / "ray", tmp_path / "alone")
 
@@ -613,7 +624,9 @@ def test_on_ray_an_experiment_finds_its_models(ray, tmp_path, monkeypatch):
     """Though its workers, which have begun before, are in another folder."""
     monkeypatch.chdir(tmp_path)
     said = []
-    table = reproduce("w21-pinwheel", "smoke", output="results", ray=ray, tell=said.append)
+    table = reproduce(
+        "w21-pinwheel", "smoke", output="results", options=RunOptions(ray, tell=said.append)
+    )
     table = table.dropna(subset="seeds")  # the others are the paper's alone
     assert table["seeds"].tolist() == [1] * 10
     assert len(list(Path("results", "models").iterdir())) == len(table)
@@ -684,8 +697,7 @@ def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
     for choices, number in (({"hidden": [[4], [8]]}, 2), ({}, 1)):
         with pytest.raises(
             InputError,
-            match=f"a search of 3 expects as many combinations at least, got {number}: try them "
-            "all",
+            match=f"a search of 3 expects at least as many combinations, got {number}",
         ):
             sweep(tmp_path / "other", choices, ray=ray, n_searched=3)
 

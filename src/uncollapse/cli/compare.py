@@ -60,26 +60,26 @@ class Compare:
         given = read_settings(self.config, self.settings)
         from uncollapse._utils.progress import spinner
         from uncollapse.diagnostics.comparison import Comparison, Entry
-        from uncollapse.experiments.compare import contestants, describe, run_comparison, split
+        from uncollapse.experiments.compare import (
+            Evaluation,
+            build_estimators,
+            describe,
+            load_split,
+            run_comparison,
+        )
 
         with spinner(f"reading {self.data}"):
-            train, test = split(self.data, self.labels)
+            train, test = load_split(self.data, self.labels)
         kind = "text" if train.is_text else "table"
-        estimators = contestants(self._names(), kind, given, train.defaults)
+        estimators = build_estimators(self._names(), kind, given, train.defaults)
         page, table = self._check_output(train.name)
         notes = describe(self.data, train, test, estimators, given)
         typer.echo("\n".join(notes))
         entries: list[Entry] = []
         stop: BaseException | None = None
+        evaluation = Evaluation(test.table(), test.labels, test.image_shape, self.n_importance)
         try:
-            for entry in run_comparison(
-                estimators,
-                train.table(),
-                test.table(),
-                test.labels,
-                image_shape=test.image_shape,
-                n_importance=self.n_importance,
-            ):
+            for entry in run_comparison(estimators, train.table(), evaluation):
                 entries.append(entry)
                 typer.echo(repr(entry))
         except (KeyboardInterrupt, Exception) as error:

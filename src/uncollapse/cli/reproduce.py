@@ -45,10 +45,9 @@ class Reproduce:
 
     def run(self) -> None:
         from uncollapse.experiments.papers import reproduce
+        from uncollapse.experiments.run import RunOptions
 
-        sizes = (self.scale, self.seeds)
+        sizes, ray = (self.scale, self.seeds), RunOptions(self.ray, tell=typer.echo)
         with resumable(self.output):
-            found = reproduce(
-                self.experiment, *sizes, self.output, self.resume, self.ray, tell=typer.echo
-            )
+            found = reproduce(self.experiment, *sizes, self.output, self.resume, ray)
         typer.echo(f"\n{found.fillna('').to_string(index=False)}")

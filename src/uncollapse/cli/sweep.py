@@ -73,16 +73,16 @@ class Sweep:
         check_grid(given, grid, self.model)  # before torch is imported and data are read
         from uncollapse._utils.progress import spinner
         from uncollapse.data import hold_out
-        from uncollapse.experiments.sweep import sweep_data
+        from uncollapse.experiments.sweep import sweep
 
         with spinner(f"reading {self.data}"):
             train, held_out = hold_out(self.data, self.labels)
         folder = self.output or Path("sweeps") / train.name
         with resumable(folder):
-            found = sweep_data(
+            found = sweep(
                 train,
-                held_out,
-                grid,
+                {**{name: [value] for name, value in given.items()}, **grid},
+                held_out=held_out,
                 model=self.model,
                 seeds=seeds,
                 min_kl=self.min_kl,
@@ -91,7 +91,6 @@ class Sweep:
                 ray=self.ray,
                 stop_early=self.early_stopping,
                 n_searched=self.search,
-                settings={name: value for name, value in given.items() if name not in grid},
                 tell=typer.echo,
             )
         typer.echo(f"\n{found}")

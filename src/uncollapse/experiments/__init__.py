@@ -1,8 +1,5 @@
-"""Trials: models fitted to data and measured, each once, wherever there is a machine for it."""
+"""Experiments: many models, each fitted and measured once.
 
-from uncollapse.experiments.results import ResultsFile
-from uncollapse.experiments.run import Place, do_trials
-from uncollapse.experiments.stopping import Rule
-from uncollapse.experiments.trial import FitTrial, Kept, Parts, Trial
-
-__all__ = ["FitTrial", "Kept", "Parts", "Place", "ResultsFile", "Rule", "Trial", "do_trials"]
+Import from the modules themselves. This package imports none of them, so that the presets load
+without the libraries that sweeps need.
+"""

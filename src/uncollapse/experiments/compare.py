@@ -1,8 +1,9 @@
-"""A contest of models on one budget: `compare`."""
+"""`compare`: train several models on one budget and measure them on the same data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sklearn.base import clone
@@ -10,15 +11,14 @@ from sklearn.base import clone
 from uncollapse._utils.errors import InputError, NonFiniteLossError, ParameterError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import NAMED, Data, are_documents, load
-from uncollapse.diagnostics import diagnose
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.estimators import Estimator
-from uncollapse.experiments.presets import named
-from uncollapse.measures.rate_distortion import MAX_ROWS, rate_distortion
+from uncollapse.experiments.presets import find_preset
+from uncollapse.experiments.trial import N_IMPORTANCE, measure, rate_distortion_curve
 from uncollapse.training.budget import Budget
 
-# Those that are compared if nothing is said: the VAE, its rivals, and the cures of the papers.
-OF_ROWS = (
+# The models that are compared by default.
+ROW_MODELS = (
     "VAE",
     "beta-VAE",
     "free-bits-VAE",
@@ -28,7 +28,39 @@ OF_ROWS = (
     "LIDVAE",
     "IL-LIDVAE",
 )
-OF_TEXT = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LIDSVAE", "IL-LIDSVAE")
+TEXT_MODELS = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LIDSVAE", "IL-LIDSVAE")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Data that the models of a comparison are measured on.
+
+    Attributes:
+        X: at least 2 rows or documents.
+        labels: of the data, or None.
+        image_shape: (height, width) if the rows are images.
+        n_importance: importance samples of each example.
+        verbose: show progress bars on a terminal.
+    """
+
+    X: Any
+    labels: Any = None
+    image_shape: tuple[int, int] | None = None
+    n_importance: int = N_IMPORTANCE
+    verbose: bool = True
+
+    def entry(self, name: str, budget: str | None, estimator: Estimator) -> Entry:
+        """Measure a fitted estimator."""
+        report = measure(
+            estimator,
+            self.X,
+            self.labels,
+            n_importance=self.n_importance,
+            name=name,
+            image_shape=self.image_shape,
+            verbose=self.verbose,
+        )
+        return Entry(name, budget, report, rate_distortion_curve(estimator, self.X))
 
 
 def compare(
@@ -39,68 +71,59 @@ def compare(
     models: Sequence[str] | None = None,
     data: str | None = None,
     image_shape: tuple[int, int] | None = None,
-    n_importance: int = 64,
+    n_importance: int = N_IMPORTANCE,
     verbose: bool = True,
     **settings: Any,
 ) -> Comparison:
     """Train models on one budget, and measure them on the same test data.
 
-    The first model takes its epochs. Each of the others is trained twice: until it has evaluated
-    the decoder as often, and until it has taken as many seconds.
+    The first model trains for its number of epochs. Each of the others is trained twice: until it
+    has evaluated the decoder as often, and until it has taken as many seconds.
 
     Args:
         X: training data, shape (n, n_features), or documents.
-        test: what the models are measured on, at least 2 rows or documents.
-        labels: of the test data; if they are classes, a linear probe looks for them.
-        models: names of presets (`uc.preset`); some of all kinds if not given.
-        data: "image", "table" or "text", as for `uc.preset`. If not given, strings and sequences of
-            different lengths are text, all else a table.
+        test: data that the models are measured on, at least 2 rows or documents.
+        labels: of the test data. A linear probe measures how well the latents predict classes.
+        models: names of presets (`uc.preset`). By default the VAE, its rivals, and the injective
+            models.
+        data: "image", "table" or "text", as for `uc.preset`. By default strings and sequences of
+            different lengths are text, and everything else a table.
         image_shape: (height, width) if the rows are images.
-        n_importance: importance samples for each example.
-        verbose: show progress bars where there is a terminal.
-        settings: arguments of the estimators, each for those that know it, and that are not told
-            otherwise by what their name stands for. `random_state` is 0 if not given.
+        n_importance: importance samples of each example.
+        verbose: show progress bars on a terminal.
+        settings: arguments of the estimators. Each applies to the models that take it, except
+            those whose preset fixes it. `random_state` is 0 by default.
 
     Raises:
-        InputError: if there is no such preset, a setting is of use to none of the models, or the
-            first of them cannot be trained or measured on these data, which a step of training
-            finds out before all else.
-        NonFiniteLossError: if the training of the first fails. What fails later is an entry with
-            its error.
+        InputError: if a preset is unknown, a setting applies to none of the models, or the first
+            model cannot be trained or measured on these data. One step of training finds this out
+            before the rest.
+        NonFiniteLossError: if the training of the first model fails. A later failure becomes an
+            entry with its error.
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(300, 3)) @ np.diag([3.0, 2.0, 0.1])
-    >>> found = uc.compare(X[:200], X[200:], models=["VAE", "IL-LIDVAE"], latent_dim=1, max_epochs=5, verbose=False)
+    >>> found = uc.compare(X[:200], X[200:], models=["VAE", "IL-LIDVAE"], latent_dim=1,
+    ...                    max_epochs=5, verbose=False)
     >>> found.table()[["budget", "model"]].to_numpy().tolist()
     [['evaluations', 'VAE'], ['evaluations', 'IL-LIDVAE'], ['seconds', 'VAE'], ['seconds',
     'IL-LIDVAE']]
     """
-    estimators = contestants(
-        models, data or ("text" if are_documents(X) else "table"), {**settings, "verbose": verbose}
-    )
-    entries = run_comparison(
-        estimators,
-        X,
-        test,
-        labels,
-        image_shape=image_shape,
-        n_importance=n_importance,
-        verbose=verbose,
-    )
-    return Comparison(tuple(entries))
+    kind = data or ("text" if are_documents(X) else "table")
+    estimators = build_estimators(models, kind, {**settings, "verbose": verbose})
+    evaluation = Evaluation(test, labels, image_shape, n_importance, verbose)
+    return Comparison(tuple(run_comparison(estimators, X, evaluation)))
 
 
-def split(source: str, labels: str | None) -> tuple[Data, Data]:
-    """Data to train on, and others: the parts of a named data set, or four fifths of a file and the
-    rest, whatever the seed.
+def load_split(source: str, labels: str | None) -> tuple[Data, Data]:
+    """Return training and test data: the parts of a named data set, or four fifths of a file and
+    the rest.
 
     Raises:
         InputError: if the data cannot be read, or are too few.
     """
     train = load(source, "train", labels)
-    if source in NAMED:
-        return train, load(source, "test")
-    return train.hold_out()
+    return (train, load(source, "test")) if source in NAMED else train.hold_out()
 
 
 def describe(
@@ -110,102 +133,75 @@ def describe(
     estimators: Mapping[str, Estimator],
     settings: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Sentences on what is compared."""
+    """Return sentences about the data, the settings and the budgets of a comparison."""
     first, leader = next(iter(estimators.items()))
-    what = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
+    examples = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
     share = len(test.X) / (len(train.X) + len(test.X))
     part = "its test part" if source in NAMED else f"{share:.0%} of all, held out at random"
-    told = (
-        ", ".join(f"{key} = {value}" for key, value in {**train.defaults, **settings}.items())
-        or "none beyond the defaults"
-    )
+    given = [f"{key} = {value}" for key, value in {**train.defaults, **settings}.items()]
     return (
-        f"{source}: {len(train.X):,} {what} to train on; {len(test.X):,} others, {part}, for all "
-        "that is measured.",
-        f"Seed {leader.random_state}. Settings: {told}.",
-        f"{first} takes {leader.max_epochs} epochs. Every other model is trained twice: until it "
-        "has evaluated the decoder as "
-        "often, and until it has taken as many seconds.",
+        f"{source}: {len(train.X):,} {examples} to train on; {len(test.X):,} others, {part}, for "
+        "all measurements.",
+        f"Seed {leader.random_state}. Settings: {', '.join(given) or 'the defaults'}.",
+        f"{first} trains for {leader.max_epochs} epochs. Every other model is trained twice: until "
+        "it has evaluated the decoder as often, and until it has taken as many seconds.",
     )
 
 
-def contestants(
+def build_estimators(
     models: Sequence[str] | None,
     data: str,
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Estimator]:
-    """Estimators by the names of their presets.
+    """Return estimators by the names of their presets.
 
     Args:
-        models: the names.
-        data: the kind, as for `uc.preset`.
+        models: names of presets, or None for the default ones.
+        data: "image", "table" or "text", as for `uc.preset`.
         settings: as for `compare`.
-        defaults: settings that the data suggest; they need not be of use.
+        defaults: settings that suit the data; they may apply to none of the models.
 
     Raises:
-        InputError: if there is no such preset, one is named twice, a setting is of use to none, or
-            an argument cannot be used.
+        ParameterError: if a preset is unknown or named twice, a setting applies to none, or an
+            argument cannot be used.
     """
-    presets = [named(name, data) for name in models or (OF_TEXT if data == "text" else OF_ROWS)]
-    if len({name for name, _, _ in presets}) < max(len(presets), 2):
-        raise ParameterError(
-            f"a comparison expects two models or more, each once, got "
-            f"{', '.join(name for name, _, _ in presets)}."
-        )
+    names = models or (TEXT_MODELS if data == "text" else ROW_MODELS)
+    presets = [find_preset(name, data) for name in names]
+    if len({preset.name for preset in presets}) < max(len(presets), 2):
+        given = ", ".join(preset.name for preset in presets)
+        raise ParameterError(f"a comparison expects two or more distinct models, got {given}.")
     wanted = {"random_state": 0, **(defaults or {}), **settings}
-    estimators, useless = {}, set(settings)
-    for name, kind, arguments in presets:
-        known = Estimator.registry[kind]().get_params()
-        taken = {
-            key: value for key, value in wanted.items() if key in known and key not in arguments
-        }
-        estimators[name] = Estimator.registry[kind](
-            **check_parameters(Estimator.registry[kind], {**taken, **arguments})
-        )
-        useless -= set(taken)
-    if useless:
+    estimators, unused = {}, set(settings)
+    for name, estimator, fixed in presets:
+        kind = Estimator.registry[estimator]
+        free = set(kind().get_params()) - set(fixed)
+        taken = {key: value for key, value in wanted.items() if key in free}
+        estimators[name] = kind(**check_parameters(kind, {**taken, **fixed}))
+        unused -= set(taken)
+    if unused:
         raise ParameterError(
-            f"the settings {', '.join(sorted(useless))} are of use to none of "
-            f"{', '.join(estimators)}: leave them out, or name a "
-            "model that takes them and does not fix them itself."
+            f"the settings {', '.join(sorted(unused))} apply to none of {', '.join(estimators)}. "
+            "Leave them out, or name a model that takes them and does not fix them itself."
         )
     return estimators
 
 
 def run_comparison(
-    estimators: Mapping[str, Estimator],
-    X: Any,
-    test: Any,
-    labels: Any = None,
-    *,
-    image_shape: tuple[int, int] | None = None,
-    n_importance: int = 64,
-    verbose: bool = True,
+    estimators: Mapping[str, Estimator], X: Any, evaluation: Evaluation
 ) -> Iterator[Entry]:
-    """The entries of a comparison, one after the other as they are trained. The arguments are those
-    of `compare`."""
+    """Train the estimators as `compare` does, and yield the entry of each when it is measured."""
     (first, leader), *others = estimators.items()
-    measured = {"image_shape": image_shape, "n_importance": n_importance, "verbose": verbose}
     rehearsal = clone(leader).set_params(verbose=False).fit(X, budget=Budget(evaluations=1))
-    _measure(
-        first, None, rehearsal, test, labels, **{**measured, "n_importance": 1, "verbose": False}
-    )  # or raise, before the work
-    yield _measure(first, None, leader.fit(X), test, labels, **measured)
+    # Mistakes in the test data are found before the training.
+    replace(evaluation, n_importance=1, verbose=False).entry(first, None, rehearsal)
+    yield evaluation.entry(first, None, leader.fit(X))
     used = leader.history_.iloc[-1]
     for budget in BUDGETS:
         for name, estimator in others:
             try:
                 fitted = estimator.fit(X, budget=Budget(**{budget: used[budget]}))
-                entry = _measure(name, budget, fitted, test, labels, **measured)
+                entry = evaluation.entry(name, budget, fitted)
             except (InputError, NonFiniteLossError) as error:
                 entry = Entry(name, budget, error=str(error))
             yield entry
-
-
-def _measure(
-    name: str, budget: str | None, estimator: Estimator, test: Any, labels: Any, **settings: Any
-) -> Entry:
-    report = diagnose(estimator, test, labels, name=name, thorough=False, **settings)
-    curve = rate_distortion(estimator.model_, estimator.random_rows(test, MAX_ROWS))
-    return Entry(name, budget, report, curve)

@@ -1,4 +1,4 @@
-"""Where and with what a result was computed."""
+"""Provenance of a result: versions, commit, device and date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uncollapse._version import __version__
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, commit, device and date, as JSON has them."""
+    """Return versions, commit, device and date as values that JSON can hold."""
     return {
         "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "commit": _commit(),
@@ -37,30 +37,28 @@ def environment(device: str) -> dict[str, Any]:
 
 @cache
 def processor() -> str:
-    """The name of the processor, as far as the system tells it."""
+    """Return the name of the processor, or its architecture where the system gives no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
+        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(names)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 @cache
 def _commit() -> str | None:
-    """The commit of the source tree, marked where it has been changed; None for an installed
-    package."""
-    here = Path(__file__).resolve().parents[3]
-    if not (here / ".git").exists():
+    """Return the commit of the source tree, with "-dirty" after changes; None if installed."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
         return None
     try:
-        hash_, changes = (
+        commit, changes = (
             subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+                ["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
             for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "src"])
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{hash_}-dirty" if changes else hash_
+    return f"{commit}-dirty" if changes else commit

@@ -1,4 +1,4 @@
-"""Figures that belong to no screen."""
+"""Matplotlib figures that need no display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 def new_figure(
     n_rows: int, n_columns: int, width: float = 4.0, height: float = 3.2
 ) -> tuple[Any, np.ndarray]:
-    """A figure that belongs to no screen, and its axes, shape (n_rows, n_columns)."""
+    """Return a figure and its axes, shape (n_rows, n_columns); sizes are inches of one panel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
@@ -19,7 +19,7 @@ def new_figure(
 
 
 def as_png(figure: Any) -> bytes:
-    """A figure as a PNG file has it."""
+    """Return the bytes of a PNG file of the figure."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     return content.getvalue()

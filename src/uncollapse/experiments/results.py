@@ -1,22 +1,26 @@
-"""Results on disk: one JSON line for each run, appended when it is done and never changed."""
+"""Results of trials on disk: rows of JSON, fitted models, and states to resume from."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from uncollapse._utils.errors import FileError
-from uncollapse._utils.files import cannot_write
+from uncollapse._utils.files import cannot_write, check_writable
 
 
 class ResultsFile:
-    """The rows of a file that only grows.
+    """A file with one JSON line for each result. Lines are appended and never changed.
 
-    A last line that was cut short by a kill is not a row, and the next row takes its place.
+    A last line that a kill has truncated is ignored, and the next row replaces it.
 
     Args:
         path: of the file, which need not exist.
@@ -26,10 +30,10 @@ class ResultsFile:
         self.path = path
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows.
+        """Return all rows.
 
         Raises:
-            InputError: if a line other than the last is damaged.
+            FileError: if a line other than the last is damaged.
         """
         if not self.path.is_file():
             return []
@@ -41,46 +45,113 @@ class ResultsFile:
             except ValueError:
                 if number < len(lines):
                     raise FileError(
-                        f"line {number} of {self.path} is no JSON: mend or remove it, or choose "
-                        "another --output."
+                        f"line {number} of {self.path} is not valid JSON. Repair or remove the "
+                        "line, or choose another --output."
                     ) from None
         return rows
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write a row, to the disk itself. What is not finite becomes null, as JSON has no other
-        word for it.
+        """Write a row and wait until it is on the disk. Non-finite numbers become null.
 
         Raises:
-            InputError: if it cannot be written. What was there before stays.
+            FileError: if the row cannot be written. Earlier rows stay.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._append(json.dumps(_plain(row), allow_nan=False).encode())
+            self._append(json.dumps(_finite(row), allow_nan=False).encode())
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
     def _append(self, line: bytes) -> None:
         with self.path.open("ab+") as file:
             file.seek(0)
-            *whole, last = file.read().split(b"\n")
-            if last and _is_row(last):
+            *complete, last = file.read().split(b"\n")
+            if last and _is_json(last):
                 file.write(b"\n")
             else:
-                file.truncate(sum(len(line) + 1 for line in whole))
+                file.truncate(sum(len(line) + 1 for line in complete))
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
 
-def _plain(value: Any) -> Any:
+class ResultsFolder:
+    """The results file of an experiment with its fitted models and interrupted states.
+
+    All paths are absolute, because the processes of Ray start in other folders.
+
+    Args:
+        path: of the results file.
+
+    Attributes:
+        file: the rows.
+        models: folder with one folder for each saved model, named by the key of its trial.
+        states: folder with one folder for each unfinished trial, named by its key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = ResultsFile(path)
+        self.models = path.absolute().parent / "models"
+        self.states = path.absolute().with_suffix(".unfinished")
+
+    def rows_by_key(self) -> dict[str, dict[str, Any]]:
+        """Return the last row of each trial."""
+        return {row["key"]: row for row in self.file.rows()}
+
+    def check_resume(self, resume: bool) -> None:
+        """Raise `FileError` if there are results and they are not to be resumed."""
+        n_rows = 0 if resume else len(self.file.rows())
+        if n_rows:
+            raise FileError(
+                f"{self.file.path} holds {n_rows} trials. Resume them with --resume, or choose "
+                "another --output."
+            )
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Write the row of a finished trial and remove its state."""
+        self.file.append(row)
+        self._remove_state(row["key"])
+
+    def remove_finished_states(self, keep: Collection[str] = ()) -> None:
+        """Remove states that a kill has left of finished trials, except those of some keys."""
+        for key in set(self.rows_by_key()) - set(keep):
+            self._remove_state(key)
+        if self.states.is_dir() and not any(self.states.iterdir()):
+            self.states.rmdir()
+
+    def _remove_state(self, key: str) -> None:
+        # `remove_finished_states` removes whatever this leaves behind.
+        shutil.rmtree(self.states / key, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running trials in this folder.
+
+        Raises:
+            FileError: if another process does so, or the folder cannot be written to.
+        """
+        path = self.file.path
+        check_writable(path, overwrite=True)
+        try:
+            with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+                yield
+        except Timeout:
+            raise FileError(
+                f"{path} is being written by another process. Wait for it to end, or choose "
+                "another --output."
+            ) from None
+
+
+def _finite(value: Any) -> Any:
+    """Return a value of JSON with null in place of non-finite numbers."""
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is_row(line: bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:

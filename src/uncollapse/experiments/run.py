@@ -1,182 +1,157 @@
-"""Doing trials, each once: one after the other in this process, or side by side on Ray."""
+"""Running trials, each once: one after the other in this process, or in parallel on Ray."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from uncollapse._utils.errors import (
     DEBUG_VARIABLE,
-    FileError,
     InputError,
     NonFiniteLossError,
+    ParameterError,
     one_line,
 )
-from uncollapse._utils.files import check_writable
-from uncollapse.experiments.results import ResultsFile
-from uncollapse.experiments.stopping import Rule
-from uncollapse.experiments.trial import Trial, Watch
+from uncollapse.experiments.results import ResultsFolder
+from uncollapse.experiments.selection import SelectionRule
+from uncollapse.experiments.trial import EpochCallback, Trial
 
-ONE_PROCESS, OWN_INSTANCE = "none", "local"  # in place of the address of a cluster
-Due = Sequence[tuple[Trial, int]]
-Tell = Callable[[str], None]
+# Values of `ray` in place of the address of a cluster.
+NO_RAY, LOCAL_RAY = "none", "local"
+# A trial and its seed.
+SeededTrial = tuple[Trial, int]
 
 
-class Place:
-    """Where what trials give is put.
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how trials are run.
 
     Attributes:
-        file: of their rows.
-        models: a folder with a folder for all that is kept of a trial, by its key; absolute, as
-            Ray's processes begin elsewhere.
-        states: a folder with a folder for each trial that is not done, by its key; absolute as
-            well.
+        ray: "none" for this process, "local" for all cores and GPUs of this machine, or the
+            address of a Ray cluster whose machines see the same folders.
+        verbose: show progress bars on a terminal.
+        tell: receives a line about each step.
+        rule: ranks trials for early stopping and for searches.
+        stop_early: stop trials with poor ranks early (ASHA); needs Ray and a rule.
     """
 
-    def __init__(self, file: ResultsFile) -> None:
-        self.file = file
-        path = file.path.absolute()
-        self.models = path.parent / "models"
-        self.states = path.with_suffix(".unfinished")
+    ray: str = NO_RAY
+    verbose: bool = True
+    tell: Callable[[str], None] = print
+    rule: SelectionRule | None = None
+    stop_early: bool = False
 
-    def settle(self, row: Mapping[str, Any]) -> None:
-        """Write down the row of a trial, which then needs no state any more."""
-        self.file.append(row)
-        self._forget(row["key"])
-
-    def clear(self, but: Collection[str]) -> None:
-        """Remove the states of what is done, which a kill may have left, but for those of some
-        keys."""
-        for key in {row["key"] for row in self.file.rows()} - set(but):
-            self._forget(key)
-        if self.states.is_dir() and not any(self.states.iterdir()):
-            self.states.rmdir()
-
-    def _forget(self, key: str) -> None:
-        shutil.rmtree(
-            self.states / key, ignore_errors=True
-        )  # which `clear` does again, should it be cut short
-
-    @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Within the block, nobody else does trials here.
-
-        Raises:
-            InputError: if somebody does, or the place cannot be written to.
-        """
-        check_writable(self.file.path, overwrite=True)
-        try:
-            with FileLock(self.file.path.with_name(f".{self.file.path.name}.lock"), timeout=0):
-                yield
-        except Timeout:
-            raise FileError(
-                f"{self.file.path} is being written by another process: wait for it to end, or "
-                "choose another --output."
-            ) from None
+    @property
+    def stopping_rule(self) -> SelectionRule | None:
+        """The rule that stops trials early, or None."""
+        return self.rule if self.stop_early else None
 
 
-def do_trials(
-    due: Due,
-    place: Place,
-    ray: str = ONE_PROCESS,
-    verbose: bool = True,
-    tell: Tell = print,
-    stop_by: Rule | None = None,
+def run_missing(
+    wanted: Mapping[str, SeededTrial], folder: ResultsFolder, options: RunOptions
 ) -> list[str]:
-    """Do trials, and put down the row of each as soon as it is done.
+    """Run the wanted trials that have no final row yet. Return a sentence for each failure."""
+    rows, rule = folder.rows_by_key(), options.stopping_rule
+    done = {key for key, row in rows.items() if _is_final(row, rule)}
+    missing = [trial for key, trial in wanted.items() if key not in done]
+    options.tell(f"{len(wanted)} trials, {len(wanted) - len(missing)} of them done before")
+    return run_trials(missing, folder, options)
 
-    Args:
-        due: trials and their seeds.
-        place: for the rows, what is kept, and what is needed to go on after an interruption, which
-            is taken up where it is there.
-        ray: "none" for this process; "local" for all cores and GPUs of this machine, or the address
-            of a cluster of Ray's whose machines see the same folders.
-        verbose: show progress bars where there is a terminal.
-        tell: receives a line about each step.
-        stop_by: on Ray, trials that do not look promising by this rule are stopped early (ASHA).
+
+def _is_final(row: Mapping[str, Any], rule: SelectionRule | None) -> bool:
+    """Return whether a row stays: a stopped trial is repeated unless this rule stopped it."""
+    return "stopped" not in row or (rule is not None and row["min_kl"] == rule.min_kl)
+
+
+def run_trials(
+    trials: Sequence[SeededTrial], folder: ResultsFolder, options: RunOptions
+) -> list[str]:
+    """Run trials, and write the row of each as soon as it ends.
+
+    Trials resume from the states that an interruption has left in the folder.
 
     Returns:
-        A sentence about each trial that something was in the way of. They are due again.
+        A sentence for each trial that failed for a reason that may pass. It has no row.
 
     Raises:
-        InputError: if the place cannot be written to, or somebody else does trials there, or Ray is
-            asked for and is not there.
+        FileError: if the folder cannot be written to, or another process runs trials there.
+        ParameterError: if Ray is asked for and is not installed.
     """
-    keys = [trial.key(seed) for trial, seed in due]
-    with place.occupied():
-        place.clear(but=keys)
-        if not due:
+    keys = [trial.key(seed) for trial, seed in trials]
+    with folder.locked():
+        folder.remove_finished_states(keep=keys)
+        if not trials:
             failures = []
-        elif ray == ONE_PROCESS:
-            failures = _one_by_one(due, place, verbose, tell)
+        elif options.ray == NO_RAY:
+            failures = _run_in_turn(trials, folder, options)
         else:
-            failures = on_ray().do_grid(due, place, ray, tell, stop_by)
-        place.clear(but=())
+            failures = import_on_ray().run_grid(trials, folder, options)
+        folder.remove_finished_states()
     return failures
 
 
 def has_ray() -> bool:
-    """Whether Ray is installed."""
+    """Return whether Ray is installed."""
     return find_spec("ray") is not None
 
 
-def on_ray() -> Any:
-    """The module that knows Ray.
-
-    Raises:
-        InputError: if Ray, or Tune, is not installed.
-    """
+def import_on_ray() -> Any:
+    """Return the module `on_ray`, or raise `ParameterError` if Ray Tune is not installed."""
     try:
         return import_module("uncollapse.experiments.on_ray")
     except ImportError:
-        raise InputError(
-            "doing trials side by side needs Ray Tune: pip install 'uncollapse[sweep]', or give "
-            "ray='none' (--ray none)."
+        raise ParameterError(
+            "running trials in parallel needs Ray Tune. Install it with "
+            "pip install 'uncollapse[sweep]', or use ray='none' (--ray none)."
         ) from None
 
 
-def _one_by_one(due: Due, place: Place, verbose: bool, tell: Tell) -> list[str]:
+def _run_in_turn(
+    trials: Sequence[SeededTrial], folder: ResultsFolder, options: RunOptions
+) -> list[str]:
     failures = []
-    for number, (trial, seed) in enumerate(due, 1):
-        tell(f"trial {number} of {len(due)}: {trial.describe(seed)}")
-        found = attempt(trial, seed, place, verbose)
-        if isinstance(found, str):
-            failures.append(f"{trial.describe(seed)}: {found}")
-            tell(f"note: {found}")
+    for number, (trial, seed) in enumerate(trials, 1):
+        options.tell(f"trial {number} of {len(trials)}: {trial.describe(seed)}")
+        outcome = run_trial(trial, seed, folder, options.verbose)
+        if isinstance(outcome, str):
+            failures.append(f"{trial.describe(seed)}: {outcome}")
+            options.tell(f"note: {outcome}")
             continue
-        place.settle(found)
-        if "error" in found:
-            tell(f"note: {found['error']}")
+        folder.record(outcome)
+        if "error" in outcome:
+            options.tell(f"note: {outcome['error']}")
     return failures
 
 
-def attempt(
-    trial: Trial, seed: int, place: Place, verbose: bool = False, watch: Watch | None = None
+def run_trial(
+    trial: Trial,
+    seed: int,
+    folder: ResultsFolder,
+    verbose: bool = False,
+    on_epoch: EpochCallback | None = None,
 ) -> dict[str, Any] | str:
-    """Do one trial, and keep what it makes.
+    """Run one trial and save its model.
 
     Returns:
-        Its row, which is still to be put down; or a sentence on what was in the way of it, whatever
-        that was, as other trials may do better.
+        The row, which the caller records; or the reason of a failure that may pass. No exception
+        is raised, so that the other trials go on.
     """
     key = trial.key(seed)
     try:
-        kept, row = trial.execute(seed, place.states / key, verbose, watch)
-        if trial.keeps(seed):
-            kept.save(place.models / key, overwrite=True)
-    except NonFiniteLossError as error:  # a result as well, which another try would only repeat
+        model, row = trial.execute(seed, folder.states / key, verbose, on_epoch)
+        if trial.saves_model(seed):
+            model.save(folder.models / key, overwrite=True)
+    except NonFiniteLossError as error:  # Another attempt would end in the same way.
         return trial.failure(seed, error)
     except InputError as error:
         return str(error)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        return f"unexpected {type(error).__name__}: {one_line(error)} (set {DEBUG_VARIABLE}=1 to see where)"
+        reason = f"unexpected {type(error).__name__}: {one_line(error)}"
+        return f"{reason} (set {DEBUG_VARIABLE}=1 for the traceback)"
     return row

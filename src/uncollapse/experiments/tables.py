@@ -9,65 +9,56 @@ from typing import Any
 import pandas as pd
 
 
-def flat(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A row for each trial: its model, its labels, its seed, its seconds, and the value of each
-    estimate by name."""
+def results_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return a line for each row: its model, labels, seed, seconds, constants, and the value of
+    each estimate by name."""
     return pd.DataFrame(
-        [
-            {
-                "model": row["model"],
-                **row["labels"],
-                "seed": row["seed"],
-                "seconds": row["seconds"],
-                "constants": row["constants"],
-                **{name: value_of(row, name) for name in row["estimates"]},
-            }
-            for row in rows
-        ]
+        {
+            "model": row["model"],
+            **row["labels"],
+            **{name: row[name] for name in ("seed", "seconds", "constants")},
+            **{name: value_of(row, name) for name in row["estimates"]},
+        }
+        for row in rows
     )
 
 
 def value_of(row: Mapping[str, Any], name: str) -> float:
-    """An estimate of a row; NaN where there is none."""
+    """Return the value of an estimate of a row, or NaN where it is missing."""
     value = row.get("estimates", {}).get(name, {}).get("value")
     return math.nan if value is None else float(value)
 
 
 def over_seeds(
-    results: pd.DataFrame, by: Sequence[str], columns: dict[str, str], digits: int = 2
+    results: pd.DataFrame, by: Sequence[str], columns: Mapping[str, str], digits: int = 2
 ) -> pd.DataFrame:
-    """Mean ± standard deviation over seeds, a row for each group, in the order in which the groups
-    came.
+    """Return mean ± standard deviation over seeds, with a row for each group.
 
     Args:
-        results: of `flat`.
-        by: columns that make a group.
-        columns: of the results, by what the table calls them.
-        digits: after the point.
+        results: of `results_frame`.
+        by: columns that make a group. Groups keep the order of their first rows.
+        columns: columns of the results, by their names in the table.
+        digits: number of decimals.
     """
     lines = []
     for group, members in results.groupby(list(by), sort=False, dropna=False):
         shown = {
-            name: spread(members[column], digits)
+            name: mean_and_deviation(members[column], digits)
             for name, column in columns.items()
             if column in members
         }
-        lines.append(
-            {
-                **dict(zip(by, group, strict=True)),
-                **shown,
-                "seeds": len(members),
-                "seconds": round(members["seconds"].mean()),
-            }
-        )
+        counts = {"seeds": len(members), "seconds": round(members["seconds"].mean())}
+        lines.append({**dict(zip(by, group, strict=True)), **shown, **counts})
     return pd.DataFrame(lines)
 
 
-def spread(values: pd.Series, digits: int) -> str:
-    """Mean ± standard deviation; the number alone where there is one.
+def mean_and_deviation(values: pd.Series, digits: int) -> str:
+    """Return mean ± standard deviation, or the value alone if there is only one.
 
-    >>> spread(pd.Series([1.0, 2.0, 3.0]), 1), spread(pd.Series([1.0]), 2), spread(pd.Series([math.nan]), 1)
-    ('2.0 ± 1.0', '1.00', '')
+    >>> mean_and_deviation(pd.Series([1.0, 2.0, 3.0]), 1)
+    '2.0 ± 1.0'
+    >>> mean_and_deviation(pd.Series([1.0]), 2), mean_and_deviation(pd.Series([math.nan]), 1)
+    ('1.00', '')
     """
     known = values.dropna().to_numpy(float)
     if not len(known):
@@ -76,22 +67,47 @@ def spread(values: pd.Series, digits: int) -> str:
     return mean if len(known) == 1 else f"{mean} ± {known.std(ddof=1):.{digits}f}"
 
 
+def beside(
+    table: pd.DataFrame, published: pd.DataFrame, by: Sequence[str], paper: str
+) -> pd.DataFrame:
+    """Return the table with a paper's numbers to its right, and rows of the paper alone below.
+
+    Args:
+        table: our results.
+        published: the paper's, with a column `source`.
+        by: columns that identify a row in both.
+        paper: short name of the paper.
+    """
+    numbers = published.drop(columns="source")
+    names = {name: f"{paper}: {name}" for name in numbers if name not in by}
+    numbers = numbers.rename(columns=names)
+    ours = table.astype(object).merge(numbers, how="left", on=list(by))
+    known = ours[list(by)].apply(tuple, axis=1).tolist()
+    rest = numbers[~numbers[list(by)].apply(tuple, axis=1).isin(known)]
+    parts = (ours, rest.reindex(columns=ours.columns))
+    return pd.concat([part.astype(object) for part in parts], ignore_index=True)
+
+
 def provenance(rows: Sequence[dict[str, Any]]) -> str:
-    """Commits, versions, devices and dates of rows, in a line."""
-    found, n_failed = [row["environment"] for row in rows], sum("error" in row for row in rows)
+    """Return one line with the commits, versions, devices and dates of rows."""
+    environments = [row["environment"] for row in rows]
 
-    def values(key: str, between: str = ", ") -> str:
-        return between.join(dict.fromkeys(str(environment[key]) for environment in found))
+    def values(key: str, separator: str = ", ") -> str:
+        return separator.join(dict.fromkeys(str(found[key]) for found in environments))
 
+    n_failed = sum("error" in row for row in rows)
     failures = f", {n_failed} of them without a result" if n_failed else ""
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
-    dates = sorted(environment["finished"] for environment in found)
+    dates = sorted(found["finished"] for found in environments)
     where = f"torch {values('torch')}, {values('threads')} threads on {values('device', ' and ')}"
-    return f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; {where}; {dates[0]} to {dates[-1]}."
+    return (
+        f"{len(rows)} runs{failures}, seeds {seeds}; commit {values('commit')}; {where}; "
+        f"{dates[0]} to {dates[-1]}."
+    )
 
 
 def to_markdown(title: str, table: pd.DataFrame, notes: str, source: str) -> str:
-    """The table as Markdown, with what must be said beside it."""
+    """Return a Markdown page with the table, notes and the source of the numbers."""
     header = "| " + " | ".join(map(str, table.columns)) + " |"
     rule = "|" + "---|" * len(table.columns)
     body = [

@@ -1,5 +1,4 @@
-"""What a trial is: something that can be computed anywhere and in any order, and gives a row of
-results."""
+"""Trials: models that are fitted and measured once, in any order, on any machine."""
 
 from __future__ import annotations
 
@@ -11,36 +10,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import pandas as pd
+
 from uncollapse.data import Data
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.estimators import Estimator, load
 from uncollapse.estimators.building import resolve_device
 from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
 from uncollapse.experiments.environment import environment
+from uncollapse.measures.rate_distortion import MAX_ROWS, rate_distortion
+from uncollapse.training import Epoch
 
 N_IMPORTANCE = 64
-ADDED = {
-    "precision": "float32"
-}  # arguments that are younger than some results, at what was in force before
-# New names of arguments whose old ones stand in keys of results.
+# Arguments that are newer than some published rows. At these values, which were in force before,
+# they are no part of a key.
+NEW_ARGUMENTS = {"precision": "float32"}
+# Arguments that published rows have under an older name, which keys keep.
 OLD_NAMES = {"intermediate_dims": "between"}
-# CallbackLogger the numbers of each epoch.
-Watch = Callable[[Mapping[str, float]], None]
+
+EpochCallback = Callable[[Epoch], None]
 
 
-class Kept(Protocol):
-    """What a trial makes that is worth keeping beside its row."""
+class Saveable(Protocol):
+    """A fitted model, or another object that a trial saves beside its row."""
 
     def save(self, path: str | Path, overwrite: bool = False) -> Any:
-        """Write it into a folder."""
+        """Write the object into a folder."""
 
 
 class Trial(ABC):
     """One model on one data set.
 
     Attributes:
-        model: what tables call it.
-        labels: what tables group by beside the model, such as the data set or the noise.
+        model: name of the model in tables.
+        labels: further columns that tables group by, such as the data set.
     """
 
     model: str
@@ -48,65 +51,64 @@ class Trial(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """All that decides over the result, but the seed, as JSON has it."""
+        """Return everything but the seed that the result depends on, as JSON holds it."""
 
     @abstractmethod
     def execute(
-        self, seed: int, folder: Path, verbose: bool, watch: Watch | None = None
-    ) -> tuple[Kept, dict[str, Any]]:
-        """Compute it.
+        self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
+    ) -> tuple[Saveable, dict[str, Any]]:
+        """Compute the result.
 
         Args:
-            seed: of all that is random.
-            folder: for what is needed to go on after an interruption, which is taken up where it is
-                there.
-            verbose: show progress bars where there is a terminal.
-            watch: told the numbers of each epoch, where there are epochs.
+            seed: of all random numbers.
+            folder: for the state of the computation, which resumes from a state that is there.
+            verbose: show progress bars on a terminal.
+            on_epoch: called after each epoch of the training.
 
         Returns:
-            What may be kept, and the row of results.
+            The fitted model, and the row of results.
 
         Raises:
-            NonFiniteLossError: if training fails, as it would again.
-            InputError: if something is in the way.
+            NonFiniteLossError: if training fails; a second attempt would fail too.
+            InputError: if a resource is missing; a second attempt may succeed.
         """
 
     @abstractmethod
-    def keeps(self, seed: int) -> bool:
-        """Whether what this seed makes is kept."""
+    def saves_model(self, seed: int) -> bool:
+        """Return whether the model of this seed is saved."""
 
     @staticmethod
     @abstractmethod
     def load(path: Path) -> Any:
-        """What `execute` has made, and `Kept.save` has written."""
+        """Return the model that `Saveable.save` has written."""
 
     @property
     def device(self) -> str:
-        """The kind of device that it computes on."""
+        """Type of the device that computes the result."""
         return "cpu"
 
     @property
-    def takes_gpu(self) -> bool:
-        """Whether it uses one where there is one."""
+    def uses_gpu(self) -> bool:
+        """Return whether the trial uses a GPU where there is one."""
         return False
 
+    @property
+    def n_epochs(self) -> int:
+        """Number of times that `on_epoch` is called at most."""
+        return 1
+
     def key(self, seed: int) -> str:
-        """What tells this trial apart from all others."""
+        """Return 16 hexadecimal digits that identify the trial and its seed."""
         content = json.dumps({**self.config(), "seed": seed}, sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
     def describe(self, seed: int) -> str:
-        """The trial in words."""
-        return ", ".join(
-            [
-                self.model,
-                *(f"{name} {value}" for name, value in self.labels.items()),
-                f"seed {seed}",
-            ]
-        )
+        """Return the model, its labels and the seed in words."""
+        labels = (f"{name} {value}" for name, value in self.labels.items())
+        return ", ".join([self.model, *labels, f"seed {seed}"])
 
-    def identity(self, seed: int) -> dict[str, Any]:
-        """What its row begins with."""
+    def header(self, seed: int) -> dict[str, Any]:
+        """Return the entries that every row of this trial begins with."""
         return {
             "key": self.key(seed),
             "model": self.model,
@@ -116,12 +118,12 @@ class Trial(ABC):
         }
 
     def failure(self, seed: int, error: Exception) -> dict[str, Any]:
-        """The row of a trial that gave no result."""
-        return {**self.identity(seed), "error": str(error), "environment": environment(self.device)}
+        """Return the row of a trial that failed for good."""
+        return {**self.header(seed), "error": str(error), "environment": environment(self.device)}
 
 
-class Parts(NamedTuple):
-    """The data of a trial."""
+class TrialData(NamedTuple):
+    """Training, test and validation data of a trial."""
 
     train: Data
     test: Data
@@ -130,14 +132,14 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class FitTrial(Trial):
-    """An estimator that is fitted to data, and measured on others.
+    """An estimator that is fitted to training data and measured on test data.
 
     Attributes:
-        model: what tables call it.
-        estimator: the name of a `uncollapse` estimator.
+        model: name of the model in tables.
+        estimator: name of an estimator of this package.
         arguments: of the estimator, without its seed.
-        data: the name of a data set, and what tells it apart from others.
-        labels: what tables group by beside the model, such as the data set or the noise.
+        data: name of the data set, and whatever identifies the data.
+        labels: further columns that tables group by, such as the data set.
     """
 
     model: str
@@ -147,116 +149,118 @@ class FitTrial(Trial):
     labels: dict[str, Any] = field(default_factory=dict)
 
     @abstractmethod
-    def parts(self, seed: int) -> Parts:
-        """Its data."""
+    def load_data(self, seed: int) -> TrialData:
+        """Return the data for a seed."""
 
-    def further(self, estimator: Estimator, test: Data, report: Report) -> dict[str, Any]:
-        """What its row holds beside what all rows do."""
-        del estimator, test, report
+    def extra_results(self, estimator: Estimator, test: Data) -> dict[str, Any]:
+        """Return further entries of the row; entries of "estimates" join the others."""
+        del estimator, test
         return {}
 
     def config(self) -> dict[str, Any]:
-        """All that decides over the result, defaults too, but the seed, as JSON has it.
+        """Return everything but the seed that the result depends on, as JSON holds it.
 
-        Arguments that are None, or as they were before there was a choice, are left out: a new one
-        that is not used changes no key.
+        Defaults are included. Arguments that are None, or have the value that was in force before
+        they were introduced, are left out, so that new arguments do not change the keys of rows.
         """
-        arguments = self._all_arguments
-        old = {name for name, value in ADDED.items() if arguments[name] == value}
-        chosen = {
+        arguments = {
             OLD_NAMES.get(name, name): value
-            for name, value in arguments.items()
-            if name not in (*RUNTIME_ARGUMENTS, *old) and value is not None
+            for name, value in self._all_arguments.items()
+            if name not in RUNTIME_ARGUMENTS
+            and value is not None
+            and (name not in NEW_ARGUMENTS or value != NEW_ARGUMENTS[name])
         }
-        given = {"estimator": self.estimator, "arguments": chosen, "data": self.data}
-        config: dict[str, Any] = json.loads(json.dumps(given))
-        return config
+        config = {"estimator": self.estimator, "arguments": arguments, "data": self.data}
+        plain: dict[str, Any] = json.loads(json.dumps(config))
+        return plain
 
     def execute(
-        self, seed: int, folder: Path, verbose: bool, watch: Watch | None = None
-    ) -> tuple[Kept, dict[str, Any]]:
-        """Fit and measure."""
-        train, test, validation = self.parts(seed)
-        estimator = self._fit(seed, train, validation, folder, verbose, watch)
-        report = diagnose(
-            estimator,
-            test.table(),
-            test.labels,
-            n_importance=N_IMPORTANCE,
-            thorough=False,
-            verbose=verbose,
-        )
+        self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
+    ) -> tuple[Saveable, dict[str, Any]]:
+        """Fit the estimator, measure it on the test data, and return it with its row."""
+        data = self.load_data(seed)
+        estimator = self._fit(seed, data, folder, verbose, on_epoch)
+        test = data.test
+        report = measure(estimator, test.table(), test.labels, verbose=verbose)
         last = estimator.history_.iloc[-1]
         row = {
-            **self.identity(seed),
-            "n_train": len(train.X),
+            **self.header(seed),
+            "n_train": len(data.train.X),
             "n_test": len(test.X),
             "seconds": round(float(last["seconds"]), 2),
             "constants": estimator.inverse_lipschitz_,
             "training_loss": float(last["loss"]),
             "estimates": {
-                name: vars(estimate)
+                name: {"value": estimate.value, "standard_error": estimate.standard_error}
                 for name, estimate in report.estimates.items()
                 if estimate is not None
             },
             "environment": environment(self.device),
         }
-        for name, value in self.further(estimator, test, report).items():
-            row[name] = {**row[name], **value} if name in row else value
-        return estimator, row
+        extra = self.extra_results(estimator, test)
+        estimates = {**row["estimates"], **extra.pop("estimates", {})}
+        return estimator, {**row, "estimates": estimates, **extra}
 
     def _fit(
         self,
         seed: int,
-        train: Data,
-        validation: Data | None,
+        data: TrialData,
         folder: Path,
         verbose: bool,
-        watch: Watch | None,
+        on_epoch: EpochCallback | None,
     ) -> Estimator:
-        estimator = Estimator.registry[self.estimator](
-            **{**self.arguments, "random_state": seed, "verbose": verbose}
-        )
-        held_out: dict[str, Any] = {} if validation is None else {"validation": validation.X}
-        callbacks = (
-            []
-            if watch is None
-            else [lambda epoch: watch({"epoch": epoch.number, **epoch.metrics})]
-        )
-        return estimator.fit(train.table(), checkpoint=folder, callbacks=callbacks, **held_out)
+        arguments = {**self.arguments, "random_state": seed, "verbose": verbose}
+        validation = {} if data.validation is None else {"validation": data.validation.X}
+        callbacks = () if on_epoch is None else (on_epoch,)
+        estimator = Estimator.registry[self.estimator](**arguments)
+        return estimator.fit(data.train.table(), checkpoint=folder, callbacks=callbacks, **validation)
 
     @staticmethod
     def load(path: Path) -> Any:
-        """The fitted estimator."""
+        """Return the fitted estimator."""
         return load(path)
 
     @property
     def device(self) -> str:
-        """The kind of device that it computes on."""
+        """Type of the device that the estimator chooses."""
         return resolve_device(self._all_arguments["device"])
 
     @property
-    def takes_gpu(self) -> bool:
-        """Whether it uses one where there is one."""
+    def uses_gpu(self) -> bool:
+        """Return whether the estimator uses a GPU where there is one."""
         return self._all_arguments["device"] in ("auto", "cuda")
 
     @property
     def n_epochs(self) -> int:
-        """Of the training."""
+        """Number of epochs of the training."""
         return int(self._all_arguments["max_epochs"])
 
     @property
     def _all_arguments(self) -> dict[str, Any]:
-        """Those that are given, and the defaults of the others."""
-        arguments: dict[str, Any] = Estimator.registry[self.estimator](
-            **self.arguments
-        ).get_params()
+        """All arguments of the estimator, defaults included."""
+        estimator = Estimator.registry[self.estimator](**self.arguments)
+        arguments: dict[str, Any] = estimator.get_params()
         return arguments
 
 
-def told_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a `FitTrial` by its config, those that it leaves out among them, as JSON has
-    them."""
-    found = config["arguments"]
-    names = Estimator.registry[config["estimator"]]().get_params()
-    return {name: found.get(OLD_NAMES.get(name, name), ADDED.get(name)) for name in names}
+def arguments_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a `FitTrial` from its config, as JSON holds them."""
+    found, names = config["arguments"], Estimator.registry[config["estimator"]]().get_params()
+    return {name: found.get(OLD_NAMES.get(name, name), NEW_ARGUMENTS.get(name)) for name in names}
+
+
+def measure(
+    estimator: Estimator,
+    X: Any,
+    labels: Any = None,
+    *,
+    n_importance: int = N_IMPORTANCE,
+    **options: Any,
+) -> Report:
+    """Diagnose an estimator on held-out data, without the expensive parts of a diagnosis."""
+    return diagnose(estimator, X, labels, n_importance=n_importance, thorough=False, **options)
+
+
+def rate_distortion_curve(estimator: Estimator, X: Any) -> pd.DataFrame:
+    """Return the rates and distortions of an estimator on random rows of held-out data."""
+    return rate_distortion(estimator.model_, estimator.random_rows(X, MAX_ROWS))

@@ -1,4 +1,4 @@
-"""The experiments of the papers, to be computed anew with one command."""
+"""Experiments of the papers W21 and K23, each reproduced with one command."""
 
 from uncollapse.experiments.papers.reproduce import EXPERIMENTS, reproduce
 

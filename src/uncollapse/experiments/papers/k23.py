@@ -1,9 +1,8 @@
-"""The experiments of K23 on toy data and images: figures 1 to 6, tables 2 and 4."""
+"""Experiments of K23 on toy data and images: figures 1 to 6, tables 2 and 4."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,28 @@ import pandas as pd
 
 from uncollapse.data import load
 from uncollapse.data.synthetic import bayes_accuracy, class_information, two_gaussians
-from uncollapse.experiments import Trial
-from uncollapse.experiments.papers.experiment import Experiment, Fit, Models, paper_numbers
+from uncollapse.experiments.papers.experiment import (
+    OTHER_RIVALS,
+    OUR_DEFAULTS,
+    RIVALS,
+    Experiment,
+    Fit,
+    Models,
+    columns,
+    paper_posterior,
+    rivals,
+    table_beside,
+    with_shares,
+)
 from uncollapse.experiments.papers.figures import (
     component_samples,
     curves,
     data_by_component,
     reconstructions,
 )
-from uncollapse.experiments.papers.tables import beside, with_shares
-from uncollapse.experiments.presets import AS_PUBLISHED, named
+from uncollapse.experiments.presets import AS_PUBLISHED
 from uncollapse.experiments.tables import over_seeds
-
-# Ours without a constant, and without an injective decoder, so that each can be told from the
-# other.
-OUR_DEFAULTS: dict[str, dict[str, Any]] = {
-    "GMVAE, our defaults": {"inverse_lipschitz": None},
-    "L = 0, our defaults": {"inverse_lipschitz": 0.0},
-}
+from uncollapse.experiments.trial import Trial
 
 SIGMAS = (0.5, 1.0, 2.5, 5.0, 7.5, 10.0)
 TOY_MODELS: dict[str, dict[str, Any]] = {
@@ -46,84 +49,68 @@ SHOWN_SIGMAS, SHOWN_MODELS = (0.5, 7.5), ("GMVAE", "LIDMVAE", "IL-LIDMVAE, L = 5
 
 
 def toy_trial(model: str, sigma: float, scale: str) -> Trial:
-    """A mixture of two components in two dimensions, with one map of width 10 (K23 section 5.1,
-    table 3)."""
-    smoke = scale == "smoke"
-    return Fit(
-        model,
-        "MixtureVAE",
-        {
-            "n_components": 2,
-            "latent_dim": 2,
-            "hidden": [10],
-            "learning_rate": 1e-2,
-            "batch_size": 100,
-            "max_epochs": 2 if smoke else 10,
-            **TOY_MODELS[model],
-        },
-        {
-            "name": "two-gaussians",
-            "sigma": sigma,
-            "n_per_class": 200 if smoke else 10_000,
-            "n_test": 200 if smoke else 5000,
-        },
-        {"sigma": sigma},
-        keep=model in SHOWN_MODELS and sigma in SHOWN_SIGMAS,
-    )
+    """Return a mixture of two components in two dimensions, with one map of width 10.
+
+    These are the settings of K23 section 5.1 and table 3.
+    """
+    n_epochs, n_per_class, n_test = (2, 200, 200) if scale == "smoke" else (10, 10_000, 5000)
+    arguments = {
+        "n_components": 2,
+        "latent_dim": 2,
+        "hidden": [10],
+        "learning_rate": 1e-2,
+        "batch_size": 100,
+        "max_epochs": n_epochs,
+        **TOY_MODELS[model],
+    }
+    data = {"name": "two-gaussians", "sigma": sigma, "n_per_class": n_per_class, "n_test": n_test}
+    keep = model in SHOWN_MODELS and sigma in SHOWN_SIGMAS
+    return Fit(model, "MixtureVAE", arguments, data, {"sigma": sigma}, keep)
 
 
 def toy_trials(scale: str) -> list[Trial]:
-    """Every model at every noise."""
+    """Return every model at every noise."""
     sigmas = SHOWN_SIGMAS if scale == "smoke" else SIGMAS
     return [toy_trial(model, sigma, scale) for sigma in sigmas for model in TOY_MODELS]
 
 
 def toy_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy beside the best that is possible, and the divergence."""
-    results = results.assign(
-        ratio=results["matched_accuracy"] / results["sigma"].map(bayes_accuracy)
-    )
-    columns = {
+    """Return accuracies beside the best that is possible, and divergences."""
+    best = results["sigma"].map(bayes_accuracy)
+    results = results.assign(ratio=results["matched_accuracy"] / best)
+    shown = {
         "accuracy": "matched_accuracy",
         "share of the Bayes optimum": "ratio",
-        "KL of y": "kl_y_nats",
-        "KL": "kl_nats",
+        **columns("KL of y", "KL"),
         "Fisher divergence": "fisher_divergence",
-        "NLL": "nll_nats",
+        **columns("NLL"),
     }
-    table = over_seeds(results, ["sigma", "model"], columns, digits=3)
-    table.insert(
-        2, "Bayes optimum", table["sigma"].map(lambda sigma: f"{bayes_accuracy(sigma):.3f}")
-    )
-    table.insert(
-        3, "true I(x; y)", table["sigma"].map(lambda sigma: f"{class_information(sigma):.3f}")
-    )
+    table = over_seeds(results, ["sigma", "model"], shown, digits=3)
+    truths = {"Bayes optimum": bayes_accuracy, "true I(x; y)": class_information}
+    for index, (name, truth) in enumerate(truths.items(), start=2):
+        table.insert(index, name, [f"{truth(sigma):.3f}" for sigma in table["sigma"]])
     return table
 
 
 def toy_figure_1(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Accuracy, what the component tells, and Fisher divergence against the noise."""
+    """Draw accuracy, information of the component, and Fisher divergence against the noise."""
     del models, scale
-    figure = curves(
-        results,
-        "sigma",
-        {
-            "matched_accuracy": "accuracy",
-            "kl_y_nats": "KL(q(y|x) || 1/c), nats",
-            "fisher_divergence": "relative Fisher divergence F(p(z) || p(z|x))",
-        },
-        xlabel="sigma, of each class",
-        log=("fisher_divergence",),
-    )
+    ys = {
+        "matched_accuracy": "accuracy",
+        "kl_y_nats": "KL(q(y|x) || 1/c), nats",
+        "fisher_divergence": "relative Fisher divergence F(p(z) || p(z|x))",
+    }
+    log = ("fisher_divergence",)
+    figure = curves(results, "sigma", ys, xlabel="sigma, of each class", log=log)
     sigmas = np.linspace(min(results["sigma"]), max(results["sigma"]), 100)
-    for axis, best in zip(figure.axes, (bayes_accuracy, class_information), strict=False):
-        axis.plot(sigmas, [best(sigma) for sigma in sigmas], "k:", label="what the classes allow")
+    for axis, truth in zip(figure.axes, (bayes_accuracy, class_information), strict=False):
+        axis.plot(sigmas, [truth(sigma) for sigma in sigmas], "k:", label="limit of the classes")
     figure.axes[0].legend(fontsize=7)
     return figure
 
 
 def toy_figure_4(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Where each model sees its components, at two noises (figures 2 and 4)."""
+    """Draw the components that each model predicts, at two noises (figures 2 and 4)."""
     del results
     shown = {}
     for sigma in SHOWN_SIGMAS:
@@ -142,10 +129,11 @@ TOY = Experiment(
 
 LIPSCHITZ = (0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.0)
 SHOWN_LIPSCHITZ = (0.0, 1.5, 5.0)
-ANNEALED, TARGETED, ORDINARY, PLAIN = "IL-LIDMVAE annealed", "IL-LIDMVAE, KL wanted", "GMVAE", "VAE"
+ANNEALED, TARGETED, ORDINARY = "IL-LIDMVAE annealed", "IL-LIDMVAE, KL wanted", "GMVAE"
 SEPARATED = "IL-LIDMVAE, separated, L = 1.5"
 TARGET_KL = {"fashion-mnist": 18.0, "omniglot": 26.0}
-SETTINGS: dict[str, dict[str, Any]] = {  # K23 table 3
+# K23 table 3.
+SETTINGS: dict[str, dict[str, Any]] = {
     "fashion-mnist": {"latent_dim": 64, "hidden": [512, 512]},
     "omniglot": {"latent_dim": 32, "hidden": [200, 200]},
 }
@@ -158,177 +146,107 @@ EPOCHS = {
 
 
 def image_models(data: str, scale: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Estimators and their arguments, by name. Their prior is full but where components are to be
-    kept apart."""
+    """Return estimators and their arguments by the names of the models.
+
+    Mixtures have a prior with full covariances, except the one with separated components.
+    """
     mixtures: dict[str, dict[str, Any]] = {
         ORDINARY: {"inverse_lipschitz": None},
-        **{_grid_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
+        **{_name(constant): {"inverse_lipschitz": constant} for constant in LIPSCHITZ},
         SEPARATED: {"inverse_lipschitz": 1.5, "prior": "separated"},
         ANNEALED: {"inverse_lipschitz": 5.0, "annealing": True},
         TARGETED: {"target_kl": TARGET_KL[data]},
     }
-    mixtures = {name: {"prior": "full", **given} for name, given in mixtures.items()}
-    names = RIVALS | (OTHERS if data == "omniglot" else {})  # whose runs are short
+    # Runs on Omniglot are short enough for further rivals.
+    names = RIVALS | (OTHER_RIVALS if data == "omniglot" else {})
     plain = {name: ("VAE", given) for name, given in rivals("image", scale, names).items()}
-    return plain | {name: ("MixtureVAE", given) for name, given in mixtures.items()}
+    return plain | {
+        name: ("MixtureVAE", {"prior": "full", **given}) for name, given in mixtures.items()
+    }
 
 
-# The VAE and its rivals of W21 table 1, and those that neither paper computes: what tables call
-# them, and their presets.
-RIVALS = {
-    PLAIN: "VAE",
-    "SA-VAE": "SA-VAE",
-    "Lagging VAE": "Lagging-VAE",
-    "beta-VAE (0.2)": "beta-VAE",
-}
-OTHERS = {
-    name: name for name in ("annealed-VAE", "cyclical-VAE", "free-bits-VAE", "IWAE", "LR-VAE")
-}
-SMOKE_SCHEDULES: dict[str, dict[str, Any]] = {
-    "annealed-VAE": {"objective": {"elbo": {"warmup_steps": 1}}},
-    "cyclical-VAE": {"objective": {"cyclical": {"n_cycles": 1}}},
-}
-
-
-def rivals(data: str, scale: str, names: Mapping[str, str] = RIVALS) -> dict[str, dict[str, Any]]:
-    """Arguments by what tables call a model.
-
-    Args:
-        data: the kind, as for `uc.preset`.
-        scale: of the experiment.
-        names: of presets.
-    """
-    return {model: _shortened(name, named(name, data)[2], scale) for model, name in names.items()}
-
-
-def _shortened(name: str, arguments: dict[str, Any], scale: str) -> dict[str, Any]:
-    """At smaller scales than the paper's, refinement takes 5 steps, not 20; in a smoke test,
-    schedules fit into its few steps."""
-    if name == "SA-VAE" and scale != "paper":
-        return {
-            **arguments,
-            "strategy": {
-                "semi_amortized": {**arguments["strategy"]["semi_amortized"], "n_steps": 5}
-            },
-        }
-    return {**arguments, **(SMOKE_SCHEDULES.get(name, {}) if scale == "smoke" else {})}
-
-
-def _grid_name(constant: float) -> str:
+def _name(constant: float) -> str:
     return f"IL-LIDMVAE, L = {constant:g}" if constant else "LIDMVAE, L = 0"
 
 
 def image_trial(model: str, data: str, scale: str) -> Trial:
-    """A model of images, binarised anew at each step."""
+    """Return a model of images, which are binarised anew at each step."""
     estimator, given = image_models(data, scale)[model]
-    n_epochs, posterior = (
-        EPOCHS[scale][data],
-        posterior_for(given) if scale == "paper" else "gaussian",
-    )
-    common = {
+    n_epochs = EPOCHS[scale][data]
+    arguments = {
+        **SETTINGS[data],
         "family": "bernoulli",
         "learning_rate": 2e-3,
         "max_epochs": n_epochs,
-        "posterior": posterior,
+        "posterior": paper_posterior(given) if scale == "paper" else "gaussian",
     }
-    of_mixtures = (
-        {"n_components": N_COMPONENTS[data], "warmup_epochs": max(1, n_epochs // 10)}
-        if estimator == "MixtureVAE"
-        else {}
-    )
-    arguments = {**SETTINGS[data], **common, **of_mixtures, **given}
+    if estimator == "MixtureVAE":
+        arguments["n_components"] = N_COMPONENTS[data]
+        arguments["warmup_epochs"] = max(1, n_epochs // 10)
     rows = {"n_train": 500, "n_test": 200} if scale == "smoke" else {}
-    keep = data == "fashion-mnist" and model in map(_grid_name, SHOWN_LIPSCHITZ)
+    keep = data == "fashion-mnist" and model in map(_name, SHOWN_LIPSCHITZ)
     labels = {"data": data, "L": given.get("inverse_lipschitz")}
-    return Fit(model, estimator, arguments, {"name": data, **rows}, labels, keep)
-
-
-def posterior_for(arguments: dict[str, Any]) -> str:
-    """The papers' posterior: RealNVP, but where it takes a Gaussian, to refine it or to know its
-    units."""
-    takes_gaussian = "semi_amortized" in (arguments.get("strategy") or ()) or "free_bits" in (
-        arguments.get("objective") or ()
-    )
-    return "gaussian" if takes_gaussian else "realnvp"
+    return Fit(model, estimator, {**arguments, **given}, {"name": data, **rows}, labels, keep)
 
 
 def image_trials(scale: str) -> list[Trial]:
-    """Every model on both data sets."""
+    """Return every model on both data sets."""
     return [
         image_trial(model, data, scale) for data in SETTINGS for model in image_models(data, scale)
     ]
 
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The columns of K23 table 4, and accuracies, beside the paper's numbers."""
-    results = with_shares(
-        results, results["data"].map(lambda data: SETTINGS[data]["latent_dim"])
-    ).assign(
+    """Return the columns of K23 table 4, and accuracies, beside the paper's numbers."""
+    latent_dim = results["data"].map(lambda data: SETTINGS[data]["latent_dim"])
+    results = with_shares(results, latent_dim).assign(
         final=[
-            math.nan if not constants else math.prod(constants) ** (1 / len(constants))
+            math.prod(constants) ** (1 / len(constants)) if constants else math.nan
             for constants in results["constants"]
-        ],
+        ]
     )
-    columns = {
-        "NLL": "nll_nats",
-        "KL": "kl_nats",
-        "KL of y": "kl_y_nats",
-        "MI": "mutual_information_nats",
-        "cap": "information_cap_nats",
-        "AU": "au",
-        "informative": "iu",
-        "Fisher": "fisher_divergence",
+    shown = {
+        **columns("NLL", "KL", "KL of y", "MI", "cap", "AU", "informative", "Fisher"),
         "majority": "majority_accuracy",
         "matched": "matched_accuracy",
         "final L": "final",
     }
-    return beside(
-        over_seeds(results, ["data", "model"], columns),
-        paper_numbers("k23-images"),
-        ["data", "model"],
-        "K23",
-    )
+    return table_beside(results, ["data", "model"], shown, "k23-images")
 
 
 def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """KL, Fisher divergence and NLL against L."""
+    """Draw KL, Fisher divergence and NLL against L."""
     del models, scale
-    grid = results[results["model"].isin(list(map(_grid_name, LIPSCHITZ)))]
-    least = grid.groupby(["data", "L"])["nll_nats"].mean().groupby("data").min()
-    return curves(
-        grid.assign(excess=grid["nll_nats"] - grid["data"].map(least)),
-        "L",
-        {
-            "kl_nats": "KL, nats",
-            "fisher_divergence": "relative Fisher divergence",
-            "excess": "NLL above that of the best L, nats",
-        },
-        xlabel="L of each map",
-        log=("fisher_divergence",),
-        by="data",
-    )
+    grid = results[results["model"].isin(list(map(_name, LIPSCHITZ)))]
+    lowest = grid.groupby(["data", "L"])["nll_nats"].mean().groupby("data").min()
+    grid = grid.assign(excess=grid["nll_nats"] - grid["data"].map(lowest))
+    ys = {
+        "kl_nats": "KL, nats",
+        "fisher_divergence": "relative Fisher divergence",
+        "excess": "NLL above that of the best L, nats",
+    }
+    return curves(grid, "L", ys, xlabel="L of each map", log=("fisher_divergence",), by="data")
 
 
-def _shown(models: Models, scale: str) -> dict[str, Any]:
+def _shown_models(models: Models, scale: str) -> dict[str, Any]:
     return {
-        f"L = {constant:g}": models(image_trial(_grid_name(constant), "fashion-mnist", scale))
+        f"L = {constant:g}": models(image_trial(_name(constant), "fashion-mnist", scale))
         for constant in SHOWN_LIPSCHITZ
     }
 
 
 def image_samples(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Samples of Fashion-MNIST, a row for each component (figures 3 and 6)."""
+    """Draw samples of Fashion-MNIST, a row for each component (figures 3 and 6)."""
     del results
-    return component_samples(_shown(models, scale), (28, 28))
+    return component_samples(_shown_models(models, scale), (28, 28))
 
 
 def image_reconstructions(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Reconstructions of Fashion-MNIST, a row for each class (figure 5)."""
+    """Draw reconstructions of Fashion-MNIST, a row for each class (figure 5)."""
     del results
     test = load("fashion-mnist", "test")
-    assert test.labels is not None
-    rows = np.array([np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)])
-    return reconstructions(_shown(models, scale), test.X[rows], (28, 28))
+    _, first = np.unique(np.asarray(test.labels), return_index=True)
+    return reconstructions(_shown_models(models, scale), test.X[first], (28, 28))
 
 
 IMAGES = Experiment(

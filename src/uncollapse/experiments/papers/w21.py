@@ -1,5 +1,4 @@
-"""The experiments of W21 on images and on two-dimensional data: figure 1, section 2.2, tables 1 and
-2 (image halves)."""
+"""Experiments of W21 on images and two-dimensional data: figure 1, section 2.2, tables 1 and 2."""
 
 from __future__ import annotations
 
@@ -10,43 +9,52 @@ import pandas as pd
 
 from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
-from uncollapse.experiments import Trial
-from uncollapse.experiments.papers.experiment import Experiment, Fit, Models, paper_numbers
+from uncollapse.experiments.papers.experiment import (
+    OUR_DEFAULTS,
+    RIVALS,
+    Experiment,
+    Fit,
+    Models,
+    columns,
+    paper_posterior,
+    rivals,
+    table_beside,
+    with_shares,
+)
 from uncollapse.experiments.papers.figures import curves, data_by_component
-from uncollapse.experiments.papers.k23 import OUR_DEFAULTS, RIVALS, posterior_for, rivals
-from uncollapse.experiments.papers.tables import beside, with_shares
 from uncollapse.experiments.presets import AS_PUBLISHED
 from uncollapse.experiments.tables import over_seeds
+from uncollapse.experiments.trial import Trial
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
-# GMVAE and LIDGMVAE are W21's. IL-LIDMVAE has a positive constant and our defaults: components that
-# stay apart, and a warm-up.
+# GMVAE and LIDGMVAE are W21's. IL-LIDMVAE has a positive constant and our defaults: separated
+# components, and a warm-up.
 MODELS: dict[str, dict[str, Any]] = {
     "GMVAE": {"inverse_lipschitz": None, **AS_PUBLISHED},
     "LIDGMVAE": {"inverse_lipschitz": 0.0, **AS_PUBLISHED},
     "IL-LIDMVAE": {"inverse_lipschitz": 0.5},
 }
-FLAT_MODELS = MODELS | OUR_DEFAULTS  # for data in two dimensions, which take little time
+# Ablations take little time on data in two dimensions.
+FLAT_MODELS = MODELS | OUR_DEFAULTS
 DEPTH_OF_TABLES = 9
-ENCODER_DEPTH = 2  # what deepens is the decoder
+# Only decoders deepen.
+ENCODER_DEPTH = 2
+MEASURES = {
+    "accuracy": "majority_accuracy",
+    **columns("live components", "AU", "KL of y", "KL of z", "I(x; y)", "MI", "cap", "NLL"),
+}
 
 
 def _flat_trial(
-    model: str,
-    data: dict[str, Any],
-    labels: dict[str, Any],
-    n_components: int,
-    hidden: list[int],
-    n_epochs: int,
+    model: str, data: dict[str, Any], labels: dict[str, Any], hidden: list[int], **given: int
 ) -> Trial:
-    """A mixture in two dimensions, with as many latent units, which figures show."""
+    """Return a mixture in two dimensions with two latent units, which figures show."""
     arguments = {
-        "n_components": n_components,
         "latent_dim": 2,
         "hidden": hidden,
         "encoder_hidden": hidden[:ENCODER_DEPTH],
-        "max_epochs": n_epochs,
         "learning_rate": 3e-3,
+        **given,
         **FLAT_MODELS[model],
     }
     return Fit(model, "MixtureVAE", arguments, data, labels, keep=True)
@@ -57,42 +65,29 @@ PINWHEEL_WIDTH = {"smoke": 8, "small": 64, "paper": 512}
 
 
 def pinwheel_trial(model: str, depth: int, scale: str) -> Trial:
-    """Five arms in two dimensions, with a Gaussian likelihood."""
-    smoke = scale == "smoke"
-    data = {"name": "pinwheel", "n_per_class": 50 if smoke else 1000}
-    return _flat_trial(
-        model, data, {"layers": depth}, 5, [PINWHEEL_WIDTH[scale]] * depth, 2 if smoke else 100
-    )
+    """Return a mixture of five components on five arms, with a Gaussian likelihood."""
+    n_per_class, max_epochs = (50, 2) if scale == "smoke" else (1000, 100)
+    data = {"name": "pinwheel", "n_per_class": n_per_class}
+    hidden = [PINWHEEL_WIDTH[scale]] * depth
+    labels = {"layers": depth}
+    return _flat_trial(model, data, labels, hidden, n_components=5, max_epochs=max_epochs)
 
 
 def pinwheel_trials(scale: str) -> list[Trial]:
-    """Every model, with few layers and with many."""
+    """Return every model, with few layers and with many."""
     return [
         pinwheel_trial(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS
     ]
 
 
-MEASURES = {
-    "accuracy": "majority_accuracy",
-    "live components": "live_components",
-    "AU": "au",
-    "KL of y": "kl_y_nats",
-    "KL of z": "kl_z_nats",
-    "I(x; y)": "component_information_nats",
-    "MI": "mutual_information_nats",
-    "cap": "information_cap_nats",
-    "NLL": "nll_nats",
-}
-
-
 def pinwheel_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The columns of W21 table 2, and accuracy."""
-    table = over_seeds(with_shares(results, 2), ["layers", "model"], MEASURES, digits=3)
-    return beside(table, paper_numbers("w21-pinwheel"), ["layers", "model"], "W21")
+    """Return the columns of W21 table 2, and accuracies."""
+    by = ["layers", "model"]
+    return table_beside(with_shares(results, 2), by, MEASURES, "w21-pinwheel", digits=3)
 
 
 def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """The components that each model sees (figures 1a and 1b)."""
+    """Draw the components that each model predicts (figures 1a and 1b)."""
     del results
     points = pinwheel(seed=1).X
     return data_by_component(
@@ -112,21 +107,20 @@ PINWHEEL = Experiment(
     seeds=TEN_SEEDS,
 )
 
-IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
-    "fashion-mnist": {"n_components": 10},
-    "mnist": {"n_components": 10},
-    "omniglot": {"n_components": 8},
-}
+N_COMPONENTS = {"fashion-mnist": 10, "mnist": 10, "omniglot": 8}
 IMAGE_EPOCHS = {"smoke": 2, "small": 15, "paper": 100}
-N_TRAIN = 20_000  # W21's subsample
+# W21 train on a subsample.
+N_TRAIN = 20_000
 
 
 def image_trial(model: str, data: str, depth: int, scale: str) -> Trial:
-    """64 latent units and hidden layers of 512 (W21 appendix C), binarised anew at each step."""
+    """Return a model with 64 latent units and hidden layers of 512 (W21 appendix C).
+
+    Images are binarised anew at each step.
+    """
     width = 32 if scale == "smoke" else 512
     is_mixture = model in MODELS
     arguments: dict[str, Any] = {
-        **(IMAGE_SETTINGS[data] if is_mixture else {}),
         "latent_dim": 64,
         "hidden": [width] * depth,
         "encoder_hidden": [width] * ENCODER_DEPTH,
@@ -134,49 +128,43 @@ def image_trial(model: str, data: str, depth: int, scale: str) -> Trial:
         "max_epochs": IMAGE_EPOCHS[scale],
         **(MODELS[model] if is_mixture else rivals("image", scale)[model]),
     }
+    if is_mixture:
+        arguments["n_components"] = N_COMPONENTS[data]
     if scale == "paper":
-        arguments["posterior"] = posterior_for(arguments)
-    elif is_mixture:  # ten components enumerated take ten decoders, of nine layers
+        arguments["posterior"] = paper_posterior(arguments)
+    elif is_mixture:
+        # The enumerated bound evaluates ten decoders of nine layers at each step.
         arguments["inference"] = "marginal"
-    estimator = "MixtureVAE" if is_mixture else "VAE"
-    return Fit(
-        model,
-        estimator,
-        arguments,
-        {"name": data, **_image_rows(data, scale)},
-        {"data": data, "layers": depth},
-    )
+    labels = {"data": data, "layers": depth}
+    source = {"name": data, **_image_rows(data, scale)}
+    return Fit(model, "MixtureVAE" if is_mixture else "VAE", arguments, source, labels)
 
 
 def _image_rows(data: str, scale: str) -> dict[str, int]:
-    if (
-        data == "mnist" and scale != "paper"
-    ):  # its 10,000 test images are all that can be counted on without a network
+    if data == "mnist" and scale != "paper":
+        # Only the 10,000 test images of MNIST are sure to be available without a network.
         return {"n_held_out": 100, "n_train": 300} if scale == "smoke" else {"n_held_out": 2000}
     return {"n_train": 300, "n_test": 100} if scale == "smoke" else {"n_train": N_TRAIN}
 
 
 def image_trials(scale: str) -> list[Trial]:
-    """Every model on three data sets, with nine layers, and the rivals that have no components."""
-    models = (*MODELS, *RIVALS)
+    """Return every model and the rivals without components on three data sets, with nine layers."""
     return [
         image_trial(model, data, DEPTH_OF_TABLES, scale)
-        for data in IMAGE_SETTINGS
-        for model in models
+        for data in N_COMPONENTS
+        for model in (*MODELS, *RIVALS)
     ]
 
 
 def image_table(results: pd.DataFrame) -> pd.DataFrame:
-    """The columns of W21 tables 1 and 2, and accuracy, with the rivals that the paper lists."""
-    table = over_seeds(with_shares(results, 64), ["data", "model"], MEASURES)
-    return beside(table, paper_numbers("w21-images"), ["data", "model"], "W21")
+    """Return the columns of W21 tables 1 and 2, and accuracies, with the rivals of the paper."""
+    return table_beside(with_shares(results, 64), ["data", "model"], MEASURES, "w21-images")
 
 
 IMAGES = Experiment(
     title="W21 tables 1 and 2, image halves: a 9-layer decoder",
     trials=image_trials,
     table=image_table,
-    figures={},
     seeds=TEN_SEEDS,
 )
 
@@ -184,7 +172,7 @@ DEPTHS = {"smoke": (1, 2), "small": (1, 3, 5, 9), "paper": (1, 2, 3, 4, 5, 6, 7,
 
 
 def depth_trials(scale: str) -> list[Trial]:
-    """Every model on Fashion-MNIST, layer by layer."""
+    """Return every model on Fashion-MNIST at every depth."""
     return [
         image_trial(model, "fashion-mnist", depth, scale)
         for depth in DEPTHS[scale]
@@ -193,19 +181,16 @@ def depth_trials(scale: str) -> list[Trial]:
 
 
 def depth_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and likelihood by depth."""
+    """Return accuracies and likelihoods by depth."""
     return over_seeds(with_shares(results, 64), ["layers", "model"], MEASURES, digits=3)
 
 
 def depth_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """Accuracy and log-likelihood against the number of layers (figures 1c and 1d)."""
+    """Draw accuracy and log-likelihood against the number of layers (figures 1c and 1d)."""
     del models, scale
-    return curves(
-        results.assign(ll=-results["nll_nats"]),
-        "layers",
-        {"majority_accuracy": "accuracy", "ll": "test log-likelihood, nats"},
-        xlabel="hidden layers of the decoder",
-    )
+    results = results.assign(ll=-results["nll_nats"])
+    ys = {"majority_accuracy": "accuracy", "ll": "test log-likelihood, nats"}
+    return curves(results, "layers", ys, xlabel="hidden layers of the decoder")
 
 
 DEPTH = Experiment(
@@ -223,39 +208,34 @@ CLUSTERS: dict[str, Callable[..., Data]] = {
 
 
 def cluster_trial(model: str, clusters: str, scale: str) -> Trial:
-    """A mixture of two components on data from two clusters, or from one."""
-    smoke = scale == "smoke"
-    data = {"name": clusters.replace(" ", "-"), "n": 200 if smoke else 5000}
-    return _flat_trial(
-        model, data, {"clusters": clusters}, 2, [8] if smoke else [64, 64], 2 if smoke else 50
-    )
+    """Return a mixture of two components on data from two clusters, or from one."""
+    n, hidden, max_epochs = (200, [8], 2) if scale == "smoke" else (5000, [64, 64], 50)
+    data = {"name": clusters.replace(" ", "-"), "n": n}
+    labels = {"clusters": clusters}
+    return _flat_trial(model, data, labels, hidden, n_components=2, max_epochs=max_epochs)
 
 
 def cluster_trials(scale: str) -> list[Trial]:
-    """Every model on both data sets."""
+    """Return every model on both data sets."""
     return [cluster_trial(model, clusters, scale) for clusters in CLUSTERS for model in FLAT_MODELS]
 
 
 def cluster_table(results: pd.DataFrame) -> pd.DataFrame:
-    """What the component tells, where there are clusters and where there are none."""
-    measures = {**MEASURES, "floor of I(y; z)": "component_floor_nats"}
-    del measures["accuracy"]  # there are no classes to be right about
-    return over_seeds(with_shares(results, 2), ["clusters", "model"], measures, digits=3)
+    """Return the information of the component, with clusters and without."""
+    shown = {**MEASURES, "floor of I(y; z)": "component_floor_nats"}
+    del shown["accuracy"]  # The data have no classes.
+    return over_seeds(with_shares(results, 2), ["clusters", "model"], shown, digits=3)
 
 
 def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
-    """The components that each model sees."""
+    """Draw the components that each model predicts."""
     del results
-    return data_by_component(
-        {
-            (clusters, model): (
-                models(cluster_trial(model, clusters, scale)),
-                generate(n=5000, seed=1).X,
-            )
-            for clusters, generate in CLUSTERS.items()
-            for model in FLAT_MODELS
-        }
-    )
+    shown = {}
+    for clusters, generate in CLUSTERS.items():
+        points = generate(n=5000, seed=1).X
+        for model in FLAT_MODELS:
+            shown[clusters, model] = (models(cluster_trial(model, clusters, scale)), points)
+    return data_by_component(shown)
 
 
 ONE_CLUSTER = Experiment(

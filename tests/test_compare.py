@@ -9,7 +9,7 @@ import torch
 
 import uncollapse as uc
 from uncollapse.diagnostics.comparison import Comparison, excess_distortion, lower_edge
-from uncollapse.experiments.compare import contestants
+from uncollapse.experiments.compare import build_estimators
 from uncollapse.measures.probe import linear_probe
 from uncollapse.measures.rate_distortion import SHARES, rate_distortion
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
@@ -138,7 +138,7 @@ def test_all_have_the_same_budget(found):
 
 
 def test_a_preset_keeps_what_its_name_stands_for():
-    made = contestants(
+    made = build_estimators(
         ["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"],
         "table",
         {"inverse_lipschitz": 0.7, "n_components": 3},
@@ -146,7 +146,7 @@ def test_a_preset_keeps_what_its_name_stands_for():
     assert [estimator.inverse_lipschitz for estimator in made.values()] == [None, 0.0, 0.7, None]
     assert made["GMVAE"].n_components == 3
     assert {estimator.random_state for estimator in made.values()} == {0}
-    made = contestants(
+    made = build_estimators(
         ["VAE", "LIDVAE", "IL-LIDVAE"], "table", {"target_kl": 2.0, "min_information": None}
     )
     assert [estimator.target_kl for estimator in made.values()] == [None, None, 2.0]
@@ -187,15 +187,15 @@ def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
 @pytest.mark.parametrize(
     ("models", "settings", "message"),
     [
-        (["VAE"], {}, "two models or more, each once"),
-        (["VAE", "vae"], {}, "two models or more, each once"),
+        (["VAE"], {}, "two or more distinct models"),
+        (["VAE", "vae"], {}, "two or more distinct models"),
         (["VAE", "IL-LIDVEA"], {}, "did you mean 'IL-LIDVAE'"),
         (
             ["VAE", "LIDVAE"],
             {"inverse_lipschitz": 1.0},
-            "inverse_lipschitz are of use to none of VAE, LIDVAE",
+            "inverse_lipschitz apply to none of VAE, LIDVAE",
         ),
-        (["VAE", "LIDVAE"], {"n_components": 3}, "n_components are of use to none"),
+        (["VAE", "LIDVAE"], {"n_components": 3}, "n_components apply to none"),
         (["VAE", "GMVAE"], {"n_components": 0}, "n_components expects"),
         (["VAE", "LIDSVAE"], {}, "there is no preset 'LIDSVAE'"),
     ],
