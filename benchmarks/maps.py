@@ -1,5 +1,8 @@
-"""`python -m benchmarks.maps`: Brenier maps against the textbook, a perceptron of their size, and
-their bare matrix products."""
+"""`python -m benchmarks.maps`: speed of Brenier maps.
+
+They are compared with a textbook implementation, a perceptron of the same size, and their bare
+matrix products.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Size:
-    """The dimensions of the maps, the widths of their layers, and the rows of a step."""
+    """Dimensions of the maps, widths of their layers, and rows of a step."""
 
     dims: tuple[int, ...]
     hidden: tuple[int, ...]
@@ -34,7 +37,7 @@ SIZES = {
     "text-1003": Size((1056, 1003), (1024, 1024), 320),
     "text-20000": Size((1056, 20_000), (1024, 1024), 320),
 }
-# What the cost is plotted against: image-like decoders of growing width.
+# Image-like decoders of growing width, for the plot of the cost.
 GROWTH = {
     f"width-{width}": Size((64, 784), (width, width), 1000)
     for width in (64, 128, 256, 512, 1024, 2048)
@@ -44,7 +47,7 @@ GROWTH = {
 def contestants(
     size: Size, compiled: bool, device: str
 ) -> tuple[dict[str, nn.Module], Stack, Tensor]:
-    """The modules that are measured, the maps among them, and the input."""
+    """Return the modules that are measured, the maps alone, and the input."""
     torch.manual_seed(SEED)
     with torch.device(device):
         stack = Stack(list(size.dims), size.hidden)
@@ -63,7 +66,7 @@ def _count(module: nn.Module) -> int:
 
 
 def training_step(module: nn.Module, z: Tensor) -> Step:
-    """Forward, and backward to all parameters and the input."""
+    """Return a forward pass and a backward pass to all parameters and the input."""
     z = z.clone().requires_grad_()
     wanted = [z, *(parameter for parameter in module.parameters() if parameter.requires_grad)]
     with torch.no_grad():
@@ -72,8 +75,10 @@ def training_step(module: nn.Module, z: Tensor) -> Step:
 
 
 def forward_only(module: nn.Module, z: Tensor) -> Step:
-    """Forward in inference mode, with frozen parameters; the textbook differentiates once, which
-    that mode does not allow."""
+    """Return a forward pass in inference mode with frozen parameters.
+
+    The textbook differentiates once, which needs gradients.
+    """
     frozen = copy.deepcopy(module).requires_grad_(False)
     mode = torch.no_grad if isinstance(module, Textbook) else torch.inference_mode
 
@@ -92,13 +97,11 @@ def main(
             help="Comma-separated names, or 'growth' for the cost against the number of parameters."
         ),
     ] = ",".join(SIZES),
-    seconds: Annotated[float, typer.Option(help="For each group of interleaved runs.")] = 20.0,
-    compiled: Annotated[
-        bool, typer.Option(help="Measure torch.compile of the maps as well.")
-    ] = False,
+    seconds: Annotated[float, typer.Option(help="Time for each group of interleaved runs.")] = 20.0,
+    compiled: Annotated[bool, typer.Option(help="Measure the compiled maps as well.")] = False,
     device: str = "cpu",
 ) -> None:
-    """Print one JSON line for each contestant and kind of step."""
+    """Print one JSON line for each module and kind of step."""
     chosen = GROWTH if sizes == "growth" else {name: SIZES[name] for name in sizes.split(",")}
     kinds: dict[str, Callable[[nn.Module, Tensor], Step]] = {
         "training step": training_step,

@@ -1,5 +1,4 @@
-"""`python -m benchmarks.memory FOLDER`: peak memory and speed of a training whose data are in
-memory or stay on disk."""
+"""`python -m benchmarks.memory FOLDER`: peak memory and speed of training on data on disk."""
 
 from __future__ import annotations
 
@@ -25,19 +24,19 @@ from uncollapse.estimators import VAE
 from uncollapse.training.budget import Budget
 
 N_FEATURES, BATCH_SIZE = 512, 1000
-ROWS_AT_ONCE = 2**15  # while files are written, and in each row group of Parquet
+# Rows of each write, and of each row group of Parquet.
+ROWS_AT_ONCE = 2**15
 GROUPS_IN_FILE = 16
-# Of the sweep over sizes, whose largest would take hours with large maps, and of the comparison of
-# speeds.
+# Small maps are for the sweep over sizes, which would take hours with large ones. Usual ones are
+# for the comparison of speeds.
 SMALL: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
 USUAL: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
 
 
 class Cost(NamedTuple):
-    """The most memory that a process has had, in MiB, rows in a second of its training, and the
-    seconds before it.
+    """Peak memory of a process in MiB, rows per second of its training, and the seconds before.
 
-    Before training, data from disk are read once, and data in memory all at once.
+    Before training, data on disk are read once, and data in memory are loaded.
     """
 
     peak_mib: float
@@ -46,7 +45,7 @@ class Cost(NamedTuple):
 
 
 def chunks(n_rows: int) -> Iterator[np.ndarray]:
-    """Independent standard normal numbers, so many rows at a time."""
+    """Yield independent standard normal numbers, `ROWS_AT_ONCE` rows at a time."""
     chance = np.random.default_rng(SEED)
     for start in range(0, n_rows, ROWS_AT_ONCE):
         yield chance.standard_normal(
@@ -55,7 +54,7 @@ def chunks(n_rows: int) -> Iterator[np.ndarray]:
 
 
 def write_npy(folder: Path, n_rows: int) -> Path:
-    """One array in one file."""
+    """Write one array into one file."""
     path = folder / "x.npy"
     with path.open("wb") as file:
         header = {
@@ -70,7 +69,7 @@ def write_npy(folder: Path, n_rows: int) -> Path:
 
 
 def write_parquet(folder: Path, n_rows: int) -> Path:
-    """A folder of files of 1 GiB."""
+    """Write a folder of files of 1 GiB."""
     path = folder / "x"
     path.mkdir()
     schema = pa.schema([(f"x{index}", pa.float32()) for index in range(N_FEATURES)])
@@ -93,28 +92,27 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def fit_cost(source: str, path: Path, sizes: dict[str, Any], n_seen: int) -> Cost:
-    """Of `fit`, of which so many rows are trained on."""
+    """Return the cost of a `fit` that trains on `n_seen` rows."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     vae = VAE(
         **sizes, batch_size=BATCH_SIZE, max_epochs=1, random_state=SEED, device="cpu", verbose=False
     )
-    vae.fit(
-        READERS[source](path), budget=Budget(evaluations=n_seen)
-    )  # of the decoder, one for each row
+    # The decoder is evaluated once for each row.
+    vae.fit(READERS[source](path), budget=Budget(evaluations=n_seen))
     last = vae.history_.iloc[-1]
     before = time.perf_counter() - start - last["seconds"]
     return Cost(peak_process_mib(), float(last["evaluations"] / last["seconds"]), float(before))
 
 
 def in_fresh_process(source: str, path: Path, sizes: dict[str, Any], n_seen: int) -> Cost:
-    """The same, in a process that has done nothing else."""
+    """Return `fit_cost` in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(fit_cost, source, path, sizes, n_seen).result()
 
 
 def sweep(folder: Path, name: str, gib: float, share: float) -> None:
-    """Print what a training on so much data costs."""
+    """Print the cost of training on data of a size."""
     path = WRITERS[name](folder, n_rows(gib))
     cost = in_fresh_process(name, path, SMALL, n_rows(gib * share))
     print_row(
@@ -124,7 +122,7 @@ def sweep(folder: Path, name: str, gib: float, share: float) -> None:
 
 
 def race(folder: Path, gib: float, rounds: int, share: float) -> None:
-    """Print what trainings cost from memory and from disk, which take turns."""
+    """Print the costs of training from memory and from disk, in turns."""
     npy, parquet = (write(folder, n_rows(gib)) for write in WRITERS.values())
     paths = {"memory": npy, "npy": npy, "parquet": parquet}
     n_seen = n_rows(gib * share)
@@ -144,12 +142,12 @@ def race(folder: Path, gib: float, rounds: int, share: float) -> None:
 
 
 def n_rows(gib: float) -> int:
-    """Rows that take so much."""
+    """Return the number of rows of a size."""
     return round(gib * 2**30 / (4 * N_FEATURES))
 
 
 def common(sizes: dict[str, Any]) -> dict[str, Any]:
-    """What all rows say."""
+    """Return the entries that all rows share."""
     return {
         "benchmark": "memory",
         "seed": SEED,
@@ -160,7 +158,7 @@ def common(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def rounded(cost: Cost) -> dict[str, float]:
-    """The cost as a row has it."""
+    """Return the entries of a cost."""
     return {name: round(value, 2) for name, value in cost._asdict().items()}
 
 
@@ -170,22 +168,19 @@ def remove(path: Path) -> None:
 
 
 def main(
-    folder: Annotated[
-        Path, typer.Argument(help="Where data are written, and removed again.", file_okay=False)
-    ],
-    gib: Annotated[str, typer.Option(help="Sizes of the sweep, with commas between.")] = "1,5,20",
+    folder: Annotated[Path, typer.Argument(help="Folder for temporary data.", file_okay=False)],
+    gib: Annotated[str, typer.Option(help="Comma-separated sizes of the sweep.")] = "1,5,20",
     race_gib: Annotated[float, typer.Option(help="Size in the comparison of speeds.")] = 1.0,
-    rounds: Annotated[int, typer.Option(help="Of that comparison; 0 leaves it out.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds of that comparison; 0 skips it.")] = 5,
     epochs: Annotated[
         float,
         typer.Option(
-            max=1, help="How much of the data is trained on; all of them are read before."
+            max=1, help="Share of the data that is trained on; all of them are read before."
         ),
     ] = 1.0,
 ) -> None:
-    """Print one JSON line for each format and size, and one for each contestant in speed, which is
-    relative to that from memory."""
-    torch.set_num_threads(1)  # which rows tell
+    """Print one JSON line for each format and size, and one for each format's relative speed."""
+    torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     for size in map(float, gib.split(",") if gib else ()):
         for name in WRITERS:

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.numerics --runs 200`: trainings drawn at random, ill-conditioned ones among
-them, and how they end."""
+"""`python -m benchmarks.numerics --runs 200`: outcomes of random trainings.
+
+Many of them are ill-conditioned.
+"""
 
 from __future__ import annotations
 
@@ -36,24 +38,23 @@ KIND_SHARES = (0.5, 0.4, 0.1)
 MAX_CONSTANT, MAX_WIDTH, MAX_DEPTH, MAX_RATE = 20.0, 1024, 9, 1e-2
 N_ROWS, N_STEPS = 300, 100
 N_IMPORTANCE = 4
-# Logits and logs of rates that are drawn stay within these, so that counts stay below what float32
-# can count.
+# Limit of random logits and log rates, so that float32 can represent all counts.
 MAX_LOG = 8.0
-# Of data strictly between 0 and 1.
+# Distance from 0 and 1 of data strictly between them.
 MARGIN = 1e-6
-# What a message of a training that did not succeed has to name.
+# The message of a failed training has to name the step and a remedy.
 PLACE, REMEDY = re.compile(r"step \d+"), "Lower "
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training that has been drawn.
+    """A random training.
 
     Attributes:
-        kind: of estimator.
+        kind: class of the estimator.
         arguments: of the estimator.
         X: data.
-        data: what is known of them.
+        data: properties of the data.
     """
 
     kind: type[Estimator]
@@ -63,15 +64,14 @@ class Run:
 
 
 def draw_run(chance: np.random.Generator) -> Run:
-    """Any training."""
+    """Draw a training."""
     kind = KINDS[chance.choice(len(KINDS), p=KIND_SHARES)]
     X, family, data = draw_documents(chance) if kind is SequenceVAE else draw_rows(chance)
     batch_size = round(log_uniform(chance, 8, 256))
     arguments: dict[str, Any] = {
         **family,
-        "latent_dim": round(
-            log_uniform(chance, 1, min(32, 1.2 * data["natural_dim"]))
-        ),  # in a few cases too many
+        # A few cases have too many latent units.
+        "latent_dim": round(log_uniform(chance, 1, min(32, 1.2 * data["natural_dim"]))),
         "inverse_lipschitz": draw_constant(chance, data["takes_constants"]),
         "hidden": (round(log_uniform(chance, 8, MAX_WIDTH)),)
         * int(chance.integers(1, MAX_DEPTH + 1)),
@@ -100,13 +100,15 @@ def draw_run(chance: np.random.Generator) -> Run:
 
 
 def log_uniform(chance: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform."""
+    """Draw a number whose logarithm is uniform."""
     return float(np.exp(chance.uniform(math.log(low), math.log(high))))
 
 
 def draw_constant(chance: np.random.Generator, takes_constants: bool) -> float:
-    """L from 0 to the highest, both of which are frequent; 0 for most families with a link, which
-    take no other."""
+    """Draw L from 0 to the maximum, both of which are frequent.
+
+    Most families with a link get 0, because they take no other constant.
+    """
     if not takes_constants and chance.random() < 0.9:
         return 0.0
     return float(
@@ -118,14 +120,14 @@ def draw_constant(chance: np.random.Generator, takes_constants: bool) -> float:
 
 
 def draw_objective(chance: np.random.Generator) -> Any:
-    """None in half of the cases."""
+    """Draw an objective, or None in half of the cases."""
     return None if chance.random() < 0.5 else str(chance.choice(list(OBJECTIVES)))
 
 
 def draw_documents(
     chance: np.random.Generator,
 ) -> tuple[list[np.ndarray], dict[str, Any], dict[str, Any]]:
-    """Sequences of tokens, some of which are much more frequent than others."""
+    """Draw sequences of tokens with unequal frequencies."""
     n_symbols, n_documents = (
         round(log_uniform(chance, 4, 200)),
         round(log_uniform(chance, 10, N_ROWS)),
@@ -147,8 +149,10 @@ def draw_documents(
 
 
 def draw_rows(chance: np.random.Generator) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-    """Rows that suit a family: of any scale, few of them now and then, with heavy tails, and with
-    columns that are constant."""
+    """Draw rows that suit a family.
+
+    Scales are arbitrary; some data have few rows, heavy tails or constant columns.
+    """
     name = str(chance.choice(list(FAMILIES)))
     arguments = draw_family_arguments(chance, name)
     n_rows = (
@@ -185,7 +189,7 @@ def draw_rows(chance: np.random.Generator) -> tuple[np.ndarray, dict[str, Any], 
 
 
 def draw_family_arguments(chance: np.random.Generator, name: str) -> dict[str, Any]:
-    """What a family has to be told, and a scale that may not be the data's."""
+    """Draw arguments of a family, and sometimes a scale that does not fit the data."""
     if name == "categorical":
         return {"n_categories": int(chance.integers(2, 12))}
     if name == "negative_binomial":
@@ -200,7 +204,7 @@ def to_support(
     real: np.ndarray,
     scales: np.ndarray,
 ) -> np.ndarray:
-    """Data of a family from real numbers of size 1 and scales."""
+    """Return data of a family from real numbers of size 1 and scales."""
     if name in ("gaussian", "heteroscedastic_gaussian"):
         return real * scales
     if name in ("poisson", "negative_binomial"):
@@ -218,7 +222,7 @@ def to_support(
 
 
 def row_of(run: Run) -> dict[str, Any]:
-    """The training, from its settings to its end."""
+    """Run the training, and return its row."""
     estimator = run.kind(**run.arguments, device="cpu", verbose=False)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -250,21 +254,21 @@ def row_of(run: Run) -> dict[str, Any]:
 
 
 def fit(estimator: Estimator, X: Any) -> tuple[str, str | None]:
-    """How a training ends, and what it says."""
+    """Return the outcome of a training, and its message."""
     try:
         estimator.fit(X)
     except InputError as error:
         return REFUSED, str(error)
     except NonFiniteLossError as error:
         return ROLLED_BACK, str(error)
-    except Exception as error:  # which is what is looked for
+    except Exception as error:  # Unexpected errors are what this benchmark looks for.
         place = traceback.extract_tb(error.__traceback__)[-1]
         return FAILED, f"{type(error).__name__} in {place.name}, line {place.lineno}: {error}"
     return FINITE, None
 
 
 def look_at(estimator: Estimator, X: Any) -> dict[str, Any]:
-    """What a training has left behind."""
+    """Return losses of a training, and whether its results are finite."""
     losses, kl = (estimator.history_[name].astype(float) for name in ("loss", "kl"))
     numbers = {
         "first_loss": losses.head(1),
@@ -287,34 +291,31 @@ def look_at(estimator: Estimator, X: Any) -> dict[str, Any]:
 
 
 def is_finite(function: Callable[[Any], np.ndarray], X: Any) -> bool | str:
-    """Whether what a function says of data is, or the error that it ends with."""
+    """Return whether a function of data is finite, or the error that it raises."""
     try:
         return bool(np.isfinite(function(X)).all())
-    except Exception as error:  # which is what is looked for
+    except Exception as error:
         return repr(error)
 
 
 def what_is_wrong(outcome: str, message: str | None, found: dict[str, Any]) -> list[str]:
-    """What a training leaves undone that has ended well, or has said that it has not."""
+    """Return what is wrong after a training that ended well, or that reported a failure."""
     complaints = {"parameters are not finite": found["parameters_finite"] is not True}
     if outcome == FINITE:
         complaints["posterior means are not finite"] = found["means_finite"] is not True
         complaints["scores are not finite"] = found["scores_finite"] is not True
     else:
-        assert message is not None
-        complaints["the message names no step"] = not PLACE.search(message)
-        complaints["the message names no remedy"] = REMEDY not in message
+        complaints["the message names no step"] = not PLACE.search(message or "")
+        complaints["the message names no remedy"] = REMEDY not in (message or "")
     return [complaint for complaint, holds in complaints.items() if holds]
 
 
 def main(
     runs: int = 200,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    first: Annotated[
-        int, typer.Option(help="The number of the first run; each can be had by itself.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random trainings.")] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first run, to repeat one alone.")] = 0,
 ) -> None:
-    """Print one JSON line for each run once it is done, and one with the numbers of outcomes."""
+    """Print one JSON line for each run, and one that counts the outcomes."""
     torch.set_num_threads(1)
     outcomes: Counter[str] = Counter()
     for index in range(first, first + runs):

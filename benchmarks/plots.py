@@ -1,5 +1,7 @@
-"""`python -m benchmarks.plots RESULTS PICTURE`: cost against the number of parameters, from rows of
-`benchmarks.maps`."""
+"""`python -m benchmarks.plots RESULTS PICTURE`: cost of maps against the number of parameters.
+
+The results are rows of `benchmarks.maps`.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ LABELS = {
 
 
 def main(results: Path, picture: Path) -> None:
-    """Draw the picture, and print the slopes of log time against log number of parameters."""
+    """Draw the plot, and print slopes of log time against the log number of parameters."""
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     steps = [
         row for row in rows if row["kind"] == "training step" and row["size"].startswith("width")
     ]
-    mpl.rcParams["svg.hashsalt"] = "uncollapse"  # the same rows give the same file
+    mpl.rcParams["svg.hashsalt"] = "uncollapse"  # This makes files reproducible.
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     for name, colour in COLOURS.items():

@@ -1,4 +1,4 @@
-"""What the maps are measured against."""
+"""Modules that the maps are compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uncollapse.maps.network import smooth_leaky, squared, squared_leaky
 
 
 class Stack(nn.Module):
-    """Brenier maps one after another, with zeros or cuts where dimensions differ."""
+    """Brenier maps in sequence, padded with zeros or truncated where dimensions differ."""
 
     def __init__(
         self, dims: list[int], hidden: tuple[int, ...], inverse_lipschitz: float = 0.5
@@ -33,8 +33,10 @@ class Stack(nn.Module):
 
 
 class Textbook(nn.Module):
-    """The same stack as both papers write it: potentials layer by layer, gradients by
-    differentiation, B as a dense matrix."""
+    """A stack of maps as both papers write it.
+
+    Potentials are computed layer by layer, gradients by differentiation, and B is a dense matrix.
+    """
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ def _potential(map_: BrenierMap, u: Tensor) -> Tensor:
 
 
 def mlp(latent_dim: int, natural_dim: int, n_parameters: int) -> nn.Sequential:
-    """A perceptron of two hidden layers with this number of parameters."""
+    """Return a perceptron with two hidden layers and this number of parameters."""
     total = latent_dim + natural_dim + 2  # h^2 + total h + natural_dim = n_parameters
     width = round((-total + math.sqrt(total**2 + 4 * (n_parameters - natural_dim))) / 2)
     layers = (
@@ -90,7 +92,7 @@ def mlp(latent_dim: int, natural_dim: int, n_parameters: int) -> nn.Sequential:
 
 
 def bare_products(stack: Stack, batch: int, backward: bool) -> Callable[[], None]:
-    """The matrix products of a step and nothing else, into memory that is already there."""
+    """Return a step of matrix products alone, into allocated memory."""
     products = []
     device = next(stack.parameters()).device
     below = stack.maps[0].dim

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.scaling`: how time and memory grow with rows, latents, features,
-components, symbols and processes."""
+"""`python -m benchmarks.scaling`: growth of time and memory.
+
+The quantities that grow are rows, latents, features, components, symbols and processes.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +29,30 @@ from benchmarks import sequences
 from benchmarks.timing import Step, adam_step, interleaved_medians, peak_mib, print_row
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE, Estimator, MixtureVAE
+from uncollapse.estimators.building import initialize_from_data
 
 SEED = 0
 SIZES: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
 SEQUENCE_SIZES: dict[str, Any] = {**SIZES, "embedding_dim": 128, "hidden_dim": 256}
 N_FEATURES, BATCH_SIZE = 512, 100
 N_DOCUMENTS, LENGTH = 32, 20
-# What every quantity is where another one is swept.
+# Values of the quantities while another one grows.
 BASE = {**SIZES, "n_features": N_FEATURES, "batch": BATCH_SIZE}
 SEQUENCE_BASE = {**SEQUENCE_SIZES, "batch": N_DOCUMENTS, "length": LENGTH}
-# Epochs are of larger batches, and go on until so many rows have been seen, but for three of them
-# at least.
+# Epochs use larger batches. There are at least three, and enough to see this number of rows.
 EPOCH_BATCH_SIZE, MIN_ROWS_SEEN = 1000, 20_000
-# Processes have so many times as many seconds, as they start first.
+# Processes get more time by this factor, because they have to start.
 START_FACTOR = 5
 
 
 class Cost(NamedTuple):
-    """The median seconds of a step or an epoch, and the most memory that it takes at a time, in
-    MiB."""
+    """Median seconds and peak memory in MiB of a step or an epoch."""
 
     seconds: float
     peak_mib: float
 
 
-# Costs at each of some values, by contestant, from the values and the seconds that there are for
-# each measurement.
+# Returns the costs at each value, by model, given the values and the seconds for each measurement.
 Measure = Callable[[Sequence[int], float], dict[str, list[Cost]]]
 
 
@@ -61,9 +61,9 @@ class Sweep:
     """A quantity that grows while all others stay.
 
     Attributes:
-        unit: what is timed, a "step" or an "epoch".
+        unit: the timed unit, a "step" or an "epoch".
         values: of the quantity.
-        measure: what finds the costs.
+        measure: measures the costs.
         base: all other quantities.
     """
 
@@ -76,7 +76,7 @@ class Sweep:
 def of_steps(
     builders: Mapping[str, Callable[[int], Step]], values: Sequence[int], seconds: float
 ) -> dict[str, list[Cost]]:
-    """Costs of training steps, all of which take turns."""
+    """Return costs of training steps, which take turns."""
     steps = {(name, value): build(value) for name, build in builders.items() for value in values}
     peaks = {key: peak_mib(step) for key, step in steps.items()}
     times = interleaved_medians(steps, seconds * len(steps))
@@ -89,8 +89,7 @@ def of_steps(
 def of_processes(
     name: str, cost: Callable[[int], Cost], values: Sequence[int], seconds: float
 ) -> dict[str, list[Cost]]:
-    """Medians of costs, each of which is found in a fresh process; values take turns, once at
-    least."""
+    """Return median costs, each measured in a new process; values take turns, at least once."""
     costs: dict[int, list[Cost]] = {value: [] for value in values}
     end = time.perf_counter() + START_FACTOR * seconds * len(values)
     while time.perf_counter() < end or not costs[values[0]]:
@@ -103,7 +102,7 @@ def of_processes(
 
 
 def step_of(kind: type[Estimator], n_features: int = N_FEATURES, **given: Any) -> Step:
-    """A step of Adam on a new model of rows."""
+    """Return a step of Adam on a new model of rows."""
     rows = random_rows(BATCH_SIZE, n_features)
     torch.manual_seed(SEED)
     model = kind.build(check_parameters(kind, {**SIZES, **given}), n_features)
@@ -112,7 +111,7 @@ def step_of(kind: type[Estimator], n_features: int = N_FEATURES, **given: Any) -
 
 
 def sequence_step(n_symbols: int) -> Step:
-    """A step of Adam on a new model of sequences."""
+    """Return a step of Adam on a new model of sequences."""
     x = torch.randint(
         n_symbols - 2, (N_DOCUMENTS, LENGTH), generator=torch.Generator().manual_seed(SEED)
     ).float()
@@ -120,8 +119,10 @@ def sequence_step(n_symbols: int) -> Step:
 
 
 def epoch_cost(n_rows: int) -> Cost:
-    """Of an epoch of `fit`, the first left out; the memory is that of the process, beyond what it
-    takes to fit few rows."""
+    """Return the cost of an epoch of `fit`, except the first.
+
+    The memory is that of the process beyond a fit to few rows.
+    """
     settings = {
         **SIZES,
         "batch_size": EPOCH_BATCH_SIZE,
@@ -138,8 +139,10 @@ def epoch_cost(n_rows: int) -> Cost:
 
 
 def shared_epoch_cost(n_processes: int) -> Cost:
-    """Of an epoch of `uncollapse fit` in so many processes of one thread; the memory is that of the
-    largest, all of it."""
+    """Return the cost of an epoch of `uncollapse fit` in processes of one thread.
+
+    The memory is that of the whole largest process.
+    """
     settings = {
         "devices": n_processes,
         "device": "cpu",
@@ -167,19 +170,18 @@ def shared_epoch_cost(n_processes: int) -> Cost:
 
 
 def random_rows(n_rows: int, n_features: int) -> np.ndarray:
-    """Independent standard normal numbers."""
+    """Return independent standard normal numbers."""
     return np.random.default_rng(SEED).standard_normal((n_rows, n_features), dtype=np.float32)
 
 
 def peak_process_mib() -> float:
-    """The most memory that this process has had at a time, as Linux tells it: `getrusage` begins at
-    what the parent had."""
+    """Return the peak memory of this process by Linux; `getrusage` would include the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-# A further sweep is an entry here: what is timed, its values, and what measures them.
-# `of_processes` measures in processes of their own, `of_steps` measures steps in this one.
+# A new sweep is an entry here. `of_processes` measures in separate processes, `of_steps` in this
+# one.
 SWEEPS: dict[str, Sweep] = {
     "rows": Sweep(
         "epoch",
@@ -224,12 +226,13 @@ SWEEPS: dict[str, Sweep] = {
 
 
 def slopes(values: Sequence[int], costs: Sequence[Cost]) -> dict[str, float]:
-    """Those of log cost against log value by least squares, over all values and over the upper
-    half, where constants weigh less."""
+    """Return least-squares slopes of log cost against log value.
+
+    Slopes are over all values, and over the upper half, where constants weigh less.
+    """
     half = max(2, -(-len(values) // 2))
-    logs = np.log(
-        np.maximum(np.column_stack((values, costs)), 1e-9)
-    )  # memory beyond what was there may be none
+    # The additional memory may be zero.
+    logs = np.log(np.maximum(np.column_stack((values, costs)), 1e-9))
     return {
         f"{name}_slope{part}": round(float(np.polyfit(some[:, 0], some[:, column], 1)[0]), 3)
         for column, name in enumerate(("time", "memory"), start=1)
@@ -239,16 +242,17 @@ def slopes(values: Sequence[int], costs: Sequence[Cost]) -> dict[str, float]:
 
 def main(
     sweeps: Annotated[str, typer.Option(help="Comma-separated names.")] = ",".join(SWEEPS),
-    seconds: Annotated[float, typer.Option(help="For each value of each contestant.")] = 6.0,
+    seconds: Annotated[float, typer.Option(help="Time for each value of each model.")] = 6.0,
     n_values: Annotated[
-        int, typer.Option(min=2, help="Of each sweep at most, the smallest first.")
+        int, typer.Option(min=2, help="At most so many values of each sweep, from the smallest.")
     ] = 100,
 ) -> None:
-    """Print one JSON line for each value of each contestant, and one for the slopes of each
-    contestant."""
+    """Print one JSON line for each value of each model, and one for its slopes."""
     unknown = set(sweeps.split(",")) - set(SWEEPS)
     if unknown:
-        raise typer.BadParameter(f"there is no {unknown.pop()!r}: expected {', '.join(SWEEPS)}.")
+        raise typer.BadParameter(
+            f"there is no sweep {unknown.pop()!r}: expected {', '.join(SWEEPS)}."
+        )
     for name in sweeps.split(","):
         sweep = SWEEPS[name]
         values = sweep.values[:n_values]

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.sequences`: tokens per second of injective sequential VAEs against the
-plain one with a softmax layer."""
+"""`python -m benchmarks.sequences`: tokens per second of injective sequential VAEs.
+
+They are compared with a sequential VAE with a softmax layer.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +26,23 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
 
 
 def training_step(given: dict[str, Any], n_symbols: int, x: torch.Tensor) -> Step:
-    """A step of Adam on a new model."""
+    """Return a step of Adam on a new model."""
     torch.manual_seed(SEED)
     model = SequenceVAE.build(check_parameters(SequenceVAE, given), n_symbols)
     return adam_step(model, x)
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="In all.")] = 180.0,
+    seconds: Annotated[float, typer.Option(help="Time for all.")] = 180.0,
     n_symbols: int = 20_000,
     batch_size: int = 32,
     length: Annotated[int, typer.Option(help="Symbols of each sequence.")] = 40,
     hidden_dim: Annotated[
-        int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")
+        int, typer.Option(help="Units of the LSTMs; embeddings have half as many.")
     ] = 1024,
 ) -> None:
-    """Print one JSON line for each contestant, with its tokens per second and their ratio to the
-    plain one's."""
+    """Print one JSON line for each model, with its tokens per second and the ratio to the plain
+    one."""
     x = torch.randint(
         n_symbols - 2, (batch_size, length), generator=torch.Generator().manual_seed(SEED)
     ).float()

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.stability`: whether any step of training a sequential VAE explodes, over
-seeds and constants."""
+"""`python -m benchmarks.stability`: exploding steps in the training of sequential VAEs.
+
+Every constant is trained with every seed.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,18 @@ from uncollapse.models import VAE
 from uncollapse.objectives import OBJECTIVES, Elbo, Loss
 
 CONSTANTS = (0.0, 0.2, 0.5, 1.5, 5.0)
-EXPLOSION = 10.0  # times the first loss
+# A step explodes if its loss exceeds the first loss by this factor.
+EXPLOSION = 10.0
 
 
 class Watching(Elbo):
-    """The ELBO, whose losses in training are written down, in nats per document."""
+    """The ELBO, which records its losses in training, in nats per document."""
 
     name = "watching"
     losses: ClassVar[list[float]] = []
 
     def forward(self, model: VAE, x: Any, step: int) -> Loss:
-        """The loss of the ELBO."""
+        """Return the loss of the ELBO."""
         loss = super().forward(model, x, step)
         self.losses.append(float(loss.value.detach()))
         return loss
@@ -37,7 +40,7 @@ OBJECTIVES[Watching.name] = Watching
 
 
 def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any) -> dict[str, Any]:
-    """A training from its first step to its last."""
+    """Train a model, and return a row about its losses."""
     losses = Watching.losses
     losses.clear()
     vae = SequenceVAE(
@@ -66,11 +69,10 @@ def row_of(constant: float, seed: int, arguments: dict[str, Any], documents: Any
 
 
 def independent_nats(documents: Any) -> float:
-    """What a document costs where symbols, its end among them, are drawn independently with the
-    frequencies that they have.
+    """Return nats per document of independent symbols with the observed frequencies.
 
-    All words count here, as they do on synthetic sentences; a model makes words that come once one
-    unknown symbol.
+    The end of a document is a symbol. All words count, as in the synthetic sentences; a model
+    replaces words that occur once by an unknown symbol.
     """
     counts = Counter(symbol for document in documents for symbol in (*document.split(), None))
     total = counts.total()
@@ -83,13 +85,13 @@ def main(
     n_seeds: int = 20,
     max_epochs: int = 8,
     hidden_dim: Annotated[
-        int, typer.Option(help="Of the LSTMs, and half of it for the embeddings.")
+        int, typer.Option(help="Units of the LSTMs; embeddings have half as many.")
     ] = 32,
-    width: Annotated[int, typer.Option(help="Of both layers of each map.")] = 64,
+    width: Annotated[int, typer.Option(help="Width of both layers of each map.")] = 64,
 ) -> None:
     """Print one JSON line for each seed and constant, at the default learning rate."""
     documents = load(data, "train").X[:n_train]
-    # Where the first loss is itself large, as at L = 5, a peak can be compared with this.
+    # The first loss is itself large at L = 5. A peak can be compared with this instead.
     independent = round(independent_nats(documents), 3)
     arguments = {
         "hidden_dim": hidden_dim,

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.truth run`: what `diagnose` says of models of which everything is known,
-against the exact values."""
+"""`python -m benchmarks.truth run`: estimates of `diagnose` against exact values.
+
+The models are those with closed forms.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +42,20 @@ from uncollapse.models import VAE, EnumeratedMixtureVAE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 N_ROWS, N_REFINED, N_POSTERIOR_DRAWS = 500, 64, 20
-# A 95% interval of a normal error.
+# Half-width of the 95% interval of a normal error, in standard errors.
 WIDTH = 1.96
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model of which everything is known.
+    """A model with closed forms.
 
     Attributes:
         name: of the case.
-        model: what is diagnosed.
-        draw: makes rows of data of a number of rows and a generator.
-        exact: by the names of estimates, values at rows; those of the whole population do not look
-            at them.
+        model: the diagnosed model.
+        draw: returns rows, given their number and a generator.
+        exact: returns exact values by the names of estimates, given rows; values of the population
+            ignore the rows.
     """
 
     name: str
@@ -63,55 +65,56 @@ class Case:
 
 
 class LinearDecoder(Decoder):
-    """eta = W z."""
+    """The decoder eta = W z."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
 
     def forward(self, z: Tensor) -> Tensor:
-        """W z."""
+        """Return W z."""
         return z @ self.weight.T
 
     @property
     def constant(self) -> float:
-        """The least singular value of W."""
+        """The smallest singular value of W."""
         return float(torch.linalg.svdvals(self.weight.detach()).min())
 
     def start_at(self, eta: Tensor) -> None:
-        """Nothing to be done."""
+        """Do nothing: the weight is given."""
 
 
 class LinearPosterior(Posterior):
-    """q(z|x) = N(M x, diag(s^2))."""
+    """The posterior q(z|x) = N(M x, diag(s^2))."""
 
     def __init__(self, matrix: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.matrix, self.scale = nn.Parameter(matrix), nn.Parameter(scale)
 
     def forward(self, x: Tensor) -> Independent[Normal]:
-        """q(z|x)."""
+        """Return q(z|x)."""
         mean = x @ self.matrix.T
         return Independent(Normal(mean, self.scale.expand_as(mean)), 1)
 
 
 def randn(*shape: int, seed: int) -> Tensor:
-    """Standard normal draws that a seed decides."""
+    """Return standard normal draws from a seed."""
     return torch.randn(*shape, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
 
 
 def linear_vae(
     gains: Tensor, n_features: int, seed: int, widened: float = 1.0, awake: float = 1.0
 ) -> tuple[VAE, Tensor]:
-    """x = W z + noise with orthogonal columns of these lengths, so that the exact posterior is a
-    diagonal Gaussian; and W.
+    """Return the model x = W z + noise, and W.
+
+    The columns of W are orthogonal, so that the exact posterior is a diagonal Gaussian.
 
     Args:
         gains: lengths of the columns.
         n_features: of x.
         seed: of their directions.
-        widened: times the deviation of the exact posterior.
-        awake: the encoder's posterior, from the prior (0) to the exact one (1).
+        widened: factor of the deviation of the exact posterior.
+        awake: moves the encoder's posterior from the prior (0) to the exact one (1).
     """
     weight = torch.linalg.qr(randn(n_features, len(gains), seed=seed))[0] * gains
     precision = 1 + gains.square()
@@ -127,7 +130,7 @@ def linear_vae(
 
 
 def draw_linear(weight: Tensor, n: int, generator: torch.Generator) -> np.ndarray:
-    """Rows of the model's own."""
+    """Return rows of x = W z + noise."""
     z, noise = (
         torch.randn(n, k, dtype=torch.double, generator=generator)
         for k in (weight.shape[1], len(weight))
@@ -138,7 +141,7 @@ def draw_linear(weight: Tensor, n: int, generator: torch.Generator) -> np.ndarra
 def linear_case(
     name: str, gains: Tensor, n_features: int, widened: float = 1.0, awake: float = 1.0
 ) -> Case:
-    """A linear Gaussian VAE, whose quantities all have a closed form."""
+    """Return a linear Gaussian VAE, which has closed forms of all quantities."""
     model, weight = linear_vae(gains, n_features, 0, widened, awake)
     squares = gains.square()
     variances = widened**2 / (1 + squares) if awake else torch.ones_like(squares)
@@ -146,8 +149,7 @@ def linear_case(
     entropy = PPCA(weight.numpy(), 1.0).marginal().entropy().item()
     kl = 0.5 * float((variances + spread - 1 - variances.log()).sum())
     to_prior = 0.5 * float((variances + spread - 1 - (variances + spread).log()).sum())
-    # KL(q || p(z|x)), which posteriors that are fitted row by row take away, of the exact means or
-    # of none.
+    # KL(q || p(z|x)), which refinement removes, with exact means or with means of 0.
     gap = (
         0.5
         * (
@@ -175,27 +177,25 @@ def linear_case(
 
 
 class MeanField(PPCA):
-    """PPCA with the diagonal Gaussian that is nearest to the posterior: a model that is none of our
-    VAEs."""
+    """PPCA with the diagonal Gaussian nearest to the posterior, which is no VAE of ours."""
 
     def posterior(self, x: Tensor) -> Normal:
-        """q(z|x)."""
+        """Return q(z|x)."""
         exact = super().posterior(x)
         return Normal(exact.mean, exact.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt())
 
 
 def mean_field() -> MeanField:
-    """Two latents in five dimensions, as in W21's appendix."""
+    """Return PPCA with two latents in five dimensions, as in W21's appendix."""
     return MeanField(randn(5, 2, seed=1).numpy(), 1.0)
 
 
 def ppca_case() -> Case:
-    """Two latents in five dimensions, as in W21's appendix."""
+    """Return PPCA with two latents in five dimensions, as in W21's appendix."""
     model = mean_field()
     weight, covariance = torch.as_tensor(model.weight), model.marginal().covariance_matrix
-    q = model.posterior(
-        torch.eye(5, dtype=torch.double)
-    )  # whose means are the rows of the matrix that makes them of x
+    # The means at unit vectors are the rows of the matrix that maps x to its mean.
+    q = model.posterior(torch.eye(5, dtype=torch.double))
     of_means, variances = (q.mean.T @ covariance @ q.mean).diagonal(), q.variance[0]
     kl = 0.5 * float((variances + of_means - 1 - variances.log()).sum())
     gram = weight.T @ weight
@@ -215,18 +215,18 @@ def ppca_case() -> Case:
 
 
 class ExactComponents(Posterior):
-    """q(y|x) and q(z|x, y) of x = w z + noise in one dimension, and z from a mixture."""
+    """Exact q(y|x) and q(z|x, y) of x = w z + noise in one dimension, with z from a mixture."""
 
     def __init__(self, weight: float, means: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.weight, self.means, self.scales = weight, means, scales
 
     def marginal(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of x given y."""
+        """Return mean and deviation of x given y."""
         return self.weight * self.means, (1 + (self.weight * self.scales).square()).sqrt()
 
     def forward(self, x: Tensor) -> MixtureSameFamily:
-        """q(y, z|x)."""
+        """Return q(y, z|x)."""
         logits = Normal(*self.marginal()).log_prob(x).log_softmax(-1)
         precision = self.scales**-2 + self.weight**2
         means = (self.means / self.scales**2 + self.weight * x) / precision
@@ -237,7 +237,7 @@ class ExactComponents(Posterior):
 
 
 def mixture_case() -> Case:
-    """Three components on a line, whose entropies are integrals."""
+    """Return three components on a line, with entropies from integrals."""
     means, scales, weight = (
         torch.tensor([-2.0, 0.5, 3.0]).double(),
         torch.tensor([0.5, 1.0, 0.7]).double(),
@@ -267,8 +267,8 @@ def mixture_case() -> Case:
         return (given.mean[y] + given.stddev[y] * noise)[:, None].numpy()
 
     def exact(_: np.ndarray) -> dict[str, float]:
-        # Of the exact posterior, the KL is that of z and y together: I(x; z, y) = I(x; z), as z
-        # tells all that x knows of y.
+        # The KL of the exact posterior is that of z and y together, and I(x; z, y) = I(x; z),
+        # because y affects x through z alone.
         return {
             "nll_nats": entropy,
             "kl_nats": of_z,
@@ -282,26 +282,26 @@ def mixture_case() -> Case:
 
 
 class DirichletCategorical:
-    """z of a Dirichlet, and counts of n symbols that have the probabilities z."""
+    """Counts of n symbols with probabilities z, and a Dirichlet prior of z."""
 
     def __init__(self, concentration: Tensor, n: int) -> None:
         self.concentration, self.n = concentration, n
 
     def prior(self) -> Dirichlet:
-        """p(z)."""
+        """Return p(z)."""
         return Dirichlet(self.concentration)
 
     def posterior(self, x: Tensor) -> Dirichlet:
-        """The exact posterior, which is conjugate."""
+        """Return the exact posterior, which is conjugate."""
         return Dirichlet(self.concentration + x)
 
     def likelihood(self, z: Tensor) -> Multinomial:
-        """p(x|z)."""
+        """Return p(x|z)."""
         return Multinomial(self.n, probs=z)
 
 
 def categorical_case() -> Case:
-    """Twelve symbols of four kinds: all 455 counts can be listed."""
+    """Return twelve symbols of four kinds, with all 455 counts listed."""
     n, a = 12, np.array([0.7, 1.0, 1.5, 2.0])
     counts = np.array([c for c in product(range(n + 1), repeat=len(a)) if sum(c) == n])
     log_p = (
@@ -335,7 +335,7 @@ def categorical_case() -> Case:
 
 
 def cases() -> list[Case]:
-    """All cases."""
+    """Return all cases."""
     gains = torch.linspace(0.2, 0.9, 16, dtype=torch.double)
     return [
         linear_case("linear Gaussian VAE, 16 units", gains, 32),
@@ -349,13 +349,14 @@ def cases() -> list[Case]:
 
 
 def errors_of(case: Case, seed: int, thorough: bool) -> Iterator[tuple[str, float, float, bool]]:
-    """Of a draw of data: the name of each estimate, the exact value, its error, and whether its 95%
-    interval covers it."""
+    """Yield the name, the exact value and the error of each estimate on a draw of data.
+
+    The last item says whether the 95% interval covers the exact value.
+    """
     rows = case.draw(N_ROWS, torch.Generator().manual_seed(seed))
     estimates = diagnose(case.model, rows, thorough=thorough, verbose=False).estimates
-    if (
-        estimates["fisher_divergence"] is not None
-    ):  # whose draws of z are the same in every diagnosis
+    # Diagnoses draw the same z for the Fisher divergence each time.
+    if estimates["fisher_divergence"] is not None:
         model = adapt_model(case.model).model
         estimates["fisher_divergence"] = relative_fisher_divergence(
             model, rows.astype(np.float32), seed=seed
@@ -364,18 +365,13 @@ def errors_of(case: Case, seed: int, thorough: bool) -> Iterator[tuple[str, floa
         estimate = estimates.get(name)
         if estimate is not None:
             error = estimate.value - exact
-            # What is exact has no error to be covered, but for rounding.
-            yield (
-                name,
-                exact,
-                error,
-                abs(error) <= WIDTH * np.nan_to_num(estimate.standard_error) + 1e-6,
-            )
+            # Exact estimates have rounding errors only.
+            limit = WIDTH * np.nan_to_num(estimate.standard_error) + 1e-6
+            yield name, exact, error, abs(error) <= limit
 
 
 def posterior_error(weight: Tensor, model: Any, seed: int) -> float:
-    """KL between posteriors of x = W z + noise that were refined, and the exact ones, mean over
-    rows, in nats."""
+    """Return the mean KL between refined and exact posteriors of x = W z + noise, in nats."""
     rows = draw_linear(weight, N_REFINED, torch.Generator().manual_seed(seed))
     found = refine(adapt_model(model).model, rows)
     precision = torch.eye(weight.shape[1], dtype=torch.double) + weight.T @ weight
@@ -393,8 +389,7 @@ def posterior_error(weight: Tensor, model: Any, seed: int) -> float:
 
 
 def posterior_cases() -> Iterator[tuple[str, Tensor, Any, float]]:
-    """Name, W, model, and the KL from the exact posterior that the nearest diagonal Gaussian
-    has."""
+    """Yield name, W, model, and KL of the nearest diagonal Gaussian to the exact posterior."""
     model, weight = linear_vae(torch.linspace(0.2, 0.9, 16, dtype=torch.double), 32, 0, awake=0.0)
     yield "linear Gaussian VAE, 16 units, dead encoder, refined", weight, model, 0.0
     ppca = mean_field()
@@ -418,13 +413,11 @@ STATES = (
 
 
 def model_of_state(state: str, seed: int) -> tuple[Any, np.ndarray, list[int]]:
-    """A linear VAE of random size in a known state, data, and the units that the data do not
-    move."""
+    """Return a linear VAE of random size in a known state, data, and its uninformative units."""
     generator = np.random.default_rng(seed)
     n_units = int(generator.integers(2, 17))
-    gains = torch.as_tensor(
-        generator.uniform(0.3, 2.0, n_units)
-    )  # 8% to 80% of a unit's variance comes from the data
+    # 8% to 80% of a unit's variance comes from the data.
+    gains = torch.as_tensor(generator.uniform(0.3, 2.0, n_units))
     dead = []
     if state == "collapsed in the model":
         gains, dead = 0 * gains, list(range(n_units))
@@ -438,18 +431,15 @@ def model_of_state(state: str, seed: int) -> tuple[Any, np.ndarray, list[int]]:
     model, weight = linear_vae(
         gains, 2 * n_units, seed, awake=0.0 if state == "collapsed in inference" else 1.0
     )
-    if (
-        state == "collapsed in the model" and seed % 2
-    ):  # an encoder that moves with the data all the same
+    # Every second encoder moves with the data nevertheless.
+    if state == "collapsed in the model" and seed % 2:
         model.posterior.matrix.copy_(0.3 * randn(n_units, 2 * n_units, seed=seed))
         dead = []
     rows = draw_linear(weight, N_ROWS, torch.Generator().manual_seed(seed))
-    if (
-        state == "prior mismatch"
-    ):  # data in a place of which the prior knows nothing: three deviations away along a unit
-        rows = (
-            rows + (3 * (1 + gains.square()) / gains).numpy()[0] * (weight[:, 0] / gains[0]).numpy()
-        )
+    # The data lie three deviations of the prior away, along one unit.
+    if state == "prior mismatch":
+        distance = (3 * (1 + gains.square()) / gains).numpy()[0]
+        rows = rows + distance * (weight[:, 0] / gains[0]).numpy()
     return model, rows, dead
 
 
@@ -469,13 +459,15 @@ def _judged(state: str, seed: int) -> dict[str, Any]:
 def run(
     output: Annotated[
         Path,
-        typer.Argument(help="Rows are added to this file, so that a run that was stopped goes on."),
+        typer.Argument(help="File that rows are appended to. An interrupted run resumes."),
     ],
     n_draws: Annotated[int, typer.Option(help="Data sets for each case.")] = 1000,
-    n_thorough: Annotated[int, typer.Option(help="Of these, with refinement and annealing.")] = 200,
+    n_thorough: Annotated[
+        int, typer.Option(help="Number of these with refinement and annealing.")
+    ] = 200,
     n_models: Annotated[int, typer.Option(help="Models of known state.")] = 200,
 ) -> None:
-    """Diagnose, and write one JSON line for each case and estimate, and one for each state."""
+    """Write one JSON line for each case and estimate, and one for each state."""
     done = (
         {row["case"] for row in map(json.loads, output.read_text().splitlines())}
         if output.exists()
@@ -538,7 +530,7 @@ def _write(output: Path, **row: Any) -> None:
 
 
 @app.command()
-def table(results: Annotated[Path, typer.Argument(help="What `run` has written.")]) -> None:
+def table(results: Annotated[Path, typer.Argument(help="Output of `run`.")]) -> None:
     """Print the tables of the documentation."""
     rows = pd.DataFrame(map(json.loads, results.read_text().splitlines()))
     numbers, verdicts = rows[rows["case"] != "verdicts"], rows[rows["case"] == "verdicts"]

@@ -46,19 +46,14 @@ class SweepTrial(FitTrial):
     sources: TrialData = field(kw_only=True, repr=False, compare=False)
 
     def load_data(self, seed: int) -> TrialData:
-        """Return the data, which are the same for all seeds."""
-        del seed
         return self.sources
 
     def extra_results(self, estimator: Estimator, test: Data) -> dict[str, Any]:
-        """Return the rate-distortion curve of the model."""
         curve = rate_distortion_curve(estimator, test.table())
         return {"curve": curve[["rate", "distortion"]].to_numpy().tolist()}
 
     def saves_model(self, seed: int) -> bool:
-        """Return True, because any model may turn out to be the best."""
-        del seed
-        return True
+        return True  # Any model may turn out to be the best.
 
 
 @dataclass(frozen=True)

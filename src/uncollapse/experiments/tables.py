@@ -10,17 +10,30 @@ import pandas as pd
 
 
 def results_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return a line for each row: its model, labels, seed, seconds, constants, and the value of
-    each estimate by name."""
-    return pd.DataFrame(
-        {
-            "model": row["model"],
-            **row["labels"],
-            **{name: row[name] for name in ("seed", "seconds", "constants")},
-            **{name: value_of(row, name) for name in row["estimates"]},
-        }
-        for row in rows
+    """Return a line for each row: its model, labels, seed, seconds, and estimates by name.
+
+    ``constant`` is the geometric mean of the constants of the maps; ``active_share`` and
+    ``informative_share`` are shares of the latent units.
+    """
+    return pd.DataFrame([_line(row) for row in rows])
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    constants, estimates = (
+        row["constants"],
+        {name: value_of(row, name) for name in row["estimates"]},
     )
+    n_units = row.get("config", {}).get("arguments", {}).get("latent_dim", math.nan)
+    return {
+        "model": row["model"],
+        **row["labels"],
+        "seed": row["seed"],
+        "seconds": row["seconds"],
+        "constant": math.prod(constants) ** (1 / len(constants)) if constants else math.nan,
+        "active_share": estimates.get("active_units", math.nan) / n_units,
+        "informative_share": estimates.get("informative_units", math.nan) / n_units,
+        **estimates,
+    }
 
 
 def value_of(row: Mapping[str, Any], name: str) -> float:

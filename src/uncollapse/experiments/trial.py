@@ -94,7 +94,7 @@ class Trial(ABC):
 
     @property
     def n_epochs(self) -> int:
-        """Number of times that `on_epoch` is called at most."""
+        """Number of epochs of the training."""
         return 1
 
     def key(self, seed: int) -> str:
@@ -158,11 +158,8 @@ class FitTrial(Trial):
         return {}
 
     def config(self) -> dict[str, Any]:
-        """Return everything but the seed that the result depends on, as JSON holds it.
-
-        Defaults are included. Arguments that are None, or have the value that was in force before
-        they were introduced, are left out, so that new arguments do not change the keys of rows.
-        """
+        # Defaults are included. New arguments at their old value, and those that are None, are left
+        # out, so that they do not change the keys of published rows.
         arguments = {
             OLD_NAMES.get(name, name): value
             for name, value in self._all_arguments.items()
@@ -177,7 +174,6 @@ class FitTrial(Trial):
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
     ) -> tuple[Saveable, dict[str, Any]]:
-        """Fit the estimator, measure it on the test data, and return it with its row."""
         data = self.load_data(seed)
         estimator = self._fit(seed, data, folder, verbose, on_epoch)
         test = data.test
@@ -217,27 +213,22 @@ class FitTrial(Trial):
 
     @staticmethod
     def load(path: Path) -> Any:
-        """Return the fitted estimator."""
         return load(path)
 
     @property
     def device(self) -> str:
-        """Type of the device that the estimator chooses."""
         return resolve_device(self._all_arguments["device"])
 
     @property
     def uses_gpu(self) -> bool:
-        """Return whether the estimator uses a GPU where there is one."""
         return self._all_arguments["device"] in ("auto", "cuda")
 
     @property
     def n_epochs(self) -> int:
-        """Number of epochs of the training."""
         return int(self._all_arguments["max_epochs"])
 
     @property
     def _all_arguments(self) -> dict[str, Any]:
-        """All arguments of the estimator, defaults included."""
         estimator = Estimator.registry[self.estimator](**self.arguments)
         arguments: dict[str, Any] = estimator.get_params()
         return arguments

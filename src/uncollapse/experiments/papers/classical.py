@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.stats import norm
 from torch.distributions import MultivariateNormal, kl_divergence
@@ -24,9 +23,8 @@ from uncollapse._utils.files import check_writable, write_bytes
 from uncollapse._utils.random import derived_seed
 from uncollapse.classical import PPCA, Draws, MixtureWeight
 from uncollapse.experiments.environment import environment
-from uncollapse.experiments.papers.experiment import Experiment, Models
+from uncollapse.experiments.papers.experiment import Experiment, FigureInput, Table
 from uncollapse.experiments.plotting import new_figure
-from uncollapse.experiments.tables import over_seeds
 from uncollapse.experiments.trial import EpochCallback, Saveable, Trial
 from uncollapse.measures import is_identifiable
 
@@ -81,7 +79,6 @@ class Sampling(Trial):
     compute: Callable[[dict[str, Any], int, int], Sample] = field(repr=False)
 
     def config(self) -> dict[str, Any]:
-        """Return everything but the seed that the result depends on, as JSON holds it."""
         config = {"model": self.model, "data": self.data, "n_draws": self.n_draws}
         plain: dict[str, Any] = json.loads(json.dumps(config))
         return plain
@@ -89,8 +86,7 @@ class Sampling(Trial):
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
     ) -> tuple[Saveable, dict[str, Any]]:
-        """Sample, and return the arrays with the row. Interrupted chains start again."""
-        del folder, verbose, on_epoch
+        # Interrupted chains start again, from their seed.
         start = time.perf_counter()
         estimates, draws, arrays = self.compute(self.data, self.n_draws, seed)
         if not draws.are_sound:
@@ -114,12 +110,10 @@ class Sampling(Trial):
         }
 
     def saves_model(self, seed: int) -> bool:
-        """Return whether figures need the arrays."""
         return seed == 0
 
     @staticmethod
     def load(path: Path) -> dict[str, np.ndarray]:
-        """Return the saved arrays."""
         with np.load(path / ARRAYS, allow_pickle=False) as file:
             return dict(file)
 
@@ -196,38 +190,13 @@ def ppca_trial(truth: str, sigma: float | None, scale: str) -> Sampling:
     return Sampling("PPCA", data, labels, N_DRAWS[scale], _sample_ppca)
 
 
-def ppca_trials(scale: str) -> list[Trial]:
-    """Return rising noises (figure 2), and one or two true dimensions (figure 3)."""
-    return [
-        *(ppca_trial("two dimensions", sigma, scale) for sigma in SIGMAS),
-        *(ppca_trial(truth, None, scale) for truth in ("one dimension", "two dimensions")),
-    ]
-
-
-def ppca_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return how each unit moves the likelihood, and how far its posterior is from the prior."""
-    of_units = {
-        "likelihood moves by, nats": "likelihood_spread",
-        "posterior deviation": "posterior_deviation",
-        "posteriors at the prior": "share_at_prior",
-    }
-    columns = {
-        f"{label}, z{unit + 1}": f"{name}_{unit}"
-        for label, name in of_units.items()
-        for unit in range(N_LATENTS)
-    }
-    columns |= {"sigma": "sigma", "KL, nats": "kl_nats", "error of means / MCSE": "mean_error"}
-    by = ["truth", "parameters"]
-    return over_seeds(results, by, {**columns, **SAMPLER_COLUMNS}, digits=3)
-
-
-def _ppca_figure(trials: dict[str, Sampling], models: Models) -> Any:
+def _ppca_figure(trials: dict[str, Sampling], given: FigureInput) -> Any:
     """Draw likelihood surfaces of one row, and below them its posteriors against the prior."""
     figure, axes = new_figure(2, len(trials), width=3.0, height=2.8)
     for column, (title, trial) in enumerate(trials.items()):
         above, below = axes[:, column]
         above.set_title(title, fontsize=9)
-        arrays = models(trial)
+        arrays = given.model(trial)
         if arrays is not None:
             _draw_ppca(above, below, arrays, is_first=column == 0)
     return _with_legends(figure, axes[1])
@@ -254,25 +223,38 @@ def _with_legends(figure: Any, axes: Any) -> Any:
     return figure
 
 
-def ppca_figure_2(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def ppca_figure_2(given: FigureInput) -> Any:
     """Draw rising noises, until both units collapse."""
-    del results
-    trials = {f"sigma = {sigma:g}": ppca_trial("two dimensions", sigma, scale) for sigma in SIGMAS}
-    return _ppca_figure(trials, models)
+    trials = {
+        f"sigma = {sigma:g}": ppca_trial("two dimensions", sigma, given.scale) for sigma in SIGMAS
+    }
+    return _ppca_figure(trials, given)
 
 
-def ppca_figure_3(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def ppca_figure_3(given: FigureInput) -> Any:
     """Draw two latents for data of one dimension and of two."""
-    del results
     truths = ("one dimension", "two dimensions")
-    trials = {f"truth: {truth}": ppca_trial(truth, None, scale) for truth in truths}
-    return _ppca_figure(trials, models)
+    trials = {f"truth: {truth}": ppca_trial(truth, None, given.scale) for truth in truths}
+    return _ppca_figure(trials, given)
 
 
+PPCA_COLUMNS = {
+    f"{label}, z{unit + 1}": f"{name}_{unit}"
+    for label, name in (
+        ("likelihood moves by, nats", "likelihood_spread"),
+        ("posterior deviation", "posterior_deviation"),
+        ("posteriors at the prior", "share_at_prior"),
+    )
+    for unit in range(N_LATENTS)
+} | {"sigma": "sigma", "KL, nats": "kl_nats", "error of means / MCSE": "mean_error"}
 PPCA_EXPERIMENT = Experiment(
     title="W21 section 4.2, figures 2 and 3: probabilistic PCA by NUTS",
-    trials=ppca_trials,
-    table=ppca_table,
+    # Rising noises are for figure 2, and true parameters for figure 3.
+    trials=lambda scale: [
+        *(ppca_trial("two dimensions", sigma, scale) for sigma in SIGMAS),
+        *(ppca_trial(truth, None, scale) for truth in ("one dimension", "two dimensions")),
+    ],
+    table=Table(("truth", "parameters"), {**PPCA_COLUMNS, **SAMPLER_COLUMNS}, digits=3),
     figures={"figure-2": ppca_figure_2, "figure-3": ppca_figure_3},
 )
 
@@ -338,38 +320,16 @@ def gmm_trial(clusters: str, n: int, scale: str) -> Sampling:
     return Sampling("mixture weight", data, dict(data), N_DRAWS[scale], _sample_gmm)
 
 
-def gmm_trials(scale: str) -> list[Trial]:
-    """Return three data sets at each size."""
-    return [gmm_trial(clusters, n, scale) for n in N_POINTS[scale] for clusters in CLUSTERS]
-
-
-def gmm_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return how the weight moves the likelihood, and how far its posterior is from the prior."""
-    columns = {
-        "likelihood moves by, nats": "likelihood_spread",
-        "posterior mean": "exact_mean",
-        "posterior deviation": "exact_deviation",
-        "of the draws": "drawn_deviation",
-        "prior deviation": "prior_deviation",
-        "distance to the prior": "distance",
-        "sampling error": "sampling_error",
-        "at the prior": "at_prior",
-        "error of mean / MCSE": "mean_error",
-    }
-    return over_seeds(results, ["clusters", "n"], {**columns, **SAMPLER_COLUMNS}, digits=4)
-
-
-def gmm_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def gmm_figure(given: FigureInput) -> Any:
     """Draw likelihoods in alpha, and below them posteriors against the prior (figure 4)."""
-    del results
-    sizes = N_POINTS[scale]
+    sizes = N_POINTS[given.scale]
     figure, axes = new_figure(2, len(sizes), width=4.5, height=2.8)
     prior = MixtureWeight(CLUSTERS["one"]).prior()
     for column, n in enumerate(sizes):
         above, below = axes[:, column]
         above.set_title(f"{n:,} points", fontsize=9)
         for clusters, colour in zip(CLUSTERS, (GREEN, BLUE, ORANGE), strict=True):
-            arrays = models(gmm_trial(clusters, n, scale))
+            arrays = given.model(gmm_trial(clusters, n, given.scale))
             if arrays is not None:
                 _draw_gmm(above, below, arrays, n, {"color": colour}, f"clusters: {clusters}")
         below.plot(ALPHAS, prior.pdf(ALPHAS), **PRIOR_STYLE)
@@ -388,9 +348,22 @@ def _draw_gmm(
     below.plot(arrays["alpha"], density, lw=1, **style)
 
 
+GMM_COLUMNS = {
+    "likelihood moves by, nats": "likelihood_spread",
+    "posterior mean": "exact_mean",
+    "posterior deviation": "exact_deviation",
+    "of the draws": "drawn_deviation",
+    "prior deviation": "prior_deviation",
+    "distance to the prior": "distance",
+    "sampling error": "sampling_error",
+    "at the prior": "at_prior",
+    "error of mean / MCSE": "mean_error",
+}
 GMM_EXPERIMENT = Experiment(
     title="W21 appendix A.2, figure 4: the weight of a Gaussian mixture by NUTS",
-    trials=gmm_trials,
-    table=gmm_table,
+    trials=lambda scale: [
+        gmm_trial(clusters, n, scale) for n in N_POINTS[scale] for clusters in CLUSTERS
+    ],
+    table=Table(("clusters", "n"), {**GMM_COLUMNS, **SAMPLER_COLUMNS}, digits=4),
     figures={"figure-4": gmm_figure},
 )

@@ -63,6 +63,9 @@ COLUMNS = {
     "informative": "informative_share",
     "live components": "live_components",
     "Fisher": "fisher_divergence",
+    "majority": "majority_accuracy",
+    "matched": "matched_accuracy",
+    "final L": "constant",
 }
 
 
@@ -78,11 +81,9 @@ class Fit(FitTrial):
     keep: bool = False
 
     def load_data(self, seed: int) -> TrialData:
-        """Return the data for a seed."""
         return load_trial_data(self.data, seed)
 
     def extra_results(self, estimator: Estimator, test: Data) -> dict[str, Any]:
-        """Return how much of the true latents of synthetic text is recovered."""
         if self.data["name"] != "synthetic-text":
             return {}
         share = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}
@@ -91,7 +92,6 @@ class Fit(FitTrial):
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
     ) -> tuple[Saveable, dict[str, Any]]:
-        """Fit the estimator, measure it on the test data, and return it with its row."""
         with warnings.catch_warnings():
             # The papers binarise grey levels too.
             message = "X holds values strictly between 0 and 1"
@@ -99,14 +99,47 @@ class Fit(FitTrial):
             return super().execute(seed, folder, verbose, on_epoch)
 
     def saves_model(self, seed: int) -> bool:
-        """Return whether figures need the model."""
         return self.keep and seed == 0
 
 
-# Returns the fitted model of a trial's first seed, or None where it is missing.
-Models = Callable[[Trial], Any]
-# Draws the results and the models of a scale.
-Figure = Callable[[pd.DataFrame, Models, str], Any]
+@dataclass(frozen=True)
+class Table:
+    """Makes a table of means and deviations over seeds, beside the published numbers if any.
+
+    Attributes:
+        by: columns that make a group of trials.
+        columns: columns of the results, by their names in the table.
+        published: name of the experiment whose published numbers are shown.
+        digits: number of decimals.
+    """
+
+    by: tuple[str, ...]
+    columns: Mapping[str, str]
+    published: str = ""
+    digits: int = 2
+
+    def __call__(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Return the table of results."""
+        table = over_seeds(results, self.by, self.columns, self.digits)
+        if not self.published:
+            return table
+        paper = self.published.partition("-")[0].upper()
+        return beside(table, published_numbers(self.published), self.by, paper)
+
+
+@dataclass(frozen=True)
+class FigureInput:
+    """Results and models that a figure is drawn from.
+
+    Attributes:
+        results: a row for each trial.
+        scale: of the experiment.
+        model: returns the fitted model of a trial's first seed, or None where it is missing.
+    """
+
+    results: pd.DataFrame
+    scale: str
+    model: Callable[[Trial], Any]
 
 
 @dataclass(frozen=True)
@@ -116,7 +149,7 @@ class Experiment:
     Attributes:
         title: in one line.
         trials: returns the trials of a scale.
-        table: makes the table of the results, beside the published numbers.
+        table: makes the table of the results.
         figures: by the end of their file's name.
         seeds: number of seeds, by scale.
     """
@@ -124,7 +157,7 @@ class Experiment:
     title: str
     trials: Callable[[str], Sequence[Trial]]
     table: Callable[[pd.DataFrame], pd.DataFrame]
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Callable[[FigureInput], Any]] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=lambda: {"smoke": 1, "small": 3, "paper": 3})
 
 
@@ -221,22 +254,6 @@ def paper_posterior(arguments: dict[str, Any]) -> str:
     return "gaussian" if refines or has_free_bits else "realnvp"
 
 
-def with_shares(results: pd.DataFrame, latent_dim: int | pd.Series) -> pd.DataFrame:
-    """Return results with the shares of active and of informative units."""
-    return results.assign(
-        active_share=results["active_units"] / latent_dim,
-        informative_share=results["informative_units"] / latent_dim,
-    )
-
-
 def columns(*names: str) -> dict[str, str]:
     """Return columns of the results by the names that tables give them."""
     return {name: COLUMNS[name] for name in names}
-
-
-def table_beside(
-    results: pd.DataFrame, by: list[str], shown: Mapping[str, str], published: str, digits: int = 2
-) -> pd.DataFrame:
-    """Return means and deviations over seeds, beside the published numbers of an experiment."""
-    table = over_seeds(results, by, shown, digits)
-    return beside(table, published_numbers(published), by, published.partition("-")[0].upper())

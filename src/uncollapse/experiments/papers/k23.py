@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from uncollapse.experiments.papers.experiment import (
     OUR_DEFAULTS,
     RIVALS,
     Experiment,
+    FigureInput,
     Fit,
-    Models,
+    Table,
     columns,
     paper_posterior,
     rivals,
-    table_beside,
-    with_shares,
 )
 from uncollapse.experiments.papers.figures import (
     component_samples,
@@ -68,12 +66,6 @@ def toy_trial(model: str, sigma: float, scale: str) -> Trial:
     return Fit(model, "MixtureVAE", arguments, data, {"sigma": sigma}, keep)
 
 
-def toy_trials(scale: str) -> list[Trial]:
-    """Return every model at every noise."""
-    sigmas = SHOWN_SIGMAS if scale == "smoke" else SIGMAS
-    return [toy_trial(model, sigma, scale) for sigma in sigmas for model in TOY_MODELS]
-
-
 def toy_table(results: pd.DataFrame) -> pd.DataFrame:
     """Return accuracies beside the best that is possible, and divergences."""
     best = results["sigma"].map(bayes_accuracy)
@@ -92,9 +84,9 @@ def toy_table(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def toy_figure_1(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def toy_figure_1(given: FigureInput) -> Any:
     """Draw accuracy, information of the component, and Fisher divergence against the noise."""
-    del models, scale
+    results = given.results
     ys = {
         "matched_accuracy": "accuracy",
         "kl_y_nats": "KL(q(y|x) || 1/c), nats",
@@ -109,20 +101,24 @@ def toy_figure_1(results: pd.DataFrame, models: Models, scale: str) -> Any:
     return figure
 
 
-def toy_figure_4(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def toy_figure_4(given: FigureInput) -> Any:
     """Draw the components that each model predicts, at two noises (figures 2 and 4)."""
-    del results
     shown = {}
     for sigma in SHOWN_SIGMAS:
         points = two_gaussians(sigma, n_per_class=2000, seed=1).X
         for model in SHOWN_MODELS:
-            shown[f"sigma = {sigma:g}", model] = (models(toy_trial(model, sigma, scale)), points)
+            fitted = given.model(toy_trial(model, sigma, given.scale))
+            shown[f"sigma = {sigma:g}", model] = (fitted, points)
     return data_by_component(shown)
 
 
 TOY = Experiment(
     title="K23 section 5.1: two Gaussian classes that overlap more and more",
-    trials=toy_trials,
+    trials=lambda scale: [
+        toy_trial(model, sigma, scale)
+        for sigma in (SHOWN_SIGMAS if scale == "smoke" else SIGMAS)
+        for model in TOY_MODELS
+    ],
     table=toy_table,
     figures={"figure-1": toy_figure_1, "figure-2-and-4": toy_figure_4},
 )
@@ -189,35 +185,9 @@ def image_trial(model: str, data: str, scale: str) -> Trial:
     return Fit(model, estimator, {**arguments, **given}, {"name": data, **rows}, labels, keep)
 
 
-def image_trials(scale: str) -> list[Trial]:
-    """Return every model on both data sets."""
-    return [
-        image_trial(model, data, scale) for data in SETTINGS for model in image_models(data, scale)
-    ]
-
-
-def image_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of K23 table 4, and accuracies, beside the paper's numbers."""
-    latent_dim = results["data"].map(lambda data: SETTINGS[data]["latent_dim"])
-    results = with_shares(results, latent_dim).assign(
-        final=[
-            math.prod(constants) ** (1 / len(constants)) if constants else math.nan
-            for constants in results["constants"]
-        ]
-    )
-    shown = {
-        **columns("NLL", "KL", "KL of y", "MI", "cap", "AU", "informative", "Fisher"),
-        "majority": "majority_accuracy",
-        "matched": "matched_accuracy",
-        "final L": "final",
-    }
-    return table_beside(results, ["data", "model"], shown, "k23-images")
-
-
-def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def image_control(given: FigureInput) -> Any:
     """Draw KL, Fisher divergence and NLL against L."""
-    del models, scale
-    grid = results[results["model"].isin(list(map(_name, LIPSCHITZ)))]
+    grid = given.results[given.results["model"].isin(list(map(_name, LIPSCHITZ)))]
     lowest = grid.groupby(["data", "L"])["nll_nats"].mean().groupby("data").min()
     grid = grid.assign(excess=grid["nll_nats"] - grid["data"].map(lowest))
     ys = {
@@ -228,31 +198,48 @@ def image_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
     return curves(grid, "L", ys, xlabel="L of each map", log=("fisher_divergence",), by="data")
 
 
-def _shown_models(models: Models, scale: str) -> dict[str, Any]:
-    return {
-        f"L = {constant:g}": models(image_trial(_name(constant), "fashion-mnist", scale))
+def _shown_models(given: FigureInput) -> dict[str, Any]:
+    trials = {
+        f"L = {constant:g}": image_trial(_name(constant), "fashion-mnist", given.scale)
         for constant in SHOWN_LIPSCHITZ
     }
+    return {name: given.model(trial) for name, trial in trials.items()}
 
 
-def image_samples(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def image_samples(given: FigureInput) -> Any:
     """Draw samples of Fashion-MNIST, a row for each component (figures 3 and 6)."""
-    del results
-    return component_samples(_shown_models(models, scale), (28, 28))
+    return component_samples(_shown_models(given), (28, 28))
 
 
-def image_reconstructions(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def image_reconstructions(given: FigureInput) -> Any:
     """Draw reconstructions of Fashion-MNIST, a row for each class (figure 5)."""
-    del results
     test = load("fashion-mnist", "test")
     _, first = np.unique(np.asarray(test.labels), return_index=True)
-    return reconstructions(_shown_models(models, scale), test.X[first], (28, 28))
+    return reconstructions(_shown_models(given), test.X[first], (28, 28))
 
 
 IMAGES = Experiment(
     title="K23 section 5.2, tables 2 and 4: Fashion-MNIST and Omniglot",
-    trials=image_trials,
-    table=image_table,
+    trials=lambda scale: [
+        image_trial(model, data, scale) for data in SETTINGS for model in image_models(data, scale)
+    ],
+    table=Table(
+        by=("data", "model"),
+        columns=columns(
+            "NLL",
+            "KL",
+            "KL of y",
+            "MI",
+            "cap",
+            "AU",
+            "informative",
+            "Fisher",
+            "majority",
+            "matched",
+            "final L",
+        ),
+        published="k23-images",
+    ),
     figures={
         "control": image_control,
         "figure-3-and-6": image_samples,

@@ -11,7 +11,12 @@ from uncollapse._utils.errors import InputError, ParameterError
 from uncollapse._utils.files import write_bytes, write_text
 from uncollapse._utils.validation import check_count
 from uncollapse.experiments.papers import classical, k23, text, w21
-from uncollapse.experiments.papers.experiment import SCALES, Experiment, published_notes
+from uncollapse.experiments.papers.experiment import (
+    SCALES,
+    Experiment,
+    FigureInput,
+    published_notes,
+)
 from uncollapse.experiments.plotting import as_png
 from uncollapse.experiments.results import ResultsFile, ResultsFolder
 from uncollapse.experiments.run import RunOptions, SeededTrial, run_missing
@@ -133,9 +138,9 @@ def _draw_figures(
     """
     written = []
     for end, draw in experiment.figures.items():
-        path, models = folder.file.path.with_suffix(""), SavedModels(folder.models)
-        path = path.with_name(f"{path.name}-{end}.png")
-        figure = draw(results, models, scale)
+        path = folder.file.path.with_name(f"{folder.file.path.stem}-{end}.png")
+        models = SavedModels(folder.models)
+        figure = draw(FigureInput(results, scale, models))
         missing = f"{len(models.missing)} fitted models, which are missing in {folder.models}"
         if models.missing and path.exists():
             options.tell(f"note: {path} is not redrawn without {missing}")

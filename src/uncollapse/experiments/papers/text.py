@@ -11,13 +11,12 @@ from uncollapse.experiments.papers.experiment import (
     OTHER_RIVALS,
     RIVALS,
     Experiment,
+    FigureInput,
     Fit,
-    Models,
+    Table,
     columns,
     published_numbers,
     rivals,
-    table_beside,
-    with_shares,
 )
 from uncollapse.experiments.papers.figures import curves
 from uncollapse.experiments.tables import beside, over_seeds
@@ -130,15 +129,9 @@ def _documents(data: str, scale: str) -> dict[str, Any]:
     return {"part": "validation", **short, **(few or {"n_test": 1000})}
 
 
-def k23_trials(scale: str) -> list[Trial]:
-    """Return every model on the synthetic sentences."""
-    models = [*MODELS, *(LARGER_HISTORY if scale == "small" else ())]
-    return [text_trial(model, "synthetic-text", scale) for model in models]
-
-
 def k23_table(results: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of K23 table 5, beside the truth."""
-    results = with_shares(results, COMMON["synthetic-text"]["latent_dim"]).assign(
+    results = results.assign(
         excess=100 * (results["nll_nats"] / TEST_TRUTH.nll_nats - 1),
         share=results["kl_nats"] / TEST_TRUTH.kl_nats,
     )
@@ -164,10 +157,9 @@ def k23_table(results: pd.DataFrame) -> pd.DataFrame:
     return beside(table, published_numbers("k23-text"), by, "K23")
 
 
-def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def k23_control(given: FigureInput) -> Any:
     """Draw NLL, KL and correlations against L, beside the truth."""
-    del models, scale
-    grid = results[results["model"].isin(list(map(_name, LIPSCHITZ)))]
+    grid = given.results[given.results["model"].isin(list(map(_name, LIPSCHITZ)))]
     ys = {
         "kl_nats": "KL, nats",
         "nll_nats": "NLL, nats",
@@ -183,25 +175,23 @@ def k23_control(results: pd.DataFrame, models: Models, scale: str) -> Any:
 
 K23_TEXT = Experiment(
     title="K23 tables 1 and 5: synthetic sentences whose truth is known",
-    trials=k23_trials,
+    trials=lambda scale: [
+        text_trial(model, "synthetic-text", scale)
+        for model in (*MODELS, *(LARGER_HISTORY if scale == "small" else ()))
+    ],
     table=k23_table,
     figures={"control": k23_control},
 )
-
-
-def w21_trials(scale: str) -> list[Trial]:
-    """Return models on all three data sets. Those on synthetic sentences are K23's as well."""
-    models = {"synthetic-text": TABLE_1, "yahoo": DOCUMENT_MODELS, "yelp": DOCUMENT_MODELS}
-    return [text_trial(model, data, scale) for data in models for model in models[data]]
-
-
-def w21_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of W21 table 1, text half."""
-    results = with_shares(results, results["data"].map(lambda data: COMMON[data]["latent_dim"]))
-    shown = columns("AU", "informative", "KL", "MI", "cap", "NLL")
-    return table_beside(results, ["data", "model"], shown, "w21-text")
-
-
+# The models on synthetic sentences are K23's as well.
+W21_MODELS = {"synthetic-text": TABLE_1, "yahoo": DOCUMENT_MODELS, "yelp": DOCUMENT_MODELS}
 W21_TEXT = Experiment(
-    title="W21 table 1, text half: Yahoo and Yelp", trials=w21_trials, table=w21_table
+    title="W21 table 1, text half: Yahoo and Yelp",
+    trials=lambda scale: [
+        text_trial(model, data, scale) for data, models in W21_MODELS.items() for model in models
+    ],
+    table=Table(
+        by=("data", "model"),
+        columns=columns("AU", "informative", "KL", "MI", "cap", "NLL"),
+        published="w21-text",
+    ),
 )

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
-
 from uncollapse.data import Data
 from uncollapse.data.synthetic import one_cluster, pinwheel, two_clusters
 from uncollapse.experiments.papers.experiment import (
     OUR_DEFAULTS,
     RIVALS,
     Experiment,
+    FigureInput,
     Fit,
-    Models,
+    Table,
     columns,
     paper_posterior,
     rivals,
-    table_beside,
-    with_shares,
 )
 from uncollapse.experiments.papers.figures import curves, data_by_component
 from uncollapse.experiments.presets import AS_PUBLISHED
-from uncollapse.experiments.tables import over_seeds
 from uncollapse.experiments.trial import Trial
 
 TEN_SEEDS = {"smoke": 1, "small": 3, "paper": 10}
@@ -39,10 +35,8 @@ FLAT_MODELS = MODELS | OUR_DEFAULTS
 DEPTH_OF_TABLES = 9
 # Only decoders deepen.
 ENCODER_DEPTH = 2
-MEASURES = {
-    "accuracy": "majority_accuracy",
-    **columns("live components", "AU", "KL of y", "KL of z", "I(x; y)", "MI", "cap", "NLL"),
-}
+INFORMATION = columns("live components", "AU", "KL of y", "KL of z", "I(x; y)", "MI", "cap", "NLL")
+MEASURES = {"accuracy": "majority_accuracy", **INFORMATION}
 
 
 def _flat_trial(
@@ -73,36 +67,22 @@ def pinwheel_trial(model: str, depth: int, scale: str) -> Trial:
     return _flat_trial(model, data, labels, hidden, n_components=5, max_epochs=max_epochs)
 
 
-def pinwheel_trials(scale: str) -> list[Trial]:
-    """Return every model, with few layers and with many."""
-    return [
-        pinwheel_trial(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS
-    ]
-
-
-def pinwheel_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of W21 table 2, and accuracies."""
-    by = ["layers", "model"]
-    return table_beside(with_shares(results, 2), by, MEASURES, "w21-pinwheel", digits=3)
-
-
-def pinwheel_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def pinwheel_figure(given: FigureInput) -> Any:
     """Draw the components that each model predicts (figures 1a and 1b)."""
-    del results
-    points = pinwheel(seed=1).X
-    return data_by_component(
-        {
-            (f"{depth} layers", model): (models(pinwheel_trial(model, depth, scale)), points)
-            for depth in PINWHEEL_DEPTHS
-            for model in FLAT_MODELS
-        }
-    )
+    shown, points = {}, pinwheel(seed=1).X
+    for depth in PINWHEEL_DEPTHS:
+        for model in FLAT_MODELS:
+            fitted = given.model(pinwheel_trial(model, depth, given.scale))
+            shown[f"{depth} layers", model] = (fitted, points)
+    return data_by_component(shown)
 
 
 PINWHEEL = Experiment(
     title="W21 figure 1 a-b and table 2: the pinwheel",
-    trials=pinwheel_trials,
-    table=pinwheel_table,
+    trials=lambda scale: [
+        pinwheel_trial(model, depth, scale) for depth in PINWHEEL_DEPTHS for model in FLAT_MODELS
+    ],
+    table=Table(("layers", "model"), MEASURES, published="w21-pinwheel", digits=3),
     figures={"figure-1ab": pinwheel_figure},
     seeds=TEN_SEEDS,
 )
@@ -147,56 +127,35 @@ def _image_rows(data: str, scale: str) -> dict[str, int]:
     return {"n_train": 300, "n_test": 100} if scale == "smoke" else {"n_train": N_TRAIN}
 
 
-def image_trials(scale: str) -> list[Trial]:
-    """Return every model and the rivals without components on three data sets, with nine layers."""
-    return [
+IMAGES = Experiment(
+    title="W21 tables 1 and 2, image halves: a 9-layer decoder",
+    trials=lambda scale: [
         image_trial(model, data, DEPTH_OF_TABLES, scale)
         for data in N_COMPONENTS
         for model in (*MODELS, *RIVALS)
-    ]
-
-
-def image_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of W21 tables 1 and 2, and accuracies, with the rivals of the paper."""
-    return table_beside(with_shares(results, 64), ["data", "model"], MEASURES, "w21-images")
-
-
-IMAGES = Experiment(
-    title="W21 tables 1 and 2, image halves: a 9-layer decoder",
-    trials=image_trials,
-    table=image_table,
+    ],
+    table=Table(("data", "model"), MEASURES, published="w21-images"),
     seeds=TEN_SEEDS,
 )
 
 DEPTHS = {"smoke": (1, 2), "small": (1, 3, 5, 9), "paper": (1, 2, 3, 4, 5, 6, 7, 8, 9)}
 
 
-def depth_trials(scale: str) -> list[Trial]:
-    """Return every model on Fashion-MNIST at every depth."""
-    return [
-        image_trial(model, "fashion-mnist", depth, scale)
-        for depth in DEPTHS[scale]
-        for model in MODELS
-    ]
-
-
-def depth_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies and likelihoods by depth."""
-    return over_seeds(with_shares(results, 64), ["layers", "model"], MEASURES, digits=3)
-
-
-def depth_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def depth_figure(given: FigureInput) -> Any:
     """Draw accuracy and log-likelihood against the number of layers (figures 1c and 1d)."""
-    del models, scale
-    results = results.assign(ll=-results["nll_nats"])
+    results = given.results.assign(ll=-given.results["nll_nats"])
     ys = {"majority_accuracy": "accuracy", "ll": "test log-likelihood, nats"}
     return curves(results, "layers", ys, xlabel="hidden layers of the decoder")
 
 
 DEPTH = Experiment(
     title="W21 figure 1 c-d: Fashion-MNIST as the networks deepen",
-    trials=depth_trials,
-    table=depth_table,
+    trials=lambda scale: [
+        image_trial(model, "fashion-mnist", depth, scale)
+        for depth in DEPTHS[scale]
+        for model in MODELS
+    ],
+    table=Table(("layers", "model"), MEASURES, digits=3),
     figures={"figure-1cd": depth_figure},
     seeds=TEN_SEEDS,
 )
@@ -215,33 +174,28 @@ def cluster_trial(model: str, clusters: str, scale: str) -> Trial:
     return _flat_trial(model, data, labels, hidden, n_components=2, max_epochs=max_epochs)
 
 
-def cluster_trials(scale: str) -> list[Trial]:
-    """Return every model on both data sets."""
-    return [cluster_trial(model, clusters, scale) for clusters in CLUSTERS for model in FLAT_MODELS]
-
-
-def cluster_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the information of the component, with clusters and without."""
-    shown = {**MEASURES, "floor of I(y; z)": "component_floor_nats"}
-    del shown["accuracy"]  # The data have no classes.
-    return over_seeds(with_shares(results, 2), ["clusters", "model"], shown, digits=3)
-
-
-def cluster_figure(results: pd.DataFrame, models: Models, scale: str) -> Any:
+def cluster_figure(given: FigureInput) -> Any:
     """Draw the components that each model predicts."""
-    del results
     shown = {}
     for clusters, generate in CLUSTERS.items():
         points = generate(n=5000, seed=1).X
         for model in FLAT_MODELS:
-            shown[clusters, model] = (models(cluster_trial(model, clusters, scale)), points)
+            fitted = given.model(cluster_trial(model, clusters, given.scale))
+            shown[clusters, model] = (fitted, points)
     return data_by_component(shown)
 
 
 ONE_CLUSTER = Experiment(
     title="W21 section 2.2: two components, on data from two clusters and from one",
-    trials=cluster_trials,
-    table=cluster_table,
+    trials=lambda scale: [
+        cluster_trial(model, clusters, scale) for clusters in CLUSTERS for model in FLAT_MODELS
+    ],
+    # Accuracy is left out because the data have no classes.
+    table=Table(
+        by=("clusters", "model"),
+        columns={**INFORMATION, "floor of I(y; z)": "component_floor_nats"},
+        digits=3,
+    ),
     figures={"components": cluster_figure},
     seeds=TEN_SEEDS,
 )
