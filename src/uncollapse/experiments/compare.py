@@ -33,15 +33,7 @@ TEXT_MODELS = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LID
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Data that the models of a comparison are measured on.
-
-    Attributes:
-        X: at least 2 rows or documents.
-        labels: of the data, or None.
-        image_shape: (height, width) if the rows are images.
-        n_importance: importance samples of each example.
-        verbose: show progress bars on a terminal.
-    """
+    """Data that the models of a comparison are measured on, with the options of `compare`."""
 
     X: Any
     labels: Any = None
@@ -154,13 +146,9 @@ def build_estimators(
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Estimator]:
-    """Return estimators by the names of their presets.
+    """Return estimators by the names of their presets. The arguments are those of `compare`.
 
-    Args:
-        models: names of presets, or None for the default ones.
-        data: "image", "table" or "text", as for `uc.preset`.
-        settings: as for `compare`.
-        defaults: settings that suit the data; they may apply to none of the models.
+    The defaults are settings that suit the data; they may apply to none of the models.
 
     Raises:
         ParameterError: if a preset is unknown or named twice, a setting applies to none, or an

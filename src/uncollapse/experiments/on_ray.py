@@ -74,18 +74,10 @@ def search(
     folder: ResultsFolder,
     options: RunOptions,
 ) -> list[str]:
-    """Run trials that Optuna chooses by the ranks of earlier ones, none of them twice.
+    """Run at most n trials that Optuna chooses by the ranks of known ones, none of them twice.
 
-    Args:
-        make_trial: returns the trial of a point.
-        dimensions: the number of values to choose from, or the ends of a range, by name.
-        n: number of trials; fewer are run if there are not as many.
-        known: points of finished trials, and their ranks.
-        folder: for the results.
-        options: as for `run_trials`, with a rule.
-
-    Returns:
-        A sentence for each trial that failed for a reason that may pass.
+    A dimension is a number of values to choose from, or the two ends of a range. Failures are
+    returned as by `run_trials`.
     """
     space = {name: _dimension(values) for name, values in dimensions.items()}
     example, _ = make_trial({name: dimension.sample() for name, dimension in space.items()})
@@ -239,12 +231,7 @@ class _Collector(tune.Callback):  # type: ignore[misc]
 
 
 class _DistinctPoints(OptunaSearch):  # type: ignore[misc]
-    """Optuna's tree-structured Parzen estimator (Akiba et al. 2019), which suggests no trial twice.
-
-    Args:
-        make_trial: returns the trial of a point.
-        known: points of finished trials, and their ranks.
-    """
+    """Optuna's tree-structured Parzen estimator (Akiba et al. 2019), without repetitions."""
 
     def __init__(self, make_trial: MakeTrial, known: Sequence[RankedPoint]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)

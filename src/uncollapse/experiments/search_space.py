@@ -191,8 +191,7 @@ class SearchSpace:
     def check(self, on_this_machine: bool) -> None:
         """Train for one step, and build every combination, so that mistakes are found early.
 
-        Args:
-            on_this_machine: require the device of the settings.
+        The device of the settings must be available only if the trials run on this machine.
 
         Raises:
             InputError: if the data do not suit the model, or a combination cannot be built.

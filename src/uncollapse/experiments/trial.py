@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -31,13 +31,6 @@ OLD_NAMES = {"intermediate_dims": "between"}
 EpochCallback = Callable[[Epoch], None]
 
 
-class Saveable(Protocol):
-    """A fitted model, or another object that a trial saves beside its row."""
-
-    def save(self, path: str | Path, overwrite: bool = False) -> Any:
-        """Write the object into a folder."""
-
-
 class Trial(ABC):
     """One model on one data set.
 
@@ -56,7 +49,7 @@ class Trial(ABC):
     @abstractmethod
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
-    ) -> tuple[Saveable, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Compute the result.
 
         Args:
@@ -66,7 +59,7 @@ class Trial(ABC):
             on_epoch: called after each epoch of the training.
 
         Returns:
-            The fitted model, and the row of results.
+            The fitted model, which has a method `save`, and the row of results.
 
         Raises:
             NonFiniteLossError: if training fails; a second attempt would fail too.
@@ -80,7 +73,7 @@ class Trial(ABC):
     @staticmethod
     @abstractmethod
     def load(path: Path) -> Any:
-        """Return the model that `Saveable.save` has written."""
+        """Return a saved model."""
 
     @property
     def device(self) -> str:
@@ -173,7 +166,7 @@ class FitTrial(Trial):
 
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
-    ) -> tuple[Saveable, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         data = self.load_data(seed)
         estimator = self._fit(seed, data, folder, verbose, on_epoch)
         test = data.test

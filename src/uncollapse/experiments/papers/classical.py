@@ -1,5 +1,4 @@
-"""Experiments of W21 on classical models by Markov chain Monte Carlo (extra ``mcmc``): figures 2 to
-4."""
+"""Experiments of W21 on classical models, figures 2 to 4, by NUTS (extra ``mcmc``)."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from uncollapse.classical import PPCA, Draws, MixtureWeight
 from uncollapse.experiments.environment import environment
 from uncollapse.experiments.papers.experiment import Experiment, FigureInput, Table
 from uncollapse.experiments.plotting import new_figure
-from uncollapse.experiments.trial import EpochCallback, Saveable, Trial
+from uncollapse.experiments.trial import EpochCallback, Trial
 from uncollapse.measures import is_identifiable
 
 # Draws of each of four chains.
@@ -85,7 +84,7 @@ class Sampling(Trial):
 
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
-    ) -> tuple[Saveable, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         # Interrupted chains start again, from their seed.
         start = time.perf_counter()
         estimates, draws, arrays = self.compute(self.data, self.n_draws, seed)
@@ -143,14 +142,8 @@ def _sample_ppca(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
     exact = model.posterior(torch.as_tensor(rows))
     eye = torch.eye(N_LATENTS, dtype=torch.double)
     kl = kl_divergence(exact, MultivariateNormal(torch.zeros(N_LATENTS, dtype=torch.double), eye))
-    distance, limit, n_effective = (
-        values.reshape(-1, N_LATENTS)
-        for values in (
-            draws.distance_to(norm.cdf),
-            draws.sampling_error,
-            draws.effective_sample_size,
-        )
-    )
+    distances = (draws.distance_to(norm.cdf), draws.sampling_error, draws.effective_sample_size)
+    distance, limit, n_effective = (values.reshape(-1, N_LATENTS) for values in distances)
     pooled, mean = draws.pooled.reshape(-1, len(rows), N_LATENTS), exact.mean.numpy()
     errors = (pooled.mean(0) - mean) / (pooled.std(0) / np.sqrt(n_effective))
     deviation = exact.covariance_matrix[0].diagonal().sqrt().numpy()
@@ -167,16 +160,19 @@ def _sample_ppca(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
             f"posterior_deviation_{unit}": float(deviation[unit]),
             f"share_at_prior_{unit}": float((distance[:, unit] < limit[:, unit]).mean()),
         }
-    row = int(np.abs(mean[:, 0]).argmax())  # Figures show the row with the largest mean.
+    return Sample(
+        estimates, draws, _ppca_arrays(model, rows, pooled, mean) | {"deviation": deviation}
+    )
+
+
+def _ppca_arrays(
+    model: PPCA, rows: np.ndarray, draws: np.ndarray, means: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the likelihood surface and the posterior of the row with the largest mean."""
+    row = int(np.abs(means[:, 0]).argmax())
     grid = torch.as_tensor(np.stack(np.meshgrid(SURFACE, SURFACE, indexing="ij"), -1))
     log_p: torch.Tensor = model.likelihood(grid).log_prob(torch.as_tensor(rows[row]))  # type: ignore[no-untyped-call]
-    arrays = {
-        "surface": log_p.sum(-1).numpy(),
-        "draws": pooled[:, row],
-        "mean": mean[row],
-        "deviation": deviation,
-    }
-    return Sample(estimates, draws, arrays)
+    return {"surface": log_p.sum(-1).numpy(), "draws": draws[:, row], "mean": means[row]}
 
 
 def ppca_trial(truth: str, sigma: float | None, scale: str) -> Sampling:
@@ -199,7 +195,8 @@ def _ppca_figure(trials: dict[str, Sampling], given: FigureInput) -> Any:
         arrays = given.model(trial)
         if arrays is not None:
             _draw_ppca(above, below, arrays, is_first=column == 0)
-    return _with_legends(figure, axes[1])
+    _add_legend(axes[1][0])
+    return figure
 
 
 def _draw_ppca(above: Any, below: Any, arrays: dict[str, np.ndarray], is_first: bool) -> None:
@@ -216,11 +213,10 @@ def _draw_ppca(above: Any, below: Any, arrays: dict[str, np.ndarray], is_first: 
     below.set(xlabel="z", ylabel="density" if is_first else "", xlim=(-4, 4))
 
 
-def _with_legends(figure: Any, axes: Any) -> Any:
-    """Add a legend to the first of the axes that has anything to explain."""
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(fontsize=6)
-    return figure
+def _add_legend(axis: Any) -> None:
+    """Add a legend unless the axis is empty."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=6)
 
 
 def ppca_figure_2(given: FigureInput) -> Any:
@@ -269,9 +265,8 @@ def gmm_data(clusters: str, n: int, seed: int) -> np.ndarray:
     """Return points of two clusters, or of one."""
     generator = np.random.default_rng(derived_seed(seed, "gmm"))
     is_second = generator.random(n) >= TRUE_WEIGHT
-    return np.asarray(
-        np.array(CLUSTERS[clusters])[is_second.astype(int)] + generator.normal(size=n)
-    )
+    means = np.array(CLUSTERS[clusters])[is_second.astype(int)]
+    return np.asarray(means + generator.normal(size=n))
 
 
 def _sample_gmm(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
@@ -282,10 +277,8 @@ def _sample_gmm(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
     mean = float(alpha @ probability)
     deviation = math.sqrt(float(np.square(alpha - mean) @ probability))
     surface = model.log_likelihood(x, ALPHAS)
-    limit, distance = (
-        float(draws.sampling_error[0]),
-        float(draws.distance_to(model.prior().cdf)[0]),
-    )
+    limit = float(draws.sampling_error[0])
+    distance = float(draws.distance_to(model.prior().cdf)[0])
     standard_error = deviation / math.sqrt(float(draws.effective_sample_size[0]))
     estimates = {
         "likelihood_spread": _prior_deviation(surface, model),
@@ -336,7 +329,9 @@ def gmm_figure(given: FigureInput) -> Any:
         above.set(xlabel="alpha", ylabel="log-likelihood / n, less its maximum")
         above.set_yscale("symlog", linthresh=1e-3)
         below.set(xlabel="alpha", ylabel="density", xlim=(0, 1), yscale="log", ylim=(0.05, 1000))
-    return _with_legends(_with_legends(figure, axes[0]), axes[1])
+    for axis in axes[:, 0]:
+        _add_legend(axis)
+    return figure
 
 
 def _draw_gmm(

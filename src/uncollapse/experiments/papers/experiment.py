@@ -20,7 +20,7 @@ from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_late
 from uncollapse.estimators import Estimator
 from uncollapse.experiments.presets import find_preset
 from uncollapse.experiments.tables import beside, over_seeds
-from uncollapse.experiments.trial import EpochCallback, FitTrial, Saveable, Trial, TrialData
+from uncollapse.experiments.trial import EpochCallback, FitTrial, Trial, TrialData
 
 PUBLISHED = Path(__file__).parent / "published"
 SCALES = ("smoke", "small", "paper")
@@ -91,7 +91,7 @@ class Fit(FitTrial):
 
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
-    ) -> tuple[Saveable, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         with warnings.catch_warnings():
             # The papers binarise grey levels too.
             message = "X holds values strictly between 0 and 1"
@@ -129,16 +129,11 @@ class Table:
 
 @dataclass(frozen=True)
 class FigureInput:
-    """Results and models that a figure is drawn from.
-
-    Attributes:
-        results: a row for each trial.
-        scale: of the experiment.
-        model: returns the fitted model of a trial's first seed, or None where it is missing.
-    """
+    """Results and models that a figure is drawn from."""
 
     results: pd.DataFrame
     scale: str
+    # Returns the fitted model of a trial's first seed, or None where it is missing.
     model: Callable[[Trial], Any]
 
 
@@ -226,13 +221,7 @@ def correlation_share(estimator: Estimator, sentences: np.ndarray) -> float:
 
 
 def rivals(data: str, scale: str, names: Mapping[str, str] = RIVALS) -> dict[str, dict[str, Any]]:
-    """Return the arguments of presets by the names that tables give to the models.
-
-    Args:
-        data: "image", "table" or "text", as for `uc.preset`.
-        scale: of the experiment.
-        names: presets by the names of the models.
-    """
+    """Return the arguments of presets for a kind of data, by the names of the models."""
     return {
         model: _scaled(name, find_preset(name, data).arguments, scale)
         for model, name in names.items()

@@ -85,9 +85,8 @@ def reproduce(
     if results.empty:
         reason = failures[0] if failures else f"see {folder.file.path}."
         raise InputError(f"none of the {len(wanted)} trials of {name} has a result: {reason}")
-    table = experiment.table(results)
-    notes, source = published_notes(name), provenance(rows)
-    page = to_markdown(f"{experiment.title} ({scale} scale)", table, notes, source)
+    table, title = experiment.table(results), f"{experiment.title} ({scale} scale)"
+    page = to_markdown(title, table, published_notes(name), provenance(rows))
     write_text(f"{stem}.csv", table.to_csv(index=False), overwrite=True)
     write_text(f"{stem}.md", page, overwrite=True)
     figures = _draw_figures(experiment, results, folder, scale, options)
