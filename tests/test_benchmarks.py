@@ -1,4 +1,4 @@
-"""The benchmarks run, on sizes that take no time; what they measure is not a test's business."""
+"""The benchmarks run at small sizes. Their measurements are not tested."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def rows_of(*command):
 
 
 @pytest.mark.slow
-def test_maps_are_measured_against_their_rivals():
+def test_maps():
     rows = rows_of("benchmarks.maps", "--sizes", "toy", "--seconds", "0.1")
     assert {row["contestant"] for row in rows} == {"ours", "textbook", "mlp", "bare products"}
     assert {row["kind"] for row in rows} == {"training step", "forward"}
@@ -55,7 +55,7 @@ def test_engine_is_measured_against_a_bare_loop():
     assert rows[-1]["ratio"] > 0
 
 
-def test_the_textbook_is_the_same_map():
+def test_textbook_is_the_same_map():
     torch.manual_seed(0)
     stack = Stack([3, 5], (8, 6)).double()
     z = torch.randn(7, 3, dtype=torch.double)
@@ -63,7 +63,7 @@ def test_the_textbook_is_the_same_map():
 
 
 @pytest.mark.slow
-def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
+def test_mixtures():
     rows = rows_of(
         "benchmarks.mixtures",
         "--seconds",
@@ -87,7 +87,7 @@ def test_the_two_bounds_of_mixtures_are_measured_against_each_other():
 
 
 @pytest.mark.slow
-def test_sequences_are_measured_against_the_plain_model():
+def test_sequences():
     rows = rows_of(
         "benchmarks.sequences",
         "--seconds",
@@ -110,7 +110,7 @@ def test_sequences_are_measured_against_the_plain_model():
 
 
 @pytest.mark.slow
-def test_the_steps_of_sequential_vaes_are_watched():
+def test_stability():
     rows = rows_of(
         "benchmarks.stability",
         "--n-train",
@@ -125,19 +125,19 @@ def test_the_steps_of_sequential_vaes_are_watched():
         "8",
     )
     assert [row["L"] for row in rows] == [0.0, 0.2, 0.5, 1.5, 5.0]
-    assert all(row["steps"] == 2 * 9 for row in rows)  # of 270 documents, as a tenth is held out
+    assert all(row["steps"] == 2 * 9 for row in rows)  # A tenth of the documents is held out.
     assert all(row["exploding_steps"] == 0 and row["failed"] is None for row in rows)
     assert all(row["last_nats"] < row["peak_nats"] < 10 * row["first_nats"] for row in rows)
 
 
-def test_independent_symbols_cost_the_entropy_of_their_frequencies():
+def test_independent_symbols_cost_their_entropy():
     assert independent_nats(["a b", "a"]) == pytest.approx(
         0.5 * (4 * math.log(5 / 2) + math.log(5))
     )
 
 
 @pytest.mark.slow
-def test_diagnoses_are_measured_against_the_truth(tmp_path):
+def test_truth(tmp_path):
     path = tmp_path / "truth.jsonl"
     rows = rows_of(
         "benchmarks.truth",
@@ -153,7 +153,7 @@ def test_diagnoses_are_measured_against_the_truth(tmp_path):
     known = {(row["case"], row["estimate"]): row for row in rows}
     assert known["conjugate categorical", "nll_nats"]["exact"] == pytest.approx(5.798158683519095)
     known_errors = [row["mean_error"] for row in rows if row["estimate"] in ("nll_nats", "kl_nats")]
-    assert np.abs(known_errors).max() < 0.6  # of 500 rows, twice
+    assert np.abs(known_errors).max() < 0.6  # Two draws of 500 rows.
     assert all(row["wrong"] == [] for row in rows if row["case"] == "verdicts")
     again = rows_of("benchmarks.truth", "run", str(path))
     assert again == []
@@ -168,7 +168,7 @@ def test_diagnoses_are_measured_against_the_truth(tmp_path):
 
 
 @pytest.mark.slow
-def test_costs_are_measured_as_each_quantity_grows():
+def test_scaling():
     rows = rows_of("benchmarks.scaling", "--seconds", "0.01", "--n-values", "2")
     contestants = [(row["sweep"], row["contestant"]) for row in rows]
     assert contestants[::3] == [
@@ -188,7 +188,7 @@ def test_costs_are_measured_as_each_quantity_grows():
     assert rows[2]["memory_slope"] > 0
 
 
-def test_slopes_are_powers_which_a_constant_hides_from_below():
+def test_slopes_are_powers_above_a_constant_part():
     values = [1, 10, 100, 1000]
     found = slopes(values, [Cost(3.0 * value**2, 5.0 + value) for value in values])
     assert (found["time_slope"], found["time_slope_upper_half"]) == (2.0, 2.0)
@@ -196,7 +196,7 @@ def test_slopes_are_powers_which_a_constant_hides_from_below():
 
 
 @pytest.mark.slow
-def test_trainings_are_drawn_at_random_and_followed_to_their_end():
+def test_numerics():
     *rows, summary = rows_of("benchmarks.numerics", "--runs", "5")
     assert [row["run"] for row in rows] == list(range(5))
     assert summary["outcomes"] == {FINITE: 5}
@@ -209,7 +209,7 @@ def test_trainings_are_drawn_at_random_and_followed_to_their_end():
     )
 
 
-def test_every_kind_of_end_of_a_training_is_told_from_the_others(minimise):
+def test_outcomes_of_trainings_are_distinguished(minimise):
     def end(loss_factor=1.0, **arguments):
         minimise(lambda model, x, step: Loss(loss_factor * Elbo()(model, x, step).value, model(x)))
         return row_of(
@@ -227,7 +227,7 @@ def test_every_kind_of_end_of_a_training_is_told_from_the_others(minimise):
     assert end("no number")["outcome"] == FAILED
 
 
-def test_all_families_are_drawn_with_data_that_they_take():
+def test_all_families_are_drawn_with_suitable_data():
     runs = [draw_run(np.random.default_rng((0, index))) for index in range(60)]
     tables = [run for run in runs if "family" in run.arguments]
     assert {name for run in tables for name in run.arguments["family"]} == set(FAMILIES)
@@ -237,7 +237,7 @@ def test_all_families_are_drawn_with_data_that_they_take():
 
 @pytest.mark.slow
 @pytest.mark.extra
-def test_data_on_disk_are_measured_against_data_in_memory(tmp_path):
+def test_memory(tmp_path):
     rows = rows_of(
         "benchmarks.memory",
         str(tmp_path / "big"),

@@ -20,7 +20,7 @@ ORDER = np.arange(400)
 
 @pytest.fixture
 def found(blobs):
-    """VAE, a rival and a cure, on one budget."""
+    """Compare a VAE, a rival and an injective model on one budget."""
     X, labels = blobs
     return uc.compare(
         X, X, labels, models=["VAE", "SA-VAE", "il-lidvae"], inverse_lipschitz=0.7, **SETTINGS
@@ -31,20 +31,19 @@ def probe(means, labels, deviation=0.1):
     return linear_probe(means, np.full_like(means, deviation**2), labels, ORDER[: len(means)])
 
 
-def test_a_probe_sees_what_is_there_and_no_more():
+def test_probe_accuracy_of_clear_absent_and_collapsed_classes():
     chance = np.random.default_rng(0)
     labels = np.repeat(["a", "b"], 200)
     means = np.where(labels == "a", 1.0, -1.0)[:, None] + chance.normal(0, 0.1, (400, 3))
     assert probe(means, labels).value == 1
     assert probe(means, chance.permutation(labels)).value == pytest.approx(0.5, abs=0.1)
-    # The same of units that a posterior of deviation 1 drowns: whatever their scale, they are
-    # collapsed.
+    # Units with a posterior of deviation 1 are collapsed at any scale of their means.
     assert probe(1e-6 * means, np.repeat(["a", "b"], [300, 100]), deviation=1.0).value == 0.75
-    # Scale alone is nothing: a large constant shrinks means and posteriors alike.
+    # A large constant shrinks means and posteriors alike, which is no collapse.
     assert probe(1e-3 * means, labels, deviation=1e-4).value == 1
 
 
-def test_a_probe_of_rare_labels():
+def test_probe_of_rare_labels():
     means = np.linspace(-1, 1, 9)[:, None]
     assert probe(means, np.array(["a"] * 9)) is None
     assert probe(means, np.array(["a"] * 8 + ["b"])) is None
@@ -52,7 +51,7 @@ def test_a_probe_of_rare_labels():
     assert found.value * 8 == pytest.approx(round(found.value * 8))
 
 
-def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
+def test_curve_of_a_linear_gaussian_model(linear_gaussian):
     curve = rate_distortion(linear_gaussian.model(), linear_gaussian.data.numpy())
     assert curve["share"].tolist() == list(SHARES)
     gains, scale = linear_gaussian.gains, linear_gaussian.scale
@@ -70,7 +69,7 @@ def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
         ) * (0.5 * math.log(2 * math.pi) + math.log(scale))
         assert distortion == pytest.approx(
             float(lost.mean()), abs=0.3 if share == 1 else 0.75
-        )  # of one draw for each example
+        )  # The model makes one draw for each example.
     sums = curve["rate"] + curve["distortion"]
     assert sums.iloc[-1] == pytest.approx(
         -float(linear_gaussian.marginal.log_prob(linear_gaussian.data).mean()), abs=0.25
@@ -79,11 +78,11 @@ def test_the_curve_of_a_linear_gaussian_model(linear_gaussian):
 
 
 @pytest.mark.parametrize("kind", [MixtureVAE, EnumeratedMixtureVAE])
-def test_the_curve_of_a_mixture_begins_at_its_prior_and_ends_at_the_model(linear_mixture, kind):
+def test_curve_of_a_mixture_starts_at_its_prior_and_ends_at_the_model(linear_mixture, kind):
     model, rows = linear_mixture.model(kind), linear_mixture.data.numpy()
     curve = rate_distortion(model, rows)
     assert len(curve) == len(SHARES)
-    if kind is EnumeratedMixtureVAE:  # whose posterior is exact
+    if kind is EnumeratedMixtureVAE:  # Its posterior is exact.
         assert curve["rate"].iloc[0] == pytest.approx(0, abs=1e-9)
         exact = -float(linear_mixture.marginal.log_prob(linear_mixture.data).mean())
         assert curve["rate"].iloc[-1] + curve["distortion"].iloc[-1] == pytest.approx(
@@ -92,13 +91,13 @@ def test_the_curve_of_a_mixture_begins_at_its_prior_and_ends_at_the_model(linear
     assert (curve["distortion"].diff().dropna() < 0).all()
 
 
-def test_a_flow_is_a_point(blobs):
+def test_curve_of_a_flow_is_a_point(blobs):
     vae = uc.VAE(**SETTINGS, posterior="realnvp", random_state=0).fit(blobs[0])
     curve = rate_distortion(vae.model_, blobs[0].astype(np.float32))
     assert curve["share"].tolist() == [1.0]
 
 
-def test_excess_is_what_the_lowest_curve_saves_at_the_same_rate():
+def test_excess_is_distortion_above_the_lowest_curve():
     low = pd.DataFrame({"rate": [0.0, 2.0, 4.0], "distortion": [10.0, 4.0, 2.0]})
     high = pd.DataFrame({"rate": [0.0, 3.0], "distortion": [12.0, 5.0]})
     beyond = pd.DataFrame({"rate": [0.0, 8.0], "distortion": [20.0, 2.5]})
@@ -106,9 +105,9 @@ def test_excess_is_what_the_lowest_curve_saves_at_the_same_rate():
     assert excess_distortion(low, [low, high]) == 0
     assert excess_distortion(high, [low, high]) == 5 - 3
     assert excess_distortion(beyond, [low, beyond]) == 0.5
-    assert excess_distortion(high, [high, late]) == 0  # late begins at a rate above
+    assert excess_distortion(high, [high, late]) == 0  # The curve starts at a higher rate.
     assert excess_distortion(low, [low, late]) == pytest.approx(2 - (-1 - 1 / 3))
-    # Of a curve whose rates fall before they rise, the lower edge counts.
+    # The lower edge counts where the rates of a curve fall before they rise.
     falls = pd.DataFrame({"rate": [6.0, 2.0, 1.0, 1.5], "distortion": [9.0, 8.0, 7.5, 7.0]})
     assert lower_edge(falls)[["rate", "distortion"]].to_numpy().tolist() == [[1.0, 7.5], [1.5, 7.0]]
     rival = pd.DataFrame({"rate": [0.0, 1.25], "distortion": [12.0, 9.0]})
@@ -116,7 +115,7 @@ def test_excess_is_what_the_lowest_curve_saves_at_the_same_rate():
     assert excess_distortion(falls, [falls, rival]) == 0
 
 
-def test_all_have_the_same_budget(found):
+def test_all_models_have_the_same_budget(found):
     table = found.table().set_index(["budget", "model"])
     assert table.index.tolist() == [
         (budget, model)
@@ -128,7 +127,7 @@ def test_all_have_the_same_budget(found):
     assert 0 <= table.loc[("evaluations", "SA-VAE"), "evaluations"] - 4 * 180 < 45 * (1 + 2 * 20)
     seconds = table.loc["seconds", "seconds"]
     assert (seconds[1:] >= seconds.iloc[0]).all()
-    first = table.drop(columns="excess_nats")  # which depends on the others
+    first = table.drop(columns="excess_nats")  # The excess depends on the other models.
     assert first.loc[("seconds", "VAE")].equals(first.loc[("evaluations", "VAE")])
     assert table["probe_accuracy"].between(0, 1).all()
     assert table["nll_nats"].notna().all()
@@ -137,7 +136,7 @@ def test_all_have_the_same_budget(found):
     assert table.groupby("budget")["excess_nats"].min().eq(0).all()
 
 
-def test_a_preset_keeps_what_its_name_stands_for():
+def test_settings_do_not_override_fixed_arguments_of_presets():
     made = build_estimators(
         ["VAE", "LIDVAE", "IL-LIDVAE", "GMVAE"],
         "table",
@@ -152,7 +151,7 @@ def test_a_preset_keeps_what_its_name_stands_for():
     assert [estimator.target_kl for estimator in made.values()] == [None, None, 2.0]
 
 
-def test_the_page_and_the_table_are_written(found, tmp_path):
+def test_page_and_table_are_written(found, tmp_path):
     page, table = found.to_html(tmp_path / "page.html"), found.to_csv(tmp_path / "table.csv")
     text = page.read_text(encoding="utf-8")
     for word in (
@@ -169,7 +168,7 @@ def test_the_page_and_the_table_are_written(found, tmp_path):
         found.to_html(tmp_path / "page.html")
 
 
-def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
+def test_failed_model_becomes_an_entry(blobs, tmp_path):
     X, _ = blobs
     found = uc.compare(X, X, models=["VAE", "SA-VAE", "beta-VAE"], posterior="realnvp", **SETTINGS)
     failed = found.table().query("model == 'SA-VAE'")
@@ -200,13 +199,13 @@ def test_what_fails_is_a_line_and_not_the_end(blobs, tmp_path):
         (["VAE", "LIDSVAE"], {}, "there is no preset 'LIDSVAE'"),
     ],
 )
-def test_what_cannot_be_compared(blobs, models, settings, message):
+def test_invalid_models_and_settings_are_refused(blobs, models, settings, message):
     with pytest.raises(uc.InputError, match=message):
         uc.compare(blobs[0], blobs[0], models=models, **{**SETTINGS, **settings})
 
 
 @pytest.mark.parametrize("wrong", ["labels", "image", "rows", "columns", "values"])
-def test_what_cannot_be_measured_is_found_before_the_training(blobs, wrong, monkeypatch):
+def test_invalid_test_data_are_refused_before_the_training(blobs, wrong, monkeypatch):
     X = blobs[0]
     test = {"rows": X[:1], "columns": X[:, :1], "values": np.full_like(X, np.nan)}.get(wrong, X)
     given = {"labels": {"labels": ["a"]}, "image": {"image_shape": (7, 7)}}.get(wrong, {})
@@ -224,7 +223,7 @@ def test_what_cannot_be_measured_is_found_before_the_training(blobs, wrong, monk
     assert lasted == [1]
 
 
-def test_sequences_of_one_length_are_text_where_they_are_said_to_be():
+def test_sequences_of_one_length_are_text_if_told_so():
     tokens = [[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10
     settings = {
         "latent_dim": 2,

@@ -20,7 +20,7 @@ def test_every_preset_builds(data, name):
     model = type(estimator).build(parameters, 12)
     assert model.latent_dim == 2 * getattr(
         model.prior, "n_places", 1
-    )  # a delta-VAE has a z for every symbol
+    )  # A delta-VAE has a z for every symbol.
     assert (model.decoder.constants == ()) == (not name.startswith(("IL-", "LID")))
     assert isinstance(model.posterior, RefinedPosterior) == (name == "SA-VAE")
     assert isinstance(model, EnumeratedMixtureVAE) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))
@@ -30,7 +30,7 @@ def test_every_preset_builds(data, name):
     )
 
 
-def test_settings_of_the_papers():
+def test_settings_of_presets():
     assert uc.preset("beta-VAE").objective == {"elbo": {"beta": 0.2}}
     assert uc.preset("lagging-vae", data="text").strategy == {"lagging": {"every": 15}}
     assert uc.preset("LIDVAE").inverse_lipschitz == 0

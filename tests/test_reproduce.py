@@ -1,5 +1,4 @@
-"""The experiments: results that survive kills, tables beside the papers' numbers, and the command
-that makes them."""
+"""Experiments of the papers: results files, tables beside published numbers, and the command."""
 
 import dataclasses
 import json
@@ -53,7 +52,7 @@ def file(tmp_path):
     return ResultsFile(tmp_path / "results" / "some.jsonl")
 
 
-def test_results_are_kept_in_their_order(file):
+def test_rows_keep_their_order(file):
     assert file.rows() == []
     for number in range(3):
         file.append({"key": number, "text": "σ\n"})
@@ -63,7 +62,7 @@ def test_results_are_kept_in_their_order(file):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_last_line_that_was_cut_short_is_no_row_and_spoils_nothing(file, cut):
+def test_truncated_last_line_is_ignored_and_replaced(file, cut):
     for key in range(2):
         file.append({"key": key, "text": "x" * 20})
     file.path.write_bytes(file.path.read_bytes()[: -1 - cut])
@@ -73,7 +72,7 @@ def test_a_last_line_that_was_cut_short_is_no_row_and_spoils_nothing(file, cut):
         assert [row["key"] for row in file.rows()] == [0, *range(2, key + 1)]
 
 
-def test_a_last_line_that_only_lacks_its_end_is_a_row(file):
+def test_last_line_without_newline_is_a_row(file):
     file.append({"key": 0})
     file.path.write_bytes(file.path.read_bytes()[:-1])
     assert [row["key"] for row in file.rows()] == [0]
@@ -81,7 +80,7 @@ def test_a_last_line_that_only_lacks_its_end_is_a_row(file):
     assert [row["key"] for row in file.rows()] == [0, 1]
 
 
-def test_a_file_that_holds_only_a_piece_of_a_row_begins_anew(file):
+def test_file_with_a_single_truncated_row_starts_again(file):
     file.path.parent.mkdir()
     file.path.write_text('{"key": 1')
     assert file.rows() == []
@@ -90,7 +89,7 @@ def test_a_file_that_holds_only_a_piece_of_a_row_begins_anew(file):
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
-def test_a_damaged_line_is_refused_with_its_number(file, line):
+def test_damaged_line_is_refused_with_its_number(file, line):
     for key in range(3):
         file.append({"key": key})
     lines = file.path.read_text().splitlines()
@@ -103,7 +102,7 @@ def test_a_damaged_line_is_refused_with_its_number(file, line):
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_costs_no_row_that_was_there(file, monkeypatch):
+def test_full_disk_keeps_earlier_rows(file, monkeypatch):
     file.append({"key": "a"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -117,7 +116,7 @@ def test_a_full_disk_costs_no_row_that_was_there(file, monkeypatch):
     assert [row["key"] for row in file.rows()] in (["a", "c"], ["a", "b", "c"])
 
 
-def test_what_decides_over_a_result_is_part_of_its_key():
+def test_key_depends_on_everything_that_changes_results():
     run = toy_trial("GMVAE", 0.5, "smoke")
     keys = {
         run.key(0),
@@ -129,9 +128,7 @@ def test_what_decides_over_a_result_is_part_of_its_key():
         Fit(run.model, "VAE", {}, run.data).key(0),
     }
     assert len(keys) == 7
-    assert (
-        None not in run.config()["arguments"].values()
-    )  # which arguments that are yet to come will be in it
+    assert None not in run.config()["arguments"].values()  # New arguments are None in older rows.
     assert Fit(
         "another name", run.estimator, dict(reversed(run.arguments.items())), run.data, keep=True
     ).key(0) == run.key(0)
@@ -139,7 +136,7 @@ def test_what_decides_over_a_result_is_part_of_its_key():
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(name, scale):
+def test_trials_of_an_experiment_are_distinct_with_known_arguments(name, scale):
     runs = EXPERIMENTS[name].trials(scale)
     assert len({run.key(0) for run in runs}) == len(runs)
     for run in (run for run in runs if isinstance(run, Fit)):
@@ -151,8 +148,8 @@ def test_no_two_runs_of_an_experiment_are_the_same_and_all_have_known_arguments(
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_results_that_are_kept_are_those_of_the_experiments(name):
-    """An argument that is new must not make them another's."""
+def test_published_rows_have_keys_of_the_experiments(name):
+    """New arguments must not change the keys of published rows."""
     rows = ResultsFile(Path(__file__).parents[1] / "results" / f"{name}-small.jsonl").rows()
     trials = EXPERIMENTS[name].trials("small")
     assert rows
@@ -161,7 +158,7 @@ def test_results_that_are_kept_are_those_of_the_experiments(name):
     }
 
 
-def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
+def test_data_depend_on_the_seed_and_test_differs_from_training():
     data = {"name": "two-gaussians", "sigma": 0.5, "n_per_class": 50, "n_test": 30}
     (train, test, _), (again, *_), (other, *_) = (load_trial_data(data, seed) for seed in (0, 0, 1))
     assert (len(train.X), len(test.X), len(test.labels)) == (100, 30, 30)
@@ -171,7 +168,7 @@ def test_data_of_a_run_follow_its_seed_and_its_test_is_not_its_training():
     assert np.array_equal(test.X.mean(1) > 5, test.labels == 1)
 
 
-def test_rows_that_are_taken_keep_their_labels():
+def test_random_rows_keep_their_labels():
     digits = {"name": "digits", "n_train": 40, "n_test": 20}
     train, test, _ = load_trial_data(digits, 3)
     whole = uc.data.load("digits")
@@ -180,7 +177,7 @@ def test_rows_that_are_taken_keep_their_labels():
         assert label in whole.labels[(row == whole.X).all(1)]
 
 
-def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypatch):
+def test_documents_are_short_enough_and_have_validation_data(monkeypatch):
     words = uc.data.Data(np.array(["a b", "a", "a b c d", "b"], dtype=object))
     monkeypatch.setattr(experiment, "load", lambda name, part: words)
     train, test, validation = load_trial_data(
@@ -192,7 +189,7 @@ def test_documents_of_a_run_are_short_enough_and_bring_their_validation(monkeypa
     assert load_trial_data({"name": "synthetic-text"}, 0).validation is words
 
 
-def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not_at_all():
+def test_correlation_share_of_true_latents_and_of_a_lost_one():
     sentences = synthetic_text("test").X
     known = type("Known", (), {"transform": lambda self, X: true_latents("test")[: len(X)]})()
     assert correlation_share(known, sentences) == pytest.approx(1 / max(TEST_TRUTH.correlations))
@@ -201,7 +198,7 @@ def test_the_true_latents_correlate_more_than_the_exact_means_and_a_lost_one_not
     assert correlation_share(known, sentences[order]) == pytest.approx(0, abs=1e-6)
 
 
-def test_spread_over_seeds():
+def test_means_and_deviations_over_seeds():
     assert mean_and_deviation(pd.Series([1.0, 2.0, 6.0]), 2) == "3.00 ± 2.65"
     assert mean_and_deviation(pd.Series([math.nan, 2.0]), 1) == "2.0"
     results = pd.DataFrame(
@@ -219,7 +216,7 @@ def test_spread_over_seeds():
     ]
 
 
-def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
+def test_published_numbers_stand_beside_ours_and_rivals_below():
     ours = pd.DataFrame({"data": ["d", "e"], "model": ["A", "A"], "NLL": ["1.0", "2.0"]})
     printed = pd.DataFrame(
         {
@@ -262,7 +259,7 @@ def test_the_papers_numbers_stand_beside_ours_and_rivals_below():
         ("w21-pinwheel", {"model": "GMVAE", "layers": 9}, "kl", 1.4e-6),
     ],
 )
-def test_numbers_of_the_papers(name, where, column, value):
+def test_published_numbers(name, where, column, value):
     numbers = published_numbers(name)
     found = numbers[
         np.logical_and.reduce([numbers[key] == wanted for key, wanted in where.items()])
@@ -271,8 +268,8 @@ def test_numbers_of_the_papers(name, where, column, value):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in PUBLISHED.glob("*.csv")])
-def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
-    """Else they would stand below as rivals, and not beside ours."""
+def test_models_with_published_numbers_have_our_names(name):
+    """Otherwise their numbers would stand below ours instead of beside them."""
     numbers, ours = (
         published_numbers(name),
         {run.model for run in EXPERIMENTS[name].trials("paper")},
@@ -286,23 +283,21 @@ def test_models_that_a_paper_has_numbers_for_are_called_as_in_our_runs(name):
 
 
 def coloured_share(path):
-    """Of the pixels of a picture; axes and their labels are grey."""
+    """Return the share of coloured pixels; axes and their labels are grey."""
     pixels = imread(path)[..., :3]
     return (np.ptp(pixels, axis=-1) > 0.2).mean()
 
 
 @pytest.fixture
 def fewer_runs(monkeypatch):
-    """Two models at two noises are enough."""
+    """Run two models at two noises only."""
     kept = ("GMVAE", "IL-LIDMVAE, L = 5")
     for model in set(TOY_MODELS) - set(kept):
         monkeypatch.delitem(TOY_MODELS, model)
     monkeypatch.setattr("uncollapse.experiments.papers.k23.SHOWN_MODELS", kept)
 
 
-def test_an_experiment_by_one_command_is_not_computed_twice(
-    fewer_runs, tmp_path, monkeypatch, command_line
-):
+def test_finished_experiment_is_not_repeated(fewer_runs, tmp_path, monkeypatch, command_line):
     command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
     code, out, err = command_line("reproduce", *command)
     assert (code, err) == (0, "")
@@ -344,7 +339,7 @@ def test_an_experiment_by_one_command_is_not_computed_twice(
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
 
-def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkeypatch):
+def test_interrupted_experiment_resumes(fewer_runs, tmp_path, monkeypatch):
     said = []
     whole = reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))
     path = tmp_path / "k23-toy-smoke.jsonl"
@@ -369,7 +364,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     assert len(path.read_text().splitlines()) == 8
     path.write_text(
         "".join(path.read_text().splitlines(keepends=True)[::-1])
-    )  # tables do not follow the file
+    )  # Tables do not depend on the order of the file.
     few = reproduce(
         "k23-toy", "smoke", seeds=1, output=tmp_path, resume=True, options=telling(said)
     )
@@ -377,7 +372,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(fewer_runs, tmp_path, monkey
     assert not any("lack" in line for line in said)
 
 
-def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(
+def test_failure_is_raised_after_the_others_are_published(
     fewer_runs, tmp_path, command_line, monkeypatch
 ):
     execute = Fit.execute
@@ -397,7 +392,7 @@ def test_what_was_in_the_way_of_a_trial_is_told_once_the_others_are_published(
     assert "GMVAE" not in set(pd.read_csv(tmp_path / "k23-toy-smoke.csv")["model"])
 
 
-def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
+def test_figure_is_not_redrawn_without_its_models(fewer_runs, tmp_path):
     said = []
     reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))
     shutil.rmtree(tmp_path / "models")
@@ -422,7 +417,7 @@ def test_a_figure_whose_models_are_gone_stays_as_it_was(fewer_runs, tmp_path):
     assert drawn.exists()
 
 
-def test_what_another_experiment_has_done_is_taken_from_there(tmp_path, monkeypatch):
+def test_rows_of_other_experiments_are_copied(tmp_path, monkeypatch):
     common = [
         run
         for run in EXPERIMENTS["w21-images"].trials("small")
@@ -487,7 +482,7 @@ def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):
 
 
 @pytest.mark.slow
-def test_a_killed_experiment_goes_on(tmp_path):
+def test_killed_experiment_resumes(tmp_path):
     code = "from uncollapse.cli import main; main()"
     command = [
         sys.executable,
@@ -533,7 +528,7 @@ def test_a_killed_experiment_goes_on(tmp_path):
         ("k23-text", {"the true model", "VAE", "LIDSVAE, L = 0", "IL-LIDSVAE, L = 5"}),
     ],
 )
-def test_other_experiments_on_drawn_data(name, models, tmp_path):
+def test_other_experiments_on_synthetic_data(name, models, tmp_path):
     table = reproduce(name, "smoke", output=tmp_path, options=telling([]))
     assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
@@ -543,8 +538,8 @@ def test_other_experiments_on_drawn_data(name, models, tmp_path):
 @pytest.mark.extra
 @pytest.mark.parametrize(("name", "n_runs"), [("w21-ppca", 6), ("w21-gmm", 3)])
 def test_experiments_by_sampling(name, n_runs, tmp_path):
-    """At so small a scale chains have hardly mixed, and that is said; what is collapsed is seen all
-    the same."""
+    """Chains hardly mix at the smoke scale, which a warning says. Collapse is visible
+    nevertheless."""
     pytest.importorskip("numpyro", reason="needs the extra 'mcmc'")
     with pytest.warns(UserWarning, match="chains have not mixed"):
         table = reproduce(name, "smoke", output=tmp_path, options=telling([]))
@@ -565,7 +560,7 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_run_of_the_papers_scale_has_a_model_and_an_objective_that_suits_it(name):
+def test_models_and_objectives_of_the_paper_scale_fit(name):
     for run in (run for run in EXPERIMENTS[name].trials("paper") if isinstance(run, Fit)):
         kind = Estimator.registry[run.estimator]
         few = {

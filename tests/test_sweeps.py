@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, what is kept, how the best is chosen, and what survives a kill."""
+"""Sweeps: their trials and rows, the best model, and resumption after kills."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def sweep(folder, grid=GRID, **others):
 
 
 def row(labels, seed, nll=None, kl=None, **others):
-    """A row as a file of results holds it."""
+    """Return a row of a results file."""
     estimates = (
         {}
         if nll is None
@@ -76,7 +76,7 @@ ROWS = [
 ]
 
 
-def test_tables_hold_means_and_deviations_over_seeds():
+def test_table_holds_means_and_deviations_over_seeds():
     table = found(ROWS).table()
     assert table["L"].tolist() == [0, 1, 2]
     assert table["nll_nats"].tolist() == [11.0, 12.75, 21.0]
@@ -90,9 +90,9 @@ def test_tables_hold_means_and_deviations_over_seeds():
     ("min_kl", "best"),
     [(0.0, ({"L": 0}, 0)), (1.3, ({"L": 1}, 1)), (2.6, ({"L": 2}, 0)), (9.5, None)],
 )
-def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp_path):
-    """The mean over seeds decides over the configuration (a single seed of L = 0 has a KL of 1.4),
-    the rank over the seed."""
+def test_best_has_lowest_nll_among_those_with_enough_kl(min_kl, best, tmp_path):
+    """The mean over seeds selects the configuration (a single seed of L = 0 has a KL of 1.4), and
+    the rank selects the seed."""
     result = found(ROWS, min_kl, tmp_path)
     chosen = result.best
     assert (chosen and (chosen["labels"], chosen["seed"])) == best
@@ -102,30 +102,30 @@ def test_the_best_has_the_lowest_nll_of_those_that_have_the_kl(min_kl, best, tmp
         assert result.table()["qualifies"].tolist() == [False] * 3
 
 
-def test_configurations_that_have_lost_trials_come_after_whole_ones():
+def test_incomplete_configurations_come_after_complete_ones():
     rows = [row({"L": 0}, 0, 1.0, 1.0), row({"L": 0}, 1, error="the loss became nan"), *ROWS[2:4]]
     assert found(rows).best["labels"] == {"L": 1}
     assert found([*rows[:1], *ROWS[2:4]]).best["labels"] == {
         "L": 1
-    }  # the other one has left no row at all
+    }  # The other configuration has a missing row.
     assert found(rows[:1] + ROWS[2:4], 2.7).best is None
     rows[2:] = [row({"L": 1}, 0, 13.0, 2.0), row({"L": 1}, 1, stopped=3)]
     assert found(rows).best["labels"] == {"L": 0}
     assert found(rows, 1.5).best["labels"] == {"L": 1}
     assert found([*ROWS[:2], *rows[2:]], 1.5).best["labels"] == {
         "L": 1
-    }  # where no whole one has the KL
+    }  # No complete configuration has enough KL.
     assert found(rows).table()[["done", "stopped", "failed"]].to_numpy().tolist() == [
         [1, 0, 1],
         [1, 1, 0],
     ]
 
 
-def test_a_kl_below_zero_by_chance_is_enough_where_none_is_asked_for():
+def test_negative_kl_qualifies_without_a_minimum():
     assert found([row({"L": 0}, 0, 1.0, -0.01), row({"L": 0}, 1, 1.0, -0.01)]).best is not None
 
 
-def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
+def test_finished_trials_are_not_repeated(tmp_path, monkeypatch):
     result, said = sweep(tmp_path, seeds=[0, 1])
     assert said[0] == "8 trials, 0 of them done before"
     assert said[1] == "trial 1 of 8: VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0"
@@ -169,11 +169,11 @@ def test_a_sweep_by_one_call_is_not_computed_twice(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again.table(), result.table())
     monkeypatch.undo()
     more, said = sweep(tmp_path, {**GRID, "learning_rate": [1e-3]}, seeds=[1, 2], resume=True)
-    assert said[0] == "4 trials, 2 of them done before"  # whatever differs in this call
+    assert said[0] == "4 trials, 2 of them done before"  # Labels do not change keys.
     assert more.table()["done"].tolist() == [2, 2]
 
 
-def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
+def test_trial_resumes_within_its_training(tmp_path):
     whole, _ = sweep(tmp_path / "whole", {"inverse_lipschitz": [1.0]})
     epochs = []
 
@@ -190,7 +190,7 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
             "execute",
             lambda trial, seed, path, verbose, _: execute(trial, seed, path, verbose, stop),
         )
-        patch.setattr("uncollapse.training.loop.CHECKPOINT_SHARE", np.inf)
+        patch.setattr("uncollapse.training.resume.WRITING_SHARE", np.inf)
         with pytest.raises(
             InputError,
             match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0",
@@ -215,7 +215,7 @@ def test_a_trial_goes_on_in_the_midst_of_its_training(tmp_path):
 
 
 def same_models(one, other):
-    """Whether two folders hold the same weights of the same trials."""
+    """Return whether two folders hold the same weights of the same trials."""
     weights = [
         {path.parent.name: path.read_bytes() for path in folder.glob("models/*/model.safetensors")}
         for folder in (one, other)
@@ -223,7 +223,7 @@ def same_models(one, other):
     return bool(weights[0]) and weights[0] == weights[1]
 
 
-def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, monkeypatch):
+def test_failure_of_one_trial_does_not_stop_the_others(tmp_path, monkeypatch):
     execute = SweepTrial.execute
     broken = {0.0: InputError("no room."), 1.0: NonFiniteLossError("the loss became nan.")}
 
@@ -238,7 +238,7 @@ def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, m
     assert "note: no room." in said
     assert result.table()[["done", "failed"]].to_numpy().tolist() == [[1, 0], [0, 1], [1, 0]]
     monkeypatch.undo()
-    result, said = sweep(tmp_path, resume=True)  # what was not finite would not be so again
+    result, said = sweep(tmp_path, resume=True)  # A non-finite loss is final.
     assert said[0] == "4 trials, 3 of them done before"
     assert result.table()[["done", "failed"]].to_numpy().tolist() == [
         [1, 0],
@@ -248,7 +248,7 @@ def test_what_is_in_the_way_of_one_trial_is_not_in_the_way_of_others(tmp_path, m
     ]
 
 
-def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, monkeypatch):
+def test_first_reason_is_raised_if_all_trials_fail(tmp_path, monkeypatch):
     def fail(*_):
         raise InputError("no room.")
 
@@ -261,7 +261,7 @@ def test_where_nothing_comes_of_any_trial_the_first_reason_is_told(tmp_path, mon
         sweep(tmp_path)
 
 
-def test_rows_are_json_that_all_can_read(tmp_path):
+def test_rows_are_strict_json(tmp_path):
     sweep(tmp_path, {"inverse_lipschitz": [1.0]}, seeds=np.arange(1))
 
     def refuse(name):
@@ -274,7 +274,7 @@ def test_rows_are_json_that_all_can_read(tmp_path):
         json.loads(line, parse_constant=refuse)
 
 
-def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
+def test_non_finite_loss_is_a_result(tmp_path):
     result, _ = sweep(tmp_path, {"learning_rate": [1e30, "1e-3"]})
     assert result.table()[["learning_rate", "done", "failed"]].to_numpy().tolist() == [
         [1e30, 0, 1],
@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_is_a_result_of_its_trial(tmp_path):
         sweep(tmp_path, {"learning_rate": [1e30]}, resume=True)
 
 
-def test_two_processes_do_not_write_one_file(tmp_path):
+def test_second_process_is_refused(tmp_path):
     folder = ResultsFolder(tmp_path / "trials.jsonl")
     with (
         folder.locked(),
@@ -296,7 +296,7 @@ def test_two_processes_do_not_write_one_file(tmp_path):
         sweep(tmp_path)
 
 
-def test_results_belong_to_the_data_and_their_labels(tmp_path):
+def test_key_depends_on_data_and_labels(tmp_path):
     grid, labels = {"inverse_lipschitz": [1.0]}, np.arange(20) % 2
     sweep(tmp_path, grid, held_out=X[:20])
     for held_out, given, done in (
@@ -312,7 +312,7 @@ def test_results_belong_to_the_data_and_their_labels(tmp_path):
     assert len(digests) == 2
 
 
-def test_data_are_taken_as_the_estimators_take_them():
+def test_data_are_read_as_by_estimators():
     frame = as_data(pd.DataFrame({"a": [1.5, 2.0], "b": [True, False]}))
     assert (frame.X.tolist(), frame.feature_names) == ([[1.5, 1.0], [2.0, 0.0]], ["a", "b"])
     assert as_data([[1, 2], [3, 4]]).X.tolist() == [[1, 2], [3, 4]]
@@ -341,7 +341,7 @@ def test_data_are_taken_as_the_estimators_take_them():
         as_data(DataLoader(rows))
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
+def test_unwritable_folder_is_refused_before_the_work(monkeypatch):
     monkeypatch.setattr(SweepTrial, "execute", lambda *_: pytest.fail("computed"))
     with pytest.raises(
         InputError,
@@ -406,13 +406,13 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(monkeypatch):
         ({"labels": [1]}, "labels belong to held_out"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_before_anything_is_written(arguments, words, tmp_path):
+def test_invalid_arguments_are_refused_before_anything_is_written(arguments, words, tmp_path):
     with pytest.raises(InputError, match=words):
         sweep(tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_it_expects(tmp_path, command_line, monkeypatch):
+def test_command_refuses_invalid_arguments(tmp_path, command_line, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", X)
     for words, message in (
@@ -429,7 +429,7 @@ def test_the_command_says_what_it_expects(tmp_path, command_line, monkeypatch):
     assert os.listdir() == ["x.npy"]
 
 
-def test_the_command_takes_lists_seeds_and_common_settings(tmp_path, command_line, monkeypatch):
+def test_command_reads_lists_seeds_and_common_settings(tmp_path, command_line, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", X)
     (tmp_path / "common.yaml").write_text("max_epochs: 2\nlatent_dim: 3\nbatch_size: 50\n")
@@ -459,7 +459,7 @@ def test_the_command_takes_lists_seeds_and_common_settings(tmp_path, command_lin
     } == {(2, 50)}
 
 
-def test_a_fifth_is_held_out_or_the_part_that_there_is_for_it():
+def test_hold_out_takes_a_fifth_or_the_validation_part():
     train, rest = hold_out("digits")
     assert (len(train.X), len(rest.X)) == (1078, 269)
     together = np.vstack([train.X, rest.X])
@@ -478,7 +478,7 @@ uc.sweep(X, {"inverse_lipschitz": [0.0, 1.0]}, seeds=[0, 1], output="out", resum
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_path):
+def test_killed_sweep_ends_in_the_same_models(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(folder, seconds):
@@ -504,7 +504,7 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
         n_states += len(
             list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.safetensors"))
         )
-    assert n_states > 0  # there was something to go on from
+    assert n_states > 0  # Something was there to resume from.
     assert run(tmp_path / "cut", None)
     assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
     rows = [
@@ -517,7 +517,7 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_in_the_same_models(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["none", pytest.param("local", marks=pytest.mark.extra)])
-def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
+def test_terminated_sweep_says_how_to_resume(where, tmp_path):
     if where == "local":
         pytest.importorskip("ray", reason="needs the extra 'sweep'")
     np.save(tmp_path / "x.npy", X)
@@ -550,16 +550,16 @@ def test_a_sweep_that_is_terminated_says_how_it_goes_on(where, tmp_path):
 
 @pytest.fixture(scope="module")
 def ray():
-    """An instance that several sweeps share."""
+    """Start an instance that several sweeps share."""
     pytest.importorskip("ray", reason="needs the extra 'sweep'")
     with suppress(ImportError):
-        import_module("jax").devices()  # warns of every fork from now on
+        import_module("jax").devices()  # JAX warns of every fork from now on.
     with import_on_ray()._ray("local"):
         yield "local"
 
 
 @pytest.mark.extra
-def test_on_ray_the_same_comes_out(ray, tmp_path):
+def test_ray_gives_the_same_results(ray, tmp_path):
     alone, _ = sweep(tmp_path / "alone")
     together, said = sweep(tmp_path / "ray", ray=ray)
     assert sum(line.startswith("done ") for line in said) == 4
@@ -574,7 +574,7 @@ def test_on_ray_the_same_comes_out(ray, tmp_path):
 
 
 class Mortal(SweepTrial):
-    """Dies in its second epoch, once."""
+    """A trial that dies in its second epoch, once."""
 
     def execute(self, seed, folder, verbose, on_epoch=None):
         def die(epoch):
@@ -586,10 +586,12 @@ class Mortal(SweepTrial):
 
 
 @pytest.mark.extra
-def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
+def test_ray_replaces_a_dead_worker_and_resumes(ray, tmp_path):
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which workers cannot import
+    cloudpickle.register_pickle_by_value(
+        sys.modules[__name__]
+    )  # Workers cannot import this module.
     train, held_out = as_data(X).hold_out()
     trials = [
         Mortal(
@@ -620,14 +622,14 @@ def test_on_ray_a_worker_that_dies_is_replaced_and_goes_on(ray, tmp_path):
 
 
 @pytest.mark.extra
-def test_on_ray_an_experiment_finds_its_models(ray, tmp_path, monkeypatch):
-    """Though its workers, which have begun before, are in another folder."""
+def test_ray_workers_save_models_in_the_right_folder(ray, tmp_path, monkeypatch):
+    """Workers that started earlier have another working directory."""
     monkeypatch.chdir(tmp_path)
     said = []
     table = reproduce(
         "w21-pinwheel", "smoke", output="results", options=RunOptions(ray, tell=said.append)
     )
-    table = table.dropna(subset="seeds")  # the others are the paper's alone
+    table = table.dropna(subset="seeds")  # The others are published numbers.
     assert table["seeds"].tolist() == [1] * 10
     assert len(list(Path("results", "models").iterdir())) == len(table)
     assert not [line for line in said if "lacks" in line]
@@ -635,8 +637,8 @@ def test_on_ray_an_experiment_finds_its_models(ray, tmp_path, monkeypatch):
 
 
 @pytest.mark.extra
-def test_on_ray_data_are_read_where_they_are(ray, tmp_path, monkeypatch):
-    """Though its workers, which have begun before, are in another folder."""
+def test_ray_workers_read_data_on_disk(ray, tmp_path, monkeypatch):
+    """Workers that started earlier have another working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("uncollapse.data.arrays.MAX_IN_MEMORY", 100)
     os.mkdir("rows")
@@ -661,7 +663,7 @@ def test_on_ray_data_are_read_where_they_are(ray, tmp_path, monkeypatch):
 
 
 @pytest.mark.extra
-def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
+def test_ray_stops_poor_trials_early(ray, tmp_path):
     rates = {"learning_rate": [1e-9, 1e-8, 2e-2, 1e-2, 1e-7, 1e-6]}
     result, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True)
     table = result.table()
@@ -670,7 +672,7 @@ def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
     assert {row["stopped"] for row in result.rows if "stopped" in row} <= {
         1,
         3,
-    }  # a ninth and a third of the epochs
+    }  # A ninth and a third of the epochs.
     assert result.best["labels"]["learning_rate"] >= 1e-2
     assert any(line.endswith("epochs") and "stopped after" in line for line in said)
     _, said = sweep(tmp_path, rates, max_epochs=9, ray=ray, stop_early=True, resume=True)
@@ -681,7 +683,7 @@ def test_on_ray_what_does_not_look_promising_is_stopped(ray, tmp_path):
 
 
 @pytest.mark.extra
-def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
+def test_ray_search_chooses_and_resumes(ray, tmp_path):
     space = {"inverse_lipschitz": "0.1..2", "hidden": [[4], [8]]}
     few, said = sweep(tmp_path, space, ray=ray, n_searched=3)
     assert said[0] == "3 trials to be chosen, 0 of them done before"
@@ -703,7 +705,7 @@ def test_on_ray_optuna_chooses_and_goes_on(ray, tmp_path):
 
 
 @pytest.mark.extra
-def test_on_ray_optuna_chooses_nothing_twice(ray, tmp_path):
+def test_ray_search_chooses_nothing_twice(ray, tmp_path):
     result, _ = sweep(
         tmp_path,
         {"inverse_lipschitz": [0.0, 1.0], "precision": ["float32", "bfloat16"]},
