@@ -1,4 +1,4 @@
-"""Interleaved timings, peak memory, and rows that say where they come from."""
+"""Interleaved timings, peak memory, and rows with their provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from uncollapse.experiments.environment import processor
+from uncollapse._utils.machine import processor_name
 from uncollapse.models import VAE
 from uncollapse.objectives import Elbo
 
@@ -24,17 +24,17 @@ Key = TypeVar("Key")
 
 
 def interleaved_medians(
-    contestants: Mapping[Key, Step], seconds: float, device: str = "cpu"
+    steps: Mapping[Key, Step], seconds: float, device: str = "cpu"
 ) -> dict[Key, float]:
-    """Median seconds of each contestant, which take turns, so that whatever else the machine does
-    falls on all of them."""
-    for step in contestants.values():
+    """Return median seconds of each step. The steps take turns, so that other work on the machine
+    affects all of them."""
+    for step in steps.values():
         for _ in range(3):
             step()
-    times: dict[Key, list[float]] = {name: [] for name in contestants}
+    times: dict[Key, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for name, step in contestants.items():
+        for name, step in steps.items():
             _wait(device)
             start = time.perf_counter()
             step()
@@ -44,7 +44,7 @@ def interleaved_medians(
 
 
 def adam_step(model: VAE, x: torch.Tensor) -> Step:
-    """A training step of a model on the same rows each time."""
+    """Return a training step of a model on the same rows each time."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
@@ -57,17 +57,15 @@ def adam_step(model: VAE, x: torch.Tensor) -> Step:
 
 
 def peak_mib(step: Step, device: str = "cpu") -> float:
-    """The most memory that tensors of one call hold at a time, beyond what was there before, in
-    MiB."""
+    """Return the peak memory of the tensors of one call, beyond earlier tensors, in MiB."""
     step()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with ThreadPoolExecutor(
-        1
-    ) as fresh:  # a new thread has no memory that was kept from earlier steps
+    # A new thread has no memory cached from earlier steps.
+    with ThreadPoolExecutor(1) as fresh:
         return fresh.submit(_traced_peak, step).result() / 2**20
 
 
@@ -82,13 +80,13 @@ def _traced_peak(step: Step) -> int:
 
 
 def print_row(**row: Any) -> None:
-    """One JSON line on standard output, with its provenance."""
+    """Print one JSON line with its provenance."""
     print(json.dumps({**row, **provenance()}), flush=True)
 
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Commit, version and processor."""
+    """Return commit, version and processor."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -96,7 +94,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit.stdout.strip() or None,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "processor": processor(),
+        "processor": processor_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+from pathlib import Path
 
 
 def memory_bytes() -> float:
@@ -11,3 +13,11 @@ def memory_bytes() -> float:
     if not hasattr(os, "sysconf"):
         return math.inf
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def processor_name() -> str:
+    """Return the name of the processor, or its architecture where the system gives no name."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

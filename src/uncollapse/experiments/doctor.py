@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uncollapse._utils.errors import one_line
-from uncollapse._utils.machine import memory_bytes
+from uncollapse._utils.machine import memory_bytes, processor_name
 from uncollapse._version import __version__
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def devices() -> dict[str, str]:
 
     memory = memory_bytes()
     return {
-        "CPU": f"{_processor()}, {os.cpu_count()} logical cores, torch on {torch.get_num_threads()} threads",
+        "CPU": f"{processor_name()}, {os.cpu_count()} logical cores, torch on "
+        f"{torch.get_num_threads()} threads",
         "memory": f"{memory / 2**30:.1f} GiB" if math.isfinite(memory) else "unknown",
         "CUDA": ", ".join(
             torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
@@ -87,13 +88,6 @@ def devices() -> dict[str, str]:
         or "none",
         "MPS": "available" if torch.backends.mps.is_available() else "none",
     }
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def data_places() -> dict[str, str]:

@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from uncollapse._utils.machine import processor_name
 from uncollapse._version import __version__
 
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, commit, device and date as values that JSON can hold."""
+    is_gpu = device == "cuda"
+    name = torch.cuda.get_device_name() if is_gpu else f"{device}, {processor_name()}"
     return {
         "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "commit": _commit(),
@@ -29,21 +32,10 @@ def environment(device: str) -> dict[str, Any]:
         "zuko": version("zuko"),
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {processor()}",
+        "device": name,
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
-
-
-@cache
-def processor() -> str:
-    """Return the name of the processor, or its architecture where the system gives no name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        return next(names)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 @cache

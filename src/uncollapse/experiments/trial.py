@@ -202,7 +202,9 @@ class FitTrial(Trial):
         validation = {} if data.validation is None else {"validation": data.validation.X}
         callbacks = () if on_epoch is None else (on_epoch,)
         estimator = Estimator.registry[self.estimator](**arguments)
-        return estimator.fit(data.train.table(), checkpoint=folder, callbacks=callbacks, **validation)
+        return estimator.fit(
+            data.train.table(), checkpoint=folder, callbacks=callbacks, **validation
+        )
 
     @staticmethod
     def load(path: Path) -> Any:
