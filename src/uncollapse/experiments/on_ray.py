@@ -174,8 +174,7 @@ def _run_in_worker(
         tune.report({**last, "failure": outcome})
         return
     if rule is not None and "estimates" in outcome:
-        values = (outcome["estimates"][name]["value"] for name in ("nll_nats", "kl_nats"))
-        last["rank"] = rule.rank(*values)
+        last["rank"] = rule.rank_row(outcome)
     tune.report({**last, "row": json.dumps(outcome)})
 
 

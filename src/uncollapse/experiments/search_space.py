@@ -112,9 +112,7 @@ class SearchSpace:
     @property
     def size(self) -> float:
         """Number of combinations, infinite with a range."""
-        return math.prod(
-            len(values) if isinstance(values, list) else math.inf for values in self.values.values()
-        )
+        return math.prod(n if isinstance(n, int) else math.inf for n in self.dimensions.values())
 
     @property
     def dimensions(self) -> dict[str, Any]:

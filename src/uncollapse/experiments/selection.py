@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from uncollapse._utils.errors import ParameterError, brief
+from uncollapse.experiments.tables import value_of
 
 # Nats added for each nat of missing KL: any model with enough KL ranks before any without.
 PENALTY = 1e6
@@ -45,6 +48,10 @@ class SelectionRule:
         True
         """
         return nll_nats if self.admits(kl_nats) else nll_nats + PENALTY * (self.min_kl - kl_nats)
+
+    def rank_row(self, row: Mapping[str, Any]) -> float:
+        """Return the rank of a row of results."""
+        return self.rank(value_of(row, "nll_nats"), value_of(row, "kl_nats"))
 
     def __str__(self) -> str:
         limit = f" at a KL of at least {self.min_kl:g} nats" if self.min_kl else ""

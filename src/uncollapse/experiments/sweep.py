@@ -30,7 +30,7 @@ from uncollapse.experiments.run import (
 from uncollapse.experiments.search_space import SearchSpace
 from uncollapse.experiments.selection import SelectionRule
 from uncollapse.experiments.sweep_result import Row, Sweep, finished
-from uncollapse.experiments.tables import provenance, value_of
+from uncollapse.experiments.tables import provenance
 from uncollapse.experiments.trial import TrialData
 
 RESULTS = "trials.jsonl"
@@ -104,10 +104,12 @@ def sweep(
             "early stopping and searches need Ray. Install it with "
             "pip install 'uncollapse[sweep]', and leave out ray='none'."
         )
-    data = _split(X, held_out, labels, is_text=None if model is None else model == "SequenceVAE")
-    model = model or ("SequenceVAE" if data.train.is_text else "VAE")
+    is_text = None if model is None else model == "SequenceVAE"
+    train = as_data(X, is_text=is_text)
+    parts = train.hold_out() if held_out is None else (train, as_data(held_out, labels, is_text))
+    model = model or ("SequenceVAE" if train.is_text else "VAE")
     settings = {**settings, "verbose": verbose}
-    space = SearchSpace.from_grid(data, model, grid, settings, n_searched is not None)
+    space = SearchSpace.from_grid(TrialData(*parts), model, grid, settings, n_searched is not None)
     folder = ResultsFolder(Path(output).absolute() / RESULTS)
     folder.check_resume(resume)
     space.check(on_this_machine=ray in (NO_RAY, LOCAL_RAY))
@@ -121,13 +123,6 @@ def sweep(
     paths = ", ".join(map(str, [folder.file.path, *result.write(folder.file.path.parent)]))
     tell(f"written: {paths}\n{provenance(rows)}")
     return result
-
-
-def _split(X: Any, held_out: Any, labels: Any, is_text: bool | None) -> TrialData:
-    train = as_data(X, is_text=is_text)
-    if held_out is None:
-        return TrialData(*train.hold_out())
-    return TrialData(train, as_data(held_out, labels, is_text))
 
 
 def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
@@ -257,6 +252,6 @@ def _search(
 def _rank(row: Row, rule: SelectionRule | None) -> float:
     """Return the rank of a row for Optuna, infinite for a trial without results."""
     if rule is not None and "estimates" in row:
-        return rule.rank(value_of(row, "nll_nats"), value_of(row, "kl_nats"))
+        return rule.rank_row(row)
     rank = row.get("rank")
     return math.inf if rank is None else rank

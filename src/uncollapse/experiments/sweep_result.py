@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,13 +92,10 @@ class Sweep:
             if summary["qualifies"]
         ]
         if qualified:
-            return min(complete[min(qualified)[1]], key=self._rank)
+            return min(complete[min(qualified)[1]], key=self.rule.rank_row)
         rest = [row for group in self._groups if group not in complete for row in finished(group)]
         admitted = (row for row in rest if self.rule.admits(value_of(row, "kl_nats")))
-        return min(admitted, key=self._rank, default=None)
-
-    def _rank(self, row: Mapping[str, Any]) -> float:
-        return self.rule.rank(value_of(row, "nll_nats"), value_of(row, "kl_nats"))
+        return min(admitted, key=self.rule.rank_row, default=None)
 
     @property
     def best_folder(self) -> Path | None:
