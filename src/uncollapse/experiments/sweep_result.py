@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse._utils.files import write_bytes, write_text
-from uncollapse.diagnostics.page import COLOURS
+from uncollapse.diagnostics.plotting import COLOURS
 from uncollapse.experiments.plotting import as_png, new_figure
 from uncollapse.experiments.selection import SelectionRule
 from uncollapse.experiments.tables import value_of
