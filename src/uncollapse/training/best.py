@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse.maps import Decoder
 from uncollapse.models import LatentModel
 from uncollapse.objectives import negative_elbo
 from uncollapse.training.observers import Observer
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 def constants_of(model: LatentModel) -> tuple[float, ...]:
     """Return the inverse Lipschitz constants of a model's decoder; none where it has none."""
-    decoder = getattr(model, "decoder", None)
-    return decoder.constants if isinstance(decoder, Decoder) else ()
+    constants: tuple[float, ...] = getattr(getattr(model, "decoder", None), "constants", ())
+    return constants
 
 
 def set_constants(model: LatentModel, constants: tuple[float, ...]) -> None:
@@ -33,12 +32,14 @@ def set_constants(model: LatentModel, constants: tuple[float, ...]) -> None:
 
 
 class Snapshot(Observer):
-    """A copy of a model's state, which no state dict holds the constants of.
+    """A copy of a model: its state dict, and the constants of its decoder.
 
     Attributes:
         tensors: the state dict; empty before the first copy.
-        constants: of the decoder.
+        constants: of the decoder, which no state dict holds.
     """
+
+    saved: ClassVar[tuple[str, ...]] = ("tensors", "constants")
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -56,12 +57,13 @@ class Snapshot(Observer):
             set_constants(model, self.constants)
 
     def state(self) -> dict[str, Any]:
-        """Return the copy."""
-        return {"tensors": self.tensors, "constants": self.constants}
+        """Return the copy, and what belongs to it."""
+        return {name: getattr(self, name) for name in self.saved}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load what `state` returned."""
-        self.tensors, self.constants = dict(state["tensors"]), tuple(state["constants"])
+        for name in self.saved:
+            setattr(self, name, state[name])
 
 
 class LastGood(Snapshot):
@@ -71,6 +73,7 @@ class LastGood(Snapshot):
         n_epochs: whole epochs of training in that state.
     """
 
+    saved = (*Snapshot.saved, "n_epochs")
     n_epochs = 0
 
     def before_update(self, training: Training) -> None:
@@ -78,15 +81,6 @@ class LastGood(Snapshot):
         if training.rows_seen == 0:
             self.n_epochs = training.epochs_done
             self.take(training.model)
-
-    def state(self) -> dict[str, Any]:
-        """Return the copy and its number of epochs."""
-        return {**super().state(), "n_epochs": self.n_epochs}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned."""
-        super().restore(state)
-        self.n_epochs = state["n_epochs"]
 
 
 class Best(Snapshot):
@@ -98,18 +92,20 @@ class Best(Snapshot):
             given.
     """
 
+    saved = (*Snapshot.saved, "loss")
+
     def __init__(self, rows: Tensor, is_settled: Callable[[float], bool] | None = None) -> None:
         super().__init__()
         self.rows = rows
-        self.is_settled = is_settled or (lambda kl: True)
+        self.is_settled = is_settled
         self.loss = math.inf
 
     def after_epoch(self, training: Training) -> None:
         """Add the negative ELBO on the rows to the history; copy the model if it is the best."""
-        loss = self._evaluate(training)
-        kl = training.history[-1][3]
-        training.history[-1] = (*training.history[-1], loss)
-        if loss < self.loss and self.is_settled(kl):
+        row = training.history[-1]
+        loss, kl = self._evaluate(training), row[3]
+        training.history[-1] = (*row, loss)
+        if loss < self.loss and (self.is_settled is None or self.is_settled(kl)):
             self.loss = loss
             self.take(training.model)
 
@@ -127,12 +123,3 @@ class Best(Snapshot):
             losses = [negative_elbo(model(batch)).value * len(batch) for batch in observed]
         model.train()
         return float(torch.stack(losses).sum()) / len(self.rows)
-
-    def state(self) -> dict[str, Any]:
-        """Return the copy and its loss."""
-        return {**super().state(), "loss": self.loss}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned."""
-        super().restore(state)
-        self.loss = state["loss"]
