@@ -1,4 +1,4 @@
-"""Data: files in common formats, and named data sets that are found or fetched."""
+"""Data from files in common formats, from named data sets, and from disk."""
 
 from uncollapse.data.arrays import Data, are_documents, read_file
 from uncollapse.data.named import NAMED, hold_out, load

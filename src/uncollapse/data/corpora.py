@@ -1,4 +1,4 @@
-"""Named data sets of text, with a training, a validation and a test file each."""
+"""Named data sets of text, each with a training, a validation and a test file."""
 
 from __future__ import annotations
 
@@ -13,38 +13,33 @@ from uncollapse.data.download import Source
 
 FILE_WORDS = {"train": "train", "validation": "valid", "test": "test"}
 LATENTS = {"latent_dim": 32}
-UPSTREAM_UNKNOWN = "_UNK"  # of Yahoo Answers
-UNKNOWN_WORD = UNKNOWN_NAMES["word"]
+UPSTREAM_UNKNOWN = "_UNK"  # unknown words in the files of Yahoo Answers
 
 
 def _source(name: str) -> Source:
     # No address is known whose files have been compared with these.
-    return Source(
-        name, url=None, md5={f"{name}.{word}.txt.gz": None for word in FILE_WORDS.values()}
-    )
+    files = [f"{name}.{word}.txt.gz" for word in FILE_WORDS.values()]
+    return Source(name, url=None, md5=dict.fromkeys(files))
 
 
 YAHOO, YELP = _source("yahoo"), _source("yelp")
 
 
 def load_corpus(source: Source, split: str) -> Data:
-    """The documents of a part. Words that upstream has left out are unknown words of ours.
+    """Load the documents of one split, with upstream's mark for unknown words replaced by ours.
 
     Raises:
-        InputError: if the part's file is not on this machine, or is damaged.
+        FileError: if the file is not on this machine, or is damaged.
     """
     files = {part: f"{source.folder}.{word}.txt.gz" for part, word in FILE_WORDS.items()}
     path = source.find(files[split])
     if path is None:
-        there = [part for part, file in files.items() if source.find(file) is not None]
+        present = [part for part, file in files.items() if source.find(file) is not None]
         raise FileError(
             f"{source.folder} has no {split} part on this machine (there is: "
-            f"{', '.join(there) or 'none'}): "
-            f"put {files[split]}, which is not for download, into {source.place}, or take a part "
-            "that is there (--split)."
+            f"{', '.join(present) or 'none'}): put {files[split]}, which is not for download, into "
+            f"{source.place}, or take a part that is there (--split)."
         )
-    read = read_file(path)
-    documents = np.array(
-        [document.replace(UPSTREAM_UNKNOWN, UNKNOWN_WORD) for document in read.X], dtype=object
-    )
-    return replace(read, X=documents, name=source.folder, defaults=LATENTS)
+    read, unknown = read_file(path), UNKNOWN_NAMES["word"]
+    documents = [document.replace(UPSTREAM_UNKNOWN, unknown) for document in read.X]
+    return replace(read, X=np.array(documents, dtype=object), name=source.folder, defaults=LATENTS)

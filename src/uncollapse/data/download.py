@@ -1,4 +1,4 @@
-"""Finding the files of a data set, and fetching those that are nowhere to be found."""
+"""Search for the files of a data set on this machine, and download of missing ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import pooch
 
 from uncollapse._utils.errors import FileError
 
-# A folder that holds data sets, each in a folder of its own.
+# Environment variable with a folder that holds data sets, each in a folder of its own.
 DATA_FOLDER_VARIABLE = "UNCOLLAPSE_DATA"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the files of a data set live.
+    """Places where the files of a data set may be.
 
     Attributes:
         folder: its folder under $UNCOLLAPSE_DATA and in the cache.
-        url: upstream's address, to which a file name is appended; None where there is none to fetch
-            from.
-        md5: upstream's hash of each file; None where there is no address.
-        system_folders: where the packages of operating systems put the files (their bytes may
-            differ from upstream's).
+        url: upstream's address, to which a file name is appended; None if there is no download.
+        md5: upstream's hash of each file; None without a download.
+        system_folders: where packages of the operating system put the files. Their bytes may
+            differ from upstream's.
     """
 
     folder: str
@@ -33,7 +32,7 @@ class Source:
     system_folders: tuple[str, ...] = ()
 
     def candidates(self) -> list[Path]:
-        """Folders that may hold the files, in the order in which they are searched."""
+        """Return the folders that may hold the files, in the order in which they are searched."""
         chosen = os.environ.get(DATA_FOLDER_VARIABLE)
         return [
             *([Path(chosen) / self.folder] if chosen else []),
@@ -43,62 +42,48 @@ class Source:
 
     @property
     def cache(self) -> Path:
-        """Where downloads are kept."""
+        """Folder that keeps downloads."""
         return cache_folder() / self.folder
 
+    @property
+    def place(self) -> Path:
+        """Folder into which a user puts files that are not for download."""
+        parent = os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}"
+        return Path(parent) / self.folder
+
     def find(self, name: str) -> Path | None:
-        """The file, if it is on this machine."""
-        return next(
-            (folder / name for folder in self.candidates() if (folder / name).is_file()), None
-        )
+        """Return the path of a file if it is on this machine."""
+        paths = (folder / name for folder in self.candidates())
+        return next((path for path in paths if path.is_file()), None)
 
     def fetch(self, name: str) -> Path:
-        """The file, downloaded and checked against its hash if it is not on this machine.
+        """Return the path of a file, which is downloaded and checked if it is not on this machine.
 
         Raises:
-            InputError: if there is nowhere to fetch it from, the download fails or its hash is
-                wrong.
+            FileError: if there is no download, it fails, or its hash is wrong.
         """
-        found = self.find(name)
-        if found is not None:
+        if (found := self.find(name)) is not None:
             return found
         if self.url is None:
             raise FileError(
                 f"{name} is neither on this machine nor for download: put it into {self.place}."
             )
+        pooch.get_logger().setLevel("WARNING")
+        known_hash = f"md5:{self.md5[name]}"
         try:
-            pooch.get_logger().setLevel("WARNING")
             return Path(
                 pooch.retrieve(
-                    self.url + name,
-                    f"md5:{self.md5[name]}",
-                    fname=name,
-                    path=self.cache,
-                    progressbar=True,
+                    self.url + name, known_hash, fname=name, path=self.cache, progressbar=True
                 )
             )
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+        except (OSError, ValueError) as error:  # No connection, or a wrong hash.
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             raise FileError(
                 f"{name} is not on this machine and could not be fetched from {self.url} "
-                f"({_reason(error)}): check the "
-                f"connection, or put the file into {self.candidates()[0]}."
+                f"({reason}): check the connection, or put the file into {self.candidates()[0]}."
             ) from None
-
-    @property
-    def place(self) -> Path:
-        """Where files belong that cannot be fetched."""
-        return (
-            Path(os.environ.get(DATA_FOLDER_VARIABLE) or f"${DATA_FOLDER_VARIABLE}") / self.folder
-        )
 
 
 def cache_folder() -> Path:
-    """Where the downloads of all data sets are kept."""
+    """Return the folder that keeps the downloads of all data sets."""
     return Path(pooch.os_cache("uncollapse"))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -17,8 +17,7 @@ from uncollapse.data.unpacking import gunzip
 IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}
 
-# K23 table 3 and appendix C of W21: images are dynamically binarised, 64 latents, hidden layers of
-# 512 units.
+# K23 table 3 and W21 appendix C: dynamically binarised images, 64 latents, hidden layers of 512.
 BINARISED_IMAGES = {
     "family": "bernoulli",
     "latent_dim": 64,
@@ -52,10 +51,10 @@ MNIST = Source(
 
 
 def load_idx_images(name: str, source: Source, split: str) -> Data:
-    """Images in [0, 1] and their labels.
+    """Load images in [0, 1] and their labels.
 
     Raises:
-        InputError: if a file can neither be found nor fetched, or is damaged.
+        FileError: if a file can neither be found nor fetched, or is damaged.
     """
     prefix = SPLIT_PREFIX[split]
     images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
@@ -72,10 +71,10 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of bytes from a gzipped IDX file.
+    """Return an array of bytes from a gzipped IDX file.
 
     Raises:
-        InputError: if the file is damaged or not of this format.
+        FileError: if the file is damaged or not of this format.
     """
     try:
         content = gunzip(path)

@@ -1,4 +1,4 @@
-"""Data sets that go by a name."""
+"""Registry of named data sets."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ TEXT_SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class NamedData:
-    """A data set in parts, of which one is for training.
+    """A data set with a training split and others.
 
     Attributes:
-        description: what it is, in a line.
-        load_split: returns the part that is asked for.
-        source: where its files come from, if it has any.
-        splits: names of its parts.
+        description: description in one line.
+        load_split: function that returns a split by its name.
+        source: places of its files, or None if it has none.
+        splits: names of its splits.
     """
 
     description: str
@@ -40,23 +40,23 @@ class NamedData:
     splits: tuple[str, ...] = SPLITS
 
     def whereabouts(self) -> str:
-        """Where the files are, in words."""
+        """Return where the files are, in words."""
         if self.source is None:
             return "needs no files"
         found = {name: self.source.find(name) for name in self.source.md5}
         missing = [name for name, path in found.items() if path is None]
         if missing and self.source.url is None:
-            return f"{len(missing)} of {len(found)} files missing, not for download: {', '.join(missing)}"
+            names = ", ".join(missing)
+            return f"{len(missing)} of {len(found)} files missing, not for download: {names}"
         if missing:
             return f"{len(missing)} of {len(found)} files to fetch"
         return str(next(path.parent for path in found.values() if path is not None))
 
     def fetch(self) -> list[Path]:
-        """The files, downloaded where they are not on this machine.
+        """Return the paths of the files, which are downloaded where necessary.
 
         Raises:
-            InputError: if a download fails, or a file is missing and there is nowhere to fetch it
-                from.
+            FileError: if a download fails, or a missing file has none.
         """
         return [] if self.source is None else [self.source.fetch(name) for name in self.source.md5]
 
@@ -133,11 +133,12 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
 
     Args:
         source: a name of `NAMED`, or the path of a file, which is read whole.
-        split: the part of a named data set, "train" or "test", or "validation" where it is text.
+        split: "train" or "test" of a named data set, or "validation" if it is text.
         labels: the column (or array) of a file that holds labels.
 
     Raises:
-        InputError: if there is neither such a name nor such a file, or the data cannot be read.
+        ParameterError: if there is no such split, or labels are given for a named data set.
+        FileError: if there is neither such a name nor such a file, or it cannot be read.
 
     >>> load("digits").X.shape
     (1347, 64)
@@ -157,23 +158,21 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     if ending_of(Path(source)) is None and not os.path.isdir(source):
         raise FileError(
             f"there is no data set {str(source)!r}: expected one of {', '.join(NAMED)}, or a file "
-            "that ends in "
-            f"{', '.join(READERS)}."
+            f"that ends in {', '.join(READERS)}."
         )
     return read_file(source, labels)
 
 
 def hold_out(source: str | Path, labels: str | None = None) -> tuple[Data, Data]:
-    """Data to train on, and others to choose between models by: the validation part of text that
-    has one, else a random fifth.
+    """Load data to train on, and others for choosing between models.
+
+    The others are the validation split of text that has one, and else a random fifth.
 
     Raises:
         InputError: if the data cannot be read, or are too few.
     """
     train = load(source, "train", labels)
     named = NAMED.get(str(source))
-    return (
-        (train, load(source, "validation"))
-        if named is not None and "validation" in named.splits
-        else train.hold_out()
-    )
+    if named is not None and "validation" in named.splits:
+        return train, load(source, "validation")
+    return train.hold_out()

@@ -1,4 +1,4 @@
-"""Omniglot: handwritten characters of many alphabets (Lake et al. 2015), as PNG files in zip
+"""Omniglot: handwritten characters of many alphabets (Lake et al. 2015), PNG files in zip
 archives."""
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uncollapse._utils.errors import FileError
+from uncollapse._utils.errors import FileError, one_line
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
 
-SIDE = 105  # pixels, upstream
+SIDE = 105  # pixels of upstream's drawings
 REDUCED_SIDE = 28
-MAX_BYTES = SIDE * SIDE  # of a PNG; upstream's largest has 419
+MAX_BYTES = SIDE * SIDE  # largest PNG that is read; upstream's largest has 419 bytes
 N_CHARACTERS = 242
 # Each character was drawn by 20 people.
 DRAWINGS = {"train": range(1, 17), "test": range(17, 21)}
@@ -26,7 +26,7 @@ DRAWING_NAME = re.compile(
     r"[^/]+/(?P<alphabet>[^/]+)/(?P<character>[^/]+)/[^/]+_(?P<number>\d\d)\.png"
 )
 
-# K23 table 3: images are dynamically binarised, 32 latents, hidden layers of 200 units.
+# K23 table 3: dynamically binarised images, 32 latents, hidden layers of 200 units.
 BINARISED_CHARACTERS = {
     "family": "bernoulli",
     "latent_dim": 32,
@@ -45,18 +45,17 @@ OMNIGLOT = Source(
     },
 )
 
-# Alphabet, character and number of a drawing.
-Key = tuple[str, str, int]
+Key = tuple[str, str, int]  # alphabet, character and number of a drawing
 
 
 def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
-    """Characters as ink in [0, 1], 28 x 28 pixels, with their alphabets as labels.
+    """Load characters as ink in [0, 1], 28 x 28 pixels, with their alphabets as labels.
 
-    Drawings 1 to 16 of each character are for training and 17 to 20 for testing: no character's
-    test drawing is by a person who drew it for training.
+    Drawings 1 to 16 of each character are for training and 17 to 20 for testing, so that no person
+    drew a character for both.
 
     Raises:
-        InputError: if a file can neither be found nor fetched, or is damaged, or the files do not
+        FileError: if a file can neither be found nor fetched, or is damaged, or the files do not
             hold each drawing once or in equal copies.
     """
     drawings: dict[Key, np.ndarray] = {}
@@ -86,11 +85,12 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
 
 
 def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
-    """The ink of the drawings with these numbers in an archive, shape (28, 28) each. Nothing is
-    written to disk.
+    """Return the ink of the drawings with these numbers, shape (28, 28) each, from an archive.
+
+    Nothing is written to disk.
 
     Raises:
-        InputError: if the archive or a drawing in it is damaged.
+        FileError: if the archive or a drawing in it is damaged.
     """
     drawings = {}
     try:
@@ -104,8 +104,8 @@ def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
                     drawings[name["alphabet"], name["character"], int(name["number"])] = _reduce(
                         _read_ink(archive, entry)
                     )
-    except Exception as error:  # archives and images fail in many ways
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # Archives and images fail in many ways.
+        reason = one_line(error) or type(error).__name__
         raise FileError(
             f"{path} cannot be read as a zip of drawings ({reason}): it may be damaged; delete it "
             "and fetch it again."
@@ -114,7 +114,7 @@ def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
 
 
 def _read_ink(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """1 where there is ink, 0 on paper, shape (105, 105)."""
+    """Return 1 for ink and 0 for paper, shape (105, 105)."""
     if entry.file_size > MAX_BYTES:
         raise ValueError(f"{entry.filename} has {entry.file_size} bytes, more than {MAX_BYTES}")
     with Image.open(io.BytesIO(archive.read(entry)), formats=["PNG"]) as image:
@@ -128,13 +128,10 @@ def _read_ink(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _area_weights(n: int, n_reduced: int) -> np.ndarray:
-    """How much of each of n pixels in a row lies in each of fewer and wider ones, shape (n_reduced,
-    n); rows add up to 1."""
+    """Return the weights that average n pixels into fewer, wider ones, shape (n_reduced, n)."""
     edges, reduced_edges = np.arange(n + 1), np.linspace(0, n, n_reduced + 1)
-    left, right = (
-        np.maximum.outer(reduced_edges[:-1], edges[:-1]),
-        np.minimum.outer(reduced_edges[1:], edges[1:]),
-    )
+    left = np.maximum.outer(reduced_edges[:-1], edges[:-1])
+    right = np.minimum.outer(reduced_edges[1:], edges[1:])
     overlaps: np.ndarray = np.clip(right - left, 0, None)
     return overlaps * n_reduced / n
 
@@ -143,6 +140,6 @@ AREA_WEIGHTS = _area_weights(SIDE, REDUCED_SIDE)
 
 
 def _reduce(image: np.ndarray) -> np.ndarray:
-    """Means over areas of 3.75 x 3.75 pixels."""
+    """Average an image over areas of 3.75 x 3.75 pixels."""
     means: np.ndarray = AREA_WEIGHTS @ image @ AREA_WEIGHTS.T
     return means.astype(np.float32)

@@ -1,5 +1,4 @@
-"""Data sets drawn from distributions that are known, for which the right answer is known as
-well."""
+"""Data sets drawn from known distributions, so that the right answers are known."""
 
 from __future__ import annotations
 
@@ -11,35 +10,30 @@ import numpy as np
 from uncollapse._utils.validation import check_count, check_positive, check_seed
 from uncollapse.data.arrays import Data
 
-# K23 section 5.1: the means of the two Gaussians.
-GAUSSIAN_MEANS = np.array([[0.0, 0.0], [10.0, 10.0]])
+GAUSSIAN_MEANS = np.array([[0.0, 0.0], [10.0, 10.0]])  # K23 section 5.1
 
 
 def two_gaussians(sigma: float, n_per_class: int = 10_000, seed: int = 0) -> Data:
-    """As many rows of N((0, 0), sigma^2 I) as of N((10, 10), sigma^2 I), labelled 0 and 1 (K23
-    section 5.1).
+    """Draw equally many rows of N((0, 0), sigma^2 I) and N((10, 10), sigma^2 I), labelled 0 and 1
+    (K23 section 5.1).
 
     Raises:
-        InputError: if sigma is not positive, or the count or the seed is out of range.
+        ParameterError: if sigma is not positive, or the count or the seed is out of range.
     """
     check_positive("sigma", sigma)
     check_count("n_per_class", n_per_class)
     check_seed("seed", seed)
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat([0, 1], n_per_class))
-    return _data(
-        GAUSSIAN_MEANS[labels] + sigma * rng.standard_normal((len(labels), 2)),
-        labels,
-        "two-gaussians",
-    )
+    X = GAUSSIAN_MEANS[labels] + sigma * rng.standard_normal((len(labels), 2))
+    return _data(X, labels, "two-gaussians")
 
 
 def bayes_accuracy(sigma: float) -> float:
-    """The accuracy that no classifier of `two_gaussians` exceeds: Phi(distance of the means / (2
-    sigma)).
+    """Compute the accuracy of the best classifier of `two_gaussians`, Phi(|m1 - m0| / (2 sigma)).
 
     Raises:
-        InputError: if sigma is not positive.
+        ParameterError: if sigma is not positive.
 
     >>> round(bayes_accuracy(7.5), 3)
     0.827
@@ -49,7 +43,7 @@ def bayes_accuracy(sigma: float) -> float:
 
 
 def class_information(sigma: float) -> float:
-    """I(x; y) in nats between the points of `two_gaussians` and their classes.
+    """Compute I(x; y) in nats between the points of `two_gaussians` and their classes.
 
     >>> round(class_information(0.1), 6) == round(math.log(2), 6), round(class_information(7.5), 3)
     (True, 0.311)
@@ -71,31 +65,27 @@ def pinwheel(
     scale: float = 10.0,
     seed: int = 0,
 ) -> Data:
-    """Arms of a pinwheel, labelled 0, 1, ... (Johnson et al. 2016; the defaults are those of W21).
+    """Draw the arms of a pinwheel, labelled 0, 1, ... (Johnson et al. 2016; defaults of W21).
 
     Arm k of K is a Gaussian around (1, 0), turned by 2 pi k / K + rate exp(radius), where the
     radius is the first coordinate.
 
     Args:
-        n_per_class: rows in an arm.
+        n_per_class: number of rows in an arm.
         radial_scale: standard deviation along an arm.
         tangential_scale: standard deviation across an arm.
         n_classes: number of arms.
-        rate: how much an arm bends, in radians.
-        scale: factor by which everything is stretched at last.
-        seed: of the random numbers.
+        rate: bend of an arm, in radians.
+        scale: factor of all coordinates.
+        seed: seed of the random numbers.
 
     Raises:
-        InputError: if a number is not positive, or a count or the seed is out of range.
+        ParameterError: if a number is not positive, or a count or the seed is out of range.
     """
-    positive = {
-        "radial_scale": radial_scale,
-        "tangential_scale": tangential_scale,
-        "rate": rate,
-        "scale": scale,
-    }
-    for name, value in positive.items():
-        check_positive(name, value)
+    check_positive("radial_scale", radial_scale)
+    check_positive("tangential_scale", tangential_scale)
+    check_positive("rate", rate)
+    check_positive("scale", scale)
     check_count("n_per_class", n_per_class)
     check_count("n_classes", n_classes)
     check_seed("seed", seed)
@@ -109,36 +99,34 @@ def pinwheel(
 
 
 def one_cluster(n: int = 5000, seed: int = 0) -> Data:
-    """Rows of N(0, I) in two dimensions, labelled 0: data in which a mixture of two has nothing to
-    find (W21 section 2.2).
+    """Draw rows of N(0, I) in two dimensions, labelled 0. A mixture of two has nothing to find in
+    them (W21 section 2.2).
 
     Raises:
-        InputError: if the count or the seed is out of range.
+        ParameterError: if the count or the seed is out of range.
     """
     check_count("n", n)
     check_seed("seed", seed)
-    return _data(
-        np.random.default_rng(seed).standard_normal((n, 2)), np.zeros(n, dtype=int), "one-cluster"
-    )
+    X = np.random.default_rng(seed).standard_normal((n, 2))
+    return _data(X, np.zeros(n, dtype=int), "one-cluster")
 
 
 def two_clusters(n: int = 5000, separation: float = 6.0, seed: int = 0) -> Data:
-    """Rows of N((c, c), I) labelled 1 or N((-c, -c), I) labelled 0, where c is half the separation,
-    by tosses of a fair coin.
+    """Draw each row from N((c, c), I), labelled 1, or N((-c, -c), I), labelled 0, with equal
+    probability, where c is half the separation.
 
-    The counterpart of `one_cluster` in which a mixture of two is right (W21 section 2.2).
+    A mixture of two is right here, unlike for `one_cluster` (W21 section 2.2).
 
     Raises:
-        InputError: if the separation is not positive, or the count or the seed is out of range.
+        ParameterError: if the separation is not positive, or the count or the seed is out of range.
     """
     check_count("n", n)
     check_positive("separation", separation)
     check_seed("seed", seed)
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=n)
-    return _data(
-        separation * (labels[:, None] - 0.5) + rng.standard_normal((n, 2)), labels, "two-clusters"
-    )
+    X = separation * (labels[:, None] - 0.5) + rng.standard_normal((n, 2))
+    return _data(X, labels, "two-clusters")
 
 
 def _data(X: np.ndarray, labels: np.ndarray, name: str) -> Data:

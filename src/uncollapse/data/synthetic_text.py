@@ -1,14 +1,13 @@
-"""Sentences drawn from a sequential VAE that is known, for which the right answers can be computed.
+"""Sentences drawn from a known sequential VAE, so that the right answers can be computed.
 
 W21 section 4.1 draws its synthetic text "from a classical two-layer sequential VAE with a
-five-dimensional latent". This is one such model, with its seed: 1,000 words, 10 to a sentence. A
-word depends on the latents and on the words before it, so that a model which explains a sentence by
-its history alone is tempted to leave the latents out. Latents and history drive directions of their
-own in the hidden layer, before its tanh.
+five-dimensional latent". This is one such model, with a fixed seed: 1,000 words, 10 in a sentence.
+A word depends on the latents and on the words before it, so that a model can be tempted to explain
+a sentence by its history alone. Latents and history drive separate directions of the hidden layer.
 
-The model is small on purpose. Even one whose form is right and whose p parameters are free lies p /
-(2n) nats above the truth after n sentences: 0.25 for the 8,000 of this one, 2 were its layers 32
-wide.
+The model is small on purpose. After n sentences, a model of the right form with p free parameters
+still lies about p / (2n) nats above the truth: 0.25 for the 8,000 parameters of this one, and 2
+with layers of width 32.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from uncollapse.data.arrays import Data
 
 LATENT_DIM = 5
 N_WORDS = 1000
-LENGTH = 10  # words of a sentence
+LENGTH = 10  # words in a sentence
 SIZES = {"train": 16_000, "validation": 2_000, "test": 2_000}
 SEED = 2021
 
 HISTORY_DIM = 1
-# The modes of the true posteriors are approached from the best of some draws, by so many steps.
-# Importance samples come from a t distribution with so many degrees of freedom, and a tenth from
-# the prior: no weight can then exceed ten times a draw's likelihood.
+# The search for the mode of a posterior starts at the best of N_STARTS draws and takes N_STEPS.
 N_STARTS, N_STEPS = 32, 15
+# Importance samples come from a t distribution with DEGREES degrees of freedom, and a tenth of them
+# from the prior, so that no weight exceeds ten times a draw's likelihood.
 DEGREES = 4
 PRIOR_SHARE = 0.1
-BLOCK = 2000  # rows of words' logits that are held at a time
+BLOCK = 2000  # rows of logits that are held in memory at a time
 
 
 @dataclass(frozen=True)
 class SequenceModel:
-    """p(x|z) of sentences, word by word: softmax(C tanh(B z + H h_i + b) + c), where z ~ N(0, I).
+    """Likelihood p(x|z) of sentences, word by word: softmax(C tanh(B z + H h_i + b) + c).
 
-    The history is h_1 = 0, h_{i+1} = tanh(A h_i + E[x_i]); it does not see z.
+    The prior is z ~ N(0, I). The history h_1 = 0, h_{i+1} = tanh(A h_i + E[x_i]) does not see z.
 
     Attributes:
         recurrence: A, shape (k, k).
@@ -66,70 +65,62 @@ class SequenceModel:
 
     @property
     def latent_dim(self) -> int:
-        """Latents of a sentence."""
+        """Number of latents of a sentence."""
         return int(self.from_latents.shape[1])
 
     def next_history(self, history: np.ndarray, word: np.ndarray) -> np.ndarray:
-        """The histories after one more word, shape (n, k)."""
+        """Return the histories after one more word, shape (n, k)."""
         following: np.ndarray = np.tanh(history @ self.recurrence.T + self.embedding[word])
         return following
 
     def hidden(self, history: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """The hidden layer, shape (n, s, m), for histories of shape (n, k) and latents of shape (n,
-        s, d)."""
+        """Return the hidden layer, shape (n, s, m), of histories (n, k) and latents (n, s, d)."""
         drive = history @ self.from_history.T + self.hidden_bias
         layer: np.ndarray = np.tanh(latents @ self.from_latents.T + drive[:, None])
         return layer
 
     def weights(self, hidden: np.ndarray) -> np.ndarray:
-        """exp(logits), shape (..., v). They cannot overflow: the hidden layer is bounded."""
+        """Return exp(logits), shape (..., v), which are finite as the hidden layer is bounded."""
         exponentials: np.ndarray = hidden @ self.output.T
         exponentials += self.output_bias
         np.exp(exponentials, out=exponentials)
         return exponentials
 
     def draw(self, latents: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Words for latents of shape (n, d) by uniform numbers of shape (n, length): indices of
-        shape (n, length)."""
+        """Draw indices of words, shape (n, length), at latents (n, d) by uniforms (n, length)."""
         words = np.zeros(uniforms.shape, dtype=np.int64)
         for rows in _blocks(len(latents)):
             history = np.zeros((len(latents[rows]), len(self.recurrence)))
             for i in range(uniforms.shape[1]):
-                cumulated = self.weights(self.hidden(history, latents[rows, None])[:, 0]).cumsum(
-                    axis=1
-                )
-                words[rows, i] = (cumulated <= uniforms[rows, i, None] * cumulated[:, -1:]).sum(
-                    axis=1
-                )
+                hidden = self.hidden(history, latents[rows, None])[:, 0]
+                cumulated = self.weights(hidden).cumsum(axis=1)
+                below = cumulated <= uniforms[rows, i, None] * cumulated[:, -1:]
+                words[rows, i] = below.sum(axis=1)
                 history = self.next_history(history, words[rows, i])
         return words
 
     def log_likelihood(self, words: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """log p(x|z) in nats, shape (n, s), of words of shape (n, length) at latents of shape (n,
-        s, d)."""
+        """Compute log p(x|z) in nats, shape (n, s), of words (n, length) at latents (n, s, d)."""
         total = np.zeros(latents.shape[:2])
         for rows in _blocks(len(words), latents.shape[1]):
             for i, history in enumerate(self.histories(words[rows])):
                 hidden = self.hidden(history, latents[rows])
                 word = words[rows, i]
-                chosen = (
-                    np.einsum("nsm,nm->ns", hidden, self.output[word])
-                    + self.output_bias[word, None]
-                )
+                chosen = np.einsum("nsm,nm->ns", hidden, self.output[word])
+                chosen += self.output_bias[word, None]
                 total[rows] += chosen - np.log(self.weights(hidden).sum(axis=-1))
         return total
 
     def score(self, words: np.ndarray, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The gradient of log p(x|z) in z and its Fisher information, shapes (n, d) and (n, d, d),
-        at latents of shape (n, d)."""
+        """Compute the gradient of log p(x|z) in z, shape (n, d), and its Fisher information, shape
+        (n, d, d), at latents (n, d)."""
         gradient = np.zeros(latents.shape)
         information = np.zeros((*latents.shape, self.latent_dim))
         for rows in _blocks(len(words), 4 * self.latent_dim):
             for i, history in enumerate(self.histories(words[rows])):
                 hidden = self.hidden(history, latents[rows, None])[:, 0]
-                slopes = self.output @ (
-                    (1 - hidden**2)[:, :, None] * self.from_latents
-                )  # of the logits, (n, v, d)
+                hidden_slopes = (1 - hidden**2)[:, :, None] * self.from_latents
+                slopes = self.output @ hidden_slopes  # of the logits, shape (n, v, d)
                 weights = self.weights(hidden)
                 weights /= weights.sum(axis=1, keepdims=True)
                 slopes -= np.einsum("nv,nvd->nd", weights, slopes)[:, None]
@@ -138,7 +129,7 @@ class SequenceModel:
         return gradient, information
 
     def histories(self, words: np.ndarray) -> Iterator[np.ndarray]:
-        """What stands before each word, shape (n, k) each."""
+        """Yield the history before each word, shape (n, k)."""
         history = np.zeros((len(words), len(self.recurrence)))
         for word in words.T:
             yield history
@@ -147,15 +138,14 @@ class SequenceModel:
 
 @dataclass(frozen=True)
 class ExactPosterior:
-    """What the true model knows of each sentence, by importance sampling.
+    """Properties of each sentence under the true model, by importance sampling.
 
     Attributes:
         log_likelihood_nats: log p(x), shape (n,).
-        standard_errors_nats: of log p(x), by the draws, shape (n,).
+        standard_errors_nats: Monte Carlo standard errors of log p(x), shape (n,).
         means: E[z|x], shape (n, d).
         kl_nats: KL(p(z|x) || p(z)), shape (n,); its mean over sentences is I(x; z).
-        effective_sample_sizes: how many draws of the posterior itself would be worth as much, shape
-            (n,).
+        effective_sample_sizes: effective numbers of draws, shape (n,).
     """
 
     log_likelihood_nats: np.ndarray
@@ -167,15 +157,15 @@ class ExactPosterior:
 
 @dataclass(frozen=True)
 class Truth:
-    """What no model of these sentences can better; standard errors are those over sentences.
+    """Best possible results on some sentences. Standard errors are over sentences.
 
     Attributes:
         nll_nats: mean of -log p(x), for whole sentences.
-        nll_standard_error: of that as a mean over all sentences there could be.
+        nll_standard_error: its standard error.
         information_nats: I(x; z), the mean of log p(x|z) - log p(x) at the true latents.
-        information_standard_error: of that.
-        kl_nats: mean of KL(p(z|x) || p(z)), which is I(x; z) by another way and less noisy.
-        kl_standard_error: of that.
+        information_standard_error: its standard error.
+        kl_nats: mean of KL(p(z|x) || p(z)), a less noisy estimate of I(x; z).
+        kl_standard_error: its standard error.
         correlations: canonical correlations of the exact posterior means with the true latents,
             largest first.
     """
@@ -189,8 +179,8 @@ class Truth:
     correlations: tuple[float, ...]
 
 
-# `truth` of all 2,000 test sentences with 4,000 draws each (four minutes on one core). The draws'
-# own part in the error of the mean NLL is 0.0002 nats; 500 draws give the same to 0.001.
+# `truth` of all 2,000 test sentences with 4,000 draws each (four minutes on one core). Monte Carlo
+# contributes 0.0002 nats to the error of the mean NLL; 500 draws give the same to 0.001.
 TEST_TRUTH = Truth(
     nll_nats=60.7785,
     nll_standard_error=0.1287,
@@ -203,7 +193,7 @@ TEST_TRUTH = Truth(
 
 
 def synthetic_model() -> SequenceModel:
-    """The model that draws "synthetic-text"."""
+    """Return the model that draws "synthetic-text"."""
     rng = np.random.default_rng(SEED)
 
     def gaussian(scale: float, *shape: int) -> np.ndarray:
@@ -211,9 +201,7 @@ def synthetic_model() -> SequenceModel:
 
     hidden_dim = LATENT_DIM + HISTORY_DIM
     directions, triangle = np.linalg.qr(rng.standard_normal((hidden_dim, hidden_dim)))
-    directions *= np.sign(
-        np.diagonal(triangle)
-    )  # which libraries for linear algebra do not agree on
+    directions *= np.sign(np.diagonal(triangle))  # The signs differ between LAPACK libraries.
     return SequenceModel(
         recurrence=0.5 * np.eye(HISTORY_DIM),
         embedding=gaussian(0.7, N_WORDS, HISTORY_DIM),
@@ -226,11 +214,10 @@ def synthetic_model() -> SequenceModel:
 
 
 def synthetic_text(split: str = "train") -> Data:
-    """16,000, 2,000 or 2,000 sentences of the words w0 to w999, ten each, the same on every
-    machine.
+    """Return the sentences of a split, ten of the words w0 to w999 each, the same on every machine.
 
     Raises:
-        InputError: if the split is not train, validation or test.
+        ParameterError: if the split is not train, validation or test.
     """
     rng, latents = _latents(split)
     words = synthetic_model().draw(latents, rng.random((len(latents), LENGTH)))
@@ -239,67 +226,65 @@ def synthetic_text(split: str = "train") -> Data:
 
 
 def true_latents(split: str = "train") -> np.ndarray:
-    """The latents from which the sentences of `synthetic_text` were drawn, shape (n, 5), row by
-    row.
+    """Return the latents of the sentences of `synthetic_text`, shape (n, 5).
 
     Raises:
-        InputError: if the split is not train, validation or test.
+        ParameterError: if the split is not train, validation or test.
     """
     return _latents(split)[1]
 
 
 def exact_posterior(sentences: np.ndarray, n_draws: int = 500) -> ExactPosterior:
-    """log p(x), E[z|x] and KL(p(z|x) || p(z)) of sentences under the model of "synthetic-text".
+    """Compute log p(x), E[z|x] and KL(p(z|x) || p(z)) under the model of "synthetic-text".
 
-    Draws belong to the sentence: an estimate is the same in every order and subset. On one core,
-    500 draws take 0.02 s a sentence.
+    The random numbers depend on the sentence alone, so that an estimate is the same in every order
+    and subset. 500 draws take 0.02 s a sentence on one core.
 
     Args:
-        sentences: as of `synthetic_text`, shape (n,).
-        n_draws: of the latents, for each sentence.
+        sentences: sentences as of `synthetic_text`, shape (n,).
+        n_draws: number of draws of the latents for each sentence.
 
     Raises:
-        InputError: if a sentence is not ten of the words, or there are fewer than 100 draws.
+        DataError: if a sentence is not ten of the words.
+        ParameterError: if there are fewer than 100 draws.
     """
     check_count("n_draws", n_draws, at_least=100)
     return infer(synthetic_model(), read_words(sentences), n_draws)
 
 
 def truth(sentences: np.ndarray, latents: np.ndarray, n_draws: int = 500) -> Truth:
-    """The likelihood, the information and the canonical correlations of the true model.
+    """Compute likelihood, information and canonical correlations of the true model.
 
     Args:
-        sentences: as of `synthetic_text`, shape (n,).
-        latents: as of `true_latents`, shape (n, 5).
-        n_draws: of the latents, for each sentence.
+        sentences: sentences as of `synthetic_text`, shape (n,).
+        latents: their latents as of `true_latents`, shape (n, 5).
+        n_draws: number of draws of the latents for each sentence.
 
     Raises:
-        InputError: as `exact_posterior`, and if there are fewer than 2 sentences or the latents are
-            not theirs in shape.
+        DataError: if there are fewer than 2 sentences, one is not ten of the words, or the shape of
+            the latents is another.
+        ParameterError: if there are fewer than 100 draws.
     """
     if len(sentences) < 2 or latents.shape != (len(sentences), LATENT_DIM):
         raise DataError(
             f"the truth expects at least 2 sentences with {LATENT_DIM} latents each, got "
-            f"{len(sentences)} sentences and latents of "
-            f"shape {latents.shape}."
+            f"{len(sentences)} sentences and latents of shape {latents.shape}."
         )
     posterior = exact_posterior(sentences, n_draws)
     given = synthetic_model().log_likelihood(read_words(sentences), latents[:, None])[:, 0]
-    surprise, information = -posterior.log_likelihood_nats, given - posterior.log_likelihood_nats
-    correlations = canonical_correlations(posterior.means, latents)
     return Truth(
-        *_mean(surprise),
-        *_mean(information),
+        *_mean(-posterior.log_likelihood_nats),
+        *_mean(given - posterior.log_likelihood_nats),
         *_mean(posterior.kl_nats),
-        tuple(correlations.tolist()),
+        tuple(canonical_correlations(posterior.means, latents).tolist()),
     )
 
 
 def read_words(sentences: np.ndarray) -> np.ndarray:
-    """The indices of the words, shape (n, 10).
+    """Return the indices of the words, shape (n, 10).
 
     Raises:
-        InputError: if there is no sentence, or one is not ten of the words w0 to w999.
+        DataError: if there is no sentence, or one is not ten of the words w0 to w999.
     """
     if len(sentences) == 0:
         raise DataError("sentences of synthetic-text expect at least one, got none.")
@@ -317,12 +302,11 @@ def read_words(sentences: np.ndarray) -> np.ndarray:
 
 
 def infer(model: SequenceModel, words: np.ndarray, n_draws: int) -> ExactPosterior:
-    """What a model knows of words of shape (n, length), by draws from a t distribution around the
-    mode and from the prior.
+    """Compute properties of words (n, length) by importance sampling.
 
-    The t distribution has the curvature at the mode (Fisher's information instead of the Hessian);
-    the weights are those of the mixture as a whole, so that every draw counts whichever part it
-    came from (Veach & Guibas 1995).
+    The proposal is a mixture of the prior and a t distribution around the mode, with the Fisher
+    information as its curvature. Weights are by the density of the whole mixture (Veach & Guibas
+    1995).
     """
     parts = [
         astuple(_infer(model, words[rows], n_draws))
@@ -352,22 +336,18 @@ def _infer(model: SequenceModel, words: np.ndarray, n_draws: int) -> ExactPoster
 
 
 class _Noise:
-    """Random numbers for each row of words, keyed by what it says."""
+    """Random numbers for each row of words, which depend on its words alone."""
 
     def __init__(self, words: np.ndarray, latent_dim: int, n_draws: int) -> None:
         self.n_prior = round(PRIOR_SHARE * n_draws)
         generators = [np.random.default_rng([SEED, *row]) for row in words.tolist()]
-        self.starts = np.stack(
-            [generator.standard_normal((N_STARTS, latent_dim)) for generator in generators]
-        )
-        self._normal = np.stack(
-            [generator.standard_normal((n_draws, latent_dim)) for generator in generators]
-        )
-        self._chi = np.stack([generator.chisquare(DEGREES, n_draws) for generator in generators])
+        starts, draws = (N_STARTS, latent_dim), (n_draws, latent_dim)
+        self.starts = np.stack([rng.standard_normal(starts) for rng in generators])
+        self._normal = np.stack([rng.standard_normal(draws) for rng in generators])
+        self._chi = np.stack([rng.chisquare(DEGREES, n_draws) for rng in generators])
 
     def around(self, mode: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Draws, shape (n, s, d), and the log density of the mixture they are from, shape (n,
-        s)."""
+        """Return draws of the proposal, shape (n, s, d), and its log density, shape (n, s)."""
         spread = self._normal * np.sqrt(DEGREES / self._chi)[:, :, None]
         latents = mode[:, None] + spread @ np.swapaxes(root, 1, 2)
         latents[:, : self.n_prior] = self._normal[:, : self.n_prior]
@@ -381,11 +361,10 @@ class _Noise:
 def _laplace(
     model: SequenceModel, words: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The modes of the posteriors and roots of their inverse curvatures, shapes (n, d) and (n, d,
-    d), from the best of the starts.
+    """Find the modes of the posteriors, shape (n, d), and roots of their inverse curvatures, shape
+    (n, d, d), by Fisher scoring from the best of the starts.
 
-    Steps are Fisher's scoring; one that does not lead upwards is not taken, and the next is half as
-    long.
+    A step that does not lead upwards is not taken, and the next one is half as long.
     """
 
     def height(latents: np.ndarray) -> np.ndarray:
@@ -412,16 +391,14 @@ def _laplace(
 
 
 def _log_normal(latents: np.ndarray) -> np.ndarray:
-    """The log density of N(0, I), shape (n, s)."""
-    density: np.ndarray = -0.5 * (latents**2).sum(axis=-1) - 0.5 * latents.shape[-1] * math.log(
-        2 * math.pi
-    )
+    """Return the log density of N(0, I), shape (n, s)."""
+    constant = latents.shape[-1] * math.log(2 * math.pi)
+    density: np.ndarray = -0.5 * (latents**2).sum(axis=-1) - 0.5 * constant
     return density
 
 
 def _log_student(offsets: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """The log density of the t distribution around 0 with the scale matrix root root^T, shape (n,
-    s)."""
+    """Return the log density of the t distribution with scale root root^T, shape (n, s)."""
     dim = offsets.shape[-1]
     whitened = np.linalg.solve(root, np.swapaxes(offsets, 1, 2))
     log_scale = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
@@ -430,16 +407,13 @@ def _log_student(offsets: np.ndarray, root: np.ndarray) -> np.ndarray:
         - math.lgamma(DEGREES / 2)
         - 0.5 * dim * math.log(DEGREES * math.pi)
     )
-    density: np.ndarray = (
-        constant
-        - log_scale[:, None]
-        - 0.5 * (DEGREES + dim) * np.log1p((whitened**2).sum(axis=1) / DEGREES)
-    )
+    tails = 0.5 * (DEGREES + dim) * np.log1p((whitened**2).sum(axis=1) / DEGREES)
+    density: np.ndarray = constant - log_scale[:, None] - tails
     return density
 
 
 def _latents(split: str) -> tuple[np.random.Generator, np.ndarray]:
-    """The latents of a split, and the generator that goes on to its words."""
+    """Return the generator of a split, and the latents, its first draws."""
     if split not in SIZES:
         raise ParameterError(f"split expects one of {', '.join(SIZES)}, got {split!r}.")
     rng = np.random.default_rng([SEED, list(SIZES).index(split)])
@@ -447,12 +421,11 @@ def _latents(split: str) -> tuple[np.random.Generator, np.ndarray]:
 
 
 def _blocks(n: int, each: int = 1) -> Iterator[slice]:
-    """Slices of n rows that need `each` rows of memory, so that what is held at a time stays
-    small."""
+    """Yield slices of n rows, short enough that `each` values of a row fit into `BLOCK`."""
     size = max(1, BLOCK // each)
     return (slice(start, start + size) for start in range(0, n, size))
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
-    """The mean, and its standard error."""
+    """Return the mean and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))

@@ -1,4 +1,4 @@
-"""Text files: one document a line, UTF-8, plain or gzipped."""
+"""Text files with one document in each line, UTF-8, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uncollapse.data.unpacking import gunzip
 
 
 def read_documents(path: Path) -> np.ndarray:
-    """The lines of a .txt or .txt.gz file without the white space at their ends, shape (n,), str.
+    """Return the lines of a .txt or .txt.gz file, stripped of white space, shape (n,), str.
 
-    The end of the last line may be missing; a byte-order mark is left out.
+    A byte-order mark is left out, and the last line need not end in a line break.
 
     Raises:
-        InputError: if a line is empty or no UTF-8, or the file unpacks to suspiciously much.
+        FileError: if a line is empty or not UTF-8, or the file unpacks to suspiciously much.
         OSError, EOFError, zlib.error: if the file is damaged.
     """
     content = gunzip(path) if path.suffix == ".gz" else path.read_bytes()
@@ -29,7 +29,7 @@ def read_documents(path: Path) -> np.ndarray:
         ) from None
     if not text.strip():
         raise FileError(f"{path} holds no text: expected one document a line.")
-    # Not str.splitlines, which also breaks lines at separators that may stand within a document.
+    # str.splitlines would also break lines at separators that may stand within a document.
     documents = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in documents:
         raise FileError(
