@@ -1,6 +1,7 @@
 """Trainings that are interrupted: they go on as if nothing had happened, bit for bit, and no file
 is ever half-written."""
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
@@ -115,10 +116,10 @@ def test_the_state_is_taken_up_by_whoever_comes_next(blobs, tmp_path, stopping):
 @pytest.mark.parametrize(
     ("changes", "rows", "complaint"),
     [
-        ({"latent_dim": 3}, slice(None), "latent_dim is 2 and not 3"),
-        ({"random_state": 1}, slice(None), "seed is 0 and not 1"),
-        ({"precision": "bfloat16"}, slice(None), "precision is 'float32' and not 'bfloat16'"),
-        ({}, slice(1, None), "digest is '.*' and not"),
+        ({"latent_dim": 3}, slice(None), "latent_dim was 2 and is 3"),
+        ({"random_state": 1}, slice(None), "seed was 0 and is 1"),
+        ({"precision": "bfloat16"}, slice(None), "precision was 'float32' and is 'bfloat16'"),
+        ({}, slice(1, None), "digest was '.*' and is"),
     ],
 )
 def test_the_state_of_another_training_is_refused(
@@ -128,28 +129,46 @@ def test_the_state_of_another_training_is_refused(
     with pytest.raises(Terminated):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
     with pytest.raises(
-        InputError, match=f"{tmp_path} holds the state of another training, of which {complaint}"
+        InputError,
+        match=rf"{tmp_path} belongs to another training \({complaint}.*\)\. Use the original",
     ):
         estimator("vae", **changes).fit(blobs[0][rows], checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "without its words", "no object"])
+class Explosive:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "hostile", "no object"])
 def test_a_damaged_state_is_one_sentence(damage, blobs, tmp_path, stopping):
+    """Also one that holds a pickle made to run code, and a checksum that fits."""
     stopping[:] = [3]
     with pytest.raises(Terminated):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
-    path = tmp_path / "training.state.safetensors"
+    path = tmp_path / "training.state.pt"
     content = path.read_bytes()
     if damage == "cut":
         path.write_bytes(content[:1000])
     elif damage == "flipped":
         path.write_bytes(content[:9] + b"\xff" + content[10:])
-    elif damage == "without its words":
-        save_file(load_file(path), path)
+    elif damage == "hostile":
+        folder = Checkpoint(tmp_path)
+        folder.identity = json.loads((tmp_path / "training.json").read_text())
+        buffer = io.BytesIO()
+        torch.save({"model": Explosive(tmp_path / "exploded")}, buffer)
+        payload = buffer.getvalue()
+        path.write_bytes(folder._checksum("training", payload) + payload)
     else:
         (tmp_path / "training.json").write_text("[]")
     with pytest.raises(InputError, match=f"damaged .*: remove the folder {tmp_path} to begin anew"):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypatch):

@@ -543,7 +543,7 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     process = subprocess.Popen(fit, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     assert "training" in process.stdout.readline()
     unfinished = tmp_path / "runs" / "x.unfinished"
-    while not (unfinished / "training.state.safetensors").exists():
+    while not (unfinished / "training.state.pt").exists():
         time.sleep(0.01)
     time.sleep(1)
     process.send_signal(how)

@@ -158,7 +158,7 @@ def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
         env=ONE_THREAD,
         start_new_session=True,
     )
-    while not (tmp_path / "runs" / "x.unfinished" / "training.state.safetensors").exists():
+    while not (tmp_path / "runs" / "x.unfinished" / "training.state.pt").exists():
         time.sleep(0.01)
     time.sleep(1)
     os.killpg(process.pid, how)
@@ -186,7 +186,7 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path):
     process = subprocess.Popen(
         fit, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
     )
-    state = tmp_path / "runs" / "x.unfinished" / "training.state.safetensors"
+    state = tmp_path / "runs" / "x.unfinished" / "training.state.pt"
     while not state.exists():
         time.sleep(0.01)
     other = subprocess.run(

@@ -458,7 +458,7 @@ def test_a_training_does_not_go_on_by_other_documents_than_it_was_begun_with(tmp
     )
     for validation in (["b a", "b b"], None):
         with pytest.raises(
-            InputError, match="holds the state of another training, of which validation is"
+            InputError, match=r"belongs to another training \(validation was"
         ):
             uc.SequenceVAE(**settings).fit(
                 documents, validation=validation, checkpoint=tmp_path / "state"

@@ -502,7 +502,7 @@ def test_killed_sweep_ends_in_the_same_models(tmp_path):
     for _ in range(4):
         run(tmp_path / "cut", took * chance.uniform(0.4, 0.8))
         n_states += len(
-            list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.safetensors"))
+            list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.pt"))
         )
     assert n_states > 0  # Something was there to resume from.
     assert run(tmp_path / "cut", None)
@@ -536,7 +536,7 @@ def test_terminated_sweep_says_how_to_resume(where, tmp_path):
     command = [sys.executable, "-c", "from uncollapse.cli import main; main()", *words]
     options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    while not list(tmp_path.glob("out/trials.unfinished/*/training.state.safetensors")):
+    while not list(tmp_path.glob("out/trials.unfinished/*/training.state.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)

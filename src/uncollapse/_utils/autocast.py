@@ -1,5 +1,4 @@
-"""What autocast leaves in the precision of the parameters: last layers, and so all that
-distributions are made of."""
+"""Operations that autocast leaves in the precision of the parameters."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
-    """A context in which operations on the tensor's device have the types of what they are
-    given."""
+    """Return a context that disables autocast on the tensor's device."""
     kind = tensor.device.type
     is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if is_on else nullcontext()
@@ -22,7 +20,10 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
 def exact_linear(
     layer: nn.Linear, x: Float[Tensor, "*batch inputs"]
 ) -> Float[Tensor, "*batch outputs"]:
-    """The layer at x in the type of its parameters, whatever autocast gives to other products."""
+    """Apply a linear layer in the precision of its parameters.
+
+    Last layers need it, as distributions are made of their outputs.
+    """
     with without_autocast(x):
         found: Tensor = layer(x.to(layer.weight.dtype))
     return found

@@ -1,4 +1,4 @@
-"""How much of one set of columns is a linear function of another."""
+"""Canonical correlations of two sets of columns."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from uncollapse._utils.errors import DataError
 
 
 def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The canonical correlations of two sets of columns (Hotelling 1936), largest first, shape
-    (min(d_a, d_b),), in [0, 1].
+    """Compute canonical correlations (Hotelling 1936), largest first, shape (min(d_a, d_b),).
 
     They are the cosines of the angles between the spaces that the centred columns span (Bjorck &
-    Golub 1973), and so the same for every invertible affine map of either side. A column that is
-    constant, or a linear function of others, adds nothing: in its stead there is a 0. Noise
-    correlates too: unrelated columns by up to about (sqrt(d_a) + sqrt(d_b)) / sqrt(n).
+    Golub 1973), and do not change under invertible affine maps of either side. A column that is
+    constant, or a linear function of others, contributes a 0. Unrelated columns correlate by up to
+    about (sqrt(d_a) + sqrt(d_b)) / sqrt(n).
 
     Args:
         a: shape (n, d_a).
-        b: shape (n, d_b), row by row the partner of a.
+        b: shape (n, d_b).
 
     Raises:
-        InputError: if the two are not tables of finite numbers with equally many rows, at least
-            two.
+        DataError: if they are not tables of finite numbers with equally many rows, at least two.
 
     >>> x = np.arange(8.0)
-    >>> canonical_correlations(np.column_stack([x, x**2]), np.column_stack([1 - 3 * x, np.ones(8)])).round(9).tolist()
+    >>> a, b = np.column_stack([x, x**2]), np.column_stack([1 - 3 * x, np.ones(8)])
+    >>> canonical_correlations(a, b).round(9).tolist()
     [1.0, 0.0]
     """
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
@@ -44,11 +43,11 @@ def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _basis(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of what the centred columns span, shape (n, rank)."""
+    """Return an orthonormal basis of the span of the centred columns, shape (n, rank)."""
     columns = np.asarray(columns, dtype=np.float64)
     centred = columns - columns.mean(axis=0)
     norms = np.linalg.norm(centred, axis=0)
-    # What rounding leaves of a constant is no variation.
+    # A constant column keeps only rounding errors.
     varies = norms > 1e-12 * np.linalg.norm(columns, axis=0)
     vectors, sizes, _ = np.linalg.svd(centred[:, varies] / norms[varies], full_matrices=False)
     basis: np.ndarray = vectors[:, sizes > 1e-10 * sizes.max(initial=0)]

@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""Properties of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def memory_bytes() -> float:
-    """The size of this machine's memory; infinity where the system does not say."""
+    """Return the size of this machine's memory, or infinity if the system does not tell it."""
     if not hasattr(os, "sysconf"):
         return math.inf
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

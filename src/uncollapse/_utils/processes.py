@@ -1,4 +1,4 @@
-"""Which of the processes that train one model this is."""
+"""Identification of this process among those that train one model together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import os
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks, of those that train one model
-    together.
+    """Return whether this process is the one that writes files and prints.
 
-    They are told by torchrun (RANK), or by Lightning, which starts the others of a machine
-    (LOCAL_RANK).
+    torchrun sets RANK; Lightning sets LOCAL_RANK and NODE_RANK.
     """
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"

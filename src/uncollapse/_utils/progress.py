@@ -1,4 +1,4 @@
-"""Progress bars on the terminal, and silence elsewhere."""
+"""Progress bars and spinners, shown only on a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_is_shown = False  # a bar, at this moment
+_is_shown = False  # whether a bar is shown at the moment
 
 
 @contextmanager
 def spinner(label: str, shown: bool = True) -> Iterator[None]:
-    """A sign of life on standard error for work that cannot be counted, if that is a terminal or a
-    notebook."""
+    """Show a spinner on standard error during work whose length is unknown."""
     with Console(stderr=True).status(label) if shown else nullcontext():
         yield
 
@@ -30,30 +29,26 @@ def spinner(label: str, shown: bool = True) -> Iterator[None]:
 def progress_bar(
     label: str, total: int | None, shown: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """A bar of `total` steps, or of an unknown number, on standard error, if that is a terminal or
-    a notebook.
+    """Show a bar of `total` steps, or of an unknown number, on standard error.
 
-    Within another bar that is shown, there is none.
+    Within another bar, nothing is shown.
 
     Yields:
-        A function that advances the bar by one step, or to a place that is given, and puts a note
-        behind it.
+        A function `advance(note, place=None)`, which advances the bar by one step or to a given
+        place, and shows a note behind it.
     """
     global _is_shown
     console = Console(stderr=True)
     is_shown = shown and not _is_shown and (console.is_terminal or console.is_jupyter)
-    bar = Progress(
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-        disable=not is_shown,
     )
-    with bar:
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
         _is_shown = _is_shown or is_shown
         task = bar.add_task(label, total=total, note="")
 

@@ -1,4 +1,4 @@
-"""Random numbers that can be told where to start, and leave the global generators as they were."""
+"""Seeded random numbers that leave the global generators as they were."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 Item = TypeVar("Item")
-_TURN = threading.RLock()
+_GENERATOR_LOCK = threading.RLock()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Start torch's global generators at a seed, and put them back afterwards."""
+    """Seed torch's global generators within the block, and restore their states afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
@@ -28,21 +28,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def seeded_in_turn(seed: int) -> Iterator[None]:
-    """`seeded` for work that threads do side by side, as the global generators serve one of them at
-    a time."""
-    with _TURN, seeded(seed):
+    """Like `seeded`, for threads: only one of them at a time is in such a block."""
+    with _GENERATOR_LOCK, seeded(seed):
         yield
 
 
 def drawing_from(seed: int, items: Iterator[Item]) -> Iterator[Item]:
-    """What an iterator gives whose draws, on torch's global generator, are to come from a stream
-    that begins at the seed.
+    """Yield the items of an iterator whose draws on torch's global generator start from the seed.
 
-    Neither do they depend on what else is drawn between two items, nor does that depend on them.
+    They do not depend on what else is drawn between two items, nor the other way round.
     """
     state = torch.Generator().manual_seed(seed).get_state()
     while True:
-        with _TURN, torch.random.fork_rng(devices=[]):
+        with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):
             torch.set_rng_state(state)
             try:
                 item = next(items)
@@ -53,29 +51,26 @@ def drawing_from(seed: int, items: Iterator[Item]) -> Iterator[Item]:
 
 
 class DuplicateCounter:
-    """How often rows have been seen, by 64 bits of a hash of each, which is all that is kept of
-    them.
+    """Counts how often rows have been seen, from 64-bit hashes of them.
 
-    >>> sightings = DuplicateCounter()
-    >>> sightings.count(np.array([7, 7, 8], np.uint64)), sightings.count(np.array([8, 7], np.uint64))
+    >>> counter = DuplicateCounter()
+    >>> counter.count(np.array([7, 7, 8], np.uint64)), counter.count(np.array([8, 7], np.uint64))
     (array([0, 1, 0]), array([1, 2]))
     """
 
     def __init__(self) -> None:
-        self._runs: list[
-            np.ndarray
-        ] = []  # sorted, each more than twice as long as the next, so that few are ever merged
+        # Sorted hashes, each array more than twice as long as the next, so that merges are rare.
+        self._runs: list[np.ndarray] = []
 
-    def count(self, keys: np.ndarray) -> np.ndarray:
-        """How often each row has been seen before, those before it in `keys` among them; all count
-        as seen from now on.
+    def count(self, hashes: np.ndarray) -> np.ndarray:
+        """Return how often each row has been seen before, in earlier calls or earlier in this one.
 
         Args:
-            keys: of the rows, shape (n,), uint64.
+            hashes: hashes of the rows, shape (n,), uint64.
         """
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        before = np.arange(len(keys)) - np.searchsorted(ordered, ordered)
+        order = np.argsort(hashes, kind="stable")
+        ordered = hashes[order]
+        before = np.arange(len(hashes)) - np.searchsorted(ordered, ordered)
         for run in self._runs:
             before += np.searchsorted(run, ordered, "right") - np.searchsorted(run, ordered)
         self._runs.append(ordered)
@@ -86,28 +81,29 @@ class DuplicateCounter:
         return counts
 
 
-_sightings: ContextVar[defaultdict[str, DuplicateCounter] | None] = ContextVar(
-    "sightings", default=None
+_counters: ContextVar[defaultdict[str, DuplicateCounter] | None] = ContextVar(
+    "counters", default=None
 )
 
 
 @contextmanager
 def one_pass() -> Iterator[None]:
-    """Within the block, rows that come piece after piece have the noise that they would have if
-    they came at once."""
-    token = _sightings.set(defaultdict(DuplicateCounter))
+    """Let `RowNoise` count equal rows over all pieces of data within the block.
+
+    Rows in pieces then have the noise that they would have in one array.
+    """
+    token = _counters.set(defaultdict(DuplicateCounter))
     try:
         yield
     finally:
-        _sightings.reset(token)
+        _counters.reset(token)
 
 
 class RowNoise:
-    """One random stream for each row, keyed by the row's content and by what the numbers are for.
+    """A random stream for each row, which depends on the row's content and a purpose alone.
 
-    An estimate drawn from it is a function of the row alone: the same in every order, subset and
-    repetition. Equal rows are told apart by counting them, within `one_pass` from its beginning on,
-    so that their noise is independent as well.
+    Estimates drawn from it are the same in every order and subset of rows. Equal rows are counted
+    (see `one_pass`), so that their noise is independent as well.
 
     Args:
         rows: shape (n, d).
@@ -121,28 +117,27 @@ class RowNoise:
 
     def __init__(self, rows: np.ndarray, purpose: str) -> None:
         contents = [row.tobytes() for row in np.ascontiguousarray(rows)]
-        hashes = np.array([_number(content, "") % 2**64 for content in contents], np.uint64)
-        seen = _sightings.get()
-        counts = (DuplicateCounter() if seen is None else seen[purpose]).count(hashes)
+        hashes = np.array([_hash(content, "") % 2**64 for content in contents], np.uint64)
+        counters = _counters.get()
+        counts = (DuplicateCounter() if counters is None else counters[purpose]).count(hashes)
         self._keys = [
-            _number(content, f"{purpose} {count}")
+            _hash(content, f"{purpose} {count}")
             for content, count in zip(contents, counts, strict=True)
         ]
 
     def normal(self, shape: tuple[int, ...], rows: slice = slice(None)) -> np.ndarray:
-        """Standard normal draws for these rows, shape (n, *shape), float32."""
+        """Draw standard normal numbers for these rows, shape (n, *shape), float32."""
         return np.stack(
             [_stream(key).standard_normal(shape, dtype=np.float32) for key in self._keys[rows]]
         )
 
     def uniform(self, shape: tuple[int, ...], rows: slice = slice(None)) -> np.ndarray:
-        """Draws from U(0, 1) for these rows, shape (n, *shape), float32."""
+        """Draw from U(0, 1) for these rows, shape (n, *shape), float32."""
         return np.stack([_stream(key).random(shape, dtype=np.float32) for key in self._keys[rows]])
 
 
 def random_indices(n_rows: int, n: int | None = None, seed: int = 0) -> np.ndarray:
-    """Draw at most n of n_rows indices without replacement, in random order (all of them where n
-    is None).
+    """Draw at most n of n_rows indices without replacement, in random order; all if n is None.
 
     A smaller n gives the first indices of a larger one.
     """
@@ -156,18 +151,15 @@ def hold_out_indices(n_rows: int, n_held_out: int, seed: int = 0) -> tuple[np.nd
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A seed for one purpose of a run, unrelated to those for other purposes, indices and seeds;
-    below 2^32."""
-    return _number(purpose.encode(), f"{seed} {index}") % 2**32
+    """Return a seed below 2^32 that is unrelated to those of other purposes, indices and seeds."""
+    return _hash(purpose.encode(), f"{seed} {index}") % 2**32
 
 
 def _stream(key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def _number(content: bytes, salt: str) -> int:
-    """128 bits that depend on every bit of both."""
-    digest = hashlib.blake2b(
-        content, digest_size=16, key=hashlib.blake2b(salt.encode(), digest_size=32).digest()
-    )
-    return int.from_bytes(digest.digest(), "little")
+def _hash(content: bytes, salt: str) -> int:
+    """Return 128 bits that depend on every bit of both arguments."""
+    key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16, key=key).digest(), "little")

@@ -1,20 +1,19 @@
-"""Ctrl-C, and SIGTERM as clusters send it before they take a machine, that wait for the end of a
-step."""
+"""Ctrl-C and SIGTERM, deferred to the end of a training step."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM."""
+    """The process was asked to end by SIGTERM, which clusters send before they take a machine."""
 
 
-# What a signal stands for.
 INTERRUPTS: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGINT: KeyboardInterrupt,
     signal.SIGTERM: Terminated,
@@ -22,57 +21,57 @@ INTERRUPTS: dict[int, type[KeyboardInterrupt]] = {
 
 
 class Interrupt:
-    """A signal that has come, and waits to be asked for."""
+    """A recorder of signals, which returns the one that has come."""
 
     def __init__(self) -> None:
         self._number = 0
-        self._is_told = False
+        self._was_asked = False
 
     def __call__(self) -> int:
-        """The signal, one of `INTERRUPTS`; 0 if none has come."""
-        self._is_told = self._is_told or self._number != 0
+        """Return the signal that has come, one of `INTERRUPTS`, or 0."""
+        self._was_asked = self._was_asked or self._number != 0
         return self._number
 
     @property
-    def is_waiting(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether a signal has come that nobody has asked for."""
-        return self._number != 0 and not self._is_told
+        return self._number != 0 and not self._was_asked
 
     def listen(self) -> None:
-        """Be told of signals, even if somebody else has begun to be since."""
+        """Record signals from now on, even if another handler has been set meanwhile."""
         if _is_main_thread():
             for number in INTERRUPTS:
-                signal.signal(number, self._press)
+                signal.signal(number, self.record)
 
-    def _press(self, number: int, frame: FrameType | None) -> None:
+    def record(self, number: int, frame: FrameType | None) -> None:
+        """Record a signal; a handler for `signal.signal`."""
         del frame
         self._number = number
 
 
 @contextmanager
 def raise_interrupts() -> Iterator[Interrupt]:
-    """Within the block, Ctrl-C raises `KeyboardInterrupt` and SIGTERM `Terminated`, whoever else
-    listens to them.
+    """Raise `KeyboardInterrupt` at Ctrl-C and `Terminated` at SIGTERM within the block.
 
     Yields:
-        Which of them has come. Outside the main thread, which alone receives signals, none does.
+        A recorder of the signals. It stays empty outside the main thread, which alone receives
+        them.
     """
     found = Interrupt()
     if not _is_main_thread():
         yield found
         return
 
-    def end(number: int, frame: FrameType | None) -> None:
-        found._press(number, frame)
+    def handler(number: int, frame: FrameType | None) -> None:
+        found.record(number, frame)
         raise INTERRUPTS[number]
 
-    previous = {number: signal.signal(number, end) for number in INTERRUPTS}
+    previous = {number: signal.signal(number, handler) for number in INTERRUPTS}
     try:
         yield found
     finally:
-        for number, handler in previous.items():
-            if signal.getsignal(number) is end:  # and not what somebody has chosen for the way out
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        # Handlers that somebody has set within the block stay.
+        _restore({n: old for n, old in previous.items() if signal.getsignal(n) is handler})
 
 
 _running: Interrupt | None = None
@@ -80,11 +79,10 @@ _running: Interrupt | None = None
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Record Ctrl-C and SIGTERM instead of raising `KeyboardInterrupt` and ending the process.
+    """Record Ctrl-C and SIGTERM within the block instead of interrupting it.
 
-    A block inside another one sees what was pressed in the outer one. What nobody has asked for
-    comes at the end of the block. Outside the main thread, which alone receives signals, nothing
-    changes.
+    An inner block shares the recorder of the outer one. A signal that nobody has asked for is
+    raised at the end of the block. Outside the main thread nothing changes.
     """
     global _running
     if _running is not None or not _is_main_thread():
@@ -97,18 +95,24 @@ def deferred_interrupt() -> Iterator[Interrupt]:
         yield found
     finally:
         _running = None
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if found.is_waiting:
+        _restore(previous)
+        if found.is_pending:
             signal.raise_signal(found())
 
 
 def raise_pending_signal() -> None:
-    """Within a block of `deferred_interrupt`, raise what has been pressed: for long work before
-    there is anything to save."""
+    """Raise the signal that a surrounding `deferred_interrupt` has recorded, if any.
+
+    Long work calls this before it has anything to save.
+    """
     number = 0 if _running is None else _running()
     if number:
         raise INTERRUPTS[number]
+
+
+def _restore(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():  # None: the handler was not set from Python.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _is_main_thread() -> bool:

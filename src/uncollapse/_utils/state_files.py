@@ -1,206 +1,157 @@
-"""The state of a long piece of work on disk, from which another process goes on. Nothing in it can
-be executed."""
+"""State of long work on disk, from which another process continues it. Loading executes nothing."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from uncollapse._utils.errors import FileError, InputError, one_line
 from uncollapse._utils.files import write_bytes
 from uncollapse._utils.processes import is_first_process
 from uncollapse._version import __version__
 
-STATE_ENDING = ".state.safetensors"
+STATE_ENDING = ".state.pt"
+STATE_FORMAT = 2  # increases with each change of what is written
+CHECKSUM_BYTES = 16
 
-# Of a difference that does not speak for itself.
+# Explanations of differences that are not clear from their names.
 REASONS = {
-    "digest": "the rows are others or come in other parts, or are drawn anew each time by generators other than torch's"
+    "digest": "the rows are others or come in other parts, or are drawn anew each time by "
+    "generators other than torch's"
 }
 
 
 class StateFolder:
-    """A folder that holds the state of one piece of work, in parts, and which work that is.
+    """A folder with the state of one piece of work, in parts, and the identity of the work.
 
-    Of processes that work together, the first one writes.
+    Of several processes, the first one writes.
 
     Args:
-        folder: need not exist.
-        work: what it is called, such as "training".
+        folder: path of the folder, which need not exist.
+        work: name of the kind of work, such as "training".
     """
 
     def __init__(self, folder: Path, work: str) -> None:
         self.folder, self.work = folder, work
         self.identity: dict[str, Any] = {}
+        self._identity_file = folder / f"{work}.json"
 
     def agree(self, identity: Mapping[str, Any], any_seed: bool = False) -> dict[str, Any]:
-        """What the work is that the folder holds, or this one if it holds none.
+        """Compare the work with what the folder holds.
 
         Args:
-            identity: all that decides over the result, its seed among it, as JSON has it.
-            any_seed: whether the seed of the work that is there may be another one.
+            identity: all settings that determine the result, among them the seed, as JSON values.
+            any_seed: whether the seed of the work in the folder may differ.
+
+        Returns:
+            The identity of the work in the folder, or of this work if the folder holds none.
 
         Raises:
-            InputError: if the folder holds other work, or cannot be read or written.
+            FileError: if the folder holds other work, or cannot be read.
         """
-        wanted = {"version": __version__, **json.loads(json.dumps(identity))}
-        self.identity = wanted
-        found = self.found()
-        if found is None:
-            return wanted
+        wanted = json.loads(json.dumps(identity))
+        wanted |= {"version": __version__, "format": STATE_FORMAT}
+        found = self._read_identity() if self._identity_file.is_file() else wanted
         self.identity = found
         if any_seed:
             wanted["seed"] = found.get("seed")
-        different = [
-            name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
-        ]
-        if different:
-            raise self.of_other_work(_difference(found, wanted, sorted(different)[0]))
+        if found != wanted:
+            raise FileError(
+                f"{self.folder} belongs to another {self.work} ({_difference(found, wanted)}). Use "
+                "the original settings, or delete the folder."
+            )
         return found
 
-    def found(self) -> dict[str, Any] | None:
-        """What the work is that the folder holds; None if it holds none.
-
-        Raises:
-            InputError: if the file that tells it is damaged.
-        """
-        return self._identity() if self._identity_file.is_file() else None
-
     def begin(self) -> None:
-        """Write down what the work is, as `agree` has found.
+        """Write the identity of the work, which `agree` has determined.
 
         Raises:
-            InputError: if it cannot be written.
+            FileError: if it cannot be written.
         """
         if is_first_process() and not self._identity_file.is_file():
-            for path in self.folder.glob(
-                f"*{STATE_ENDING}"
-            ):  # of which nobody knows whose they are
+            for path in self.folder.glob(f"*{STATE_ENDING}"):  # States of unknown work.
                 path.unlink()
             write_bytes(self._identity_file, json.dumps(self.identity, indent=2).encode())
 
     def read(self, part: str) -> dict[str, Any] | None:
-        """The state of a part; None where it has not begun, or nothing tells of which work it is.
+        """Return the state of a part, or None if it has not begun or its work is unknown.
 
         Raises:
-            InputError: if the file is damaged, or of other work.
+            FileError: if the file is damaged, or belongs to other work.
         """
         path = self.folder / f"{part}{STATE_ENDING}"
         if not (path.is_file() and self._identity_file.is_file()):
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                told = file.metadata()
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if told["digest"] != self._checksum(part, told["state"], tensors):
+            content = path.read_bytes()
+            checksum, payload = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+            if checksum != self._checksum(part, payload):
                 raise ValueError("its content has changed since it was written")
-            state: dict[str, Any] = json.loads(told["state"])
-            for name, tensor in tensors.items():
-                _put(state, name.split("/"), tensor)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._damaged(path, error) from None
-        return state
+            return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises many kinds.
+            raise self._damaged(path, f"{type(error).__name__} {error}") from None
 
     def write(self, part: str, state: Mapping[str, Any]) -> None:
         """Replace the state of a part.
 
         Args:
-            part: its name.
-            state: tensors, and what JSON has, in dictionaries whose keys are strings without a "/".
+            part: name of the part.
+            state: nested dictionaries and lists of tensors, numbers, strings and None.
 
         Raises:
-            InputError: if it cannot be written. What was there before stays.
+            FileError: if it cannot be written. The state before it is kept.
         """
-        tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(state)}
-        rest = json.dumps(_without_tensors(state))
-        content = save(tensors, {"state": rest, "digest": self._checksum(part, rest, tensors)})
+        buffer = io.BytesIO()
+        torch.save(_plain(state), buffer)
+        payload = buffer.getvalue()
+        content = self._checksum(part, payload) + payload
         write_bytes(self.folder / f"{part}{STATE_ENDING}", content)
 
-    def of_other_work(self, difference: str) -> InputError:
-        """The error for a state that is not of this work, and what is different."""
-        return FileError(
-            f"{self.folder} holds the state of another {self.work}, of which {difference}: give "
-            "what it was begun with, or remove "
-            "the folder to begin anew."
-        )
+    def _checksum(self, part: str, payload: bytes) -> bytes:
+        name = f"{self.work} {json.dumps(self.identity, sort_keys=True)} {part} "
+        return hashlib.blake2b(name.encode() + payload, digest_size=CHECKSUM_BYTES).digest()
 
-    def _checksum(self, part: str, rest: str, tensors: Mapping[str, Tensor]) -> str:
-        whose = json.dumps(self.identity, sort_keys=True)
-        return hashlib.blake2b(
-            f"{self.work} {whose} {part} {digest(tensors)} {rest}".encode(), digest_size=16
-        ).hexdigest()
-
-    @property
-    def _identity_file(self) -> Path:
-        return self.folder / f"{self.work}.json"
-
-    def _identity(self) -> dict[str, Any]:
+    def _read_identity(self) -> dict[str, Any]:
         try:
             found = json.loads(self._identity_file.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
-            raise self._damaged(self._identity_file, error) from None
+            reason = f"{type(error).__name__} {error}"
+            raise self._damaged(self._identity_file, reason) from None
         if not isinstance(found, dict):
             raise self._damaged(self._identity_file, "no object")
         return found
 
-    def _damaged(self, path: Path, reason: Any) -> InputError:
-        what = (
-            one_line(f"{type(reason).__name__} {reason}")
-            if isinstance(reason, Exception)
-            else reason
-        )
+    def _damaged(self, path: Path, reason: str) -> InputError:
         return FileError(
-            f"{path} is damaged ({what}): remove the folder {self.folder} to begin anew."
+            f"{path} is damaged ({one_line(reason)}): remove the folder {self.folder} to begin "
+            "anew."
         )
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """32 hexadecimal digits that depend on every bit of tensors, on their names, types and
-    shapes."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+def _plain(value: Any) -> Any:
+    """Return a copy of a state that `torch.load` reads with `weights_only=True`."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()  # A view would be saved with all of its storage.
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def _tensors(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for name, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _tensors(value, f"{prefix}{name}/")
-        elif isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-
-
-def _without_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_tensors(value) if isinstance(value, Mapping) else value
-        for name, value in state.items()
-        if not isinstance(value, Tensor)
-    }
-
-
-def _put(state: dict[str, Any], path: list[str], value: Tensor) -> None:
-    for name in path[:-1]:
-        state = state[name]
-    state[path[-1]] = value
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> str:
-    there, here = found.get(name), wanted.get(name)
-    if isinstance(there, dict) and isinstance(here, dict):
-        inner = next(
-            key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)
-        )
-        return _difference(there, here, inner)
-    why = REASONS.get(name)
-    return f"{name} is {there!r} and not {here!r}" + (f" ({why})" if why else "")
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the first difference of two identities, in words."""
+    keys = sorted(found.keys() | wanted.keys())
+    name = next(key for key in keys if found.get(key) != wanted.get(key))
+    before, now = found.get(name), wanted.get(name)
+    if isinstance(before, dict) and isinstance(now, dict):
+        return _difference(before, now)
+    reason = f", as {REASONS[name]}" if name in REASONS else ""
+    return f"{name} was {before!r} and is {now!r}{reason}"

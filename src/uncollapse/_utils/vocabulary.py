@@ -1,4 +1,4 @@
-"""Documents and the numbers of their symbols."""
+"""Documents as rows of numbers, one for each symbol."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pandas as pd
 
 from uncollapse._utils.errors import DataError
 
-# What fills a row after the end of its document.
-PAD = -1
+PAD = -1  # fills a row after the end of its document
 
 Level = Literal["word", "character", "token"]
 Document = str | Sequence[int] | np.ndarray
@@ -27,13 +26,12 @@ UNKNOWN_NAMES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Symbols by number: the known ones from 0 on, frequent ones first, then the unknown symbol,
-    then the end of a document.
+    """Numbers of symbols: first the known ones, then the unknown symbol and the end of a document.
 
     Attributes:
-        level: what a symbol is: a "word" between white space, a "character", or a "token", a number
-            that somebody else has chosen.
-        known: the symbols that have a number of their own: strings, or integers for tokens.
+        level: kind of symbol: a "word" between white space, a "character", or a "token", a number
+            that the user has chosen.
+        known: the known symbols, frequent ones first: strings, or integers for tokens.
 
     >>> vocabulary = Vocabulary.of(["a b a", "c a b"], level="word", min_count=2, max_size=10)
     >>> vocabulary.known, len(vocabulary)
@@ -51,78 +49,72 @@ class Vocabulary:
     def of(
         cls, documents: Sequence[Document], level: Level, min_count: int, max_size: int
     ) -> Vocabulary:
-        """The symbols that occur at least `min_count` times, at most `max_size` of them, the most
-        frequent first.
+        """Collect the most frequent symbols that occur at least `min_count` times.
 
-        What documents call unknown themselves (by its name in `UNKNOWN_NAMES`) is none of them.
+        Symbols that documents mark as unknown, by the name in `UNKNOWN_NAMES`, do not count.
 
         Raises:
-            InputError: if a document is empty, or fewer than two symbols are left.
+            DataError: if a document is empty, or fewer than two symbols are left.
         """
         counts = Counter(symbol for symbols in _checked(documents, level) for symbol in symbols)
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        name = UNKNOWN_NAMES[level]
-        known = tuple(symbol for symbol, count in ranked if count >= min_count and symbol != name)[
-            :max_size
-        ]
+        unknown = UNKNOWN_NAMES[level]
+        frequent = [name for name, count in ranked if count >= min_count and name != unknown]
+        known = tuple(frequent[:max_size])
         if len(known) < 2:
             raise DataError(
                 f"a vocabulary expects at least 2 {level}s that occur {min_count} times or more, "
-                f"got {len(known)} "
-                f"{_quoted(known)}of {len(counts)}: lower min_count, raise max_vocabulary, or give "
-                "other documents."
+                f"got {len(known)} {_quoted(known)}of {len(counts)}: lower min_count, raise "
+                "max_vocabulary, or give other documents."
             )
         return cls(level, known)
 
     def __len__(self) -> int:
-        """The number of symbols, the unknown one and the end among them."""
+        """Number of symbols, the unknown one and the end among them."""
         return len(self.known) + 2
 
     def check_invariants(self) -> bool:
-        """Whether the symbols are such as documents of this level can hold, each once."""
+        """Return whether the known symbols are distinct, and of the kind that `level` says."""
         if len(set(self.known)) != len(self.known):
             return False
         if self.level == "token":
             return all(isinstance(symbol, int) and 0 <= symbol < 2**63 for symbol in self.known)
-        strings = all(
-            isinstance(symbol, str) and not _has_surrogates(symbol) for symbol in self.known
-        )
-        return strings and all(
-            list(_symbols(symbol, self.level)) == [symbol] for symbol in self.known
+        return all(
+            isinstance(symbol, str)
+            and not _has_surrogates(symbol)
+            and list(_symbols(symbol, self.level)) == [symbol]
+            for symbol in self.known
         )
 
     @property
     def unknown(self) -> int:
-        """The number of every symbol that is not known."""
+        """Number of every unknown symbol."""
         return len(self.known)
 
     @property
     def end(self) -> int:
-        """The number of the end of a document: the last."""
+        """Number of the end of a document, the last one."""
         return len(self.known) + 1
 
     def encode(self, documents: Sequence[Document], max_length: int, name: str = "X") -> np.ndarray:
-        """Documents as rows of numbers, each with its end and then `PAD`, shape (n, max_length +
-        1), float32.
+        """Return documents as rows of numbers, shape (n, max_length + 1), float32.
 
-        All rows have one width, so that a row does not depend on the documents beside it.
+        Each row ends with the end of the document, and then `PAD`. All rows have one width, so that
+        a row does not depend on the documents beside it.
 
         Args:
             documents: strings, or sequences of tokens.
-            max_length: symbols of a document at most.
-            name: what to call the documents in messages.
+            max_length: largest number of symbols in a document.
+            name: name of the documents in messages.
 
         Raises:
-            InputError: if a document is empty or too long, or no document holds a symbol that is
-                known.
+            DataError: if a document is empty or too long, or no document holds a known symbol.
         """
         numbers = {symbol: number for number, symbol in enumerate(self.known)}
         rows = np.full((len(documents), max_length + 1), PAD, np.float32)
         for index, symbols in enumerate(_checked(documents, self.level, max_length, name)):
-            rows[index, : len(symbols) + 1] = [
-                *(numbers.get(symbol, self.unknown) for symbol in symbols),
-                self.end,
-            ]
+            encoded = [numbers.get(symbol, self.unknown) for symbol in symbols]
+            rows[index, : len(symbols) + 1] = [*encoded, self.end]
         if len(rows) and not ((rows >= 0) & (rows < self.unknown)).any():
             raise DataError(
                 f"the documents of {name} hold no {self.level} that the vocabulary knows, only "
@@ -132,8 +124,8 @@ class Vocabulary:
         return rows
 
     def decode(self, rows: Any) -> list[Any]:
-        """Documents from rows of numbers: strings, or arrays of tokens, in which -1 is what was
-        unknown."""
+        """Return documents from rows of numbers: strings, or arrays of tokens with -1 for unknown
+        ones."""
         names = [*self.known, UNKNOWN_NAMES[self.level]]
         documents = [
             [names[int(number)] for number in row if 0 <= number < self.end] for row in rows
@@ -144,30 +136,26 @@ class Vocabulary:
 
 
 def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
-    """Documents as a list, and whether they are tokens and not text.
+    """Return documents as a list, and whether they are tokens.
 
     Args:
         X: a list, a tuple, an array or a Series of strings, or of sequences of whole numbers >= 0;
             -1 stands for an unknown token.
-        name: what to call it in messages.
+        name: name of X in messages.
 
     Raises:
-        InputError: if X is anything else.
+        DataError: if X is anything else.
     """
-    if not isinstance(X, list | tuple | np.ndarray | pd.Series) or (
-        isinstance(X, np.ndarray) and X.ndim == 0
-    ):
+    is_list = isinstance(X, list | tuple | np.ndarray | pd.Series)
+    if not is_list or (isinstance(X, np.ndarray) and X.ndim == 0):
         raise DataError(
             f"{name} expects a list of documents, got {type(X).__name__}: give strings, such as "
-            "one column of a table, or arrays "
-            "of tokens."
+            "one column of a table, or arrays of tokens."
         )
     documents = list(X)
     if not any(isinstance(document, str | bytes) for document in documents):
-        return [
-            _tokens(f"document {index} of {name}", document)
-            for index, document in enumerate(documents)
-        ], True
+        names = (f"document {index} of {name}" for index in range(len(documents)))
+        return list(map(_tokens, names, documents)), True
     for index, document in enumerate(documents):
         if not isinstance(document, str):
             remedy = (
@@ -177,7 +165,7 @@ def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
             )
             raise DataError(
                 f"document {index} of {name} expects a string, like others, got "
-                f"{_shortened(repr(document))}: {remedy}."
+                f"{_shortened(document)}: {remedy}."
             )
         if _has_surrogates(document):
             raise DataError(
@@ -194,14 +182,13 @@ def _has_surrogates(text: str) -> bool:
 def _tokens(name: str, document: Any) -> np.ndarray:
     try:
         tokens = np.asarray(document)
-    except ValueError:  # ragged
+    except ValueError:  # nested sequences of different lengths
         tokens = np.asarray(None)
-    whole = tokens.ndim == 1 and (tokens.dtype.kind in "iu" or len(tokens) == 0)
-    if not whole or (tokens < UNKNOWN_NAMES["token"]).any() or (tokens >= 2**63).any():
+    is_whole = tokens.ndim == 1 and (tokens.dtype.kind in "iu" or len(tokens) == 0)
+    if not is_whole or (tokens < UNKNOWN_NAMES["token"]).any() or (tokens >= 2**63).any():
         raise DataError(
             f"{name} expects a string, or a sequence of whole numbers >= 0, got "
-            f"{_shortened(repr(document))}: give "
-            "strings, or arrays of tokens."
+            f"{_shortened(document)}: give strings, or arrays of tokens."
         )
     return tokens
 
@@ -209,19 +196,17 @@ def _tokens(name: str, document: Any) -> np.ndarray:
 def _checked(
     documents: Sequence[Document], level: Level, max_length: float = math.inf, name: str = "X"
 ) -> Iterator[Sequence[Any]]:
-    """The symbols of each document; an `InputError` at the first that is empty or too long."""
+    """Yield the symbols of each document; raise `DataError` if it is empty or too long."""
     for index, document in enumerate(documents):
         symbols = _symbols(document, level)
-        n_symbols = len(symbols)
-        if n_symbols == 0:
+        if len(symbols) == 0:
             raise DataError(
                 f"document {index} of {name} is empty: expected at least one {level}; remove it."
             )
-        if n_symbols > max_length:
+        if len(symbols) > max_length:
             raise DataError(
-                f"document {index} of {name} has {n_symbols} {level}s, more than "
-                f"max_length={max_length}: raise max_length, or "
-                "shorten it."
+                f"document {index} of {name} has {len(symbols)} {level}s, more than "
+                f"max_length={max_length}: raise max_length, or shorten it."
             )
         yield symbols
 
@@ -235,12 +220,10 @@ def _symbols(document: Any, level: Level) -> Sequence[Any]:
 def _quoted(symbols: Sequence[Any]) -> str:
     if not len(symbols):
         return ""
-    return (
-        "("
-        + ", ".join(_shortened(repr(symbol)) for symbol in symbols[:3])
-        + (", ...) " if len(symbols) > 3 else ") ")
-    )
+    shown = ", ".join(map(_shortened, symbols[:3]))
+    return f"({shown}{', ...' if len(symbols) > 3 else ''}) "
 
 
-def _shortened(text: str) -> str:
+def _shortened(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
