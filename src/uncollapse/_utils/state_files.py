@@ -58,8 +58,8 @@ class StateFolder:
         """
         wanted = json.loads(json.dumps(identity))
         wanted |= {"version": __version__, "format": STATE_FORMAT}
-        found = self._read_identity() if self._identity_file.is_file() else wanted
-        self.identity = found
+        found = self.found()
+        self.identity = found = wanted if found is None else found
         if any_seed:
             wanted["seed"] = found.get("seed")
         if found != wanted:
@@ -67,6 +67,23 @@ class StateFolder:
                 f"{self.folder} belongs to another {self.work} ({_difference(found, wanted)}). Use "
                 "the original settings, or delete the folder."
             )
+        return found
+
+    def found(self) -> dict[str, Any] | None:
+        """Return the identity of the work that the folder holds, or None.
+
+        Raises:
+            FileError: if its file is damaged.
+        """
+        if not self._identity_file.is_file():
+            return None
+        try:
+            found = json.loads(self._identity_file.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            reason = f"{type(error).__name__} {error}"
+            raise self._damaged(self._identity_file, reason) from None
+        if not isinstance(found, dict):
+            raise self._damaged(self._identity_file, "no object")
         return found
 
     def begin(self) -> None:
@@ -117,16 +134,6 @@ class StateFolder:
     def _checksum(self, part: str, payload: bytes) -> bytes:
         name = f"{self.work} {json.dumps(self.identity, sort_keys=True)} {part} "
         return hashlib.blake2b(name.encode() + payload, digest_size=CHECKSUM_BYTES).digest()
-
-    def _read_identity(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._identity_file.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
-            reason = f"{type(error).__name__} {error}"
-            raise self._damaged(self._identity_file, reason) from None
-        if not isinstance(found, dict):
-            raise self._damaged(self._identity_file, "no object")
-        return found
 
     def _damaged(self, path: Path, reason: str) -> InputError:
         return FileError(

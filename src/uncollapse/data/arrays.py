@@ -116,7 +116,7 @@ class Data:
         )
         return kept, held_out
 
-    def table(self) -> np.ndarray | pd.DataFrame | StoredRows:
+    def table(self) -> Any:
         """Return the examples, as a table if they are in memory and their columns have names."""
         if isinstance(self.X, StoredRows) or self.feature_names is None:
             return self.X

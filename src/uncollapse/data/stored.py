@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -291,7 +291,7 @@ class _InMap(NamedTuple):
     dtype: np.dtype[Any]
     offset: int
     shape: tuple[int, ...]
-    order: str
+    order: Literal["C", "F"]
 
     def open(self) -> Any:
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)
@@ -309,7 +309,7 @@ def _as_reference(array: Any) -> Any:
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
     offset = array.offset + array.ctypes.data - whole.ctypes.data  # A view has its map's offset.
-    order = "C" if array.flags.c_contiguous else "F"
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
     return _InMap(path, array.dtype, offset, array.shape, order)
 
 
