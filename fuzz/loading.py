@@ -1,10 +1,9 @@
-"""Everything that reads files, fed with damaged and hostile ones: only success or an `InputError`
-of one sentence will do.
+"""Fuzzing of all that reads files: each input is read, or refused by an `InputError` in one line.
 
     python fuzz/loading.py -max_total_time=60
 
-runs it under atheris (the extra `fuzz`), with the options of libFuzzer; `tests/test_fuzz.py` draws
-from the same table.
+runs it under atheris (the extra `fuzz`), with the options of libFuzzer. `tests/test_fuzz.py` uses
+the same targets.
 """
 
 from __future__ import annotations
@@ -41,17 +40,20 @@ SMALL: dict[str, Any] = {
 }
 LSTMS = {"hidden_dim": 4, "embedding_dim": 3, "encoder_hidden_dim": 4, "encoder_embedding_dim": 3}
 SENTENCES = ["the cat sat", "the dog sat", "a dog ran", "a cat ran"] * 5
-YAML = b"latent_dim: 3\nhidden: [8, 8]\ninverse_lipschitz: 1.5\nfamily: {gaussian: {scale: 0.5}}\nverbose: false\n"
+YAML = (
+    b"latent_dim: 3\nhidden: [8, 8]\ninverse_lipschitz: 1.5\n"
+    b"family: {gaussian: {scale: 0.5}}\nverbose: false\n"
+)
 WORDS = b"latent_dim=3\nhidden=8,8"
 
 
 class Target(NamedTuple):
-    """One way into the library.
+    """One way by which files get into the library.
 
     Attributes:
-        seed: what can be read.
-        write: puts bytes into a folder where they will be read.
-        read: reads them from there.
+        seed: bytes that can be read.
+        write: function that writes bytes into a folder.
+        read: function that reads them from there.
     """
 
     seed: bytes
@@ -60,7 +62,7 @@ class Target(NamedTuple):
 
 
 def write_runs(folder: Path) -> None:
-    """A small run of each kind of model."""
+    """Write a small run of each kind of model."""
     X = np.random.default_rng(0).normal(size=(20, 4))
     uc.VAE(**SMALL).fit(X).save(folder / "VAE")
     uc.MixtureVAE(n_components=2, warmup_epochs=0, **SMALL).fit(X).save(folder / "MixtureVAE")
@@ -68,10 +70,10 @@ def write_runs(folder: Path) -> None:
 
 
 def targets(runs: Path) -> dict[str, Target]:
-    """All the ways in, by name.
+    """Return all targets by name.
 
     Args:
-        runs: the folder of `write_runs`.
+        runs: folder of `write_runs`.
     """
     X = np.arange(12.0).reshape(6, 2)
     table = b"a,b,kind\n1,2.5,u\n3,4,v\n5,-6e3,u\n"
@@ -115,14 +117,14 @@ def targets(runs: Path) -> dict[str, Target]:
 
 
 def check(target: Target, folder: Path, content: bytes) -> str | None:
-    """Have a target read bytes in an empty folder of a folder in which nothing may change.
+    """Let a target read bytes in an empty folder, whose parent may not change.
 
     Returns:
-        The sentence with which they were refused; None if they were not.
+        The message with which they were refused, or None.
 
     Raises:
-        AssertionError: if anything has changed, or the sentence is none.
-        Exception: anything but an `InputError` that the target raises.
+        AssertionError: if a file has changed, or the message is not one line.
+        Exception: any error of the target but `InputError`.
     """
     target.write(folder, content)
     before = snapshot(folder.parent)
@@ -132,7 +134,7 @@ def check(target: Target, folder: Path, content: bytes) -> str | None:
 
 
 def refusal(read: Callable[[], Any]) -> str | None:
-    """The sentence with which something was refused; None if it was not."""
+    """Return the message with which input was refused, or None."""
     try:
         read()
     except InputError as error:
@@ -144,7 +146,7 @@ def refusal(read: Callable[[], Any]) -> str | None:
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder, with the content of files."""
+    """Return the paths in a folder, with the content of files."""
     paths = sorted(folder.rglob("*"))
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
 
@@ -190,13 +192,13 @@ def _configure(folder: Path) -> None:
 
 
 def _override(folder: Path) -> None:
-    """As many settings of the command line as there are lines."""
+    """Read each line as a setting of the command line."""
     words = (folder / "words").read_bytes().decode("utf-8", "surrogateescape").splitlines()
     check_parameters(uc.SequenceVAE, read_settings(None, words))
 
 
 def _part_of_run(run: Path, name: str) -> Target:
-    """A run of which one file is another."""
+    """Return the target that replaces one file of a run."""
 
     def write(folder: Path, content: bytes) -> None:
         for path in run.iterdir():
@@ -209,19 +211,11 @@ def _part_of_run(run: Path, name: str) -> Target:
 
 
 def functions_of(*packages: str) -> list[FunctionType]:
-    """The functions of these packages that have been imported, methods among them, for the fuzzer
-    to follow."""
+    """Return the imported functions and methods of these packages, for the fuzzer to follow."""
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] in packages]
-    owners = [
-        *modules,
-        *(
-            value
-            for module in modules
-            for value in vars(module).values()
-            if isinstance(value, type)
-        ),
-    ]
-    values = [value for owner in owners for value in vars(owner).values()]
+    members = [value for module in modules for value in vars(module).values()]
+    classes = [value for value in members if isinstance(value, type)]
+    values = [*members, *(value for owner in classes for value in vars(owner).values())]
     return [
         value
         for value in values
@@ -230,18 +224,14 @@ def functions_of(*packages: str) -> list[FunctionType]:
 
 
 def main() -> None:
-    """Run the fuzzer until its options end it, or something has been found."""
+    """Run the fuzzer until its options end it, or it has found something."""
     try:
         import atheris
     except ImportError:
         sys.exit("error: fuzzing needs atheris: pip install 'uncollapse[fuzz]'")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="uncollapse-fuzz-") as scratch:
-        runs, corpus, place = (
-            Path(scratch) / "runs",
-            Path(scratch) / "corpus",
-            Path(scratch) / "place",
-        )
+        runs, corpus, place = (Path(scratch) / name for name in ("runs", "corpus", "place"))
         write_runs(runs)
         corpus.mkdir()
         all_targets = list(targets(runs).values())

@@ -658,7 +658,7 @@ def test_what_was_fitted_stays_where_data_are_lost_before_the_training(
 
 @pytest.mark.extra
 def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_data, "PIECE_BYTES", 128)
+    monkeypatch.setattr("uncollapse.data.parquet.PIECE_BYTES", 128)
     monkeypatch.setattr(training_rows, "BUFFER_BYTES", 200)
     frame = pd.DataFrame(
         {

@@ -2,7 +2,8 @@
 
 from uncollapse.data.arrays import Data, are_documents, read_file
 from uncollapse.data.named import NAMED, hold_out, load
-from uncollapse.data.stored import RowSource, StoredArray, StoredParquet, StoredRows
+from uncollapse.data.parquet import StoredParquet
+from uncollapse.data.stored import RowSource, StoredArray, StoredRows
 
 __all__ = [
     "NAMED",

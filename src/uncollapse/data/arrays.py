@@ -20,14 +20,8 @@ from uncollapse._utils.files import check_readable, read_table
 from uncollapse._utils.random import derived_seed, hold_out_indices
 from uncollapse._utils.validation import check_labels
 from uncollapse.data.loaders import StoredDataset
-from uncollapse.data.stored import (
-    MAX_IN_MEMORY,
-    StoredParquet,
-    StoredRows,
-    missing_pyarrow,
-    on_disk,
-    split_blocks,
-)
+from uncollapse.data.parquet import StoredParquet, missing_pyarrow
+from uncollapse.data.stored import MAX_IN_MEMORY, StoredRows, on_disk, split_blocks
 from uncollapse.data.text import read_documents
 from uncollapse.data.unpacking import check_unpacked
 
