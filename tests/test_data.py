@@ -156,11 +156,11 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arrays", "labels", "words"),
     [
-        ({"a": X, "b": X}, None, "name the one with the examples X"),
+        ({"a": X, "b": X}, None, "name one of them X"),
         ({"X": X, "y": [1, 2]}, None, r"shape \(4, 3\) with labels of shape \(2,\)"),
         ({"X": X}, "kind", "no array named 'kind'"),
         ({"X": np.array(["a", "b"])[:, None]}, None, "expected real numbers"),
-        ({"X": np.zeros(3)}, None, "expected examples in rows"),
+        ({"X": np.zeros(3)}, None, "expected rows with at least one column"),
     ],
 )
 def test_unsuitable_arrays_are_refused(tmp_path, arrays, labels, words):

@@ -321,8 +321,8 @@ def one_of_four():
             DataLoader(Items(one_of_four()), 1),
             r"expects 3 numbers in every row, as at first, got 4.*counted from 5 on",
         ),
-        (Items([1.0, 2.0]), "at least two dimensions, rows and features"),
-        (DataLoader(Stream(), batch_size=None), "at least two dimensions, rows and features"),
+        (Items([1.0, 2.0]), r"at least two dimensions \(rows, features\)"),
+        (DataLoader(Stream(), batch_size=None), r"at least two dimensions \(rows, features\)"),
         (
             DataLoader(Items([*X[:5], np.full(4, np.nan)]), 2),
             r"got 4 NaN.*the first in row 1.*counted from 4 on",
@@ -342,7 +342,7 @@ def test_a_stream_that_gives_nothing_the_second_time_is_told_of():
         def __iter__(self):
             return self.items
 
-    with pytest.raises(InputError, match="at least one example each time that it is gone through"):
+    with pytest.raises(InputError, match="at least one example in each epoch"):
         uc.VAE(**SMALL).fit(Once())
 
 

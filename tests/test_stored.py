@@ -551,7 +551,7 @@ def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(
     assert err.count("\n") == 1
     assert f"{path.name} has changed while it was read (" in err
     assert (
-        "put it back to go on from the last state, or begin anew. What was learned is in run; "
+        "put it back to go on from the last state, or begin anew. The model so far is in run; "
         "--resume continues with it." in err
     )
     assert np.isfinite(uc.load("run").sample(3)).all()

@@ -60,7 +60,7 @@ def test_numbers_are_no_text(tmp_path):
         ("x.txt", b"", r"x.txt is empty \(0 bytes\): expected a .txt file"),
         ("x.txt", b"\n \n", "x.txt holds no text"),
         ("x.txt.gz", gzip.compress(b"", mtime=0), "x.txt.gz holds no text"),
-        ("x.txt", b"a\nb\n\nc\n", "x.txt has an empty line 3: .*remove that line"),
+        ("x.txt", b"a\nb\n\nc\n", "x.txt has an empty line 3: remove it"),
         ("x.txt", b"\na\n", "x.txt has an empty line 1"),
         ("x.txt", b"a\n \t\r\nb", "x.txt has an empty line 2"),
         ("x.txt", b"a\n\n", "x.txt has an empty line 2"),

@@ -90,7 +90,7 @@ def read_array(batch: Any) -> np.ndarray:
         ) from None
     if rows.ndim < 2:
         raise DataError(
-            f"X expects at least two dimensions, rows and features, got shape {rows.shape}."
+            f"X expects at least two dimensions (rows, features), got shape {rows.shape}."
         )
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     return finite_floats(flat, "X").reshape(rows.shape)

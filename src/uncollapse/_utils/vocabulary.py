@@ -169,8 +169,7 @@ def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
             )
         if _has_surrogates(document):
             raise DataError(
-                f"document {index} of {name} holds half a character (a lone surrogate): decode its "
-                "file as UTF-8."
+                f"document {index} of {name} holds half a character: decode its file as UTF-8."
             )
     return documents, False
 

@@ -177,8 +177,7 @@ def _check_examples(path: Path, X: np.ndarray, y: np.ndarray | None) -> None:
         check_labels(y, f"the labels of {path}")
     if X.ndim < 2 or X.size == 0:
         raise FileError(
-            f"{path} holds an array of shape {X.shape}: expected examples in rows, at least one, "
-            "and a column or more."
+            f"{path} holds an array of shape {X.shape}: expected rows with at least one column."
         )
     if X.dtype.kind not in "biuf":
         raise FileError(f"{path} holds values of type {X.dtype}: expected real numbers.")
@@ -188,8 +187,7 @@ def _read_folder(path: Path, labels: str | None) -> Data:
     """Read a folder of Parquet files, which stays on disk."""
     if not any(path.rglob("*.parquet")):
         raise FileError(
-            f"{path} is a folder without Parquet files: expected a file that ends in "
-            f"{', '.join(READERS)}."
+            f"{path} is a folder without Parquet files: give a file, or a folder of such files."
         )
     stored = StoredParquet(path, leave_out=labels)
     y = None if labels is None else stored.column(labels)
@@ -207,8 +205,7 @@ def ending_of(path: Path) -> str | None:
 def _read_npy(path: Path, labels: str | None) -> Parts:
     if labels is not None:
         raise FileError(
-            f"{path} is one array and has no part named {labels!r}: save examples and labels "
-            "together as .npz."
+            f"{path} is one array and has no part named {labels!r}: save both together as .npz."
         )
     is_large = path.stat().st_size > MAX_IN_MEMORY
     array = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
@@ -243,8 +240,7 @@ def _choose_arrays(path: Path, keys: list[str], labels: str | None) -> tuple[str
     key = next((key for key in EXAMPLE_KEYS if key in others), None)
     if key is None:
         raise FileError(
-            f"{path} holds the arrays {_list_names(keys) or '(none)'}: name the one with the "
-            "examples X."
+            f"{path} holds the arrays {_list_names(keys) or '(none)'}: name one of them X."
         )
     return key, label_key
 
@@ -254,8 +250,7 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
     # zipfile does not bound what other compressions unpack to.
     if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):
         raise FileError(
-            f"{path} is packed otherwise than by numpy: expected deflated arrays; save it by "
-            "numpy.savez_compressed."
+            f"{path} is packed otherwise than by numpy: save it by numpy.savez_compressed."
         )
     check_unpacked(path, sum(member.file_size for member in members))
 
@@ -264,8 +259,7 @@ def _damaged(path: Path, ending: str, error: Exception) -> InputError:
     message = str(error)
     if "Object arrays" in message or "Python objects" in message:  # numpy's words, of memory maps
         return FileError(
-            f"{path} holds Python objects, which are not loaded because they could run code: save "
-            "plain numbers."
+            f"{path} holds Python objects, which are not loaded because they could run code."
         )
     reason = one_line(error) or type(error).__name__
     if "allow_pickle" in message:  # numpy's advice for files that are not its own
@@ -336,9 +330,7 @@ def _split_frame(frame: pd.DataFrame, path: Path, labels: str | None, named: boo
         )
     y = None if labels is None else frame.pop(labels).to_numpy()
     if frame.empty:
-        raise FileError(
-            f"{path} holds no rows or no columns of data: expected at least one of each."
-        )
+        raise FileError(f"{path} holds no rows or no columns of data.")
     text = [name for name, column in frame.items() if not _is_numeric(column)]
     if text:
         raise FileError(

@@ -61,8 +61,7 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
     labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise FileError(
-            f"{name} has images of shape {images.shape} and labels of shape {labels.shape}: fetch "
-            "its files again."
+            f"{name} has images of shape {images.shape} and labels of shape {labels.shape}."
         )
     X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
     return Data(
@@ -88,7 +87,6 @@ def read_idx(path: Path) -> np.ndarray:
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
     if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):
         raise FileError(
-            f"{path} is not an IDX file of {shape} bytes: it may be damaged; delete it and fetch "
-            "it again."
+            f"{path} is not an IDX file of {shape} bytes, or damaged: delete and fetch it again."
         )
     return values.reshape(shape)

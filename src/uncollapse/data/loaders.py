@@ -128,10 +128,7 @@ class LoadedRows(RowSource):
             yield rows
             n += len(rows)
         if not n:
-            raise DataError(
-                "X expects at least one example each time that it is gone through, got a loader "
-                "that gave none."
-            )
+            raise DataError("X expects at least one example in each epoch, got an empty loader.")
         if is_known and n < sum(self.sizes):
             raise lost_data("X", f"{n} rows have come, and {sum(self.sizes)} before")
 
@@ -183,10 +180,7 @@ def _starting_at(loader: DataLoader[Any], epoch: int, seed: int) -> Iterator[Non
 def _first_entry(item: Any) -> Any:
     """Return the data of an item, which by PyTorch's convention come first."""
     if isinstance(item, dict):
-        raise DataError(
-            "X expects tensors, or tuples with the data first, got dictionaries: give the data "
-            "alone."
-        )
+        raise DataError("X expects tensors, or tuples with the data first, got dictionaries.")
     return item[0] if isinstance(item, tuple | list) else item
 
 
@@ -201,8 +195,7 @@ def _check_width(rows: np.ndarray, n_features: int) -> None:
     """Raise `DataError` unless the rows have as many columns as those before (0: none before)."""
     if n_features not in (0, rows.shape[1]):
         raise DataError(
-            f"X expects {n_features} numbers in every row, as at first, got {rows.shape[1]}: give "
-            "rows of one width."
+            f"X expects {n_features} numbers in every row, as at first, got {rows.shape[1]}."
         )
 
 

@@ -60,9 +60,7 @@ class StoredParquet(StoredRows):
             _check_names(file, schema.names, names)
             _check_numbers(file if len(layouts) > 1 else path, schema, self.feature_names)
         if not self.sizes or not self.n_features:
-            raise FileError(
-                f"{path} holds no rows or no columns of data: expected at least one of each."
-            )
+            raise FileError(f"{path} holds no rows or no columns of data.")
 
     def read(self, block: int) -> Iterator[np.ndarray]:
         """Yield the rows of a block in pieces, as float64 where float32 might not hold the
@@ -130,8 +128,7 @@ def _check_numbers(path: str | Path, schema: Any, names: list[str]) -> None:
     for name in names:
         if not any(kind(schema.field(name).type) for kind in kinds):
             raise FileError(
-                f"{path} has something else than numbers in the column {name!r}: remove or encode "
-                "it."
+                f"{path} has something else than numbers in the column {name!r}: encode it."
             )
 
 

@@ -209,20 +209,14 @@ class StoredArray(StoredRows):
 
     def __init__(self, array: Any) -> None:
         if len(array.shape) < 2 or 0 in array.shape:
-            raise DataError(
-                f"X expects examples in rows, at least one, and a column or more, got shape "
-                f"{tuple(array.shape)}."
-            )
+            raise DataError(f"X expects rows and columns, got shape {tuple(array.shape)}.")
         path = _path_of(array)
         if array.dtype.kind not in "biuf":
             raise DataError(
                 f"{path or 'X'} holds values of type {array.dtype}: expected real numbers."
             )
         if path is not None and getattr(array, "format", None) == "csc":
-            raise DataError(
-                f"X expects a sparse matrix stored by rows, got a CSC matrix in {path}: store it "
-                "as CSR."
-            )
+            raise DataError(f"X expects a CSR matrix, got a CSC matrix in {path}: store it as CSR.")
         self.array, self._name, self._fingerprint = array, path or "X", Fingerprint(path)
         self.n_features = int(np.prod(array.shape[1:]))
         self.sizes = equal_blocks(array.shape[0], self.n_features * array.dtype.itemsize)

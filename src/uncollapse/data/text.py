@@ -33,7 +33,6 @@ def read_documents(path: Path) -> np.ndarray:
     documents = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in documents:
         raise FileError(
-            f"{path} has an empty line {documents.index('') + 1}: expected one document a line; "
-            "remove that line."
+            f"{path} has an empty line {documents.index('') + 1}: remove it. Lines are documents."
         )
     return np.array(documents, dtype=object)
