@@ -1,5 +1,4 @@
-"""Trainings that are interrupted: they go on as if nothing had happened, bit for bit, and no file
-is ever half-written."""
+"""Tests that interrupted trainings resume bit for bit, and that no file is ever half-written."""
 
 import io
 import json
@@ -66,7 +65,7 @@ def weights(fitted):
 
 @pytest.fixture
 def stopping(monkeypatch):
-    """Sends a signal after so many steps, each time the function that it gives is called."""
+    """Return a list; its number is the step after which a signal is sent."""
     original, due = loop.Training._take_step, []
 
     def with_signal(self, rows):
@@ -81,7 +80,7 @@ def stopping(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_training_ends_in_the_same_parameters(kind, blobs, tmp_path, stopping):
-    """Within an epoch, at the end of one, twice in one epoch, and after the last step."""
+    """Interrupt within an epoch, at the end of one, twice in one epoch, and after the last step."""
     X = data_of(kind, blobs)
     whole = estimator(kind).fit(X)
     n_steps = 6 if kind in ("vae", "annealed") else 5
@@ -103,8 +102,8 @@ def test_an_interrupted_training_ends_in_the_same_parameters(kind, blobs, tmp_pa
     assert np.allclose([row["kl"] for row in log], whole.history_["kl"], rtol=1e-6)
 
 
-def test_the_state_is_taken_up_by_whoever_comes_next(blobs, tmp_path, stopping):
-    """Without a seed of its own, it is that of the training which was begun."""
+def test_a_training_without_a_seed_resumes_with_the_first_seed(blobs, tmp_path, stopping):
+    """Without a seed, a training resumes with the seed of the one that was begun."""
     stopping[:] = [3]
     with pytest.raises(Terminated):
         estimator("vae", random_state=None).fit(blobs[0], checkpoint=tmp_path)
@@ -136,7 +135,7 @@ def test_the_state_of_another_training_is_refused(
 
 
 class Explosive:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -146,8 +145,8 @@ class Explosive:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "hostile", "no object"])
-def test_a_damaged_state_is_one_sentence(damage, blobs, tmp_path, stopping):
-    """Also one that holds a pickle made to run code, and a checksum that fits."""
+def test_a_damaged_or_hostile_state_is_refused_in_one_line(damage, blobs, tmp_path, stopping):
+    """A hostile pickle with a valid checksum is refused as well."""
     stopping[:] = [3]
     with pytest.raises(Terminated):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
@@ -171,9 +170,9 @@ def test_a_damaged_state_is_one_sentence(damage, blobs, tmp_path, stopping):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypatch):
-    """A state that takes long to write is written seldom: of 2% of the time, a second each is one
-    in fifty seconds."""
+def test_writing_the_state_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypatch):
+    """With 2% of the time for writing, a state that takes a second is written every fifty
+    seconds."""
     written = []
 
     def slowly(self, phase, state):
@@ -185,7 +184,7 @@ def test_writing_down_takes_a_small_share_of_the_time(blobs, tmp_path, monkeypat
     assert written == [1, 300]  # the first, which finds out how long it takes, and the last
 
 
-def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_state_before(tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path)
     checkpoint.begin()
     checkpoint.write("training", {"a": torch.ones(3), "inner": {"b": torch.zeros(2), "n": 1}})
@@ -202,9 +201,9 @@ def test_what_cannot_be_written_keeps_the_state_before(tmp_path, monkeypatch):
     assert found["inner"]["n"] == 1
 
 
-def test_a_state_that_nothing_tells_the_work_of_is_nobodys(blobs, tmp_path):
-    """As a removal leaves it that was cut short: neither another seed's model nor other data's is
-    taken for one's own."""
+def test_a_state_of_unknown_work_is_not_used(blobs, tmp_path):
+    """An interrupted removal leaves such a state. Neither another seed's model nor one of other
+    data is used."""
     X = blobs[0]
     expected = weights(estimator("vae", random_state=1).fit(X * 3))
     estimator("vae").fit(X, checkpoint=tmp_path / "state")
@@ -215,7 +214,7 @@ def test_a_state_that_nothing_tells_the_work_of_is_nobodys(blobs, tmp_path):
     )
 
 
-def test_a_state_of_other_work_is_told_from_ones_own(tmp_path):
+def test_a_state_of_other_work_is_refused(tmp_path):
     first = Checkpoint(tmp_path)
     first.agree({"seed": 0})
     first.begin()
@@ -238,7 +237,7 @@ def test_a_folder_whose_removal_is_cut_short_is_gone_from_its_place(tmp_path, mo
     assert not folder.exists()
 
 
-def test_a_full_disk_is_told_by_the_log_as_well(blobs, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_when_the_log_is_written(blobs, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "open_log", lambda self, n_lines: Path("/dev/full"))
     with pytest.raises(
         InputError, match=r"^cannot write /dev/full \(No space left on device\): make room"
@@ -317,9 +316,9 @@ def test_ctrl_c_is_heard_while_data_are_read():
 TRAINING = """
 import numpy as np, uncollapse as uc
 X = np.random.default_rng(0).normal(size=(400, 5)) @ np.diag([3, 2, 1, 1, 0.1])
-uc.MixtureVAE(n_components=3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40, random_state=0, verbose=False).fit(
-    X, checkpoint="state"
-).save("run", overwrite=True)
+mixture = uc.MixtureVAE(n_components=3, latent_dim=2, hidden=(8, 8), max_epochs=30, batch_size=40,
+                        random_state=0, verbose=False)
+mixture.fit(X, checkpoint="state").save("run", overwrite=True)
 """
 
 

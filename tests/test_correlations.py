@@ -1,4 +1,4 @@
-"""Canonical correlations, of columns whose correlations are known."""
+"""Tests of canonical correlations on columns with known correlations."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""Files of every format, the named data sets, the downloader, and what each says of damaged
-input."""
+"""Tests of files in every format, of named data sets, and of the downloader."""
 
 import functools
 import gzip
@@ -202,7 +201,7 @@ def idx(array):
 
 @pytest.fixture
 def upstream(tmp_path, monkeypatch):
-    """A data set on a server of its own, and a cache and data folder that are empty."""
+    """Serve a data set from a local server, with an empty cache and data folder."""
     monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path / "local"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     served = tmp_path / "served"
@@ -284,14 +283,14 @@ def test_damaged_idx_files_are_refused(tmp_path, content):
 
 
 def png(ink):
-    """A drawing as upstream keeps it: black ink on white, one bit a pixel."""
+    """Return a drawing in upstream's format: black ink on white, one bit a pixel."""
     buffer = io.BytesIO()
     Image.fromarray(~ink).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def drawing(number):
-    """Ink on 15 x number pixels, so that it tells which drawing it is."""
+    """Return a drawing with ink on 15 x number pixels, so that the ink tells the number."""
     ink = np.zeros((105, 105), dtype=bool)
     ink[:15, :number] = True
     return png(ink)
@@ -313,7 +312,7 @@ def drawings(top, *characters):
 
 @pytest.fixture
 def tiny_omniglot(tmp_path, monkeypatch):
-    """Two alphabets with three characters, of which one is in both files."""
+    """Write two alphabets with three characters, one of them in both files."""
     monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
     (tmp_path / "tiny").mkdir()
     write_zip(tmp_path / "tiny" / "1.zip", drawings("1", "Greek/character01", "Korean/character01"))
@@ -361,7 +360,7 @@ def test_missing_and_contradictory_drawings_are_refused(tiny_omniglot, tmp_path)
 
 
 def bomb(side):
-    """A PNG that claims to be as large as this, and holds nothing."""
+    """Return a PNG that claims this size and holds nothing."""
     content = bytearray(drawing(1))
     content[16:24] = struct.pack(">II", side, side)
     content[29:33] = struct.pack(">I", zipfile.crc32(content[12:29]))

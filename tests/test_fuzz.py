@@ -1,5 +1,5 @@
-"""Files, folders and configurations that are damaged or hostile end in one sentence, and nothing
-else happens."""
+"""Tests that damaged or hostile files, folders and configurations are refused in one line, without
+side effects."""
 
 import bz2
 import gzip
@@ -44,7 +44,7 @@ class Explosive:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a small run of each kind."""
+    """Write a folder with a small run of each kind."""
     folder = tmp_path_factory.mktemp("runs")
     write_runs(folder)
     return folder
@@ -52,13 +52,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(runs):
-    """All the ways into the library."""
+    """Return all targets of the fuzzer."""
     return targets(runs)
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Makes empty folders in which to work, each in one of its own in which nothing else may
+    """Return a function that makes empty folders, each in a parent of its own that may not
     change."""
     made = iter(range(10**6))
 
@@ -74,13 +74,13 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def here(place):
-    """One such folder."""
+    """Return one such folder."""
     return place()
 
 
 @pytest.fixture
 def run(here, runs):
-    """A run that is to be damaged."""
+    """Return a run that is to be damaged."""
     return copy_run(runs / "VAE", here / "run")
 
 
@@ -92,7 +92,7 @@ def copy_run(run, folder):
 
 
 def fuzzed(n):
-    """Runs a property on so many examples, always the same."""
+    """Run a property on this many examples, always the same ones."""
     ignored = [
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -182,8 +182,8 @@ EDITS = st.lists(
 
 
 def edited(content, edits):
-    """The bytes after edits, each of a kind, at a place as a share of the whole, over a length,
-    with a payload."""
+    """Return the bytes after edits: each has a kind, a place and a length as shares, and a
+    payload."""
     for kind, where, length, payload in edits:
         start = int(where * len(content))
         before, middle, after = (
@@ -269,7 +269,7 @@ ODD = st.one_of(
 
 
 def write_settings(run, change):
-    """Change a run's settings; JSON knows numbers that Python writes with difficulty."""
+    """Change a run's settings; JSON knows numbers that Python hardly writes."""
     content = json.loads((run / "model.json").read_text(encoding="utf-8"))
     change(content)
     (run / "model.json").write_text(json.dumps(content), encoding="utf-8")
@@ -333,7 +333,7 @@ def test_odd_configurations_are_read_or_refused(here, kind):
     "name", ["x.npy", "x.npz", "x.csv", "x.txt", "c.yaml", "model.json", "model.safetensors"]
 )
 def test_the_command_line_ends_in_one_line_and_code_2(table, place, command_line, name):
-    """Whatever could be read is refused for its path or its settings in the end."""
+    """Input that can be read is refused in the end for its path or its settings."""
     target = table.get(name) or table[f"{name} of VAE"]
     words = {
         "c.yaml": ["fit", "nowhere.npy", "-c", "c.yaml"],
@@ -354,7 +354,7 @@ def test_the_command_line_ends_in_one_line_and_code_2(table, place, command_line
 
 
 def check_refused(command_line, *words):
-    """The one line of a command that ends in code 2."""
+    """Return the one line of a command that ends with code 2."""
     code, _, err = command_line(*words)
     *notes, error = err.splitlines()
     assert code == 2, err
@@ -371,7 +371,7 @@ CHUNK = 2**24
 
 
 def deflated_zeros(n):
-    """A raw deflate stream that unpacks to so many zeros, a multiple of 16 MiB."""
+    """Return a raw deflate stream that unpacks to n zeros, a multiple of 16 MiB."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     chunk = packer.compress(bytes(CHUNK)) + packer.flush(zlib.Z_FULL_FLUSH)
     return chunk * (n // CHUNK) + packer.flush()
@@ -386,14 +386,14 @@ def npy_header(shape, kind="<f8"):
 
 
 def write_bomb(path, packed, method, size):
-    """An archive with an array that claims to unpack to this size."""
+    """Write an archive with an array that claims to unpack to this size."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("X.npy", packed)
         archive.getinfo("X.npy").compress_type, archive.getinfo("X.npy").file_size = method, size
 
 
 def peak_memory(call):
-    """What a call returns, and the most bytes that Python had during it."""
+    """Return the result of a call, and the peak of the memory that Python allocated."""
     tracemalloc.start()
     result = call()
     peak = tracemalloc.get_traced_memory()[1]
@@ -511,7 +511,7 @@ def test_pickles_are_not_executed(table, here, name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_of_csv_may_end_as_they_like(run, end):
-    """pandas alone makes lines without end of two carriage returns with a space behind."""
+    """pandas alone reads without end after two carriage returns and a space."""
     Path("x.csv").write_bytes(f"\ufeffa,b{end}{end} 1,2{end}{end} 3,4{end}".encode())
     assert read_file("x.csv").feature_names == ["a", "b"]
     assert read_file("x.csv").X.tolist() == [[1, 2], [3, 4]]
@@ -807,8 +807,8 @@ def test_a_run_that_is_a_link_can_be_read(here, runs):
     assert uc.load("run").seed_ == SMALL["random_state"]
 
 
-def test_text_among_labels_does_not_hang_on_the_length_of_a_file(here):
-    """pandas guesses types piece by piece, where it is not told otherwise."""
+def test_text_among_labels_does_not_depend_on_the_length_of_a_file(here):
+    """pandas guesses types piece by piece by default."""
     kinds = ["1"] * 300_000 + ["u"]
     pd.DataFrame({"a": 0.5, "kind": kinds}).to_csv("x.csv", index=False)
     assert set(map(type, read_file("x.csv", labels="kind").labels)) == {str}

@@ -1,5 +1,4 @@
-"""Data sets and loaders of PyTorch: they are trained on as they are, and a training on them goes on
-bit for bit."""
+"""Tests of data sets and loaders of PyTorch: training resumes on them bit for bit."""
 
 import contextlib
 import os
@@ -34,7 +33,7 @@ NUMBERED = TensorDataset(torch.arange(123.0)[:, None])
 
 
 class Items(Dataset):
-    """Whatever is in a list."""
+    """A data set of the items of a list."""
 
     def __init__(self, items):
         self.items = items
@@ -47,21 +46,21 @@ class Items(Dataset):
 
 
 class Noisy(Items):
-    """Items that draw on torch's generator, as crops of images do."""
+    """Items with noise from torch's generator, as crops of images have."""
 
     def __getitem__(self, index):
         return self.items[index] + 0.1 * torch.randn(4)
 
 
 class Stream(IterableDataset):
-    """Items that can only be gone through."""
+    """Items that can only be iterated over."""
 
     def __iter__(self):
         return iter(X)
 
 
 class Fatal(Items):
-    """Kills the process that reads an item, once a file is there."""
+    """Items of which one kills the process that reads it, once a file exists."""
 
     def __init__(self, items, path):
         super().__init__(items)
@@ -88,7 +87,7 @@ def rows_of(loader, seed=0):
 
 @pytest.fixture
 def after_steps(monkeypatch):
-    """A context in which something is done at the end of a step."""
+    """Return a context in which an action runs at the end of a step."""
 
     @contextlib.contextmanager
     def within(n, action):
@@ -238,7 +237,7 @@ def test_a_training_on_data_that_draw_elsewhere_cannot_be_taken_up_and_says_why(
         uc.VAE(**SMALL).fit(Drawn(X), checkpoint=tmp_path)
 
 
-def test_a_process_of_the_loader_that_is_killed_is_one_sentence(tmp_path, after_steps):
+def test_a_killed_process_of_a_loader_is_reported_in_one_line(tmp_path, after_steps):
     """The state of the training that was written last is taken up once the loader's processes
     live."""
     trigger = tmp_path / "now"
@@ -272,7 +271,7 @@ def test_other_errors_of_a_loader_stay_what_they_are():
 
 
 class Lost(Items):
-    """Raises an error at an item, once it is told to."""
+    """Items that raise an error at one of them, once told to."""
 
     error = None
 
@@ -347,8 +346,7 @@ def test_a_stream_that_gives_nothing_the_second_time_is_told_of():
 
 
 class Changing(IterableDataset):
-    """Gives so many rows each time that it is gone through, and the last number of them from then
-    on."""
+    """A loader that gives other numbers of rows in each pass; the last number repeats."""
 
     def __init__(self, *counts):
         self.counts = list(counts)

@@ -1,4 +1,4 @@
-"""Noise that belongs to rows, and seeds that do not meet."""
+"""Tests of the noise of rows, and of derived seeds."""
 
 from collections import Counter
 
@@ -45,8 +45,8 @@ def test_derived_seeds_do_not_meet():
     assert max(seeds) < 2**32
 
 
-def test_sightings_are_counted_over_all_that_came_before():
-    chance, sightings, seen = np.random.default_rng(0), DuplicateCounter(), Counter()
+def test_duplicates_are_counted_over_all_earlier_calls():
+    chance, counter, seen = np.random.default_rng(0), DuplicateCounter(), Counter()
     for _ in range(50):
         keys = chance.integers(0, 200, size=chance.integers(1, 40)).astype(np.uint64) + np.uint64(
             2**64 - 200
@@ -55,7 +55,7 @@ def test_sightings_are_counted_over_all_that_came_before():
         for key in keys.tolist():
             expected.append(seen[key])
             seen[key] += 1
-        assert sightings.count(keys).tolist() == expected
+        assert counter.count(keys).tolist() == expected
 
 
 def test_rows_that_come_in_pieces_have_the_noise_that_they_would_have_at_once():

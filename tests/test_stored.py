@@ -1,5 +1,5 @@
-"""Data that stay on disk: every row is met once in each epoch, and the model is as good as with all
-of it in memory."""
+"""Tests of data that stay on disk: every row comes once in each epoch, and models are as good as
+with data in memory."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ SMALL = {
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of 10 rows of 4 columns of 8 bytes, and buffers of 5 of them."""
+    """Use blocks of 10 rows of 4 float64 columns, and buffers of 50 rows."""
     monkeypatch.setattr(stored_data, "BLOCK_BYTES", 320)
     monkeypatch.setattr(training_rows, "BUFFER_BYTES", 800)
     monkeypatch.setattr(estimators_stored, "MAX_IN_MEMORY", 0)
@@ -222,7 +222,7 @@ def test_an_interrupted_training_on_data_on_disk_goes_on(tmp_path, small_blocks,
 
 
 def parquet_folder(folder, n_parts=3):
-    """25 rows in each part, in row groups of 10."""
+    """Write parts of 25 rows each, in row groups of 10."""
     folder.mkdir()
     chance = np.random.default_rng(0)
     for part in range(n_parts):
@@ -407,7 +407,7 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_any_view_of_a_memory_map_is_read_as_it_is(tmp_path, small_blocks, view, order):
-    """Also in another process, which gets the path of the file where the view is contiguous."""
+    """Another process opens the file itself if the view is contiguous."""
     X = VIEWS[view](
         on_disk(tmp_path, np.asarray(np.arange(4.0 * 123).reshape(123, 4), order=order))
     )
@@ -427,7 +427,7 @@ def test_what_a_map_has_in_memory_alone_is_read(tmp_path, small_blocks):
 
 @pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
 def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, family):
-    """Of equal rows as well, which are binarised, and weighted, by draws of their own."""
+    """Equal rows are binarised and weighted by independent draws."""
     grey = np.random.default_rng(0).integers(0, 3, size=(123, 4)) / 2
     X = on_disk(tmp_path, grey)
     with (
@@ -507,8 +507,8 @@ CHANGES = {
 
 @pytest.fixture
 def changing(tmp_path, monkeypatch):
-    """Changes a file after the fifth step of the next training, as a context: within, the data stay
-    on disk."""
+    """Return a context in which a file changes after the fifth step, with data that stay on
+    disk."""
 
     @contextlib.contextmanager
     def within(name):
@@ -540,8 +540,8 @@ def changing(tmp_path, monkeypatch):
 def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(
     name, tmp_path, changing, command_line
 ):
-    """What was learned is saved; with the data put back it goes on to the same end, and with others
-    it does not go on."""
+    """The model so far is saved. With the data put back, training resumes to the same end; with
+    other data, it is refused."""
     words = ["fit", "x.npy"] if "npy" in name else ["fit", "table", "--labels", "group"]
     words += ["max_epochs=4", "hidden=8,8", "batch_size=20", "random_state=0", "-o"]
     assert command_line(*words, "whole")[0] == 0
@@ -575,10 +575,11 @@ def weights_of(run):
     [(change, "C", "whole") for change in (rewrite_npy, os.remove, replace_by_one_of_the_same_time)]
     + [(shorten, order, view) for order in "CF" for view in VIEWS],
 )
-def test_a_file_that_changes_between_two_blocks_is_told_of(
+def test_a_file_that_changes_between_two_blocks_is_refused(
     change, order, view, mode, tmp_path, monkeypatch
 ):
-    """The file is of many pages, and the map of one that is cut short would end the process."""
+    """The file has many pages, so that reading the map of a shortened file would end the
+    process."""
     monkeypatch.setattr(stored_data, "BLOCK_BYTES", 20_000)
     numbers = (
         np.arange(123.0 * 4000).reshape(4000, 123).T
@@ -597,9 +598,7 @@ def test_a_file_that_changes_between_two_blocks_is_told_of(
 
 
 @pytest.mark.parametrize(("order", "view"), [("C", "whole"), ("F", "every other row")])
-def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(
-    order, view, tmp_path, monkeypatch
-):
+def test_a_file_that_changes_during_a_diagnosis_is_refused(order, view, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 2000)
     X = VIEWS[view](
         on_disk(tmp_path, np.asarray(np.arange(4.0 * 9000).reshape(9000, 4) % 7, order=order))
@@ -620,8 +619,8 @@ def test_a_file_that_changes_while_a_model_is_diagnosed_is_told_of(
 
 
 @pytest.mark.extra
-def test_what_never_could_be_read_has_not_changed(tmp_path):
-    """A page of a Parquet file that is damaged, though the file is as it was when it was found."""
+def test_rows_that_never_could_be_read_are_not_lost_data(tmp_path):
+    """A damaged page of a Parquet file is no lost data, as the file has not changed."""
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(5000, 4)), columns=list("abcd"))
     frame.to_parquet(tmp_path / "x.parquet")
     content = bytearray((tmp_path / "x.parquet").read_bytes())
@@ -685,14 +684,14 @@ def test_row_groups_are_read_in_pieces(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "values", [[1.0, None, 2.0], [True, None, False], [1, None, 3], [1e300, 2.0, 3.0]]
 )
-def test_gaps_in_parquet_are_told_of(tmp_path, values):
+def test_gaps_in_parquet_are_refused(tmp_path, values):
     pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": pd.array(values)}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="X expects finite numbers, got"):
         uc.VAE(**SMALL).fit(StoredParquet(tmp_path))
 
 
 def far_from_zero(n=123):
-    """Times in seconds, of which float32 knows every 128th."""
+    """Return times in seconds; float32 holds every 128th of them."""
     return 1.7e9 + np.random.default_rng(0).normal(size=(n, 4))
 
 
@@ -735,7 +734,7 @@ def test_what_float32_can_tell_apart_does_not_hang_on_how_rows_come():
 
 
 @pytest.mark.parametrize("kind", ["<U3", "complex64", "M8[s]"])
-def test_what_is_no_real_number_is_refused(tmp_path, small_blocks, kind):
+def test_values_that_are_no_real_numbers_are_refused(tmp_path, small_blocks, kind):
     with pytest.raises(InputError, match=r"x\.npy holds values of type .*: expected real numbers"):
         uc.VAE(**SMALL).fit(on_disk(tmp_path, np.ones((20, 4)).astype("i8").astype(kind)))
 
@@ -755,8 +754,8 @@ def backed(tmp_path, X):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
 def test_annotated_data_stay_on_disk_from_training_to_diagnosis(tmp_path, small_blocks, kind):
-    """Dense or sparse, they end in the model of the same rows in a file, and in the same results as
-    in memory."""
+    """Dense or sparse data give the model of the same rows in a file, and the results of rows in
+    memory."""
     X = COUNTS.astype(np.float64)
     cells = backed(tmp_path, kind(X))
     assert cells.isbacked
@@ -820,7 +819,7 @@ def test_annotated_data_that_lie_by_columns_are_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 def test_the_memory_of_a_training_does_not_grow_with_its_data(tmp_path):
-    """300 MB and 600 MB, of which a process holds as much."""
+    """Data of 300 MB and 600 MB need the same memory."""
     code = (
         "import re, sys, numpy as np, uncollapse as uc; X = np.load(sys.argv[1], mmap_mode='r'); "
         "uc.VAE(latent_dim=2, hidden=(8,), max_epochs=1, batch_size=2000, random_state=0, "

@@ -1,4 +1,4 @@
-"""Text files, text by name, and the synthetic sentences whose right answers are known."""
+"""Tests of text files, of named text, and of synthetic sentences with known right answers."""
 
 import gzip
 import hashlib
@@ -98,7 +98,7 @@ def test_text_has_no_labels(tmp_path):
 
 @pytest.fixture
 def local(tmp_path, monkeypatch):
-    """A data folder of one's own with two of Yelp's parts, and an empty cache."""
+    """Use a data folder with two of Yelp's parts, and an empty cache."""
     monkeypatch.setenv("UNCOLLAPSE_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "yelp").mkdir()
@@ -245,7 +245,7 @@ def tiny_model(latent_dim, seed=0, n_words=7, history_dim=3, hidden_dim=4):
 
 
 def spelled_out(model, words, z):
-    """log p(x|z) of one sentence, word by word."""
+    """Compute log p(x|z) of one sentence, word by word."""
     history, total = np.zeros(len(model.recurrence)), 0.0
     for word in words:
         hidden = np.tanh(model.from_latents @ z + model.from_history @ history + model.hidden_bias)
@@ -256,8 +256,8 @@ def spelled_out(model, words, z):
 
 
 def prior_grid(latent_dim):
-    """Points of a fine grid and their masses under N(0, I): the trapezoidal rule, which converges
-    exponentially fast for these."""
+    """Return the points of a fine grid and their masses under N(0, I), by the trapezoidal rule,
+    which converges exponentially fast here."""
     axis = np.linspace(-8, 8, {1: 4001, 2: 201}[latent_dim])
     density = np.exp(-(axis**2) / 2)
     grid = np.array(list(itertools.product(axis, repeat=latent_dim)))
@@ -313,8 +313,7 @@ def test_words_are_drawn_with_their_probabilities():
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_inference_agrees_with_integration(latent_dim):
-    """Where there are few latents an integral over a grid is exact: log p(x), E[z|x] and the KL, at
-    several sentences."""
+    """With few latents, an integral over a grid is exact: log p(x), E[z|x] and the KL."""
     model = tiny_model(latent_dim)
     rng = np.random.default_rng(0)
     words = model.draw(rng.standard_normal((25, latent_dim)), rng.random((25, 6)))
@@ -442,8 +441,8 @@ def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
 
 @pytest.mark.slow
 def test_the_published_truth_is_what_comes_out():
-    """On all test sentences, with fewer draws. The mean of KL(p(z|x) || p(z)) is the information by
-    another way."""
+    """All test sentences, with fewer draws. The mean of KL(p(z|x) || p(z)) estimates the
+    information."""
     sentences, latents = synthetic_text("test").X, true_latents("test")
     found = exact_posterior(sentences, 100)
     assert -found.log_likelihood_nats.mean() == pytest.approx(TEST_TRUTH.nll_nats, abs=0.02)
