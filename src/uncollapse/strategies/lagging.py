@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncollapse._utils.optimizers import optimizer_state, restore_optimizer
 from uncollapse._utils.parameters import Count
 from uncollapse.measures.information import mutual_information
 from uncollapse.models import LatentModel, SequenceVAE
@@ -91,13 +90,13 @@ class Lagging(Strategy):
         return {
             "is_aggressive": self.is_aggressive,
             "information": self.information,
-            "optimizer": optimizer_state(self.optimizer),
+            "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load what `state` returned."""
         self.is_aggressive, self.information = state["is_aggressive"], state["information"]
-        restore_optimizer(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _size(model: LatentModel, batch: Tensor) -> int:

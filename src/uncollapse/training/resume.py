@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from uncollapse._utils.files import cannot_write, write_bytes
-from uncollapse._utils.optimizers import optimizer_state, restore_optimizer
 from uncollapse._utils.processes import is_first_process
 from uncollapse._utils.run_folders import LOG_FILE
 from uncollapse._utils.state_files import StateFolder
@@ -110,7 +109,7 @@ def state_of(training: Training) -> dict[str, Any]:
         "model": training.model.state_dict(),
         "constants": constants_of(training.model),
         "objective": objective.state_dict() if isinstance(objective, nn.Module) else {},
-        "optimizer": optimizer_state(training.optimizer),
+        "optimizer": training.optimizer.state_dict(),
         "strategy": training.strategy.state(),
         "observers": {type(o).__name__: o.state() for o in training.observers},
         "generators": {"cpu": torch.get_rng_state(), **generators},
@@ -131,7 +130,7 @@ def restore(training: Training, saved: dict[str, Any]) -> None:
     set_constants(training.model, tuple(saved["constants"]))
     if isinstance(training.objective, nn.Module):
         training.objective.load_state_dict(saved["objective"])
-    restore_optimizer(training.optimizer, saved["optimizer"])
+    training.optimizer.load_state_dict(saved["optimizer"])
     training.strategy.restore(saved["strategy"])
     for observer in training.observers:
         observer.restore(saved["observers"][type(observer).__name__])
