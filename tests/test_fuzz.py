@@ -681,9 +681,9 @@ def test_what_was_given_is_shortened_in_messages(here, command_line):
         ),
         (
             "VAE",
-            "between",
+            "intermediate_dims",
             [2] * 3000,
-            "between expects a list of dimensions, which may be empty, at most 100",
+            "intermediate_dims expects a list of dimensions, which may be empty, at most 100",
         ),
         ("SequenceVAE", "n_layers", 2**31 - 1, "n_layers expects an integer from 1 to 100"),
         (
