@@ -323,6 +323,27 @@ def test_what_is_no_model_is_refused():
         uc.diagnose(model, np.zeros((5, 2)), **QUICK)
 
 
+def test_a_latent_model_of_the_user_needs_no_mean_of_x(linear_gaussian, tmp_path):
+    class Own(uc.models.LatentModel):
+        """The exact linear Gaussian, with nothing but what the interface asks for."""
+
+        latent_dim = 3
+
+        def __init__(self):
+            super().__init__()
+            self.exact = linear_gaussian.model()
+            self.prior, self.posterior = self.exact.prior, self.exact.posterior
+
+        def log_likelihood(self, x, z):
+            return self.exact.log_likelihood(x, z)
+
+    report = uc.diagnose(Own(), linear_gaussian.data.numpy(), **QUICK)
+    assert len(report.gallery.reconstructions) == 0
+    page = report.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Reconstructions</h2>" in page
+    assert "<h2>Samples</h2>" not in page
+
+
 def triple(prior=None, posterior=None, likelihood=None, **held):
     """An object that is no module."""
     given = {"prior": prior, "posterior": posterior, "likelihood": likelihood, **held}

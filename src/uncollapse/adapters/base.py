@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -150,18 +150,12 @@ class ForeignModel(LatentModel):
                 f"each of {len(x)} rows, got batch shape {tuple(q.batch_shape)} and event shape "
                 f"{tuple(q.event_shape)}."
             )
-        return (
-            q
-            if isinstance(q, Independent) and isinstance(q.base_dist, Normal)
-            else SeededPosterior(q)
-        )
+        is_gaussian = isinstance(q, Independent) and isinstance(q.base_dist, Normal)
+        return q if is_gaussian else SeededPosterior(q)
 
     def likelihood(self, z: Float[Tensor, "batch latent"]) -> Distribution:
         """Return p(x|z)."""
         return as_joint(_call(self.source.likelihood, z, "likelihood(z)"), 1, "likelihood(z)")
-
-    def _kl_per_unit(self, q: Distribution) -> Float[Tensor, "batch latent"] | None:
-        return super()._kl_per_unit(q.q if isinstance(q, SeededPosterior) else q)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
@@ -188,13 +182,14 @@ class ForeignModel(LatentModel):
         return moments(self.likelihood(z))[0]
 
 
-class SeededPosterior(Distribution):
+class SeededPosterior(Independent):  # type: ignore[type-arg]
     """A q(z|x) of any kind, with its own sampler seeded by the given noise."""
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-
     def __init__(self, q: Distribution) -> None:
-        super().__init__(q.batch_shape, q.event_shape, validate_args=False)
+        base, n_units = q, 0
+        if isinstance(q, Independent):
+            base, n_units = q.base_dist, q.reinterpreted_batch_ndims
+        super().__init__(base, n_units, validate_args=False)
         self.q = q
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,12 +207,6 @@ class SeededPosterior(Distribution):
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         log_q: Tensor = self.q.log_prob(value.expand(*shape, -1))
         return log_q
-
-    def sample(
-        self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
-    ) -> Tensor:
-        """Draw z."""
-        return self.q.sample(torch.Size(sample_shape))
 
     @property
     def mean(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,19 @@ STRIDES = (-2.0, -1.33, -0.67, 0.0, 0.67, 1.33, 2.0)
 Rows = np.ndarray | list[str]
 
 
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model with a mean of p(x|z)."""
+
+    def expected(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return E[x|z], with the covariates of the rows x."""
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Data and model outputs, as arrays of shape (n, d) or lists of n documents.
+
+    Outputs are empty if the model does not tell the mean of p(x|z).
 
     Attributes:
         originals: the data.
@@ -95,10 +106,12 @@ def _decode(subject: AdaptedModel, rows: np.ndarray, codes: Tensor) -> Rows:
     """Decode the codes, with the covariates of the rows: a row for each code, or one for all."""
     if subject.decode is not None:
         return _as_text(subject.decode(codes.cpu().numpy()))
+    if not isinstance(subject.model, Reconstructs):
+        return rows.reshape(len(rows), -1)[:0]
     if len(rows) != len(codes):
         rows = np.repeat(rows, len(codes), 0)
     expected = subject.model.expected(to_device(subject.model, rows), codes)
-    return expected.reshape(len(codes), -1).float().cpu().numpy()
+    return np.asarray(expected.reshape(len(codes), -1).float().cpu())
 
 
 def _as_text(documents: Iterable[str | Iterable[object]]) -> list[str]:

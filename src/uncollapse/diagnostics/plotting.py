@@ -154,16 +154,14 @@ def _number_then_text(label: str) -> tuple[float, str]:
 
 def reconstructions(reports: Sequence[Report]) -> list[Figure]:
     """Show the data, and what each model reconstructs."""
-    gallery = reports[0].gallery
-    return [
-        _rows(gallery, gallery.originals, "data"),
-        *(_rows(report.gallery, report.gallery.reconstructions, report.name) for report in reports),
-    ]
+    data = reports[0].gallery
+    outputs = ((each.gallery, each.gallery.reconstructions, each.name) for each in reports)
+    return _rows_of_each([(data, data.originals, "data"), *outputs])
 
 
 def samples(reports: Sequence[Report]) -> list[Figure]:
     """Show draws of each model."""
-    return [_rows(report.gallery, report.gallery.samples, report.name) for report in reports]
+    return _rows_of_each((each.gallery, each.gallery.samples, each.name) for each in reports)
 
 
 def traversals(reports: Sequence[Report]) -> list[Figure]:
@@ -171,10 +169,15 @@ def traversals(reports: Sequence[Report]) -> list[Figure]:
     figures = []
     for report in reports:
         shares = report.units.set_index("unit")["explained_share"]
-        for unit, rows in report.gallery.traversals.items():
-            caption = f"{report.name}: unit {unit}, {shares[unit]:.1%} explained"
-            figures.append(_rows(report.gallery, rows, caption))
+        figures += _rows_of_each(
+            (report.gallery, rows, f"{report.name}: unit {unit}, {shares[unit]:.1%} explained")
+            for unit, rows in report.gallery.traversals.items()
+        )
     return figures
+
+
+def _rows_of_each(outputs: Iterable[tuple[Gallery, Rows, str]]) -> list[Figure]:
+    return [_rows(gallery, rows, caption) for gallery, rows, caption in outputs if len(rows)]
 
 
 def _rows(gallery: Gallery, rows: Rows, caption: str) -> Figure:
