@@ -253,7 +253,7 @@ def test_a_certificate_uses_the_constants_in_force(blobs):
 
 def test_constants_of_a_model_are_part_of_its_information_floor():
     decoder = InverseLipschitzDecoder(2, 5, (4,), 1.0)
-    model = VAE(StandardNormal(2), DiagonalGaussian(5, 2), decoder, Gaussian(1.0))
+    model = VAE(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, Gaussian(1.0))
     from uncollapse.certificates.information_floor import model_information_floor
 
     assert model_information_floor(model) == pytest.approx(math.log(2))

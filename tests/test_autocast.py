@@ -7,9 +7,8 @@ import torch
 import uncollapse as uc
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.families import FAMILIES
-from uncollapse.latent import LSTMPosterior
 from uncollapse.maps import POTENTIALS, BrenierMap
-from uncollapse.networks import BackwardEncoder, Perceptron
+from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder, Perceptron
 
 ARGUMENTS = {"categorical": {"n_categories": 4}, "negative_binomial": {"dispersion": 5.0}}
 BETWEEN = 1 + 1 / 1000  # which bfloat16 does not know
@@ -91,9 +90,9 @@ def test_the_last_products_of_encoders_are_exact():
     symbols = torch.tensor([[2.0, 0.0, 1.0], [1.0, -1.0, -1.0]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = layer(x)
-        assert LSTMPosterior(3, 2, 4, 5)(symbols).mean.dtype == torch.float32
-        assert LSTMPosterior(3, 2, 4, 5, pooled=True)(symbols).mean.dtype == torch.float32
-        assert BackwardEncoder(3, 2, 4, 5, 1)(symbols).dtype == torch.float32
+        assert LSTMEncoder(3, 2, 4, 5)(symbols).dtype == torch.float32
+        assert LSTMEncoder(3, 2, 4, 5, pooled=True)(symbols).dtype == torch.float32
+        assert BackwardLSTMEncoder(3, 2, 4, 5, 1)(symbols).dtype == torch.float32
     assert torch.equal(rounded, layer(x))
 
 

@@ -44,7 +44,9 @@ def stretched(module, factor):
 def build(name, data_dim, decoder_of):
     family = FAMILIES[name][0](data_dim)
     decoder = decoder_of(family.natural_dim(data_dim))
-    posterior = DiagonalGaussian(data_dim, decoder.latent_dim, (8,), family.features)
+    posterior = DiagonalGaussian.from_perceptron(
+        data_dim, decoder.latent_dim, (8,), family.features
+    )
     return (
         VAE(StandardNormal(decoder.latent_dim), posterior, decoder, family)
         .double()

@@ -13,7 +13,7 @@ from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
 from uncollapse.measures.information import infer
 from uncollapse.measures.units import Units
 from uncollapse.models import History, SequenceVAE
-from uncollapse.networks import MLPDecoder
+from uncollapse.networks import BackwardLSTMEncoder, MLPDecoder
 
 PLACES, UNITS, RATE = 5, 2, 0.2
 V = 7
@@ -66,7 +66,8 @@ def prior():
 
 def delta_vae():
     prior = CommittedPrior(PLACES, UNITS, RATE)
-    history, posterior = History(V, 3, 4, latent_dim=UNITS), ChainPosterior(V, prior, 3, 4, 1)
+    history = History(V, 3, 4, latent_dim=UNITS)
+    posterior = ChainPosterior(BackwardLSTMEncoder(V, 2 * UNITS, 3, 4, 1), prior)
     return SequenceVAE(
         prior, posterior, history, MLPDecoder(UNITS + 4, V - 1, ()), Categorical(V)
     ).double()

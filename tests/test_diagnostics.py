@@ -109,7 +109,7 @@ def test_impossible_guarantees_are_refused(call):
 def test_floor_of_a_model_follows_its_decoder_and_family():
     def model(family):
         decoder = InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0))
-        return VAE(StandardNormal(2), DiagonalGaussian(5, 2), decoder, family)
+        return VAE(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, family)
 
     assert model_information_floor(model(Gaussian(7.0))) == pytest.approx(math.log1p(1.5**2))
     assert model_information_floor(model(Bernoulli())) is None

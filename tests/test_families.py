@@ -521,7 +521,7 @@ def test_statistics_of_many_rows_are_taken_in_pieces(monkeypatch):
     rows = np.random.default_rng(0).integers(0, 4, (500, 3)).astype(np.float32)
     settings = {"latent_dim": 2, "inverse_lipschitz": 0, "hidden": (8,), "embedding": "principal"}
     settings["family"] = {"categorical": {"n_categories": 4}}
-    monkeypatch.setattr("uncollapse.estimators.building.VALUES_AT_ONCE", 100)
+    monkeypatch.setattr("uncollapse._utils.moments.VALUES_AT_ONCE", 100)
     monkeypatch.setattr("uncollapse.estimators.building.MAX_PRINCIPAL_ROWS", 50)
     model = VAE.build(check_parameters(VAE, settings), 3)
     initialize_from_data(model, rows)

@@ -58,7 +58,7 @@ def test_couplings_begin_as_the_identity_up_to_the_order_of_dimensions(latent_di
 
 @pytest.mark.parametrize("latent_dim", [2, 3, 5, 64])
 def test_the_density_of_a_flow_is_the_change_of_volume(latent_dim):
-    posterior = randomised(RealNVP(4, latent_dim, (8,)), size=0.3)
+    posterior = randomised(RealNVP.from_perceptron(4, latent_dim, (8,)), size=0.3)
     x = torch.randn(4, dtype=torch.double, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(latent_dim, dtype=torch.double, generator=torch.Generator().manual_seed(2))
     q = posterior(x)
@@ -73,7 +73,7 @@ def test_the_density_of_a_flow_is_the_change_of_volume(latent_dim):
 
 @pytest.mark.parametrize("batch", [(), (256,)])
 def test_draws_and_their_densities_belong_together(batch):
-    posterior = randomised(RealNVP(4, 3, (8, 8)), size=0.3)
+    posterior = randomised(RealNVP.from_perceptron(4, 3, (8, 8)), size=0.3)
     torch.manual_seed(0)
     x, noise = (
         torch.randn(*batch, 4, dtype=torch.double),
@@ -91,7 +91,7 @@ def test_draws_and_their_densities_belong_together(batch):
 
 
 def test_the_density_of_a_flow_integrates_to_one():
-    q = randomised(RealNVP(4, 2, (8,)), size=0.3)(torch.ones(4, dtype=torch.double))
+    q = randomised(RealNVP.from_perceptron(4, 2, (8,)), size=0.3)(torch.ones(4, dtype=torch.double))
     centre, spread = q.mean, q.variance.sqrt()
     line = torch.linspace(-10, 10, 1001, dtype=torch.double)
     grid = torch.cartesian_prod(centre[0] + spread[0] * line, centre[1] + spread[1] * line)
@@ -101,7 +101,7 @@ def test_the_density_of_a_flow_integrates_to_one():
 
 @pytest.mark.parametrize("latent_dim", [2, 5, 64])
 def test_moments_of_a_flow_are_those_of_many_draws(latent_dim):
-    posterior = randomised(RealNVP(4, latent_dim, (8,)), size=0.2)
+    posterior = randomised(RealNVP.from_perceptron(4, latent_dim, (8,)), size=0.2)
     q = posterior(torch.randn(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1)))
     torch.manual_seed(0)
     draws = q.sample((50_000,))
@@ -111,7 +111,10 @@ def test_moments_of_a_flow_are_those_of_many_draws(latent_dim):
 
 def test_moments_of_a_flow_that_is_still_the_identity_are_the_gaussians():
     torch.manual_seed(0)
-    posterior, x = RealNVP(4, 2, (8,)).double(), torch.randn(5, 4, dtype=torch.double)
+    posterior, x = (
+        RealNVP.from_perceptron(4, 2, (8,)).double(),
+        torch.randn(5, 4, dtype=torch.double),
+    )
     q = posterior(x)
     assert torch.allclose(
         q.mean, q.normal.loc, atol=1e-9
@@ -123,7 +126,7 @@ def test_moments_of_a_flow_that_is_still_the_identity_are_the_gaussians():
 def test_moments_do_not_touch_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
-    posterior = randomised(RealNVP(4, 2, (8,)))
+    posterior = randomised(RealNVP.from_perceptron(4, 2, (8,)))
     torch.manual_seed(5)
     assert posterior(torch.ones(4, dtype=torch.double)).variance.isfinite().all()
     assert torch.equal(torch.rand(3), expected)
@@ -131,8 +134,8 @@ def test_moments_do_not_touch_the_global_generator():
 
 def test_one_dimension_has_no_halves():
     for build in (
-        lambda: RealNVP(4, 1),
-        lambda: ComponentPosterior(4, LearnedComponents(2, 1), flow=True),
+        lambda: RealNVP.from_perceptron(4, 1),
+        lambda: ComponentPosterior.from_perceptron(4, LearnedComponents(2, 1), flow=True),
         lambda: uc.VAE(latent_dim=1, posterior="realnvp", max_epochs=1).fit(
             np.random.default_rng(0).normal(size=(20, 3))
         ),
@@ -147,7 +150,7 @@ def test_one_dimension_has_no_halves():
 def test_each_component_of_a_flow_has_its_own_density():
     torch.manual_seed(0)
     prior = LearnedComponents(3, 2).double()
-    posterior = randomised(ComponentPosterior(4, prior, (8,), flow=True), size=0.3)
+    posterior = randomised(ComponentPosterior.from_perceptron(4, prior, (8,), flow=True), size=0.3)
     x, noise = torch.randn(6, 4, dtype=torch.double), torch.randn(6, 1, 2, dtype=torch.double)
     q = posterior(x)
     assert isinstance(q, MixtureSameFamily)

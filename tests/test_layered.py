@@ -38,6 +38,7 @@ from uncollapse.latent import (
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
 from uncollapse.models import VAE, LayeredVAE, MixtureVAE
+from uncollapse.networks import PerceptronEncoder
 from uncollapse.objectives import Elbo, score_term
 from uncollapse.training.batches import BatchesInMemory
 from uncollapse.training.loop import LoopSettings, Training, train
@@ -60,7 +61,7 @@ def layer(request):
 def binary_model(layer, top_dim=2, n_draws=8):
     """w of three bits, x of four real columns."""
     torch.manual_seed(0)
-    posterior = FamilyPosterior(4, 3, Bernoulli(), hidden=(8,))
+    posterior = FamilyPosterior(PerceptronEncoder(4, 3, (8,)), Bernoulli(), 3)
     decoder = InverseLipschitzDecoder(3, 4, (8,), 0.8)
     return LayeredVAE(
         layer(Bernoulli(), top_dim, 3), posterior, decoder, Gaussian(0.7), n_draws
@@ -273,7 +274,7 @@ def test_draws_of_the_exact_posterior_give_the_exact_likelihood(layer, linear_de
             return self.family(offset + x[..., :3] - 0.5)  # log odds of x_d for means 1 and 0
 
     model = LayeredVAE(
-        prior, Exact(4, 3, Bernoulli()), linear_decoder(weight, bias), Gaussian(1.0)
+        prior, Exact(nn.Linear(4, 3), Bernoulli(), 3), linear_decoder(weight, bias), Gaussian(1.0)
     ).double()
     x = rows(6)
     weights = importance_log_weights(model, x, rows(60, 3).reshape(10, 6, 3))
@@ -294,7 +295,7 @@ class Logits(FamilyPosterior):
     """q(w|x) with natural parameters of each row's own, so that a batch gives many gradients."""
 
     def __init__(self, logits):
-        super().__init__(4, 3, Bernoulli(), hidden=(2,))
+        super().__init__(nn.Linear(4, 3), Bernoulli(), 3)
         self.logits = nn.Parameter(logits)
 
     def forward(self, x):
@@ -352,7 +353,8 @@ def test_at_the_exact_posterior_the_score_function_has_no_variance():
 @pytest.mark.parametrize("posterior", [DiagonalGaussian, RealNVP])
 def test_a_categorical_layer_of_gaussians_is_a_mixture_vae(posterior):
     torch.manual_seed(0)
-    q, decoder, family = posterior(4, 3), InverseLipschitzDecoder(3, 4, (8,), 0.8), Gaussian(0.7)
+    q = posterior.from_perceptron(4, 3)
+    decoder, family = InverseLipschitzDecoder(3, 4, (8,), 0.8), Gaussian(0.7)
     layered = LayeredVAE(CategoricalLayer(Gaussian(1.0), 2, 3), q, decoder, family).double()
     mixture = MixtureVAE(UnitComponents(2, 3), q, decoder, family).double()
     x, noise = rows(30), rows(150, 3).reshape(5, 30, 3)
@@ -385,7 +387,7 @@ def test_a_normal_layer_of_gaussians_is_an_ordinary_vae_with_wider_latents(
     weight, bias = linear_gaussian.weight / math.sqrt(2), linear_gaussian.bias
     decoder, family = linear_decoder(weight, bias), Gaussian(linear_gaussian.scale)
     model = LayeredVAE(
-        NormalLayer(Gaussian(1.0), 3, 3), DiagonalGaussian(5, 3), decoder, family
+        NormalLayer(Gaussian(1.0), 3, 3), DiagonalGaussian.from_perceptron(5, 3), decoder, family
     ).double()
 
     class Exact(nn.Module):
@@ -420,7 +422,7 @@ def patterns(n=300, seed=0):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_engine_trains_layers_of_every_family(layer, family):
     torch.manual_seed(0)
-    posterior = FamilyPosterior(6, 4, FAMILIES[family](), hidden=(16,))
+    posterior = FamilyPosterior(PerceptronEncoder(6, 4, (16,)), FAMILIES[family](), 4)
     model = LayeredVAE(
         layer(FAMILIES[family](), 3, 4),
         posterior,
@@ -447,7 +449,8 @@ def test_counts_learn_by_the_score_function():
     losses = {}
     for learns in (True, False):
         torch.manual_seed(0)
-        posterior = FamilyPosterior(6, 3, Poisson(), hidden=(16,)).requires_grad_(learns)
+        posterior = FamilyPosterior(PerceptronEncoder(6, 3, (16,)), Poisson(), 3)
+        posterior.requires_grad_(learns)
         model = LayeredVAE(
             CategoricalLayer(Poisson(), 3, 3),
             posterior,
@@ -508,9 +511,9 @@ def test_gaussian_layers_have_scale_one(layer, scale, got):
 def test_posteriors_over_other_values_than_the_prior_are_refused(layer):
     decoder = InverseLipschitzDecoder(3, 4, (8,))
     for prior, posterior, got in [
-        (Bernoulli(), DiagonalGaussian(4, 3), "gaussian"),
-        (Bernoulli(), FamilyPosterior(4, 3, Poisson()), "poisson"),
-        (Gaussian(1.0), FamilyPosterior(4, 3, Poisson()), "poisson"),
+        (Bernoulli(), DiagonalGaussian.from_perceptron(4, 3), "gaussian"),
+        (Bernoulli(), FamilyPosterior(PerceptronEncoder(4, 3), Poisson(), 3), "poisson"),
+        (Gaussian(1.0), FamilyPosterior(PerceptronEncoder(4, 3), Poisson(), 3), "poisson"),
     ]:
         with pytest.raises(
             InputError, match=f"of family '{prior.name}', as its prior has, got one of '{got}'"
@@ -585,7 +588,7 @@ def test_an_average_over_w_can_hide_z_from_binary_data_and_not_from_real_ones(fa
     )  # of (w1, w2, w3) in order
     prior = CategoricalLayer(Bernoulli(), 3, 3).double()
     decoder = Table(torch.stack([means.logit(), *torch.zeros(2, 8, dtype=torch.double)], dim=1))
-    model = VAE(prior, FamilyPosterior(3, 3, Bernoulli()), decoder, family)
+    model = VAE(prior, FamilyPosterior(nn.Linear(3, 3), Bernoulli(), 3), decoder, family)
     x = BITS if family.name == "bernoulli" else rows(8, 3)
     given_w = model.likelihood(BITS[:, None]).log_prob(x)  # (8 of w, 8 of x)
     given_z = torch.stack(

@@ -392,7 +392,7 @@ def test_the_kl_of_the_marginal_posterior_is_that_of_its_component_and_more(line
 def test_a_new_component_posterior_is_the_gaussian_with_the_priors_own_weights():
     torch.manual_seed(0)
     prior = LearnedComponents(3, 2)
-    posterior = ComponentPosterior(4, prior, (8,)).double()
+    posterior = ComponentPosterior.from_perceptron(4, prior, (8,)).double()
     prior.double()
     x = torch.randn(20, 4, dtype=torch.double)
     q, plain = posterior(x), posterior.without_components(x)
@@ -423,7 +423,9 @@ def test_a_component_that_tells_nothing_has_no_kl():
     0.016 nats."""
     prior = SeparatedComponents(3, 1)
     prior.start_at(torch.tensor([[-100.0], [0.0], [100.0]]), torch.ones(3, 1, 1))
-    posterior = DiagonalGaussian(2, 1)  # a third of its mass beyond 50 on either side
+    posterior = DiagonalGaussian.from_perceptron(
+        2, 1
+    )  # a third of its mass beyond 50 on either side
     nn.init.zeros_(posterior.encoder.net[-1].weight)
     with torch.no_grad():
         posterior.encoder.net[-1].bias.copy_(torch.tensor([0.0, 116.1]))

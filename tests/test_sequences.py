@@ -16,14 +16,14 @@ from uncollapse._utils.errors import InputError
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.vocabulary import PAD, Vocabulary
 from uncollapse.families import Categorical
-from uncollapse.latent import LSTMPosterior, StandardNormal
+from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder
 from uncollapse.measures import row_map as work
 from uncollapse.measures.fisher import relative_fisher_divergence
 from uncollapse.measures.information import infer
 from uncollapse.measures.likelihood import importance_log_likelihood
 from uncollapse.models import History, SequenceVAE
-from uncollapse.networks import MLPDecoder
+from uncollapse.networks import LSTMEncoder, MLPDecoder
 from uncollapse.objectives import Elbo, Loss
 from uncollapse.training.batches import BatchesInMemory
 
@@ -41,7 +41,7 @@ def sequence_model(kind="joint", constant=0.5, word_dropout=0.0, n_symbols=V, po
     )
     head = nn.Linear(HIDDEN, n_symbols - 1, bias=False) if kind == "additive" else None
     history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
-    posterior = LSTMPosterior(n_symbols, LATENT, **SIZES, pooled=pooled)
+    posterior = DiagonalGaussian(LSTMEncoder(n_symbols, 2 * LATENT, **SIZES, pooled=pooled))
     model = SequenceVAE(
         StandardNormal(LATENT),
         posterior,

@@ -34,7 +34,7 @@ def linear_encoder(linear_gaussian, data_dim=5, latent_dim=3):
     """A model of known decoder, with an encoder that is linear in the mean, as the exact one, and
     knows nothing yet."""
     torch.manual_seed(0)
-    posterior = DiagonalGaussian(data_dim, latent_dim, hidden=(64,))
+    posterior = DiagonalGaussian.from_perceptron(data_dim, latent_dim, hidden=(64,))
     model = linear_gaussian.model()
     model.posterior = posterior.double()
     posterior.encoder.net[-1].weight.data.zero_()
@@ -82,7 +82,7 @@ def nonlinear(decoder=None, seed=0):
     torch.manual_seed(seed)
     decoder = decoder or InverseLipschitzDecoder(2, 4, (8,), 0.7)
     return VAE(
-        StandardNormal(2), DiagonalGaussian(4, 2, (8,)), decoder, Gaussian(0.5)
+        StandardNormal(2), DiagonalGaussian.from_perceptron(4, 2, (8,)), decoder, Gaussian(0.5)
     ).double(), torch.randn(6, 4).double()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from uncollapse import models
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.machine import memory_bytes
+from uncollapse._utils.moments import mean_over_rows
 from uncollapse._utils.random import seeded
 from uncollapse.certificates.information_floor import inverse_lipschitz_for
 from uncollapse.families import Categorical, Family, Gaussian, get_family
@@ -25,11 +26,9 @@ from uncollapse.maps import (
     PrincipalDirections,
 )
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
-from uncollapse.networks import Encoder, MLPDecoder
+from uncollapse.networks import MLPDecoder
 from uncollapse.strategies import get_strategy
 
-# Numbers held at once where statistics of many columns are made of few, such as one-hot codes.
-VALUES_AT_ONCE = 2**22
 MAX_PRINCIPAL_VALUES = 2**27
 DEFAULT_CONSTANT = 0.5
 # Where annealing begins if nothing is said: the highest constant that K23 try.
@@ -295,48 +294,13 @@ def initialize_from_data(model: models.VAE, rows: np.ndarray) -> None:
     family.initialize_from_data(
         rows, 1 - min(1.0, model.latent_dim / natural_dim) * signal / (1 + signal)
     )
-    mean, deviation = _moments(family.features, rows)
-    encoder = model.posterior.encoder
-    assert isinstance(encoder, Encoder)
-    encoder.initialize_from_data(mean, deviation or 1.0)
-    # At constants up to 1 it begins about as wide as it is to be. A wide one would send what large
-    # constants make of its noise through the family, where exponentials overflow.
-    encoder.narrow(model.latent_dim, min(1.0, math.sqrt(2 / (1 + signal))))
+    # At constants up to 1 the posterior begins about as wide as it is to be. A wide one would send
+    # its noise, stretched by a large constant, through exponentials that overflow.
+    model.posterior.initialize_from_data(rows, min(1.0, math.sqrt(2 / (1 + signal))))
     some = some_rows(rows, natural_dim)
     model.decoder.initialize_from_data(family.sufficient(torch.as_tensor(some)).numpy())
-    start = family.inverse_link(family.natural(_mean(family.sufficient, rows)))
+    start = family.inverse_link(family.natural(mean_over_rows(family.sufficient, rows)))
     model.decoder.start_at(start.float())
-
-
-def _mean(function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> torch.Tensor:
-    """The mean over rows of a function of rows, in float64."""
-    return sum(
-        (piece.sum(0) for piece in _pieces(function, rows)), torch.zeros((), dtype=torch.float64)
-    ) / len(rows)
-
-
-def _moments(
-    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray
-) -> tuple[torch.Tensor, float]:
-    """The mean over rows of a function of rows, and the root mean square deviation of its columns,
-    in float64."""
-    mean = _mean(function, rows)
-    variance = sum(
-        (piece - mean).square().mean(1).sum() for piece in _pieces(function, rows)
-    ) / len(rows)
-    return mean, float(variance) ** 0.5
-
-
-def _pieces(
-    function: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray
-) -> Iterator[torch.Tensor]:
-    """A function of rows, of so many at a time as memory can hold."""
-    width = function(torch.as_tensor(rows[:1])).shape[1]
-    n = max(1, VALUES_AT_ONCE // width)
-    return (
-        function(torch.as_tensor(rows[start : start + n], dtype=torch.float64))
-        for start in range(0, len(rows), n)
-    )
 
 
 def some_rows(rows: np.ndarray, width: int) -> np.ndarray:

@@ -75,11 +75,11 @@ class MixtureVAE(Estimator, MixtureSettings):
         _warmup_epochs(parameters)  # whether they suit, before there is a training to lose
         widths = encoder_widths(parameters)
         if parameters["inference"] == "marginal":
-            posterior = POSTERIORS[parameters["posterior"]](
+            posterior = POSTERIORS[parameters["posterior"]].from_perceptron(
                 n_features, prior.latent_dim, widths, family.features
             )
             return models.MixtureVAE(prior, posterior, decoder, family)
-        each = ComponentPosterior(
+        each = ComponentPosterior.from_perceptron(
             n_features, prior, widths, family.features, flow=parameters["posterior"] == "realnvp"
         )
         return models.EnumeratedMixtureVAE(prior, each, decoder, family)

@@ -28,13 +28,14 @@ from uncollapse.families import Categorical
 from uncollapse.latent import (
     ChainPosterior,
     CommittedPrior,
-    LSTMPosterior,
+    DiagonalGaussian,
     Posterior,
     Prior,
     StandardNormal,
 )
 from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
+from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder
 from uncollapse.training.budget import Budget
 from uncollapse.training.resume import Checkpoint
 
@@ -106,7 +107,9 @@ class SequenceVAE(Estimator, SequenceSettings):
         if parameters["committed_rate"] is None:
             prior, posterior = (
                 StandardNormal(latent_dim),
-                LSTMPosterior(n_features, latent_dim, **encoder_sizes, pooled=pooled),
+                DiagonalGaussian(
+                    LSTMEncoder(n_features, 2 * latent_dim, **encoder_sizes, pooled=pooled)
+                ),
             )
         elif pooled or parameters["annealing"]:
             name, value = ("posterior", "'pooled-lstm'") if pooled else ("annealing", "True")
@@ -118,7 +121,8 @@ class SequenceVAE(Estimator, SequenceSettings):
             prior = CommittedPrior(
                 parameters["max_length"] + 1, latent_dim, parameters["committed_rate"]
             )
-            posterior = ChainPosterior(n_features, prior, **encoder_sizes)
+            encoder = BackwardLSTMEncoder(n_features, 2 * latent_dim, **encoder_sizes)
+            posterior = ChainPosterior(encoder, prior)
         history = models.History(n_features, **sizes, latent_dim=seen)
         additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
         head = (

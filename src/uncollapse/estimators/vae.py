@@ -46,7 +46,7 @@ class VAE(Estimator, VAESettings):
         latent_dim = parameters["latent_dim"]
         family = build_family(parameters, n_features)
         decoder = build_decoder(parameters, family, n_features)
-        posterior = POSTERIORS[parameters["posterior"]](
+        posterior = POSTERIORS[parameters["posterior"]].from_perceptron(
             n_features, latent_dim, encoder_widths(parameters), family.features
         )
         return models.VAE(StandardNormal(latent_dim), posterior, decoder, family)

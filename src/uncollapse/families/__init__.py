@@ -1,9 +1,9 @@
 r"""Exponential families p(x|eta) = h(x) exp(T(x)·eta - A(eta)), in minimal natural parameters.
 
-The inverse Lipschitz constant of a decoder is a statement about natural parameters, so that is what
-every decoder outputs, and a family turns them into a distribution: ``family(eta)`` is p(x|z). A
-Gaussian of scale sigma has eta = mean / sigma; were the scale kept outside the natural parameter,
-learning it could undo any constraint on the decoder.
+A decoder puts out natural parameters, because its inverse Lipschitz constant is a statement about
+them, and a family turns them into a distribution: ``family(eta)`` is p(x|z). A Gaussian of scale
+sigma has eta = mean / sigma; a learned scale outside the natural parameter could undo any
+constraint on the decoder.
 """
 
 from __future__ import annotations
@@ -32,24 +32,22 @@ __all__ = [
     "get_family",
 ]
 
-FAMILIES: dict[str, type[Family]] = {
-    family.name: family
-    for family in (
-        Bernoulli,
-        Categorical,
-        Poisson,
-        NegativeBinomial,
-        Gaussian,
-        HeteroscedasticGaussian,
-        ContinuousBernoulli,
-        Beta,
-        Exponential,
-    )
-}
+_ALL: tuple[type[Family], ...] = (
+    Bernoulli,
+    Categorical,
+    Poisson,
+    NegativeBinomial,
+    Gaussian,
+    HeteroscedasticGaussian,
+    ContinuousBernoulli,
+    Beta,
+    Exponential,
+)
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in _ALL}
 
 
 def get_family(spec: str | Mapping[str, Mapping[str, Any]] | Family) -> Family:
-    """A family from its name, from ``{name: arguments}``, or as it is.
+    """Return a family from its name, from ``{name: arguments}``, or unchanged.
 
     Raises:
         InputError: if there is no family of that name, or it does not take these arguments.

@@ -11,18 +11,27 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Beta as BetaDistribution
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, constraints
 from torch.distributions import Exponential as ExponentialDistribution
 
 from uncollapse.families.base import (
     MEAN_MARGIN,
+    Columns,
     Family,
+    Natural,
     check_support,
     check_unit_interval,
     from_positive,
+    independent,
     negative,
     to_positive,
 )
+
+# Bisection from [-200, 200]: 400 / 2^60 is below roundoff.
+SEARCH_BOUND, N_BISECTIONS = 200.0, 60
+N_NEWTON_STEPS = 30
+# Below this |eta|, functions of the continuous Bernoulli are evaluated by their series.
+SERIES_LIMIT = 0.2
 
 
 class ContinuousBernoulli(Family):
@@ -31,21 +40,19 @@ class ContinuousBernoulli(Family):
 
     name = "continuous_bernoulli"
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_ContinuousBernoulliDistribution(eta), 1, validate_args=False)
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(_ContinuousBernoulli(eta))
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return _continuous_bernoulli_log_partition(eta)
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return _continuous_bernoulli_mean(eta)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         target = expectation.double().clamp(MEAN_MARGIN, 1 - MEAN_MARGIN)
-        low, high = torch.full_like(target, -200.0), torch.full_like(target, 200.0)
-        for _ in range(
-            60
-        ):  # bisection: the mean map is increasing, and 400 / 2^60 is below roundoff
+        low, high = torch.full_like(target, -SEARCH_BOUND), torch.full_like(target, SEARCH_BOUND)
+        for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
             below = _continuous_bernoulli_mean(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
@@ -72,43 +79,40 @@ class Exponential(Family):
         super().__init__()
         self.register_buffer("unit", torch.ones(()))
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(
-            ExponentialDistribution(-eta / self.unit, validate_args=False), 1, validate_args=False
-        )
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(ExponentialDistribution(-eta / self.unit, validate_args=False))
 
-    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+    def sufficient(self, x: Columns) -> Natural:
         return x / self.unit
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return -(-eta).log()
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return -1 / eta
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         return -1 / expectation.clamp(min=MEAN_MARGIN)
 
-    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """-log(1 + exp(u))."""
+    def link(self, u: Natural) -> Natural:
+        """Return -log(1 + exp(u))."""
         return -to_positive(u)
 
-    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Natural) -> Natural:
         return from_positive(-eta)
 
-    def features(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """log(1 + x / unit): such data have long tails."""
+    def features(self, x: Columns) -> Float[Tensor, "*batch features"]:
+        """Return log(1 + x / unit), because such data have long tails."""
         return (x / self.unit).log1p()
 
     def check(self, data: np.ndarray) -> None:
-        check_support(
-            self, data, data >= 0, "values >= 0", "shift the data, or use family='gaussian'"
-        )
+        remedy = "shift the data, or use family='gaussian'"
+        check_support(self, data, data >= 0, "values >= 0", remedy)
 
+    @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         del noise_share
-        with torch.no_grad():
-            self.unit.fill_(float(data.mean(dtype=np.float64)) or 1.0)
+        self.unit.fill_(float(data.mean(dtype=np.float64)) or 1.0)
 
     def for_features(self, data_dim: int) -> Family:
         del data_dim
@@ -129,36 +133,31 @@ class Beta(Family):
     domain = constraints.positive
     parameters_per_column = 2
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
+    def forward(self, eta: Natural) -> Distribution:
         alpha, beta = self.by_column(eta).unbind(-1)
-        return Independent(
-            BetaDistribution(alpha, beta, validate_args=False), 1, validate_args=False
-        )
+        return independent(BetaDistribution(alpha, beta, validate_args=False))
 
-    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+    def sufficient(self, x: Columns) -> Natural:
         return torch.stack((x.log(), torch.log1p(-x)), -1).flatten(-2)
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         columns = self.by_column(eta)
         return columns.lgamma().sum(-1) - columns.sum(-1).lgamma()
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return _beta_expectation(self.by_column(eta)).flatten(-2)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         eta = _beta_natural(self.by_column(expectation).double())
-        most = 1 / MEAN_MARGIN  # data that are all the same would give an infinite alpha + beta
-        return (
-            (eta * (most / eta.sum(-1, keepdim=True)).clamp(max=1))
-            .flatten(-2)
-            .to(expectation.dtype)
-        )
+        # Data that are all the same would give an infinite alpha + beta.
+        shrinkage = (1 / MEAN_MARGIN / eta.sum(-1, keepdim=True)).clamp(max=1)
+        return (eta * shrinkage).flatten(-2).to(expectation.dtype)
 
-    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """log(1 + exp(u))."""
+    def link(self, u: Natural) -> Natural:
+        """Return log(1 + exp(u))."""
         return to_positive(u)
 
-    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Natural) -> Natural:
         return from_positive(eta)
 
     def check(self, data: np.ndarray) -> None:
@@ -171,9 +170,11 @@ class Beta(Family):
         )
 
 
-class _ContinuousBernoulliDistribution(Distribution):
-    """In natural parameters throughout: torch's own goes through probabilities, which saturate
-    beyond |eta| = 16 in float32."""
+class _ContinuousBernoulli(Distribution):
+    """Continuous Bernoulli distribution in its natural parameter.
+
+    torch's own takes probabilities, which saturate beyond |eta| = 16 in float32.
+    """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"eta": constraints.real}
     support = constraints.unit_interval
@@ -200,32 +201,30 @@ class _ContinuousBernoulliDistribution(Distribution):
     def rsample(
         self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
     ) -> Tensor:
-        return self.icdf(
-            torch.rand_like(self.eta.expand(self._extended_shape(torch.Size(sample_shape))))
-        )
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return self.icdf(torch.rand_like(self.eta.expand(shape)))
 
     def icdf(self, value: Tensor) -> Tensor:
-        eta, uniform = torch.broadcast_tensors(self.eta, value)  # type: ignore[no-untyped-call]
-        # log(1 + u (exp(eta) - 1)) / eta, computed at -|eta| and mirrored, so that nothing
-        # overflows; at eta = 0 it is u, and its first correction is u (1 - u) eta / 2.
-        small = eta.abs() < 1e-3
-        negative = torch.where(small, torch.full_like(eta, -1.0), -eta.abs())
-        tail = (
-            torch.log1p(torch.where(eta > 0, 1 - uniform, uniform) * torch.expm1(negative))
-            / negative
-        )
-        mirrored = torch.where(eta > 0, 1 - tail, tail)
-        return torch.where(small, uniform + uniform * (1 - uniform) * eta / 2, mirrored).clamp(0, 1)
+        """Return log(1 + u (exp(eta) - 1)) / eta.
+
+        It is computed at -|eta| and mirrored, so that nothing overflows. At eta = 0 it is u, and
+        the first correction is u (1 - u) eta / 2.
+        """
+        eta, u = torch.broadcast_tensors(self.eta, value)  # type: ignore[no-untyped-call]
+        small, is_positive = eta.abs() < 1e-3, eta > 0
+        size = torch.where(small, torch.full_like(eta, -1.0), -eta.abs())
+        tail = torch.log1p(torch.where(is_positive, 1 - u, u) * torch.expm1(size)) / size
+        mirrored = torch.where(is_positive, 1 - tail, tail)
+        return torch.where(small, u + u * (1 - u) * eta / 2, mirrored).clamp(0, 1)
 
 
-def _beta_expectation(eta: Tensor) -> Tensor:
-    """The mean map, on shape (*batch, 2)."""
+def _beta_expectation(eta: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+    """Return digamma(eta) - digamma(alpha + beta), the mean of T."""
     return torch.digamma(eta) - torch.digamma(eta.sum(-1, keepdim=True))
 
 
-def _beta_natural(target: Tensor) -> Tensor:
-    """The inverse of the mean map on shape (*batch, 2), by Newton's method on the convex A(eta) -
-    eta·target.
+def _beta_natural(target: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+    """Invert `_beta_expectation` by Newton's method on the convex A(eta) - eta·target.
 
     Means of (log x, log(1 - x)) satisfy exp(m1) + exp(m2) < 1, with equality for data that are all
     the same.
@@ -233,36 +232,32 @@ def _beta_natural(target: Tensor) -> Tensor:
     border = math.log1p(-1e-6)
     target = target - (target.logsumexp(-1, keepdim=True) - border).clamp(min=0)
     geometric = target.exp()
-    eta = (
-        0.5 + geometric / (1 - geometric.sum(-1, keepdim=True)) / 2
-    )  # exact were digamma(eta) = log(eta - 1/2), as for large eta
-    for _ in range(30):
+    # The start is exact if digamma(eta) = log(eta - 1/2), which holds for large eta.
+    eta = 0.5 + geometric / (1 - geometric.sum(-1, keepdim=True)) / 2
+    for _ in range(N_NEWTON_STEPS):
         # The Hessian is diag(own) - total 11', whose inverse is in closed form.
         gradient = _beta_expectation(eta) - target
         own, total = torch.polygamma(1, eta), torch.polygamma(1, eta.sum(-1, keepdim=True))
-        shared = (gradient / own).sum(-1, keepdim=True) / (
-            1 / total - (1 / own).sum(-1, keepdim=True)
-        )
+        inner = 1 / total - (1 / own).sum(-1, keepdim=True)
+        shared = (gradient / own).sum(-1, keepdim=True) / inner
         step = (gradient + shared) / own
         eta = torch.where(step < eta, eta - step, eta / 10)  # a step across the border is cut short
     return eta
 
 
-def _away_from_zero(eta: Tensor) -> tuple[Tensor, Tensor]:
-    """Where |eta| is too small for the quotient form, and eta with those entries replaced by 1
-    (gradients stay finite)."""
-    small = eta.abs() < 0.2
-    return small, torch.where(small, torch.ones_like(eta), eta)
+def _split_near_zero(eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return whether |eta| is small, eta with small entries replaced by 1, and eta with the others
+    replaced by 0, so that gradients stay finite on both branches."""
+    small = eta.abs() < SERIES_LIMIT
+    far = torch.where(small, torch.ones_like(eta), eta)
+    return small, far, torch.where(small, eta, torch.zeros_like(eta))
 
 
 def _continuous_bernoulli_log_partition(eta: Tensor) -> Tensor:
-    small, safe = _away_from_zero(eta)
-    size = safe.abs()
-    quotient = F.relu(safe) + torch.log(-torch.expm1(-size) / size)
-    near = torch.where(small, eta, torch.zeros_like(eta))
-    square = near.square()
-    # eta/2 + log(sinh(u) / u) at u = eta/2, up to the eighth power: what is left out is below 1e-15
-    # here.
+    small, far, near = _split_near_zero(eta)
+    size, square = far.abs(), near.square()
+    quotient = F.relu(far) + torch.log(-torch.expm1(-size) / size)
+    # eta/2 + log(sinh(u) / u) at u = eta/2, up to the eighth power; the rest is below 1e-15 here.
     series = near / 2 + square / 24 * (
         1 - square / 120 * (1 - square / 63 * (1 - square * 3 / 160))
     )
@@ -270,22 +265,17 @@ def _continuous_bernoulli_log_partition(eta: Tensor) -> Tensor:
 
 
 def _continuous_bernoulli_mean(eta: Tensor) -> Tensor:
-    small, safe = _away_from_zero(eta)
-    size = safe.abs()
-    upper = (
-        -1 / torch.expm1(-size) - 1 / size
-    )  # the mean at |eta|; the mean at -eta is one minus it
-    quotient = torch.where(safe > 0, upper, 1 - upper)
-    near = torch.where(small, eta, torch.zeros_like(eta))
-    square = near.square()
+    small, far, near = _split_near_zero(eta)
+    size, square = far.abs(), near.square()
+    upper = -1 / torch.expm1(-size) - 1 / size  # the mean at |eta|
+    quotient = torch.where(far > 0, upper, 1 - upper)
     series = 0.5 + near / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
     return torch.where(small, series, quotient)
 
 
 def _continuous_bernoulli_variance(eta: Tensor) -> Tensor:
-    small, safe = _away_from_zero(eta)
-    decay = torch.exp(-safe.abs())
-    quotient = 1 / safe.square() - decay / (1 - decay).square()
-    square = torch.where(small, eta, torch.zeros_like(eta)).square()
+    small, far, near = _split_near_zero(eta)
+    decay, square = torch.exp(-far.abs()), near.square()
+    quotient = 1 / far.square() - decay / (1 - decay).square()
     series = (1 - square / 20 * (1 - square * 5 / 126 * (1 - square * 7 / 200))) / 12
     return torch.where(small, series, quotient)

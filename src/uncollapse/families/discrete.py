@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 from torch.distributions import NegativeBinomial as NegativeBinomialDistribution
 from torch.distributions import Poisson as PoissonDistribution
 
@@ -22,13 +21,19 @@ from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import NotBool, PositiveFloat
 from uncollapse.families.base import (
     MEAN_MARGIN,
+    Columns,
     Family,
+    Natural,
+    check_positive_argument,
     check_support,
     check_unit_interval,
     from_positive,
+    independent,
     negative,
     to_positive,
 )
+
+MAX_CATEGORIES = 2**24  # beyond, float32 cannot tell codes apart
 
 Shape = torch.Size | list[int] | tuple[int, ...]
 
@@ -36,33 +41,30 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 class Bernoulli(Family):
     """Binary data; eta is the logit, A(eta) = log(1 + exp(eta)).
 
-    Values strictly between 0 and 1 are probabilities of a 1: training draws them anew every time it
-    meets them (dynamic binarisation, Burda et al. 2016), scoring draws them once.
+    Values strictly between 0 and 1 are probabilities of a 1. Training draws them anew every time it
+    meets them (dynamic binarisation, Burda et al. 2016); scoring draws them once.
     """
 
     name = "bernoulli"
     is_random = True
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(
-            _BernoulliDistribution(logits=eta, validate_args=False), 1, validate_args=False
-        )
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(_Bernoulli(logits=eta, validate_args=False))
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return F.softplus(eta)
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return torch.sigmoid(eta)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         return torch.logit(expectation, eps=MEAN_MARGIN)
 
-    def observe(
-        self, x: Float[Tensor, "*batch d"], uniform: Float[Tensor, "*batch d"] | None = None
-    ) -> Tensor:
-        if uniform is None:
-            uniform = torch.rand_like(x)
-        return uniform.lt(x).to(x.dtype)
+    def observe(self, x: Columns, noise: Columns | None = None) -> Columns:
+        """Return 1 where the noise is below x, else 0."""
+        if noise is None:
+            noise = torch.rand_like(x)
+        return noise.lt(x).to(x.dtype)
 
     def is_observed(self, data: np.ndarray) -> bool:
         return bool(np.isin(data, (0, 1)).all())
@@ -85,7 +87,7 @@ class Categorical(Family):
         n_categories: V.
 
     Raises:
-        InputError: if V is not an integer of at least 2.
+        ParameterError: if V is not an integer of at least 2.
     """
 
     name = "categorical"
@@ -95,16 +97,12 @@ class Categorical(Family):
         n_categories: Annotated[
             int,
             NotBool,
-            Field(ge=2, lt=2**24, description="a number of categories from 2 to 2^24 - 1"),
+            Field(ge=2, lt=MAX_CATEGORIES, description="a number of categories from 2 to 2^24 - 1"),
         ],
     ) -> None:
         super().__init__()
-        # Beyond 2^24, float32 cannot tell codes apart.
-        if (
-            not isinstance(n_categories, numbers.Integral)
-            or isinstance(n_categories, bool)
-            or not 2 <= n_categories < 2**24
-        ):
+        is_integer = isinstance(n_categories, numbers.Integral) and n_categories is not True
+        if not (is_integer and 2 <= n_categories < MAX_CATEGORIES):
             raise ParameterError(
                 f"n_categories expects a number of categories from 2 to 2^24 - 1, got "
                 f"{n_categories!r}."
@@ -112,35 +110,31 @@ class Categorical(Family):
         self.n_categories: int = int(n_categories)
         self.parameters_per_column = self.n_categories - 1
 
-    def _logits(self, eta: Tensor) -> Tensor:
-        """Logits of all V categories, shape (*batch, d, V)."""
+    def _logits(self, eta: Natural) -> Float[Tensor, "*batch d V"]:
+        """Return the logits of all V categories."""
         return F.pad(self.by_column(eta), (0, 1))
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_CategoricalDistribution(self._logits(eta)), 1, validate_args=False)
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(_Categorical(self._logits(eta)))
 
-    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
-        return (
-            x.unsqueeze(-1)
-            .eq(torch.arange(self.n_categories - 1, device=x.device))
-            .to(x.dtype)
-            .flatten(-2)
-        )
+    def sufficient(self, x: Columns) -> Natural:
+        codes = torch.arange(self.n_categories - 1, device=x.device)
+        return x.unsqueeze(-1).eq(codes).to(x.dtype).flatten(-2)
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return self._logits(eta).logsumexp(-1)
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return self._logits(eta).softmax(-1)[..., :-1].flatten(-2)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         shares = self.by_column(expectation)
         least = MEAN_MARGIN / self.n_categories
         last = (1 - shares.sum(-1, keepdim=True)).clamp(min=least)
         return (shares.clamp(min=least).log() - last.log()).flatten(-2)
 
-    def features(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """T(x): codes are names, and their order says nothing."""
+    def features(self, x: Columns) -> Float[Tensor, "*batch features"]:
+        """Return T(x), because the order of codes has no meaning."""
         return self.sufficient(x)
 
     def check(self, data: np.ndarray) -> None:
@@ -163,18 +157,14 @@ class Categorical(Family):
 class _Counts(Family):
     """Whole numbers >= 0."""
 
-    def features(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """log(1 + x): counts differ by orders of magnitude."""
+    def features(self, x: Columns) -> Float[Tensor, "*batch features"]:
+        """Return log(1 + x), because counts differ by orders of magnitude."""
         return x.log1p()
 
     def check(self, data: np.ndarray) -> None:
-        check_support(
-            self,
-            data,
-            (data >= 0) & (data == np.floor(data)),
-            "whole numbers >= 0",
-            "give counts, or use family='gaussian'",
-        )
+        is_count = (data >= 0) & (data == np.floor(data))
+        remedy = "give counts, or use family='gaussian'"
+        check_support(self, data, is_count, "whole numbers >= 0", remedy)
 
 
 class Poisson(_Counts):
@@ -182,31 +172,31 @@ class Poisson(_Counts):
 
     name = "poisson"
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(_PoissonDistribution(eta), 1, validate_args=False)
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(_Poisson(eta))
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return eta.exp()
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return eta.exp()
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         return expectation.clamp(min=MEAN_MARGIN).log()
 
 
 class NegativeBinomial(_Counts):
-    """Counts of more than a Poisson's variance: mean m, variance m + m^2 / r.
+    """Counts with more variance than a Poisson's: mean m, variance m + m^2 / r.
 
     p(x) = Gamma(x + r) / (x! Gamma(r)) p^x (1 - p)^r with eta = log p < 0, A(eta) = -r log(1 -
-    exp(eta)), m = r p / (1 - p). For non-integer r too. torch's logits are log p - log(1 - p),
-    which is the inverse of the link: eta = -log(1 + exp(-u)).
+    exp(eta)), m = r p / (1 - p). r need not be an integer. torch's logits are log p - log(1 - p),
+    the inverse of the link: eta = -log(1 + exp(-u)).
 
     Args:
-        dispersion: r > 0; as it grows, the family approaches the Poisson's. It is not trained.
+        dispersion: r > 0, not trained; as it grows, the family approaches the Poisson's.
 
     Raises:
-        InputError: if r is not positive and finite.
+        ParameterError: if r is not positive and finite.
     """
 
     name = "negative_binomial"
@@ -214,36 +204,30 @@ class NegativeBinomial(_Counts):
 
     def __init__(self, dispersion: PositiveFloat) -> None:
         super().__init__()
-        if (
-            not isinstance(dispersion, numbers.Real)
-            or isinstance(dispersion, bool)
-            or not 0 < dispersion < math.inf
-        ):
-            raise ParameterError(
-                f"dispersion expects a positive finite number, got {dispersion!r}."
-            )
-        self.dispersion: float = float(dispersion)
-
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        distribution = NegativeBinomialDistribution(
-            self.dispersion, logits=self.inverse_link(eta), validate_args=False
+        self.dispersion: float = check_positive_argument(
+            "dispersion", dispersion, "a positive finite number"
         )
-        return Independent(distribution, 1, validate_args=False)
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def forward(self, eta: Natural) -> Distribution:
+        logits = self.inverse_link(eta)
+        return independent(
+            NegativeBinomialDistribution(self.dispersion, logits=logits, validate_args=False)
+        )
+
+    def log_partition(self, eta: Natural) -> Columns:
         return -self.dispersion * torch.log(-torch.expm1(eta))
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return -self.dispersion * eta.exp() / torch.expm1(eta)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         return -torch.log1p(self.dispersion / expectation.clamp(min=MEAN_MARGIN))
 
-    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """log sigmoid(u)."""
+    def link(self, u: Natural) -> Natural:
+        """Return log sigmoid(u)."""
         return -to_positive(-u)
 
-    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Natural) -> Natural:
         return -from_positive(-eta)
 
     @property
@@ -254,26 +238,28 @@ class NegativeBinomial(_Counts):
         return f"dispersion={self.dispersion:g}"
 
 
-class _BernoulliDistribution(BernoulliDistribution):
-    """torch's own cannot be drawn by the inverse of its distribution function."""
+class _Bernoulli(BernoulliDistribution):
+    """Bernoulli distribution with an inverse distribution function."""
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The least x with P(X <= x) >= value."""
+        """Return the least x with P(X <= x) >= value."""
         x: Tensor = value.gt(torch.sigmoid(-self.logits)).to(self.logits.dtype)
         return x
 
 
-class _CategoricalDistribution(CategoricalDistribution):
-    """torch's own has no mean, its draws are integers where data are floats, and it takes twice as
-    long to normalise."""
+class _Categorical(CategoricalDistribution):
+    """Categorical distribution with a mean, and with draws of the parameters' type.
+
+    torch's own also takes twice as long to normalise.
+    """
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = self._param = logits.log_softmax(-1)
         self._num_events = logits.shape[-1]
         Distribution.__init__(self, logits.shape[:-1], validate_args=False)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> _CategoricalDistribution:
-        return _CategoricalDistribution(self.logits.expand(*batch_shape, -1))
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> _Categorical:
+        return _Categorical(self.logits.expand(*batch_shape, -1))
 
     @property
     def mean(self) -> Tensor:
@@ -284,23 +270,25 @@ class _CategoricalDistribution(CategoricalDistribution):
         return codes.to(self.logits.dtype)
 
 
-class _PoissonDistribution(PoissonDistribution):
-    """In the natural parameter: torch's own takes the log of the rate, which is 0 in float32 below
-    eta = -104."""
+class _Poisson(PoissonDistribution):
+    """Poisson distribution in its natural parameter.
+
+    torch's own takes the log of the rate, which is 0 in float32 below eta = -104.
+    """
 
     def __init__(self, eta: Tensor) -> None:
         self.eta = eta
         super().__init__(eta.exp(), validate_args=False)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> _PoissonDistribution:
-        return _PoissonDistribution(self.eta.expand(batch_shape))
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> _Poisson:
+        return _Poisson(self.eta.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return value * self.eta - self.rate - torch.lgamma(value + 1)
 
     @torch.no_grad()
     def icdf(self, value: Tensor) -> Tensor:
-        """The least x with P(X <= x) >= value, by bisection."""
+        """Return the least x with P(X <= x) >= value, by bisection."""
         rate, value = torch.broadcast_tensors(self.rate, value)  # type: ignore[no-untyped-call]
         below, above = torch.full_like(rate, -1.0), (rate + 10 * rate.sqrt() + 30).ceil()
         for _ in range(2 + int(above.nan_to_num(0, 0).max().clamp(min=1).log2())):

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions import Distribution, Normal, constraints
 
-from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat
-from uncollapse.families.base import MEAN_MARGIN, Family, from_positive, negative, to_positive
+from uncollapse.families.base import (
+    MEAN_MARGIN,
+    Columns,
+    Family,
+    Natural,
+    check_positive_argument,
+    from_positive,
+    independent,
+    negative,
+    to_positive,
+)
 
-# Rows that are held in float64 at once.
+# Rows held in float64 at once.
 ROWS_AT_ONCE = 1000
 
 
@@ -25,16 +32,16 @@ class Gaussian(Family):
     """Real data with one scale sigma for all columns.
 
     eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of
-    the data and is not trained; it belongs to the base measure, so that neither sigma nor a
-    constant of the decoder depends on where the data lie.
+    the data and is not trained. It belongs to the base measure, so that neither sigma nor a
+    constant of the decoder depends on the location of the data.
 
     Args:
         scale: sigma, in the units of the data. None learns it, starting from the root mean square
             deviation of the data.
-        data_dim: d; a family that is only a specification need not know it.
+        data_dim: d; unimportant for a family that is only a specification.
 
     Raises:
-        InputError: if the scale is not positive and finite.
+        ParameterError: if the scale is not positive and finite.
     """
 
     name = "gaussian"
@@ -49,54 +56,42 @@ class Gaussian(Family):
         data_dim: Count = 1,
     ) -> None:
         super().__init__()
-        if scale is not None and (
-            not isinstance(scale, numbers.Real)
-            or isinstance(scale, bool)
-            or not 0 < scale < math.inf
-        ):
-            raise ParameterError(
-                f"scale expects a positive finite number, or None to learn it, got {scale!r}."
-            )
-        self.fixed_scale = scale if scale is None else float(scale)
+        self.fixed_scale: float | None = None
         self.register_buffer("centre", torch.zeros(data_dim))
-        start = torch.tensor(
-            0.0 if scale is None else math.log(scale), dtype=torch.get_default_dtype()
-        )
         if scale is None:
-            self.log_scale = nn.Parameter(start)
+            self.log_scale = nn.Parameter(torch.tensor(0.0))
         else:
-            self.register_buffer("log_scale", start)
+            expected = "a positive finite number, or None to learn it"
+            self.fixed_scale = check_positive_argument("scale", scale, expected)
+            log_scale = torch.tensor(math.log(scale), dtype=torch.get_default_dtype())
+            self.register_buffer("log_scale", log_scale)
 
     @property
     def scale(self) -> Tensor:
         """sigma, in the units of the data."""
         return self.log_scale.exp()
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        return Independent(
-            _GaussianDistribution(self.centre + eta * self.scale, self.scale),
-            1,
-            validate_args=False,
-        )
+    def forward(self, eta: Natural) -> Distribution:
+        return independent(_Normal(self.centre + eta * self.scale, self.scale))
 
-    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+    def sufficient(self, x: Columns) -> Natural:
         return (x - self.centre) / self.scale
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
+    def log_partition(self, eta: Natural) -> Columns:
         return eta.square() / 2
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def expectation(self, eta: Natural) -> Natural:
         return eta
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         return expectation
 
+    @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         deviation = _deviation(data) * math.sqrt(noise_share)
-        with torch.no_grad():
-            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
-            if self.fixed_scale is None and deviation > 0:
-                self.log_scale.fill_(math.log(deviation))
+        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        if self.fixed_scale is None and deviation > 0:
+            self.log_scale.fill_(math.log(deviation))
 
     def for_features(self, data_dim: int) -> Family:
         return type(self)(self.fixed_scale, data_dim)
@@ -121,12 +116,12 @@ class HeteroscedasticGaussian(Family):
     With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with
     the second below 0, T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one
     unit of all columns, their root mean square deviation, are those of the data and are not
-    trained; they belong to the base measure, so that nothing depends on where and in what units the
-    data lie. As with every free variance, the likelihood has no upper bound where a column repeats
+    trained. They belong to the base measure, so that nothing depends on the location and the units
+    of the data. As with every free variance, the likelihood has no upper bound if a column repeats
     a value exactly.
 
     Args:
-        data_dim: d; a family that is only a specification need not know it.
+        data_dim: d; unimportant for a family that is only a specification.
     """
 
     name = "heteroscedastic_gaussian"
@@ -141,51 +136,49 @@ class HeteroscedasticGaussian(Family):
         self.register_buffer("centre", torch.zeros(data_dim))
         self.register_buffer("unit", torch.ones(()))
 
-    def _mean_and_variance(self, eta: Tensor) -> tuple[Tensor, Tensor]:
-        """Of y, for each column."""
+    def _moments(self, eta: Natural) -> tuple[Columns, Columns]:
+        """Mean and variance of y."""
         first, second = self.by_column(eta).unbind(-1)
         variance = -0.5 / second
         return first * variance, variance
 
-    def forward(self, eta: Float[Tensor, "*batch t"]) -> Distribution:
-        mean, variance = self._mean_and_variance(eta)
-        return Independent(
-            _GaussianDistribution(self.centre + self.unit * mean, self.unit * variance.sqrt()),
-            1,
-            validate_args=False,
+    def forward(self, eta: Natural) -> Distribution:
+        mean, variance = self._moments(eta)
+        return independent(
+            _Normal(self.centre + self.unit * mean, self.unit * variance.sqrt()),
         )
 
-    def sufficient(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch t"]:
+    def sufficient(self, x: Columns) -> Natural:
         y = (x - self.centre) / self.unit
-        return torch.stack((y, y.square()), -1).flatten(-2)
+        return _pairs(y, y.square())
 
-    def log_partition(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch d"]:
-        mean, variance = self._mean_and_variance(eta)
+    def log_partition(self, eta: Natural) -> Columns:
+        mean, variance = self._moments(eta)
         return (mean.square() / variance + variance.log()) / 2
 
-    def expectation(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        mean, variance = self._mean_and_variance(eta)
-        return torch.stack((mean, mean.square() + variance), -1).flatten(-2)
+    def expectation(self, eta: Natural) -> Natural:
+        mean, variance = self._moments(eta)
+        return _pairs(mean, mean.square() + variance)
 
-    def natural(self, expectation: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def natural(self, expectation: Natural) -> Natural:
         mean, square = self.by_column(expectation).unbind(-1)
         variance = (square - mean.square()).clamp(min=MEAN_MARGIN)
-        return torch.stack((mean / variance, -0.5 / variance), -1).flatten(-2)
+        return _pairs(mean / variance, -0.5 / variance)
 
-    def link(self, u: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
-        """(u1, -log(1 + exp(u2))) for each column."""
+    def link(self, u: Natural) -> Natural:
+        """Return (u1, -log(1 + exp(u2))) for each column."""
         first, second = self.by_column(u).unbind(-1)
-        return torch.stack((first, -to_positive(second)), -1).flatten(-2)
+        return _pairs(first, -to_positive(second))
 
-    def inverse_link(self, eta: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch t"]:
+    def inverse_link(self, eta: Natural) -> Natural:
         first, second = self.by_column(eta).unbind(-1)
-        return torch.stack((first, from_positive(-second)), -1).flatten(-2)
+        return _pairs(first, from_positive(-second))
 
+    @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
-        del noise_share  # scales differ from place to place
-        with torch.no_grad():
-            self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
-            self.unit.fill_(_deviation(data) or 1.0)
+        del noise_share  # scales differ from column to column
+        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        self.unit.fill_(_deviation(data) or 1.0)
 
     def for_features(self, data_dim: int) -> Family:
         return type(self)(data_dim)
@@ -194,25 +187,29 @@ class HeteroscedasticGaussian(Family):
         return 0 < float(self.unit) < math.inf
 
 
+def _pairs(first: Columns, second: Columns) -> Natural:
+    """Return two parameters of each column, side by side."""
+    return torch.stack((first, second), -1).flatten(-2)
+
+
 def _deviation(data: np.ndarray) -> float:
-    """The root mean square deviation of all columns from their means; `np.var` would copy all data
-    in float64."""
+    """Return the root mean square deviation of all columns from their means.
+
+    `np.var` would copy all data in float64.
+    """
     mean = data.mean(axis=0, dtype=np.float64)
-    pieces = (
+    blocks = (
         data[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(data), ROWS_AT_ONCE)
     )
-    return math.sqrt(sum(float(np.square(piece).sum()) for piece in pieces) / data.size)
+    return math.sqrt(sum(float(np.square(block).sum()) for block in blocks) / data.size)
 
 
-class _GaussianDistribution(Normal):
+class _Normal(Normal):
     """torch's own squares the scale, which leaves float32 for data of size 1e20 or 1e-20."""
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         super().__init__(loc, scale, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return (
-            -((value - self.loc) / self.scale).square() / 2
-            - self.scale.log()
-            - math.log(2 * math.pi) / 2
-        )
+        error = (value - self.loc) / self.scale
+        return -error.square() / 2 - self.scale.log() - math.log(2 * math.pi) / 2

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.gaussian import MIN_SCALE
-from uncollapse.latent.posteriors import Posterior
+from uncollapse.latent.posteriors import EncoderPosterior
 from uncollapse.latent.priors import Prior
-from uncollapse.networks import BackwardEncoder
 
 
 class GaussianChain(Distribution):
@@ -173,45 +172,30 @@ class CommittedPrior(Prior):
         return bool((self.gain > 0) & (self.gain < 1))
 
 
-class ChainPosterior(Posterior):
-    """q(z|x) of a sequence: independent Gaussians at its symbols, by an LSTM that reads it
-    backwards, and the prior from there on.
+class ChainPosterior(EncoderPosterior):
+    """q(z|x) of a sequence: independent Gaussians at its symbols, and the prior after its end.
 
     Args:
-        n_symbols: V, of the vocabulary.
-        prior: of z.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of the LSTM.
-        n_layers: of the LSTM.
+        encoder: any module that maps rows of symbols, shape (batch, length), to the Gaussians of
+            their symbols, shape (batch, longest, 2 l), such as a `BackwardLSTMEncoder`.
+        prior: prior of z.
     """
 
-    def __init__(
-        self,
-        n_symbols: int,
-        prior: CommittedPrior,
-        embedding_dim: int,
-        hidden_dim: int,
-        n_layers: int,
-    ) -> None:
-        super().__init__()
+    def __init__(self, encoder: nn.Module, prior: CommittedPrior) -> None:
+        super().__init__(encoder, prior.unit_dim)
         self.prior = prior.forward  # the prior itself would become a part of the posterior
-        self.encoder = BackwardEncoder(
-            n_symbols, 2 * prior.unit_dim, embedding_dim, hidden_dim, n_layers
-        )
 
     def forward(self, x: Float[Tensor, "batch length"]) -> GaussianChain:
-        """q(z|x)."""
+        """Return q(z|x)."""
         p = self.prior()
         mean, raw_scale = self.encoder(x).chunk(2, -1)
-        n_places, length = p.offsets.shape[-2], mean.shape[1]
-        there = (x[:, :n_places] >= 0).unsqueeze(-1)
-        rest = (0, 0, 0, n_places - length)
-        offsets, scales = (
-            F.pad(mean, rest),
-            F.pad(F.softplus(raw_scale) + MIN_SCALE, rest, value=1.0),
-        )
+        n_places = p.offsets.shape[-2]
+        is_symbol = (x[:, :n_places] >= 0).unsqueeze(-1)
+        padding = (0, 0, 0, n_places - mean.shape[1])
+        offsets = F.pad(mean, padding)
+        scales = F.pad(F.softplus(raw_scale) + MIN_SCALE, padding, value=1.0)
         return GaussianChain(
-            torch.where(there, 0, p.gains),
-            torch.where(there, offsets, 0),
-            torch.where(there, scales, p.scales),
+            torch.where(is_symbol, 0, p.gains),
+            torch.where(is_symbol, offsets, 0),
+            torch.where(is_symbol, scales, p.scales),
         )

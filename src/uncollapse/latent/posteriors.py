@@ -2,181 +2,212 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from uncollapse._utils.errors import ParameterError
+from uncollapse._utils.random import seeded_in_turn
 from uncollapse.families import Family
 from uncollapse.latent.flows import Couplings, Pushforward
-from uncollapse.latent.gaussian import gaussian, shifted
-from uncollapse.networks import BackwardEncoder, Encoder, Features, SequenceEncoder
-
-
-@runtime_checkable
-class WithLogDensity(Protocol):
-    """A distribution that draws by its own way."""
-
-    def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw that standard normal noise decides, and its log density in nats."""
+from uncollapse.latent.gaussian import gaussian, shifted, shrink_gaussian
+from uncollapse.networks import Features, InitializedFromData, PerceptronEncoder, linear_head
 
 
 class Posterior(nn.Module, ABC):
     """q(z|x).
 
-    Attributes:
-        encoder: what looks at the data.
+    A subclass needs `forward` alone; `draw` says which distributions it may return.
     """
-
-    encoder: Encoder | SequenceEncoder | BackwardEncoder
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
-        """q(z|x)."""
+        """Return q(z|x), with z as its event."""
 
+    def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
+        """Start at values suited to the data, before training; by default do nothing.
 
-class DiagonalGaussian(Posterior):
-    """q(z|x) = N(mu(x), diag(sigma(x)^2)), with mu and sigma from one multilayer perceptron on
-    features of x.
+        Args:
+            data: rows as the likelihood sees them, shape (n, d).
+            shrinkage: factor, at most 1, on the initial means and scales of q(z|x).
+        """
+        del data, shrinkage
+
+class EncoderPosterior(Posterior):
+    """Posterior whose encoder puts out the means and the raw scales of a Gaussian first.
 
     Args:
-        data_dim: dimension of x.
-        latent_dim: dimension of z.
-        hidden: widths of the hidden layers.
-        features: what the perceptron sees of x, such as the `features` of a family; x itself if not
-            given.
+        encoder: any module that maps x to R^k, k >= 2 l. If it has `initialize_from_data(data)`,
+            that is called before training. If it has its last layer, an `nn.Linear` with a bias,
+            as `head`, the Gaussian can be narrowed then.
+        latent_dim: l; k / 2 by default.
     """
 
-    def __init__(
-        self,
+    def __init__(self, encoder: nn.Module, latent_dim: int | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.latent_dim = latent_dim
+
+    def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
+        """Initialise the encoder from data and narrow the Gaussian, where the encoder allows it."""
+        if isinstance(self.encoder, InitializedFromData):
+            self.encoder.initialize_from_data(data)
+        head = linear_head(self.encoder)
+        if head is not None:
+            shrink_gaussian(head, self.latent_dim or len(head.bias) // 2, shrinkage)
+
+
+class DiagonalGaussian(EncoderPosterior):
+    """q(z|x) = N(mu(x), diag(sigma(x)^2)), with (mu, softplus^-1(sigma)) put out by an encoder.
+
+    Args:
+        encoder: any module that maps x to R^(2 l).
+
+    >>> q = DiagonalGaussian(nn.Linear(5, 4))
+    >>> q(torch.zeros(3, 5)).mean.shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__(encoder)
+
+    @classmethod
+    def from_perceptron(
+        cls,
         data_dim: int,
         latent_dim: int,
         hidden: Sequence[int] = (64, 64),
         features: Features | None = None,
-    ) -> None:
-        super().__init__()
-        self.encoder = Encoder(data_dim, 2 * latent_dim, hidden, features)
+    ) -> Self:
+        """Build the posterior on a `PerceptronEncoder`."""
+        return cls(PerceptronEncoder(data_dim, 2 * latent_dim, hidden, features))
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Independent[Normal]:
-        """q(z|x)."""
+        """Return q(z|x)."""
         return gaussian(self.encoder(x))
 
 
-class FamilyPosterior(Posterior):
-    """q(w|x) = EF(w | eta(x)), of the family that w has under a `Layer`, with eta from one
-    multilayer perceptron on features of x.
-
-    A Gaussian of scale 1 is a narrow choice: there, `DiagonalGaussian` and `RealNVP` serve as well.
+class RealNVP(EncoderPosterior):
+    """q(z|x) of a Gaussian N(mu(x), diag(sigma(x)^2)) sent through affine couplings that see c(x)
+    (Dinh et al. 2016).
 
     Args:
-        data_dim: dimension of x.
-        latent_dim: dimension of w.
-        family: of w.
-        hidden: widths of the hidden layers.
-        features: as for `DiagonalGaussian`.
+        encoder: any module that maps x to R^(2 l + context_dim): mu, softplus^-1(sigma) and c.
+        latent_dim: l, at least 2.
+        context_dim: dimension of c, and width of the couplings' hidden layer.
+
+    Raises:
+        ParameterError: if there is only one latent dimension.
     """
 
-    def __init__(
-        self,
-        data_dim: int,
-        latent_dim: int,
-        family: Family,
-        hidden: Sequence[int] = (64, 64),
-        features: Features | None = None,
-    ) -> None:
-        super().__init__()
-        self.family = family.for_features(latent_dim)
-        self.encoder = Encoder(data_dim, family.natural_dim(latent_dim), hidden, features)
+    def __init__(self, encoder: nn.Module, latent_dim: int, context_dim: int) -> None:
+        super().__init__(encoder, latent_dim)
+        self.sizes = [2 * latent_dim, context_dim]
+        self.couplings = Couplings(latent_dim, context_dim, context_dim)
 
-    def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
-        """q(w|x)."""
-        q: Distribution = self.family(self.encoder(x))
-        return q
-
-
-class RealNVP(Posterior):
-    """q(z|x) of a Gaussian N(mu(x), diag(sigma(x)^2)) sent through affine couplings that see x as
-    well (Dinh et al. 2016).
-
-    Args:
-        data_dim: dimension of x.
-        latent_dim: dimension of z, at least 2.
-        hidden: widths of the hidden layers of the perceptron on x, and, the last of them, of the
-            couplings.
-        features: as for `DiagonalGaussian`.
-    """
-
-    def __init__(
-        self,
+    @classmethod
+    def from_perceptron(
+        cls,
         data_dim: int,
         latent_dim: int,
         hidden: Sequence[int] = (64, 64),
         features: Features | None = None,
-    ) -> None:
-        super().__init__()
-        self.sizes = [2 * latent_dim, hidden[-1]]
-        self.encoder = Encoder(data_dim, sum(self.sizes), hidden, features)
-        self.couplings = Couplings(latent_dim, hidden[-1], hidden[-1])
+    ) -> Self:
+        """Build the posterior on a `PerceptronEncoder`, with couplings as wide as its last layer."""
+        out_dim = 2 * latent_dim + hidden[-1]
+        encoder = PerceptronEncoder(data_dim, out_dim, hidden, features)
+        return cls(encoder, latent_dim, hidden[-1])
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Pushforward:
-        """q(z|x)."""
+        """Return q(z|x)."""
         raw, context = self.encoder(x).split(self.sizes, dim=-1)
         flow: Pushforward = self.couplings(gaussian(raw), context)
         return flow
 
 
-class LSTMPosterior(Posterior):
-    """q(z|x) = N(mu(x), diag(sigma(x)^2)) of a sequence x, with mu and sigma from the states of an
-    LSTM that reads it.
+class FamilyPosterior(Posterior):
+    """q(w|x) = EF(w | eta(x)), of the family that w has under a `Layer`.
+
+    A Gaussian of scale 1 is a narrow choice: `DiagonalGaussian` and `RealNVP` serve as well there.
 
     Args:
-        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with
-            negative ones.
-        latent_dim: dimension of z.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of the LSTM.
-        n_layers: of the LSTM.
-        pooled: whether they follow from the mean of the states instead of the last one.
+        encoder: any module that maps x to the natural parameters eta.
+        family: family of w.
+        latent_dim: dimension of w.
     """
 
-    def __init__(
-        self,
-        n_symbols: int,
-        latent_dim: int,
-        embedding_dim: int = 128,
-        hidden_dim: int = 256,
-        n_layers: int = 1,
-        pooled: bool = False,
-    ) -> None:
+    def __init__(self, encoder: nn.Module, family: Family, latent_dim: int) -> None:
         super().__init__()
-        self.encoder = SequenceEncoder(
-            n_symbols, 2 * latent_dim, embedding_dim, hidden_dim, n_layers, pooled
-        )
+        self.family = family.for_features(latent_dim)
+        self.encoder = encoder
 
-    def forward(self, x: Float[Tensor, "batch length"]) -> Independent[Normal]:
-        """q(z|x)."""
-        return gaussian(self.encoder(x))
+    def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
+        """Initialise the encoder from data, where it has a way to."""
+        del shrinkage
+        if isinstance(self.encoder, InitializedFromData):
+            self.encoder.initialize_from_data(data)
 
-
-def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:
-    """A draw from q that standard normal noise decides, and log q there, in nats; differentiable in
-    q where it has an rsample."""
-    if isinstance(q, WithLogDensity):
-        return q.rsample_with_log_prob(noise)
-    assert isinstance(q, Independent)
-    z = (
-        shifted(q.base_dist, noise)
-        if isinstance(q.base_dist, Normal)
-        else q.base_dist.icdf(torch.special.ndtr(noise))
-    )
-    return z, q.log_prob(z)  # type: ignore[no-untyped-call]
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
+        """Return q(w|x)."""
+        q: Distribution = self.family(self.encoder(x))
+        return q
 
 
 POSTERIORS: dict[str, type[DiagonalGaussian] | type[RealNVP]] = {
     "gaussian": DiagonalGaussian,
     "realnvp": RealNVP,
 }
+
+
+@runtime_checkable
+class DrawnByNoise(Protocol):
+    """Distribution that turns standard normal noise into draws itself."""
+
+    def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the draw that standard normal noise decides, and its log density in nats."""
+
+
+def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:
+    """Return a draw from q that standard normal noise decides, and log q there in nats.
+
+    The noise enters through `rsample_with_log_prob` where q has it, by location and scale for
+    Gaussians, and by the inverse distribution function for other independent columns; these may be
+    discrete. From every other distribution z is drawn by its own `rsample`, with torch's generators
+    seeded by the noise.
+
+    Raises:
+        ParameterError: if q is another distribution without `rsample`, so that no gradient would reach
+            its parameters.
+    """
+    if isinstance(q, DrawnByNoise):
+        return q.rsample_with_log_prob(noise)
+    z = _draw(q, noise)
+    return z, q.log_prob(z)  # type: ignore[no-untyped-call]
+
+
+def _draw(q: Distribution, noise: Tensor) -> Tensor:
+    if isinstance(q, MultivariateNormal):
+        return q.loc + (q.scale_tril @ noise.to(q.loc).unsqueeze(-1)).squeeze(-1)
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return shifted(q.base_dist, noise)
+    if isinstance(q, Independent):
+        try:
+            quantile: Tensor = q.base_dist.icdf(torch.special.ndtr(noise))
+            return quantile
+        except NotImplementedError:
+            pass
+    if not q.has_rsample:
+        raise ParameterError(
+            f"the posterior returns a {type(q).__name__}, whose draws carry no gradient (it has no "
+            "rsample). Return a distribution with rsample; for a mixture, use ComponentPosterior."
+        )
+    digest = hashlib.blake2b(noise.detach().cpu().numpy().tobytes(), digest_size=4).digest()
+    with seeded_in_turn(int.from_bytes(digest, "little")):
+        return q.rsample(noise.shape[: noise.dim() - len(q.batch_shape) - len(q.event_shape)])

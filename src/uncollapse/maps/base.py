@@ -17,70 +17,80 @@ MAX_CONSTANT = 1e6
 
 
 class Decoder(nn.Module, ABC):
-    """A map from latents z in R^l to natural parameters eta in R^t."""
+    """A map eta(z) from latents z in R^l to natural parameters in R^t.
+
+    A subclass needs `forward` alone; it then promises nothing about injectivity.
+    """
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """Return natural parameters at z."""
 
     @property
-    @abstractmethod
     def constant(self) -> float:
-        """The total inverse Lipschitz constant: |eta(z) - eta(z')| >= constant |z - z'|. 0 promises
+        """Total inverse Lipschitz constant, |eta(z) - eta(z')| >= constant |z - z'|; 0 promises
         nothing."""
+        return 0.0
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """The inverse Lipschitz constant of each map, which no state dict holds; none where there
-        are no such maps."""
+        """Inverse Lipschitz constant of each map; empty for a decoder that has no such maps.
+
+        State dicts do not hold them.
+        """
         return ()
 
     def set_constants(self, constants: Sequence[float]) -> None:
         """Change the inverse Lipschitz constant of each map.
 
         Raises:
-            InputError: if their number is not that of the maps, or one cannot be used.
+            ParameterError: if their number is not that of the maps, or one cannot be used.
         """
         if constants:
             raise ParameterError(
-                f"an ordinary decoder expects no inverse Lipschitz constants, got "
-                f"{tuple(constants)}: leave them out."
+                f"an ordinary decoder has no inverse Lipschitz constants, got {tuple(constants)}. "
+                "Leave them out."
             )
 
     @property
     def information_constant(self) -> float | None:
-        """The constant for which the information floor is proved, or None where it is not."""
+        """Constant for which the information floor is proved; None where it is not."""
         return None
 
     @property
     def is_one_map(self) -> bool:
-        """Whether the decoder is one Brenier map, so that its own Jacobian is symmetric."""
+        """Whether the decoder is one Brenier map, so that its Jacobian is symmetric."""
         return False
 
     @property
     def first_constant(self) -> float:
-        """The inverse Lipschitz constant of `first`; 0 where none is promised."""
+        """Inverse Lipschitz constant of `first`; 0 where none is promised."""
         return 0.0
 
     def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
-        """The first of the maps that the decoder consists of, with a symmetric Jacobian >=
-        `first_constant`; else the identity."""
+        """Return f1(z) for a decoder rest(f1(z)), where f1 has a symmetric Jacobian >=
+        `first_constant`; by default the identity."""
         return z
 
     def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """What follows `first`: rest(first(z)) is the decoder."""
+        """Return natural parameters from v = first(z)."""
         eta: Tensor = self(v)
         return eta
 
-    @abstractmethod
-    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Natural parameters at z."""
-
-    @abstractmethod
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
-        """Shift the output so that the decoder maps the origin to eta."""
+        """Shift the output so that the decoder maps the origin to eta; by default do nothing."""
+        del eta
 
     def check_invariants(self) -> bool:
-        """Whether the tensors that training does not touch are such that the constant holds."""
+        """Return whether the tensors that training leaves alone are such that the constant
+        holds."""
         return True
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Before training, fit what it leaves fixed to data of shape (n, t), given the deviations
-        of their noise, shape (t,)."""
+        """Fit to data, before training, what training leaves alone; by default do nothing.
+
+        Args:
+            data: sufficient statistics of rows, shape (n, t).
+            noise: standard deviations of the noise in each column, shape (t,).
+        """
         del data, noise

@@ -47,7 +47,8 @@ class LayeredVAE(RowModel):
     >>> from uncollapse.families import Bernoulli, Gaussian
     >>> from uncollapse.maps import InverseLipschitzDecoder
     >>> prior = CategoricalLayer(Bernoulli(), top_dim=3, latent_dim=4)
-    >>> posterior = FamilyPosterior(6, 4, Bernoulli())
+    >>> from uncollapse.networks import PerceptronEncoder
+    >>> posterior = FamilyPosterior(PerceptronEncoder(6, 4), Bernoulli(), 4)
     >>> decoder = InverseLipschitzDecoder(4, 6, inverse_lipschitz=0.5)
     >>> model = LayeredVAE(prior, posterior, decoder, Gaussian(1.0))
     >>> model(torch.zeros(5, 6)).elbo.shape

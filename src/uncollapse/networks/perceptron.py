@@ -4,83 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse._utils.autocast import exact_linear
+from uncollapse._utils.moments import moments_over_rows
 from uncollapse.maps.base import Decoder
 
 Features = Callable[[Tensor], Tensor]
 
 
 class Perceptron(zuko.nn.MLP):  # type: ignore[misc]  # zuko is not typed
-    """zuko's multilayer perceptron, with an exact last layer.
+    """zuko's multilayer perceptron, whose last layer ignores autocast.
 
-    Its outputs are what distributions are made of. In bfloat16, log rates of 8 would be 0.03 apart,
-    and means further than the posteriors at large constants are wide.
+    Distributions are made of its outputs. In bfloat16, log rates of 8 would be 0.03 apart, and
+    means further apart than posteriors at large constants are wide.
     """
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """The output, in the type of the parameters."""
+        """Return the output, in the type of the parameters."""
         *below, last = self
         for layer in below:
             x = layer(x)
         return exact_linear(last, x)
 
 
-class Encoder(nn.Module):
-    """A multilayer perceptron on features of x, centred and divided by one number so that training
-    is free of the data's units.
+class PerceptronEncoder(nn.Module):
+    """Perceptron on features of x, centred and divided by one number.
+
+    `initialize_from_data` sets both, so that training does not depend on the units of the data.
 
     Args:
         data_dim: dimension of x.
         out_dim: dimension of the output.
         hidden: widths of the hidden layers.
-        features: what the perceptron sees of x, such as the `features` of a family; x itself if not
-            given.
+        features: function of x that the perceptron sees, such as the `features` of a family;
+            the identity by default.
     """
 
     shift: Tensor
     unit: Tensor
 
     def __init__(
-        self, data_dim: int, out_dim: int, hidden: Sequence[int], features: Features | None = None
+        self,
+        data_dim: int,
+        out_dim: int,
+        hidden: Sequence[int] = (64, 64),
+        features: Features | None = None,
     ) -> None:
         super().__init__()
-        self.features = features or _themselves
+        self.features = features or _identity
         width = self.features(torch.zeros(1, data_dim)).shape[-1]
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("unit", torch.ones(()))
         self.net = Perceptron(width, out_dim, list(hidden), activation=nn.SiLU)
 
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer, which is zuko's `Linear`."""
+        head: nn.Linear = self.net[-1]
+        return head
+
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
-        """The perceptron's output."""
+        """Return the perceptron's output at x."""
         out: Tensor = self.net((self.features(x) - self.shift) / self.unit)
         return out
 
     @torch.no_grad()
-    def initialize_from_data(self, mean: Float[Tensor, "features"], deviation: float) -> None:
-        """Centre features at `mean` and measure them in units of `deviation`."""
+    def initialize_from_data(self, data: np.ndarray) -> None:
+        """Centre and scale the features by their moments over rows of shape (n, d)."""
+        mean, deviation = moments_over_rows(self.features, data)
         self.shift.copy_(mean)
-        self.unit.fill_(deviation)
-
-    @torch.no_grad()
-    def narrow(self, latent_dim: int, factor: float) -> None:
-        """Multiply the means and scales that `gaussian` makes of the first outputs by a factor,
-        before training."""
-        head = self.net[-1]
-        head.weight[:latent_dim] *= factor
-        head.bias[:latent_dim] *= factor
-        raw_scales = head.bias[latent_dim : 2 * latent_dim]
-        raw_scales.copy_((factor * F.softplus(raw_scales)).expm1().log())
+        self.unit.fill_(deviation or 1.0)
 
 
 class MLPDecoder(Decoder):
-    """eta(z) by a multilayer perceptron, which need not be injective: nothing keeps the posterior
-    from the prior.
+    """Perceptron eta(z), which need not be injective: its posterior may collapse.
 
     Args:
         latent_dim: l.
@@ -94,17 +96,12 @@ class MLPDecoder(Decoder):
         self.net = Perceptron(latent_dim, natural_dim, list(hidden), activation=nn.ReLU)
 
     @property
-    def constant(self) -> float:
-        """0: nothing is promised."""
-        return 0.0
-
-    @property
     def information_constant(self) -> float:
         """0: no information is promised."""
         return 0.0
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Natural parameters at z."""
+        """Return natural parameters at z."""
         eta: Tensor = self.net(z)
         return eta
 
@@ -114,5 +111,5 @@ class MLPDecoder(Decoder):
         self.net[-1].bias.add_(eta - self(torch.zeros(self.latent_dim).to(eta)))
 
 
-def _themselves(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x

@@ -1,4 +1,4 @@
-"""Long short-term memories that read sequences of symbols."""
+"""LSTMs that read sequences of symbols."""
 
 from __future__ import annotations
 
@@ -10,38 +10,58 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from uncollapse._utils.autocast import exact_linear
 
 
-class SequenceEncoder(nn.Module):
-    """An LSTM that reads sequences, and a linear map of its last state, or of the mean of its
-    states.
+class _SymbolLSTM(nn.Module):
+    """Embedding, LSTM and linear head.
 
     Args:
-        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with
-            negative ones.
+        n_symbols: V. Symbols are the numbers 0 ... V - 1; rows are padded with negative numbers.
         out_dim: dimension of the output.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of the LSTM.
-        n_layers: of the LSTM.
-        pooled: whether the mean is read (Long et al. 2019). Every symbol is then as near to the
-            output as the last one.
+        embedding_dim: dimension of a symbol's vector.
+        hidden_dim: size of the LSTM's state.
+        n_layers: number of LSTM layers.
     """
 
     def __init__(
         self,
         n_symbols: int,
         out_dim: int,
-        embedding_dim: int,
-        hidden_dim: int,
-        n_layers: int,
-        pooled: bool = False,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        n_layers: int = 1,
     ) -> None:
         super().__init__()
-        self.pooled = pooled
         self.embedding = nn.Embedding(n_symbols, embedding_dim)
         self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
         self.head = nn.Linear(hidden_dim, out_dim)
 
+
+class LSTMEncoder(_SymbolLSTM):
+    """LSTM over a sequence, and a linear map of its last state or of the mean of its states.
+
+    Args:
+        n_symbols: V. Symbols are the numbers 0 ... V - 1; rows are padded with negative numbers.
+        out_dim: dimension of the output.
+        embedding_dim: dimension of a symbol's vector.
+        hidden_dim: size of the LSTM's state.
+        n_layers: number of LSTM layers.
+        pooled: whether to read the mean of the states, to which every symbol is equally near
+            (Long et al. 2019).
+    """
+
+    def __init__(
+        self,
+        n_symbols: int,
+        out_dim: int,
+        embedding_dim: int = 128,
+        hidden_dim: int = 256,
+        n_layers: int = 1,
+        pooled: bool = False,
+    ) -> None:
+        super().__init__(n_symbols, out_dim, embedding_dim, hidden_dim, n_layers)
+        self.pooled = pooled
+
     def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch out"]:
-        """What is read off the states at the symbols of each row."""
+        """Return one output for each row."""
         lengths = (x >= 0).sum(1)
         symbols = x[:, : int(lengths.max())].clamp(min=0).long()
         packed = pack_padded_sequence(
@@ -54,37 +74,24 @@ class SequenceEncoder(nn.Module):
         return exact_linear(self.head, last[-1])
 
 
-class BackwardEncoder(nn.Module):
-    """An LSTM that reads sequences from their ends, and a linear map of its state at every symbol.
+class BackwardLSTMEncoder(_SymbolLSTM):
+    """LSTM that reads a sequence from its end, and a linear map of its state at every symbol.
 
     Args:
-        n_symbols: V, of the vocabulary; symbols are numbers from 0 on, and rows are filled up with
-            negative ones.
+        n_symbols: V. Symbols are the numbers 0 ... V - 1; rows are padded with negative numbers.
         out_dim: dimension of the output.
-        embedding_dim: of the vectors that stand for symbols.
-        hidden_dim: of the LSTM.
-        n_layers: of the LSTM.
+        embedding_dim: dimension of a symbol's vector.
+        hidden_dim: size of the LSTM's state.
+        n_layers: number of LSTM layers.
     """
 
-    def __init__(
-        self, n_symbols: int, out_dim: int, embedding_dim: int, hidden_dim: int, n_layers: int
-    ) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(n_symbols, embedding_dim)
-        self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
-        self.head = nn.Linear(hidden_dim, out_dim)
-
     def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch longest out"]:
-        """What is read off at each symbol from it and those after it; 0 where a row has ended."""
+        """Return one output for each symbol, from it and later symbols; 0 at padding."""
         lengths = (x >= 0).sum(1)
-        there = x[:, : int(lengths.max())] >= 0
+        is_symbol = x[:, : int(lengths.max())] >= 0
         last = lengths.unsqueeze(1) - 1
-        mirrored = torch.where(
-            there, last - torch.arange(there.shape[1], device=x.device), 0
-        )  # is its own inverse
-        symbols = x.gather(1, mirrored).clamp(min=0).long()
-        states, _ = self.lstm(
-            self.embedding(symbols)
-        )  # what fills a row up comes last, and changes nothing
-        found = exact_linear(self.head, states.gather(1, mirrored.unsqueeze(-1).expand_as(states)))
-        return found * there.unsqueeze(-1)
+        # Mirroring a row twice gives the row. Padding is read last, where it changes no symbol.
+        mirror = torch.where(is_symbol, last - torch.arange(is_symbol.shape[1], device=x.device), 0)
+        states, _ = self.lstm(self.embedding(x.gather(1, mirror).clamp(min=0).long()))
+        out = exact_linear(self.head, states.gather(1, mirror.unsqueeze(-1).expand_as(states)))
+        return out * is_symbol.unsqueeze(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.distributions import Independent, Normal
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse.latent import DiagonalGaussian, LSTMPosterior, Posterior
+from uncollapse.latent import DiagonalGaussian, Posterior
 from uncollapse.models import LatentModel, differentiable_twice
 from uncollapse.strategies.base import Strategy
 
@@ -56,7 +57,7 @@ class SemiAmortized(Strategy):
         Raises:
             ParameterError: if the posterior is not a diagonal Gaussian.
         """
-        if not isinstance(model.posterior, DiagonalGaussian | LSTMPosterior):
+        if not isinstance(model.posterior, DiagonalGaussian):
             raise ParameterError(
                 "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), "
                 f"got a {type(model.posterior).__name__}. Use posterior='gaussian', and "
@@ -78,17 +79,16 @@ class RefinedPosterior(Posterior):
     """
 
     def __init__(
-        self, start: DiagonalGaussian | LSTMPosterior, steps: SemiAmortized, model: LatentModel
+        self, start: DiagonalGaussian, steps: SemiAmortized, model: LatentModel
     ) -> None:
         super().__init__()
         self.start = start
         self.steps = steps
         self._model = (model,)  # in a tuple, as torch would register the model as a submodule
 
-    @property
-    def encoder(self) -> nn.Module:  # type: ignore[override]
-        """The encoder of the posterior that the steps start from."""
-        return self.start.encoder
+    def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
+        """Initialize the Gaussian that is refined."""
+        self.start.initialize_from_data(data, shrinkage)
 
     def bind(self, model: LatentModel) -> RefinedPosterior:
         """Return the posterior with steps on the ELBO of another model."""
