@@ -18,6 +18,7 @@ import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
+from uncollapse.estimators.building import initialize_from_data
 from uncollapse.families import (
     FAMILIES,
     Bernoulli,
@@ -416,7 +417,7 @@ def test_fisher_divergence_goes_through_the_link(case):
         family=case.make().spec, inverse_lipschitz=0, hidden=(8,), max_epochs=1, random_state=0
     ).fit(X)
     model, rows = vae.model_.double(), torch.as_tensor(X[:5])
-    with uc.noise.seeded(3):
+    with uc._utils.random.seeded(3):
         z = model.prior().sample((6,))
     points = z.expand(5, 6, 2).clone().requires_grad_()
     (score,) = torch.autograd.grad(model.likelihood(points).log_prob(rows[:, None]).sum(), points)
