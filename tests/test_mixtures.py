@@ -132,9 +132,9 @@ def test_components_that_coincide_at_the_start_leave_the_others_where_they_are()
 
 @pytest.mark.parametrize(("name", "factor"), [("anchors", 0.1), ("radii", 10.0), ("radii", -10.0)])
 def test_separated_components_that_were_tampered_with_are_not_sound(name, factor, blobs, tmp_path):
-    mixture = uc.MixtureVAE(n_components=3, hidden=(8,), max_epochs=2, warmup_epochs=0, random_state=0).fit(
-        blobs[0]
-    )
+    mixture = uc.MixtureVAE(
+        n_components=3, hidden=(8,), max_epochs=2, warmup_epochs=0, random_state=0
+    ).fit(blobs[0])
     assert mixture.model_.prior.check_invariants()
     getattr(mixture.model_.prior, name).mul_(factor)
     assert not mixture.model_.prior.check_invariants()

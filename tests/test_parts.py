@@ -30,7 +30,7 @@ from uncollapse.latent import (
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
 from uncollapse.networks import LSTMEncoder, PerceptronEncoder
-from uncollapse.objectives import elbo
+from uncollapse.training.fit import fit
 
 WIDTH, LATENT = 6, 2
 
@@ -85,19 +85,16 @@ def rows(n=64, width=WIDTH):
     return torch.as_tensor(np.random.default_rng(0).normal(size=(n, width)), dtype=torch.float32)
 
 
-def train(model, x, n_steps=40):
-    """Take steps on the ELBO; return the first and the last loss at the same noise."""
-    start, before = copy.deepcopy(model), model(x, torch.zeros(len(x), LATENT)).elbo.mean()
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for step in range(n_steps):
-        optimizer.zero_grad()
-        elbo(model, x, step).value.backward()
-        optimizer.step()
+def train(model, x):
+    """Return whether all parameters moved, and the ELBO at the same noise before and after."""
+    start, noise = copy.deepcopy(model), torch.zeros(len(x), LATENT)
+    history = fit(model, x, max_epochs=15, batch_size=32, learning_rate=0.01, verbose=False)
+    assert len(history) == 15
     moved = [
         not torch.equal(old, new)
         for old, new in zip(start.parameters(), model.parameters(), strict=True)
     ]
-    return all(moved), before, model(x, torch.zeros(len(x), LATENT)).elbo.mean()
+    return all(moved), start(x, noise).elbo.mean(), model(x, noise).elbo.mean()
 
 
 POSTERIORS = {

@@ -323,7 +323,9 @@ def test_the_weight_of_the_kl_rises_to_beta(step, weight):
     expected = (weight * terms.latents.kl - terms.log_px_z).mean()
     assert float(loss) == pytest.approx(float(expected), abs=1e-12)
     torch.manual_seed(0)
-    assert float(Elbo()(model, ROWS, 0).value) == pytest.approx(float(-terms.elbo.mean()), abs=1e-12)
+    assert float(Elbo()(model, ROWS, 0).value) == pytest.approx(
+        float(-terms.elbo.mean()), abs=1e-12
+    )
 
 
 def test_importance_weighting_is_exact_where_z_does_not_matter():

@@ -40,6 +40,7 @@ class Posterior(nn.Module, ABC):
         """
         del data, shrinkage
 
+
 class EncoderPosterior(Posterior):
     """Posterior whose encoder puts out the means and the raw scales of a Gaussian first.
 

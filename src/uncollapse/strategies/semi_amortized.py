@@ -78,9 +78,7 @@ class RefinedPosterior(Posterior):
         model: the model whose ELBO is maximised; it is not a part of the posterior.
     """
 
-    def __init__(
-        self, start: DiagonalGaussian, steps: SemiAmortized, model: LatentModel
-    ) -> None:
+    def __init__(self, start: DiagonalGaussian, steps: SemiAmortized, model: LatentModel) -> None:
         super().__init__()
         self.start = start
         self.steps = steps
