@@ -142,13 +142,13 @@ class MixtureVAE(Estimator, MixtureSettings):
         return self._model.prior.components().stddev.cpu().numpy()
 
     @property
-    def _model(self) -> models.MixtureVAE:
+    def _model(self) -> models.MixtureModel:
         check_is_fitted(self, "model_")
-        assert isinstance(self.model_, models.MixtureVAE)
+        assert isinstance(self.model_, models.MixtureModel)
         return self.model_
 
     def _learn(self, model: models.VAE, plan: Plan) -> None:
-        assert isinstance(model, models.MixtureVAE)
+        assert isinstance(model, models.MixtureModel)
         n_warmup, n_epochs = _warmup_epochs(plan.parameters), plan.parameters["max_epochs"]
         if n_warmup:
             plain = model.without_components()
