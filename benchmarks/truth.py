@@ -36,8 +36,8 @@ from uncollapse.diagnostics import Report, diagnose
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
-from uncollapse.measures.fisher import relative_fisher_divergence
-from uncollapse.measures.refinement import refine
+from uncollapse.measures.fisher import fisher_divergence_of_rows
+from uncollapse.measures.inference_gap import refine
 from uncollapse.models import VAE, EnumeratedMixtureVAE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -358,7 +358,7 @@ def errors_of(case: Case, seed: int, thorough: bool) -> Iterator[tuple[str, floa
     # Diagnoses draw the same z for the Fisher divergence each time.
     if estimates["fisher_divergence"] is not None:
         model = adapt_model(case.model).model
-        estimates["fisher_divergence"] = relative_fisher_divergence(
+        estimates["fisher_divergence"] = fisher_divergence_of_rows(
             model, rows.astype(np.float32), seed=seed
         )
     for name, exact in case.exact(rows.astype(np.float32).astype(float)).items():

@@ -10,8 +10,8 @@ from torch.distributions import MultivariateNormal, kl_divergence
 import uncollapse as uc
 from uncollapse.families import Categorical
 from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
-from uncollapse.measures.information import infer
-from uncollapse.measures.units import Units
+from uncollapse.measures.posteriors import infer
+from uncollapse.measures.sums import UnitSums
 from uncollapse.models import History, SequenceVAE
 from uncollapse.networks import BackwardLSTMEncoder, MLPDecoder
 
@@ -220,7 +220,7 @@ def test_units_are_judged_at_the_symbols_that_there_are():
     of_place = (means * there).sum(0) / np.maximum(there.sum(0), 1)
     between = (np.square(means - of_place) * there).sum((0, 1)) / (4 + 2 + 5)
     for batches in ([slice(3)], [slice(1), slice(1, 3)]):
-        units = Units(model)
+        units = UnitSums(model)
         for batch in batches:
             units.add(infer(model, rows[batch]), rows[batch])
         table = units.table()

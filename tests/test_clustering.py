@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from uncollapse.measures.clustering import (
+from uncollapse.measures.components import (
     component_information_density,
     live_components,
     majority_accuracy,

@@ -10,12 +10,11 @@ import torch
 import uncollapse as uc
 from uncollapse.diagnostics.comparison import Comparison, excess_distortion, lower_edge
 from uncollapse.experiments.compare import build_estimators
-from uncollapse.measures.probe import linear_probe
-from uncollapse.measures.rate_distortion import SHARES, rate_distortion
+from uncollapse.measures.probe import probe_accuracy
+from uncollapse.measures.tempering import SHARES, rate_distortion_of_rows
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
 
 SETTINGS = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 45, "verbose": False}
-ORDER = np.arange(400)
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def found(blobs):
 
 
 def probe(means, labels, deviation=0.1):
-    return linear_probe(means, np.full_like(means, deviation**2), labels, ORDER[: len(means)])
+    return probe_accuracy(means / np.sqrt(means.var(0) + deviation**2), labels)
 
 
 def test_probe_accuracy_of_clear_absent_and_collapsed_classes():
@@ -52,7 +51,7 @@ def test_probe_of_rare_labels():
 
 
 def test_curve_of_a_linear_gaussian_model(linear_gaussian):
-    curve = rate_distortion(linear_gaussian.model(), linear_gaussian.data.numpy())
+    curve = rate_distortion_of_rows(linear_gaussian.model(), linear_gaussian.data.numpy())
     assert curve["share"].tolist() == list(SHARES)
     gains, scale = linear_gaussian.gains, linear_gaussian.scale
     projected = (linear_gaussian.data / scale - linear_gaussian.bias) @ linear_gaussian.weight
@@ -80,7 +79,7 @@ def test_curve_of_a_linear_gaussian_model(linear_gaussian):
 @pytest.mark.parametrize("kind", [MixtureVAE, EnumeratedMixtureVAE])
 def test_curve_of_a_mixture_starts_at_its_prior_and_ends_at_the_model(linear_mixture, kind):
     model, rows = linear_mixture.model(kind), linear_mixture.data.numpy()
-    curve = rate_distortion(model, rows)
+    curve = rate_distortion_of_rows(model, rows)
     assert len(curve) == len(SHARES)
     if kind is EnumeratedMixtureVAE:  # Its posterior is exact.
         assert curve["rate"].iloc[0] == pytest.approx(0, abs=1e-9)
@@ -93,7 +92,7 @@ def test_curve_of_a_mixture_starts_at_its_prior_and_ends_at_the_model(linear_mix
 
 def test_curve_of_a_flow_is_a_point(blobs):
     vae = uc.VAE(**SETTINGS, posterior="realnvp", random_state=0).fit(blobs[0])
-    curve = rate_distortion(vae.model_, blobs[0].astype(np.float32))
+    curve = rate_distortion_of_rows(vae.model_, blobs[0].astype(np.float32))
     assert curve["share"].tolist() == [1.0]
 
 

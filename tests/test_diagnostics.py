@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,23 +21,16 @@ from uncollapse.diagnostics import render_page
 from uncollapse.families import Bernoulli, Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import BrenierMap, InverseLipschitzDecoder
-from uncollapse.measures.ais import annealed_log_likelihood
+from uncollapse.measures.ais import ais_log_likelihood_per_row
 from uncollapse.measures.batches import Reservoir
 from uncollapse.measures.estimate import Estimate
-from uncollapse.measures.fisher import relative_fisher_divergence
-from uncollapse.measures.information import (
-    Posteriors,
-    active_units,
-    explained_share,
-    infer,
-    information_densities,
-    informative_units,
-    without_bias,
-)
-from uncollapse.measures.likelihood import importance_log_likelihood, marginal_likelihood
-from uncollapse.measures.refinement import refine
-from uncollapse.measures.supported_units import supported_units
-from uncollapse.measures.units import Covariance, Units
+from uncollapse.measures.fisher import fisher_divergence_of_rows
+from uncollapse.measures.inference_gap import refine
+from uncollapse.measures.information import information_densities, remove_bias
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row, mean_log_likelihood
+from uncollapse.measures.posteriors import Posteriors, explained_share, infer
+from uncollapse.measures.sums import RunningCovariance, UnitSums
+from uncollapse.measures.units import supported_units
 from uncollapse.models import VAE
 
 positive = st.floats(0.05, 20)
@@ -111,7 +105,7 @@ def test_floor_of_a_model_follows_its_decoder_and_family():
         decoder = InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0))
         return VAE(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, family)
 
-    assert model_information_floor(model(Gaussian(7.0))) == pytest.approx(math.log1p(1.5**2))
+    assert model_information_floor(model(Gaussian(7.0))).value == pytest.approx(math.log1p(1.5**2))
     assert model_information_floor(model(Bernoulli())) is None
 
 
@@ -146,9 +140,9 @@ def test_the_bias_of_the_information_goes_out(n, units, exact):
         densities = information_densities(
             means, np.full_like(means, 1 - share), draws.normal(size=means.shape)
         )
-        told = without_bias(np.arange(n), densities)
-        assert not told.is_uncertain
-        errors.append((told.estimate.value - exact) / told.estimate.standard_error)
+        told = remove_bias(densities)
+        assert not told.is_lower_bound
+        errors.append((told.value - exact) / told.standard_error)
         plain.append(densities[0].mean() - exact)
     assert abs(np.mean(errors)) < 1.0
     assert np.abs(errors).max() < 3.5
@@ -162,37 +156,34 @@ def told_of_a_channel(n, units, exact, seed):
     densities = information_densities(
         means, np.full_like(means, 1 - share), draws.normal(size=means.shape)
     )
-    return without_bias(np.arange(n), densities), densities[0].mean()
+    return remove_bias(densities), densities[0].mean()
 
 
 def test_a_large_bias_goes_out_nearly_whole():
     told, plain = zip(*(told_of_a_channel(2000, 32, 5.0, seed) for seed in range(4)), strict=True)
     assert np.mean(plain) < 4.8
-    assert abs(np.mean([each.estimate.value for each in told]) - 5.0) < 0.25 * (
-        5.0 - np.mean(plain)
-    )
+    assert abs(np.mean([each.value for each in told]) - 5.0) < 0.25 * (5.0 - np.mean(plain))
 
 
 def test_a_bias_that_is_large_makes_an_information_uncertain_far_from_the_cap():
     told, _ = told_of_a_channel(2000, 32, 6.5, seed=0)
     assert told.density.mean() < told.cap - 0.6
     assert told.correction > 0.5
-    assert told.is_uncertain
-    assert not told_of_a_channel(2000, 32, 3.0, seed=0)[0].is_uncertain
+    assert told.is_lower_bound
+    assert not told_of_a_channel(2000, 32, 3.0, seed=0)[0].is_lower_bound
 
 
-def test_an_information_that_rows_cannot_tell_is_uncertain():
+def test_an_information_that_rows_cannot_tell_is_lower_bound():
     draws = np.random.default_rng(0)
     means = math.sqrt(-math.expm1(-12 / 32)) * draws.normal(size=(500, 32))
-    told = without_bias(
-        np.arange(500),
+    told = remove_bias(
         information_densities(
             means, np.full_like(means, math.exp(-12 / 32)), draws.normal(size=means.shape)
-        ),
+        )
     )
-    assert told.is_uncertain
-    assert told.estimate.value <= math.log(500)
-    assert abs(told.estimate.value - 6.0) < 3 * told.estimate.standard_error
+    assert told.is_lower_bound
+    assert told.value <= math.log(500)
+    assert abs(told.value - 6.0) < 3 * told.standard_error
 
 
 def test_kl_is_information_plus_aggregate(linear_gaussian):
@@ -225,23 +216,36 @@ def test_fisher_divergence_of_a_linear_gaussian(linear_gaussian):
     projected = (rows / linear_gaussian.scale - linear_gaussian.bias) @ linear_gaussian.weight
     gram = linear_gaussian.weight.T @ linear_gaussian.weight
     exact = (projected.square().sum(1).mean() + (gram @ gram).trace()).item()
-    estimate = relative_fisher_divergence(linear_gaussian.model(), rows.numpy(), n_samples=4000)
+    estimate = fisher_divergence_of_rows(linear_gaussian.model(), rows.numpy(), n_samples=4000)
     assert abs(estimate.value - exact) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.05 * exact
+
+
+def table_of(means, variances):
+    """The table of units with these posterior means and variances under a standard normal prior."""
+    n, latent_dim = means.shape
+    sums = UnitSums(
+        SimpleNamespace(latent_dim=latent_dim, n_places=1, prior=StandardNormal(latent_dim))
+    )
+    kl_units = np.zeros_like(means)
+    sums.add(Posteriors(means, variances, np.zeros(n), kl_units, None, None), means)
+    return sums.table()
 
 
 def test_active_units_follow_burdas_threshold():
     spread = np.array([[-1.0], [1.0]])
     means = spread * np.sqrt([0.0, 0.0099, 0.0101, 4.0])
-    assert active_units(means).tolist() == [False, False, True, True]
+    active = table_of(means, np.ones_like(means))["active"]
+    assert active.tolist() == [False, False, True, True]
 
 
 def test_scale_free_rule_sees_units_that_the_absolute_rule_calls_dead():
     generator = np.random.default_rng(0)
     means, variances = generator.normal(size=(500, 2)) * [1.0, 0.0], np.full((500, 2), 0.5)
-    assert informative_units(means, variances).tolist() == [True, False]
-    assert active_units(means / 50).tolist() == [False, False]
-    assert informative_units(means / 50, variances / 50**2).tolist() == [True, False]
+    shrunk = table_of(means / 50, variances / 50**2)
+    assert table_of(means, variances)["informative"].tolist() == [True, False]
+    assert shrunk["active"].tolist() == [False, False]
+    assert shrunk["informative"].tolist() == [True, False]
     assert np.allclose(
         explained_share(means, variances), explained_share(means / 50, variances / 50**2)
     )
@@ -388,15 +392,15 @@ def test_draws_are_doubled_until_the_likelihood_settles(linear_gaussian):
     goes to the mean of all."""
     model, rows = linear_gaussian.model(widened=4.0), linear_gaussian.data.numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
-    at_64 = importance_log_likelihood(model, rows, 64).mean()
-    found = marginal_likelihood(model, rows)
+    at_64 = importance_log_likelihood_per_row(model, rows, 64).mean()
+    found = mean_log_likelihood(model, rows)
     assert found.has_settled
     # What 128 rows gain is known to about 0.05, a quarter of what 64 draws miss.
-    assert abs(found.mean.value - exact) < 0.5 * abs(at_64 - exact)
+    assert abs(found.value - exact) < 0.5 * abs(at_64 - exact)
     assert 1 < found.effective_sample_size < found.n_samples
-    assert marginal_likelihood(model, rows, 64).mean.value == pytest.approx(at_64)
-    exactly = marginal_likelihood(linear_gaussian.model(), rows)
-    assert exactly.mean.value == pytest.approx(exact, abs=1e-9)
+    assert mean_log_likelihood(model, rows, 64).value == pytest.approx(at_64)
+    exactly = mean_log_likelihood(linear_gaussian.model(), rows)
+    assert exactly.value == pytest.approx(exact, abs=1e-9)
     assert exactly.effective_sample_size == pytest.approx(exactly.n_samples)
 
 
@@ -406,11 +410,11 @@ def test_likelihoods_that_have_settled_miss_no_more_than_their_rule_allows(linea
     for seed in range(8):
         setting = type(linear_gaussian)(seed=seed)
         data = setting.data[:64]
-        found = marginal_likelihood(setting.model(widened=4.0), data.numpy())
+        found = mean_log_likelihood(setting.model(widened=4.0), data.numpy())
         assert found.has_settled
         assert found.n_samples >= 512  # at 256 draws, a doubling still gains twice as much
-        biases.append(found.mean.value - setting.marginal.log_prob(data).mean().item())
-        errors.append(found.mean.standard_error)
+        biases.append(found.value - setting.marginal.log_prob(data).mean().item())
+        errors.append(found.standard_error)
     assert abs(np.mean(biases)) < 0.2 * np.mean(errors)
 
 
@@ -420,12 +424,12 @@ def test_annealing_goes_where_weights_do_not(linear_gaussian):
     model, rows = with_a_dead_encoder(linear_gaussian).model_, linear_gaussian.data[:64].numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data[:64]).numpy()
     weights, annealed = (
-        importance_log_likelihood(model, rows, 16),
-        annealed_log_likelihood(model, rows),
+        importance_log_likelihood_per_row(model, rows, 16),
+        ais_log_likelihood_per_row(model, rows),
     )
     assert (exact - weights).mean() > 0.2
     assert abs((exact - annealed).mean()) < 0.05
-    plain = annealed_log_likelihood(linear_gaussian.model(), rows, n_chains=2, n_temperatures=1)
+    plain = ais_log_likelihood_per_row(linear_gaussian.model(), rows, n_chains=2, n_temperatures=1)
     assert np.allclose(plain, exact)  # of the exact posterior, weights are constant
 
 
@@ -447,9 +451,9 @@ def test_units_that_data_support_are_counted_above_the_noise(linear_gaussian):
     """Eigenvalues of the covariance are s^2 (1 + gain^2): all three are above the noise, and of
     noise alone none is."""
     rows = linear_gaussian.marginal.sample((5000,)).numpy()
-    assert supported_units(linear_gaussian.model(), rows) == 3
+    assert supported_units(linear_gaussian.model(), rows).value == 3
     noise = linear_gaussian.scale * np.random.default_rng(0).normal(size=(5000, 5))
-    assert supported_units(linear_gaussian.model(), noise) == 0
+    assert supported_units(linear_gaussian.model(), noise).value == 0
 
 
 def test_curves_of_collapse_are_shares_of_the_data(linear_gaussian):
@@ -463,7 +467,7 @@ def test_curves_of_collapse_are_shares_of_the_data(linear_gaussian):
 def test_the_gaussian_part_of_the_aggregate_has_a_closed_form(linear_gaussian):
     """Of posteriors N(b, 1 - g^2) around means of variance g^2, shifted by b: q(z) is N(b, I), and
     the KL b^2 / 2 for each unit."""
-    units = Units(linear_gaussian.model())
+    units = UnitSums(linear_gaussian.model())
     generator = np.random.default_rng(0)
     means = 0.6 * generator.normal(size=(20_000, 3)) + [0.0, 1.0, 2.0]
     for part in np.array_split(means, 7):
@@ -473,7 +477,7 @@ def test_the_gaussian_part_of_the_aggregate_has_a_closed_form(linear_gaussian):
             ),
             part,
         )
-    assert units.aggregate_gaussian_kl(linear_gaussian.model()).value == pytest.approx(
+    assert units.aggregate_gaussian_kl(linear_gaussian.model().prior()).value == pytest.approx(
         2.5, abs=0.05
     )
     assert np.allclose(units.table()["mean"], [0, 1, 2], atol=0.02)
@@ -486,7 +490,7 @@ def test_the_gaussian_part_of_the_aggregate_is_without_bias(share):
     has that of a fit to draws."""
     found, n, k = [], 100, 10
     for seed in range(100):
-        covariance = Covariance(k)
+        covariance = RunningCovariance(k)
         means = 0.5 + math.sqrt(share) * np.random.default_rng(seed).normal(size=(n, k))
         covariance.add(means, np.full((n, k), 1 - share))
         found.append(
@@ -534,7 +538,7 @@ def test_the_page_holds_every_report(linear_gaussian):
 
 
 def test_sorted_rows_do_not_mislead_what_looks_at_some_of_them(linear_gaussian, monkeypatch):
-    monkeypatch.setattr("uncollapse.measures.information.MAX_INFORMATION_ROWS", 200)
+    monkeypatch.setattr("uncollapse.measures.information.MAX_ROWS", 200)
     rows = linear_gaussian.data.numpy()
     ordered = rows[np.argsort(rows[:, 0])]
     estimate = uc.diagnose(linear_gaussian.fitted(), ordered).estimates["mutual_information_nats"]
@@ -545,3 +549,89 @@ def test_history_may_be_empty(linear_gaussian, tmp_path):
     estimator = linear_gaussian.fitted()
     estimator.history_ = pd.DataFrame(columns=estimator.history_.columns)
     uc.diagnose(estimator, linear_gaussian.data.numpy()).to_html(tmp_path / "report.html")
+
+
+# Each number of a report, as a function of the model and its data.
+MEASURES = {
+    "nll_nats": lambda *data: uc.measures.importance_log_likelihood(*data),
+    "annealing_gain_nats": lambda *data: uc.measures.ais_gain(*data),
+    "kl_nats": uc.measures.kl,
+    "mutual_information_nats": uc.measures.mutual_information,
+    "aggregate_kl_nats": uc.measures.aggregate_kl,
+    "aggregate_gaussian_kl_nats": uc.measures.aggregate_gaussian_kl,
+    "fisher_divergence": uc.measures.fisher_divergence,
+    "active_units": uc.measures.active_units,
+    "informative_units": uc.measures.informative_units,
+    "supported_units": uc.measures.supported_units,
+    "recovered_nats": lambda *data: uc.measures.refinement(*data).recovered_nats,
+    "kl_y_nats": lambda *data: uc.measures.component_measures(*data).kl_y,
+    "kl_z_nats": lambda *data: uc.measures.component_measures(*data).kl_z,
+    "component_information_nats": lambda *data: uc.measures.component_measures(*data).information,
+    "component_floor_nats": lambda *data: uc.measures.component_measures(*data).floor,
+    "live_components": lambda *data: uc.measures.component_measures(*data).n_live,
+    "majority_accuracy": lambda *data: uc.measures.clustering_accuracy(*data, LABELS).majority,
+    "matched_accuracy": lambda *data: uc.measures.clustering_accuracy(*data, LABELS).matched,
+    "probe_accuracy": lambda *data: uc.measures.linear_probe(*data, LABELS),
+    "information_floor_nats": lambda *data: model_information_floor(data[0]),
+}
+LABELS = list("ab") * 100
+
+
+@pytest.fixture(scope="module")
+def fitted_mixture():
+    """An estimator, its data and its report."""
+    X = np.random.default_rng(0).normal(size=(200, 4)) * [3, 2, 1, 0.1]
+    settings = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 2, "verbose": False}
+    model = uc.MixtureVAE(n_components=3, random_state=0, **settings).fit(X)
+    return model, X, uc.diagnose(model, X, LABELS, n_importance=64, verbose=False)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_each_number_of_a_report_is_a_function(fitted_mixture, name, monkeypatch):
+    monkeypatch.setattr("uncollapse.measures.likelihood.MAX_DRAWS", 64)
+    model, X, report = fitted_mixture
+    found, told = MEASURES[name](model, X), report.estimates[name]
+    if told is None:
+        assert found is None
+        return
+    sign = -1 if name == "nll_nats" else 1
+    assert isinstance(found, Estimate)
+    assert sign * found.value == told.value
+    np.testing.assert_equal(found.standard_error, told.standard_error)
+
+
+def test_all_numbers_of_a_report_have_a_function(fitted_mixture):
+    belong_to_others = {"importance_draws", "effective_sample_size", "information_cap_nats"}
+    assert {*fitted_mixture[2].estimates} - belong_to_others == MEASURES.keys()
+
+
+def test_measures_of_other_kinds_share_what_has_been_read(linear_gaussian):
+    model, rows = linear_gaussian.fitted(), linear_gaussian.data.numpy()
+    exact = linear_gaussian.marginal.log_prob(linear_gaussian.data)[:64].mean().item()
+    with uc.measures.evaluate(model, rows[:64]) as data:
+        assert uc.measures.evaluate(data).__enter__() is data
+        assert uc.measures.kl_per_unit(data).sum() == pytest.approx(uc.measures.kl(data).value)
+        assert uc.measures.unit_table(data)["unit"].tolist() == [0, 1, 2]
+        assert uc.measures.collapse_curves(data).shape == (61, 3)
+        assert uc.measures.importance_log_likelihood(data).value == pytest.approx(exact)
+        assert uc.measures.ais_log_likelihood(data).standard_error > 0
+        assert uc.measures.rate_distortion(data)["share"].iloc[-1] == 1
+        assert uc.measures.component_measures(data) is None
+        assert uc.measures.clustering_accuracy(data) is None
+        assert uc.measures.linear_probe(data) is None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        uc.measures.nothing  # noqa: B018
+
+
+def test_measures_that_need_a_gradient_are_unknown_without_one(linear_gaussian):
+    class Rounded(type(linear_gaussian.model().decoder)):
+        def forward(self, z):
+            return super().forward(z).round().detach()
+
+    model = linear_gaussian.model()
+    model.decoder.__class__ = Rounded
+    data = model, linear_gaussian.data.numpy()
+    assert uc.measures.fisher_divergence(*data) is None
+    assert uc.measures.refinement(*data) is None
+    assert uc.measures.ais_gain(*data) is None
+    assert uc.measures.ais_log_likelihood(*data) is None

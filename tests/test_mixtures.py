@@ -22,9 +22,9 @@ from uncollapse.latent import (
     SeparatedComponents,
     UnitComponents,
 )
-from uncollapse.measures.fisher import _scores_of_rows
-from uncollapse.measures.information import infer
-from uncollapse.measures.likelihood import importance_log_likelihood
+from uncollapse.measures.fisher import _posterior_scores
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row
+from uncollapse.measures.posteriors import infer
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE, component_kl
 from uncollapse.networks import MLPDecoder
 
@@ -259,7 +259,7 @@ def test_every_proposal_from_the_exact_posterior_carries_its_component(linear_mi
     assert weights.shape == (15, 30)
     expected = linear_mixture.given_y.log_prob(x[:, None]).T
     assert torch.allclose(weights.reshape(5, 3, 30), expected.expand(5, 3, 30), atol=1e-9)
-    averaged = importance_log_likelihood(model, x.numpy(), n_samples=1)
+    averaged = importance_log_likelihood_per_row(model, x.numpy(), n_samples=1)
     assert np.allclose(averaged, linear_mixture.marginal.log_prob(x), atol=1e-9)
 
 
@@ -268,10 +268,12 @@ def test_importance_weighting_of_a_mixture_reaches_the_exact_likelihood(linear_m
     x = linear_mixture.data
     model = linear_mixture.model(kind, widened=1.3, flattened=2.0)
     exact = linear_mixture.marginal.log_prob(x).numpy()
-    assert np.allclose(importance_log_likelihood(model, x.numpy(), n_samples=4000), exact, atol=0.1)
-    assert importance_log_likelihood(model, x.numpy(), n_samples=4000).mean() == pytest.approx(
-        exact.mean(), abs=0.015
+    assert np.allclose(
+        importance_log_likelihood_per_row(model, x.numpy(), n_samples=4000), exact, atol=0.1
     )
+    assert importance_log_likelihood_per_row(
+        model, x.numpy(), n_samples=4000
+    ).mean() == pytest.approx(exact.mean(), abs=0.015)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -443,7 +445,7 @@ def test_errors_of_posterior_scores_are_their_spread_over_draws(linear_mixture, 
     for seed in range(600):
         torch.manual_seed(seed)
         found.append(
-            _scores_of_rows(
+            _posterior_scores(
                 model,
                 linear_mixture.data[:4],
                 torch.randn(60, 4, model.latent_dim, dtype=torch.double),

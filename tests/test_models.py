@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uncollapse._utils.random import RowNoise
-from uncollapse.measures.likelihood import importance_log_likelihood, importance_log_weights
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row, importance_log_weights
 from uncollapse.objectives import Elbo
 
 
@@ -50,8 +50,10 @@ def test_kl_is_that_of_two_gaussians(linear_gaussian):
 def test_importance_weighting_reaches_the_exact_likelihood_from_a_wrong_posterior(linear_gaussian):
     rows = linear_gaussian.data.numpy()
     exact = linear_gaussian.marginal.log_prob(linear_gaussian.data).mean().item()
-    few = importance_log_likelihood(linear_gaussian.model(widened=1.5), rows, n_samples=1).mean()
-    many = importance_log_likelihood(
+    few = importance_log_likelihood_per_row(
+        linear_gaussian.model(widened=1.5), rows, n_samples=1
+    ).mean()
+    many = importance_log_likelihood_per_row(
         linear_gaussian.model(widened=1.5), rows, n_samples=2000
     ).mean()
     assert many == pytest.approx(exact, abs=0.005)
@@ -68,5 +70,5 @@ def test_importance_weights_are_averaged_and_not_their_logarithms(linear_gaussia
         axis=1,
     )
     weights = importance_log_weights(model, rows, torch.as_tensor(noise, dtype=torch.double))
-    estimate = importance_log_likelihood(model, rows.numpy(), n_samples=7)
+    estimate = importance_log_likelihood_per_row(model, rows.numpy(), n_samples=7)
     assert np.allclose(np.exp(estimate), np.exp(weights.numpy()).mean(0), rtol=1e-9)

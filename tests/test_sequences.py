@@ -18,10 +18,10 @@ from uncollapse._utils.vocabulary import PAD, Vocabulary
 from uncollapse.families import Categorical
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder
-from uncollapse.measures import row_map as work
-from uncollapse.measures.fisher import relative_fisher_divergence
-from uncollapse.measures.information import infer
-from uncollapse.measures.likelihood import importance_log_likelihood
+from uncollapse.measures import worker_pool
+from uncollapse.measures.fisher import fisher_divergence_of_rows
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row
+from uncollapse.measures.posteriors import infer
 from uncollapse.models import History, SequenceVAE
 from uncollapse.networks import LSTMEncoder, MLPDecoder
 from uncollapse.objectives import Elbo, Loss
@@ -338,13 +338,13 @@ def test_importance_weighting_is_exact_where_z_does_not_matter():
             torch.tensor([0.0] * LATENT + [math.log(math.expm1(1 - 1e-6))] * LATENT)
         )
     exact = model.log_likelihood(ROWS, codes(len(ROWS)))
-    found = importance_log_likelihood(model, ROWS.numpy(), n_samples=7)
+    found = importance_log_likelihood_per_row(model, ROWS.numpy(), n_samples=7)
     assert np.allclose(found, exact.detach(), atol=1e-5)
 
 
 def test_the_fisher_divergence_is_that_of_finite_differences():
     model, step = sequence_model(), 1e-5
-    found = relative_fisher_divergence(model, ROWS.numpy(), n_samples=8)
+    found = fisher_divergence_of_rows(model, ROWS.numpy(), n_samples=8)
     with torch.no_grad():
         torch.manual_seed(0)
         draws = model.prior().sample((2,))
@@ -436,12 +436,16 @@ def test_long_documents_are_scored_in_smaller_batches():
     rows = np.full((100, 300), PAD, np.float64)
     rows[:90, :10] = 0
     rows[90:] = 0
-    batches = work._batches(sequence_model().evaluations(rows, 64))
+    batches = worker_pool._batches(sequence_model().evaluations(rows, 64))
     assert [row for batch in batches for row in range(100)[batch]] == list(range(100))
     costs = [int((rows[batch] >= 0).sum()) for batch in batches]
-    assert max(costs) <= work.EVALUATIONS_AT_ONCE
+    assert max(costs) <= worker_pool.EVALUATIONS_AT_ONCE
     assert sum(costs) == 90 * 10 + 10 * 300
-    assert work._batches(np.array([9000, 1, 9000])) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert worker_pool._batches(np.array([9000, 1, 9000])) == [
+        slice(0, 1),
+        slice(1, 2),
+        slice(2, 3),
+    ]
 
 
 def test_a_training_does_not_go_on_by_other_documents_than_it_was_begun_with(tmp_path):

@@ -4,7 +4,6 @@ ends well."""
 import copy
 import threading
 import time
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -17,10 +16,8 @@ import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse.data import load
 from uncollapse.measures import batches as stream
-from uncollapse.measures import likelihood
-from uncollapse.measures import row_map as work
-from uncollapse.measures.likelihood import importance_log_likelihood
-from uncollapse.measures.row_map import row_map
+from uncollapse.measures import evaluation, likelihood, worker_pool
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row
 from uncollapse.measures.worker_pool import WorkerPool, devices_like
 
 SMALL = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 1, "random_state": 0, "verbose": False}
@@ -32,7 +29,7 @@ ROWS = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32) * np.fl
 @pytest.fixture
 def small_pieces(monkeypatch):
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 30)
-    monkeypatch.setattr(work, "EVALUATIONS_AT_ONCE", 512)
+    monkeypatch.setattr(worker_pool, "EVALUATIONS_AT_ONCE", 512)
 
 
 class Foreign(nn.Module):
@@ -71,7 +68,10 @@ def models():
     return {
         "vae": (uc.VAE(**SMALL).fit(ROWS), ROWS),
         "mixture": (uc.MixtureVAE(n_components=3, **SMALL).fit(ROWS), ROWS),
-        "enumerated": (uc.MixtureVAE(n_components=3, **SMALL, inference="enumerate").fit(ROWS), ROWS),
+        "enumerated": (
+            uc.MixtureVAE(n_components=3, **SMALL, inference="enumerate").fit(ROWS),
+            ROWS,
+        ),
         "flow": (uc.VAE(**SMALL, posterior="realnvp").fit(ROWS), ROWS),
         "text": (uc.SequenceVAE(**{**SMALL, **tiny}).fit(texts), texts),
         "foreign": (Foreign(), ROWS),
@@ -83,7 +83,7 @@ def test_the_report_is_that_of_one_device(kind, models, tmp_path, small_pieces, 
     model, X = models[kind]
     seen = set()
     for module, name in (
-        (import_module("uncollapse.diagnostics.diagnose"), "_look"),
+        (evaluation, "_infer_batch"),
         (likelihood, "_weigh"),
     ):
         original = getattr(module, name)
@@ -134,19 +134,19 @@ def test_what_torch_keeps_for_each_thread_is_as_outside(models, small_pieces):
     use all of."""
     model = models["vae"][0].model_
     rows = model.observe(ROWS)
-    plain = importance_log_likelihood(model, rows)
+    plain = importance_log_likelihood_per_row(model, rows)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        with torch.autocast("cpu", torch.bfloat16), row_map(model, 2) as shared:
+        with torch.autocast("cpu", torch.bfloat16), WorkerPool(model, 2) as shared:
             assert (
                 list(shared.map(lambda model, piece: torch.get_num_threads(), range(5))) == [2] * 5
             )
-            rounded = importance_log_likelihood(model, rows, work=shared)
-            assert np.array_equal(rounded, importance_log_likelihood(model, rows))
+            rounded = importance_log_likelihood_per_row(shared, rows)
+            assert np.array_equal(rounded, importance_log_likelihood_per_row(model, rows))
         assert torch.get_num_threads() == 4
-        with WorkerPool([model]) as crew:
-            assert list(crew.map(lambda model, piece: torch.get_num_threads(), [0])) == [4]
+        with WorkerPool(model) as pool:
+            assert list(pool.map(lambda model, piece: torch.get_num_threads(), [0])) == [4]
     finally:
         torch.set_num_threads(before)
     assert 1e-4 < np.abs(rounded - plain).max() < 1
@@ -164,7 +164,7 @@ def test_pieces_come_in_their_order_and_not_too_many_ahead(models):
         time.sleep(0.002 * (piece % 3))
         return piece
 
-    with row_map(models["vae"][0].model_, 3) as shared:
+    with WorkerPool(models["vae"][0].model_, 3) as shared:
         found = shared.map(slowly, pieces())
         assert next(found) == 0
         assert len(taken) == 7

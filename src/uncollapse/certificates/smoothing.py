@@ -1,5 +1,4 @@
-"""Proposition 3.9 of K23: a bound on the KL from Fisher divergences of smoothed distributions,
-where its condition is checked."""
+"""Proposition 3.9 of K23: a bound on the KL by Fisher divergences of smoothed distributions."""
 
 from __future__ import annotations
 
@@ -11,36 +10,35 @@ from scipy.ndimage import gaussian_filter
 
 from uncollapse.models import RowModel, to_device
 
-# Latents of more dimensions have no grid.
+# A grid over more latent dimensions is too large.
 MAX_SMOOTHED_DIM = 2
-POINTS = {1: 4096, 2: 256}  # of a grid, in each dimension
-PER_DEVIATION = {1: 16, 2: 4}  # points in a posterior standard deviation
-HALF_WIDTH = 8.0  # of the grid, in standard deviations after the most smoothing
-PRIOR_HALF_WIDTH = 9.0  # of a grid over the prior
+# By latent dimension: grid points in each dimension, and in a posterior standard deviation.
+POINTS, POINTS_PER_DEVIATION = {1: 4096, 2: 256}, {1: 16, 2: 4}
+# Half the width of the grid in standard deviations after the most smoothing, and of the prior's.
+HALF_WIDTH, PRIOR_HALF_WIDTH = 8.0, 9.0
 MAX_MASS_OUTSIDE = 1e-3
 N_TIMES = 48
 
 
 def smoothed_kl_bound(model: RowModel, row: np.ndarray) -> float:
-    """A lower bound on KL(p(z|x) || p(z)) for one row, in nats: half the integral of F(p_t(z|x) ||
-    p_t(z)) over t in [0, delta].
+    """Compute a lower bound on KL(p(z|x) || p(z)) for one row, in nats: half the integral of
+    F(p_t(z|x) || p_t(z)) over t in [0, delta], where p_t is the convolution of p with N(0, t).
 
-    p_t is the convolution of p with N(0, t). By de Bruijn's identity the integral is what the KL
-    loses up to delta; the proposition goes on to the least F times delta, which is less. F is
-    computed by quadrature on a grid of z, hence l <= 2, and integrated as a lower sum over a grid
-    of t.
+    By de Bruijn's identity the integral is the decrease of the KL up to delta; the proposition uses
+    the smaller delta times the least F. F is computed by quadrature on a grid of z, hence l <= 2,
+    and integrated as a lower sum over a grid of t.
 
     Args:
         model: with a standard normal prior, in float64.
         row: shape (data_dim,), as the family observes it.
 
     Returns:
-        The bound; NaN where the grid does not hold the posterior: too elongated, or with mass
-        elsewhere as far as a grid over the prior can see.
+        The bound; NaN where the grid misses a part of the posterior, which is too elongated or has
+        mass elsewhere.
     """
-    centre, deviation = _whereabouts(model, row)
+    centre, deviation = _posterior_moments(model, row)
     n_points = POINTS[len(centre)]
-    spacing = deviation.min() / PER_DEVIATION[len(centre)]
+    spacing = deviation.min() / POINTS_PER_DEVIATION[len(centre)]
     most = (spacing * n_points / 2 / HALF_WIDTH) ** 2 - deviation.max() ** 2
     if not most > 4 * spacing**2:
         return math.nan
@@ -48,17 +46,17 @@ def smoothed_kl_bound(model: RowModel, row: np.ndarray) -> float:
     density = _grid_density(model, row, axes)
     if density is None:
         return math.nan
-    # Below a point's width nothing is smoothed.
+    # Smoothing by less than a grid cell changes nothing.
     times = np.concatenate([[0.0], np.geomspace(spacing**2, most, N_TIMES)])
     divergences = np.array([_divergence(density, axes, spacing, time) for time in times])
     return float((np.diff(times) * np.minimum(divergences[:-1], divergences[1:])).sum() / 2)
 
 
-def _whereabouts(
+def _posterior_moments(
     model: RowModel, row: np.ndarray, n_samples: int = 512, rounds: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The posterior's mean and standard deviations, by importance sampling that starts from q(z|x)
-    and adapts."""
+    """Estimate the posterior's mean and standard deviations by adaptive importance sampling from
+    q(z|x)."""
     generator, x = np.random.default_rng(0), to_device(model, row[None])
     with torch.no_grad():
         q = model.posterior(x)
@@ -75,16 +73,12 @@ def _whereabouts(
 
 
 def _grid_density(model: RowModel, row: np.ndarray, axes: list[np.ndarray]) -> np.ndarray | None:
-    """p(z|x) on the grid, normalised there; None if there is mass elsewhere."""
+    """Compute p(z|x) on the grid, normalised there; None if there is mass elsewhere."""
     dim, spacing = len(axes), axes[0][1] - axes[0][0]
     wide = np.linspace(-PRIOR_HALF_WIDTH, PRIOR_HALF_WIDTH, POINTS[dim])
     everywhere = np.stack(np.meshgrid(*[wide] * dim, indexing="ij"), -1).reshape(-1, dim)
-    outside = everywhere[
-        ~np.all(
-            [(axis[0] <= z) & (z <= axis[-1]) for axis, z in zip(axes, everywhere.T, strict=True)],
-            axis=0,
-        )
-    ]
+    low, high = [axis[0] for axis in axes], [axis[-1] for axis in axes]
+    outside = everywhere[~((everywhere >= low) & (everywhere <= high)).all(1)]
     inside = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, dim)
     log_inside, log_outside = _log_joint(model, row, inside), _log_joint(model, row, outside)
     top = max(log_inside.max(), log_outside.max(initial=-math.inf))
@@ -96,7 +90,7 @@ def _grid_density(model: RowModel, row: np.ndarray, axes: list[np.ndarray]) -> n
 
 
 def _log_joint(model: RowModel, row: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """log p(x, z) at points z, shape (n, l)."""
+    """Compute log p(x, z) at points z, shape (n, l)."""
     if not len(points):
         return np.empty(0)
     x = to_device(model, row[None])
@@ -109,12 +103,11 @@ def _log_joint(model: RowModel, row: np.ndarray, points: np.ndarray) -> np.ndarr
 
 
 def _divergence(density: np.ndarray, axes: list[np.ndarray], spacing: float, time: float) -> float:
-    """F(q_t || p_t) for the density q on the grid and p = N(0, I): the mean under q_t of |grad log
-    q_t + z / (1 + t)|^2."""
+    """Compute F(q_t || p_t) for the density q on the grid and p = N(0, I), the mean under q_t of
+    |grad log q_t + z / (1 + t)|^2."""
     smoothed = gaussian_filter(density, np.sqrt(time) / spacing, truncate=6.0) if time else density
-    log_density = np.log(
-        np.maximum(smoothed, smoothed.max() * 1e-12)
-    )  # differences of it are exact for Gaussians
+    # Differences of the logarithm are exact for Gaussians.
+    log_density = np.log(np.maximum(smoothed, smoothed.max() * 1e-12))
     total = 0.0
     for index, axis in enumerate(np.meshgrid(*axes, indexing="ij")):
         score = np.gradient(log_density, spacing, axis=index)

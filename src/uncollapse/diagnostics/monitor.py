@@ -15,8 +15,9 @@ from uncollapse._utils.errors import CollapseWarning, DataError, InputError, Par
 from uncollapse._utils.validation import check_count
 from uncollapse.adapters import VAEProtocol, adapt_model, evaluating
 from uncollapse.measures.batches import some_rows
-from uncollapse.measures.information import infer, information
-from uncollapse.measures.units import Units
+from uncollapse.measures.information import information_of_rows
+from uncollapse.measures.posteriors import infer
+from uncollapse.measures.sums import UnitSums
 from uncollapse.models import LatentModel
 
 if TYPE_CHECKING:
@@ -157,15 +158,15 @@ def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
         rows: shape (n, *features), as the model observes them.
     """
     with evaluating(model):
-        posteriors, units = infer(model, rows), Units(model)
+        posteriors, units = infer(model, rows), UnitSums(model)
         units.add(posteriors, rows)
-        found = information(model, rows, posteriors, np.arange(len(rows)))
+        found = information_of_rows(model, rows, posteriors.means, posteriors.variances)
     table = units.table()
     return {
         "kl_nats": units.kl.estimate().value,
         "active_units": float(table["active"].sum()),
         "informative_units": float(table["informative"].sum()),
-        "mi_nats": max(0.0, found.estimate.value),
+        "mi_nats": max(0.0, found.value),
     }
 
 

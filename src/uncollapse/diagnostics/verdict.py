@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse.measures.estimate import Estimate
-from uncollapse.measures.information import ACTIVE_SHARE
+from uncollapse.measures.sums import ACTIVE_SHARE
 
 HEALTHY = "healthy"
 PARTLY = "partly collapsed"

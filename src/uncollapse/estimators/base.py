@@ -49,8 +49,8 @@ from uncollapse.estimators.settings import (
     document_arguments,
 )
 from uncollapse.families import FAMILIES, get_family
-from uncollapse.measures.likelihood import importance_log_likelihood
-from uncollapse.measures.row_map import row_map
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row
+from uncollapse.measures.worker_pool import WorkerPool
 from uncollapse.models import to_device
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import Strategy, get_strategy
@@ -398,11 +398,11 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         def score(rows: np.ndarray) -> np.ndarray:
             observed = self.model_.observe(rows)
-            return importance_log_likelihood(
-                self.model_, observed, n_importance, self.verbose, work
+            return importance_log_likelihood_per_row(
+                pool, observed, n_importance, self.verbose
             ).astype(np.float32)
 
-        with row_map(self.model_, self.devices) as work:
+        with WorkerPool(self.model_, self.devices) as pool:
             return self._row_by_row(X, score)
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -24,7 +24,7 @@ from uncollapse.latent import (
     GaussianMixture,
     SeparatedComponents,
 )
-from uncollapse.measures.information import Posteriors, infer
+from uncollapse.measures.posteriors import Posteriors, infer
 
 MAX_CLUSTERED_ROWS = 10_000
 

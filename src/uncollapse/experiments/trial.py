@@ -18,7 +18,7 @@ from uncollapse.estimators import Estimator, load
 from uncollapse.estimators.building import resolve_device
 from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
 from uncollapse.experiments.environment import environment
-from uncollapse.measures.rate_distortion import MAX_ROWS, rate_distortion
+from uncollapse.measures.tempering import MAX_ROWS, rate_distortion_of_rows
 from uncollapse.training import Epoch
 
 N_IMPORTANCE = 64
@@ -249,4 +249,4 @@ def measure(
 
 def rate_distortion_curve(estimator: Estimator, X: Any) -> pd.DataFrame:
     """Return the rates and distortions of an estimator on random rows of held-out data."""
-    return rate_distortion(estimator.model_, estimator.random_rows(X, MAX_ROWS))
+    return rate_distortion_of_rows(estimator.model_, estimator.random_rows(X, MAX_ROWS))

@@ -1,48 +1,89 @@
-"""Annealed importance sampling (Neal 2001), the referee of importance weights (Wu et al. 2017)."""
+"""The marginal likelihood by annealed importance sampling (AIS; Neal 2001), which checks plain
+importance sampling (Wu et al. 2017)."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import seeded
+from uncollapse.measures.estimate import Estimate
+from uncollapse.measures.evaluation import evaluate
+from uncollapse.measures.likelihood import importance_log_likelihood_per_row
 from uncollapse.models import LatentModel, differentiable_twice, gradient, to_device
 
+N_ROWS, MAX_EVALUATIONS = 16, 1024
 N_CHAINS, N_TEMPERATURES, N_LEAPFROG = 16, 100, 5
-# Hamiltonian Monte Carlo goes well where this share of proposals is accepted (Neal 2011).
+# Hamiltonian Monte Carlo works well at this rate of accepted proposals (Neal 2011).
 ACCEPTED, FIRST_STEP, STEP_GROWTH = 0.65, 0.3, 1.05
 
 
-def annealed_log_likelihood(
+def ais_log_likelihood(model: Any, X: Any = None) -> Estimate | None:
+    """Estimate the mean of log p(x) in nats by annealed importance sampling.
+
+    Args:
+        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
+        X: data, as `uncollapse.diagnose` takes them; 16 random rows are taken.
+
+    Returns:
+        None where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
+    """
+    with evaluate(model, X) as data:
+        if not data.can_move_latents:
+            return None
+        rows = data.few_rows(N_ROWS, N_CHAINS, MAX_EVALUATIONS)
+        return Estimate.mean_of(ais_log_likelihood_per_row(data.model, rows, verbose=data.verbose))
+
+
+def ais_gain(model: Any, X: Any = None, n_samples: int = 64) -> Estimate | None:
+    """Estimate the AIS gain over importance sampling: log p(x) by AIS, less log p(x) by plain
+    importance sampling, in nats, on the rows of `ais_log_likelihood`.
+
+    A gain above its error says that q(z|x) misses a part of the true posterior.
+
+    Args:
+        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
+        X: data, as `uncollapse.diagnose` takes them.
+        n_samples: draws of plain importance sampling for each row.
+    """
+    with evaluate(model, X) as data:
+        if not data.can_move_latents:
+            return None
+        rows = data.few_rows(N_ROWS, N_CHAINS, MAX_EVALUATIONS)
+        annealed = ais_log_likelihood_per_row(data.model, rows, verbose=data.verbose)
+        plain = importance_log_likelihood_per_row(data.model, rows, n_samples)
+        return Estimate.mean_of(annealed - plain)
+
+
+def ais_log_likelihood_per_row(
     model: LatentModel,
     rows: np.ndarray,
     n_chains: int = N_CHAINS,
     n_temperatures: int = N_TEMPERATURES,
     verbose: bool = False,
 ) -> np.ndarray:
-    """log p(x) of each row by annealed importance sampling, from q(z|x) to the true posterior, by
+    """Estimate log p(x) of each row by AIS from q(z|x) to the true posterior, with steps of
     Hamiltonian Monte Carlo.
 
-    Like the mean of plain importance weights, it is too low rather than too high; as the chains
-    move to where the posterior is, it does not need a q(z|x) that covers it. With one temperature
-    it is the estimate by plain weights. Steps follow the share of proposals that the chains accept,
-    so that it is a bound in expectation but for that.
+    Like plain importance sampling it is a lower bound in expectation, apart from step sizes that
+    follow the acceptance rate. The chains move to the true posterior, so q(z|x) need not cover it.
+    With one temperature it is plain importance sampling.
 
     Args:
-        model: in evaluation; its z has a density.
+        model: in evaluation mode; its z has a density.
         rows: shape (n, *features), as the model observes them.
         n_chains: for each row.
-        n_temperatures: steps on the way.
-        verbose: show a progress bar where there is a terminal.
+        n_temperatures: steps from q(z|x) to the posterior.
+        verbose: show a progress bar in a terminal.
 
     Returns:
-        Shape (n,), in nats. A chain that has met densities that are no numbers weighs nothing.
+        Shape (n,), in nats. A chain that meets a density of NaN has weight 0.
     """
     x = to_device(model, rows)
     with (
@@ -54,17 +95,14 @@ def annealed_log_likelihood(
         z = path.q.sample(torch.Size([n_chains]))
         places = torch.sigmoid(torch.linspace(-4, 4, n_temperatures + 1, dtype=torch.double))
         betas = ((places - places[0]) / (places[-1] - places[0])).tolist()
-        log_weight, step = (
-            torch.zeros(z.shape[:-1], dtype=torch.double, device=z.device),
-            z.new_full((1, len(x), 1), FIRST_STEP),
-        )
+        log_weight = torch.zeros(z.shape[:-1], dtype=torch.double, device=z.device)
+        step = z.new_full((1, len(x), 1), FIRST_STEP)
         for before, beta in pairwise(betas):
-            log_q, log_p = path.ends(z)
+            log_q, log_p = path.log_densities(z)
             log_weight += (beta - before) * (log_p - log_q).double()
-            z, accepted = _move(path, z, beta, step)
-            step = (
-                step * torch.where(accepted > ACCEPTED, STEP_GROWTH, 1 / STEP_GROWTH)[None, :, None]
-            )
+            z, accepted = path.move(z, beta, step)
+            growth = torch.where(accepted > ACCEPTED, STEP_GROWTH, 1 / STEP_GROWTH)
+            step = step * growth[None, :, None]
             advance("")
     found = log_weight.nan_to_num(-math.inf, math.inf, -math.inf).logsumexp(0) - math.log(n_chains)
     return np.asarray(found.cpu().numpy())
@@ -75,37 +113,34 @@ class _Path:
 
     def __init__(self, model: LatentModel, x: Tensor) -> None:
         self.model, self.x = model, x
-        self.q: Distribution = model.posterior(x)
-        self.scale = (
-            self.q.variance.sqrt()
-        )  # so that a step is as good for narrow units as for broad ones
+        self.q = model.posterior(x)
+        # Steps are in units of the posterior deviations, to suit narrow and broad units alike.
+        self.scale = self.q.variance.sqrt()
 
-    def ends(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log q(z|x) and log p(x, z), in nats."""
+    def log_densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute log q(z|x) and log p(x, z), in nats."""
         log_p = self.model.prior().log_prob(z) + self.model.log_likelihood(self.x, z)
         return self.q.log_prob(z), log_p
 
     def at(self, z: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-        """The logarithm of the density, up to a constant, and its gradient."""
+        """Compute the log density at `beta`, up to a constant, and its gradient."""
         with torch.enable_grad(), differentiable_twice():
             z = z.detach().requires_grad_()
-            log_q, log_p = self.ends(z)
+            log_q, log_p = self.log_densities(z)
             log_density = (1 - beta) * log_q + beta * log_p
             score = gradient(log_density, z)
         return log_density.detach(), score
 
-
-def _move(path: _Path, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of Hamiltonian Monte Carlo, in units of the scales of q(z|x), and the share that
-    each row has accepted."""
-    momentum = torch.randn_like(z)
-    stride = step * path.scale
-    log_density, score = path.at(z, beta)
-    moved, speed = z, momentum + stride / 2 * score
-    for place in range(N_LEAPFROG):
-        moved = moved + stride * speed
-        proposed, score = path.at(moved, beta)
-        speed = speed + stride / (2 if place == N_LEAPFROG - 1 else 1) * score
-    change = proposed - log_density + (momentum.square() - speed.square()).sum(-1) / 2
-    accepted = torch.rand_like(change).log() < change  # never where it is NaN
-    return torch.where(accepted[..., None], moved, z), accepted.to(z).mean(0)
+    def move(self, z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one step of Hamiltonian Monte Carlo; return z and each row's acceptance rate."""
+        momentum = torch.randn_like(z)
+        stride = step * self.scale
+        log_density, score = self.at(z, beta)
+        moved, speed = z, momentum + stride / 2 * score
+        for index in range(N_LEAPFROG):
+            moved = moved + stride * speed
+            proposed, score = self.at(moved, beta)
+            speed = speed + stride / (2 if index == N_LEAPFROG - 1 else 1) * score
+        change = proposed - log_density + (momentum.square() - speed.square()).sum(-1) / 2
+        accepted = torch.rand_like(change).log() < change  # NaN is never accepted.
+        return torch.where(accepted[..., None], moved, z), accepted.to(z).mean(0)

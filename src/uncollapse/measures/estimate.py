@@ -1,4 +1,4 @@
-"""Numbers with their errors."""
+"""A number with its standard error."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ class Estimate:
 
     @classmethod
     def mean_of(cls, values: np.ndarray) -> Estimate:
-        """The mean of independent values, with the error of the mean, which a single value does not
-        tell."""
+        """Return the mean of independent values, with its standard error (NaN for one value)."""
         error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(float(values.mean()), float(error))
+        return Estimate(float(values.mean()), float(error))
 
     @classmethod
     def share(cls, share: float, n: int) -> Estimate:
-        """A share of n independent examples, with its binomial error."""
-        return cls(share, math.sqrt(share * (1 - share) / n))
+        """Return a share of n independent examples, with its binomial error."""
+        return Estimate(share, math.sqrt(share * (1 - share) / n))
 
     def exceeds(self, bound: float, n_errors: float = 3.0) -> bool:
-        """Whether it is above a bound by more than so many of its errors."""
+        """Return whether the value is above a bound by more than `n_errors` standard errors."""
         return self.value > bound and not self.value - n_errors * self.standard_error <= bound

@@ -1,19 +1,21 @@
-"""The relative Fisher information divergences between prior and posterior (K23 definition 3.3), and
+"""Relative Fisher information divergences between prior and posterior (K23 definition 3.3), and
 their lower bounds."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uncollapse._utils.random import seeded
+from uncollapse._utils.random import random_indices, seeded
 from uncollapse.maps.jacobian import jacobian
 from uncollapse.measures.estimate import Estimate
-from uncollapse.measures.row_map import RowMap, map_rows
+from uncollapse.measures.evaluation import evaluate
+from uncollapse.measures.worker_pool import map_rows
 from uncollapse.models import (
     LatentModel,
     RowModel,
@@ -28,13 +30,75 @@ MAX_NUMBERS = 2**24
 MAX_SCORED_ROWS, SCORED_AT_ONCE = 64, 8
 
 
+def fisher_divergence(
+    model: Any, X: Any = None, n_samples: int = 64, seed: int = 0
+) -> Estimate | None:
+    """Estimate F(p(z) || p(z|x)) = E_p(z) |grad_z log p(x|z)|^2, mean over the rows, in inverse
+    squared units of z.
+
+    The posterior is the true one, not q: with z drawn from the prior, p(z) and the unknown p(x)
+    drop out (K23 remark 3.5).
+
+    Args:
+        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
+        X: data, as `uncollapse.diagnose` takes them.
+        n_samples: draws of z, shared by all rows; a quarter of them for sequences.
+        seed: of these draws.
+
+    Returns:
+        None where log p(x|z) has no gradient in z.
+    """
+    with evaluate(model, X) as data:
+        if not data.has_gradient:
+            return None
+        return fisher_divergence_of_rows(data.model, data.rows, n_samples, seed)
+
+
+def fisher_divergence_of_rows(
+    model: LatentModel, rows: np.ndarray, n_samples: int = 64, seed: int = 0
+) -> Estimate:
+    """Estimate the divergence of `fisher_divergence` on rows as the model observes them.
+
+    The standard error is that of the draws of z. Sequences and models of other libraries are
+    evaluated on 64 random rows, and the error includes theirs.
+    """
+    if isinstance(model, RowModel):
+        scores = prior_scores(model, rows, prior_draws(model, n_samples, seed))
+        return Estimate.mean_of(scores.squared_scores.mean(1))
+    n_draws = max(2, n_samples // 4) if isinstance(model, SequenceVAE) else n_samples
+    some = rows[random_indices(len(rows), MAX_SCORED_ROWS)]
+    squares = _squared_scores(model, some, prior_draws(model, n_draws, seed))
+    over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
+    error = math.hypot(over_draws.standard_error, over_rows.standard_error)
+    return Estimate(over_draws.value, error)
+
+
+def _squared_scores(model: LatentModel, rows: np.ndarray, draws: Tensor) -> np.ndarray:
+    """Compute |grad_z log p(x|z)|^2, shape (draws, n), without a Jacobian that rows could share."""
+    squares = np.empty((len(draws), len(rows)))
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        batch = slice(start, start + SCORED_AT_ONCE)
+        x = to_device(model, rows[batch])
+        for index, draw in enumerate(draws):
+            z = draw.expand(len(x), -1).clone().requires_grad_()
+            with torch.enable_grad(), differentiable_twice():
+                score = gradient(model.log_likelihood(x, z), z)
+            squares[index, batch] = score.square().sum(1).cpu().double().numpy()
+    return squares
+
+
+def prior_draws(model: LatentModel, n_samples: int, seed: int) -> Tensor:
+    """Draw z from the prior, shape (n_samples, l)."""
+    with seeded(seed):
+        return model.draw_prior(n_samples)
+
+
 @dataclass(frozen=True)
 class PriorScores:
-    """grad_z log p(x|z) at draws of z from the prior, shared by all rows, and its lower bound at
-    the same draws.
+    """grad_z log p(x|z) at draws of z from the prior that all rows share, and its lower bound.
 
-    With the decoder's first map f1 and the rest of it r, grad_z log p(x|z) = J1(z) R for R = J_r'
-    (T(x) - E[T(x)|z]), so that its norm is at least L1 |R| (K23 theorems 3.4 and A.7).
+    With the decoder's first map f1 and the rest r, grad_z log p(x|z) = J1(z) R for R = J_r' (T(x) -
+    E[T(x)|z]), so its norm is at least L1 |R| (K23 theorems 3.4 and A.7).
 
     Attributes:
         squared_scores: |grad_z log p(x|z)|^2, shape (draws, n).
@@ -49,73 +113,9 @@ class PriorScores:
     mean_residuals: np.ndarray
 
 
-def relative_fisher_divergence(
-    model: LatentModel, rows: np.ndarray, n_samples: int = 64, seed: int = 0
-) -> Estimate:
-    """F(p(z) || p(z|x)) = E_p(z) |grad_z log p(x|z)|^2, averaged over the rows. Inverse squared
-    units of z.
-
-    The true posterior's, not q's: with z drawn from the prior, p(z) and the unknown p(x) drop out
-    (K23 remark 3.5).
-
-    Args:
-        model: log p(x|z) has a gradient in z.
-        rows: shape (n, *features), as the model observes them. Of sequences, and of models of other
-            libraries, 64 random ones are looked at.
-        n_samples: draws of z, shared by all rows; a quarter of them for sequences.
-        seed: of these draws.
-
-    Returns:
-        The divergence and its Monte Carlo error over the draws of z, and over the rows where they
-        are only some.
-    """
-    if isinstance(model, RowModel):
-        return Estimate.mean_of(
-            prior_scores(model, rows, prior_draws(model, n_samples, seed)).squared_scores.mean(1)
-        )
-    draws = prior_draws(
-        model, max(2, n_samples // 4) if isinstance(model, SequenceVAE) else n_samples, seed
-    )
-    some = np.random.default_rng(0).permutation(len(rows))[:MAX_SCORED_ROWS]
-    squares = _squared_scores(model, rows[some], draws)
-    over_draws, map_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))
-    return Estimate(
-        over_draws.value, math.hypot(over_draws.standard_error, map_rows.standard_error)
-    )
-
-
-def _squared_scores(model: LatentModel, rows: np.ndarray, draws: Tensor) -> np.ndarray:
-    """|grad_z log p(x|z)|^2, shape (draws, n), without a Jacobian to share, as the histories of
-    sequences leave none."""
-    pieces = [
-        to_device(model, rows[start : start + SCORED_AT_ONCE])
-        for start in range(0, len(rows), SCORED_AT_ONCE)
-    ]
-    return np.stack(
-        [np.concatenate([_squared_score(model, x, draw) for x in pieces]) for draw in draws]
-    )
-
-
-def _squared_score(model: LatentModel, x: Tensor, draw: Tensor) -> np.ndarray:
-    z = draw.expand(len(x), -1).clone().requires_grad_()
-    with (
-        torch.enable_grad(),
-        differentiable_twice(),
-    ):  # kernels of recurrent networks have gradients in training mode only
-        score = gradient(model.log_likelihood(x, z), z)
-    squares: np.ndarray = score.square().sum(1).cpu().double().numpy()
-    return squares
-
-
-def prior_draws(model: LatentModel, n_samples: int, seed: int) -> Tensor:
-    """Draws of z from the prior, shape (n_samples, l)."""
-    with seeded(seed):
-        return model.draw_prior(n_samples)
-
-
 @torch.no_grad()
 def prior_scores(model: RowModel, rows: np.ndarray, z: Tensor) -> PriorScores:
-    """Scores at these draws of z. One Jacobian for each of them serves all rows.
+    """Compute scores at draws of z. One Jacobian for each draw serves all rows.
 
     Args:
         model: its family gives T and E[T|z].
@@ -143,8 +143,8 @@ def prior_scores(model: RowModel, rows: np.ndarray, z: Tensor) -> PriorScores:
 
 
 def _jacobians(model: RowModel, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """At each z: the Jacobian of the first map, that of the rest up to natural parameters (None if
-    nothing is left), E[T(x)|z]."""
+    """Compute at each z the Jacobian of the first map, that of the maps from there to natural
+    parameters (None if there are none), and E[T(x)|z]."""
     decoder, link = model.decoder, model.family.link
     v = decoder.first(z)
     outer = None if decoder.is_one_map else jacobian(lambda v: link(decoder.rest(v)), v)
@@ -153,15 +153,15 @@ def _jacobians(model: RowModel, z: Tensor) -> tuple[Tensor, Tensor | None, Tenso
 
 @dataclass(frozen=True)
 class PosteriorScores:
-    """What draws from the true posteriors, by self-normalised importance weights on draws from
-    q(z|x), say of each row.
+    """Scores averaged over the true posterior of each row, by self-normalised importance weights on
+    draws from q(z|x).
 
-    All of shape (n,). Where the weights rest on few draws, all of this is worthless.
+    All fields have shape (n,). They mean nothing where the weights rest on few draws.
 
     Attributes:
         divergence: F(p(z|x) || p(z)) = E_p(z|x) |grad_z log p(x|z)|^2 (K23 remark 3.5).
         divergence_error: its standard error.
-        bound: E_p(z|x) L1^2 |R|^2, which the divergence cannot fall below.
+        bound: E_p(z|x) L1^2 |R|^2, a lower bound of the divergence.
         kl_nats: KL(p(z|x) || p(z)).
         kl_error: its standard error.
         effective_sample_size: of the weights.
@@ -176,25 +176,22 @@ class PosteriorScores:
 
 
 def posterior_scores(
-    model: RowModel, rows: np.ndarray, n_samples: int, verbose: bool = False, work: RowMap | None = None
+    model: RowModel, rows: np.ndarray, n_samples: int, verbose: bool = False
 ) -> PosteriorScores:
-    """Scores averaged over the true posterior of each row; the draws belong to the row.
+    """Average scores over the true posterior of each row.
 
     Args:
-        model: in evaluation.
+        model: in evaluation mode.
         rows: shape (n, data_dim), as the family observes them.
-        n_samples: draws from q(z|x) for each row.
-        verbose: show a progress bar where there is a terminal.
-        work: by whom the rows are looked at.
+        n_samples: draws from q(z|x) for each row, which belong to the row.
+        verbose: show a progress bar in a terminal.
     """
-    return PosteriorScores(
-        **map_rows(model, rows, n_samples, "posterior scores", _scores_of_rows, verbose, work)
-    )
+    found = map_rows(model, rows, n_samples, "posterior scores", _posterior_scores, verbose)
+    return PosteriorScores(**found)
 
 
-def _scores_of_rows(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    """The fields of `PosteriorScores`."""
-    assert isinstance(model, RowModel)
+def _posterior_scores(model: RowModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """Compute the fields of `PosteriorScores`."""
     with torch.no_grad():
         z, log_ratio = model.propose(x, noise)
     z.requires_grad_()
@@ -212,7 +209,7 @@ def _scores_of_rows(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, T
         "divergence_error": _error(weights * (squares - divergence), len(noise)),
         "bound": model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
         "kl_nats": mean - (log_weights.logsumexp(0) - math.log(len(z))),
-        # By linearisation of both terms in the draws.
+        # Both terms are linearised in the draws.
         "kl_error": _error(weights * (log_likelihood - mean - 1) + 1 / len(z), len(noise)),
         "effective_sample_size": 1 / weights.square().sum(0),
     }
@@ -220,7 +217,7 @@ def _scores_of_rows(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, T
 
 
 def _error(deviations: Tensor, n_independent: int) -> Tensor:
-    """The standard error of their sum over draws. Those of one noise, of each component where
-    components are enumerated, depend."""
+    """Compute the standard error of a sum over draws. Draws with the same noise, one for each
+    enumerated component, are not independent."""
     independent = deviations.reshape(n_independent, -1, deviations.shape[1]).sum(1)
     return independent.square().sum(0).sqrt()

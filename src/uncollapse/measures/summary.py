@@ -1,4 +1,4 @@
-"""What reports and certificates share: how they print and write numbers."""
+"""Named estimates that print as a table and are written as JSON, for reports and certificates."""
 
 from __future__ import annotations
 
@@ -16,39 +16,36 @@ from uncollapse.measures.estimate import Estimate
 
 
 class Findings(ABC):
-    """Named estimates that print as a table and are written as JSON."""
+    """Base of records that hold named estimates."""
 
     meanings: ClassVar[Mapping[str, str]]
     estimates: dict[str, Estimate | None]
 
     def summary(self) -> pd.DataFrame:
-        """A row for each quantity: ``value``, ``standard_error`` (NaN where it has none) and
-        ``meaning``."""
-        known = {name: estimate or Estimate(math.nan) for name, estimate in self.estimates.items()}
-        rows = [
-            (estimate.value, estimate.standard_error, self.meanings[name])
-            for name, estimate in known.items()
-        ]
-        return pd.DataFrame(rows, index=list(known), columns=["value", "standard_error", "meaning"])
+        """Return one row for each quantity: ``value``, ``standard_error`` (NaN where there is none)
+        and ``meaning``."""
+        rows = []
+        for name, estimate in self.estimates.items():
+            known = estimate or Estimate(math.nan)
+            rows.append((known.value, known.standard_error, self.meanings[name]))
+        columns = ["value", "standard_error", "meaning"]
+        return pd.DataFrame(rows, index=list(self.estimates), columns=columns)
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
-        """What is written beside the estimates."""
+        """Return what the JSON file holds beside the estimates."""
 
     def to_json(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write all numbers, without pictures; null stands for those that are unknown.
+        """Write all numbers as JSON, without pictures; unknown numbers are null.
 
         Raises:
-            InputError: if the file exists and `overwrite` is False, or cannot be written.
+            FileError: if the file exists and `overwrite` is False, or cannot be written.
         """
-        return write_text(
-            path,
-            json.dumps(_finite({**self.content(), "estimates": self.numbers()}), indent=2) + "\n",
-            overwrite,
-        )
+        content = _without_nan({**self.content(), "estimates": self.numbers()})
+        return write_text(path, json.dumps(content, indent=2) + "\n", overwrite)
 
     def numbers(self) -> dict[str, dict[str, float] | None]:
-        """The estimates as values with their errors; None for those that are unknown."""
+        """Return the values of the estimates with their errors; None for unknown ones."""
         return {
             name: None if estimate is None else vars(estimate)
             for name, estimate in self.estimates.items()
@@ -56,7 +53,7 @@ class Findings(ABC):
 
 
 def summary_text(table: pd.DataFrame) -> str:
-    """The table of `Findings.summary` for a terminal."""
+    """Format the table of `Findings.summary` for a terminal."""
     values = ["unknown" if math.isnan(value) else f"{value:.4g}" for value in table["value"]]
     errors = ["" if math.isnan(error) else f"± {error:.2g}" for error in table["standard_error"]]
     columns = [table.index.tolist(), values, errors]
@@ -68,10 +65,10 @@ def summary_text(table: pd.DataFrame) -> str:
     )
 
 
-def _finite(content: Any) -> Any:
-    """The same content with None for the numbers that JSON lacks."""
+def _without_nan(content: Any) -> Any:
+    """Replace numbers that JSON lacks by None."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: _without_nan(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_finite(value) for value in content]
+        return [_without_nan(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

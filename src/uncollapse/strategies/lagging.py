@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from uncollapse._utils.parameters import Count
-from uncollapse.measures.information import mutual_information
+from uncollapse.measures.information import information_of_rows
+from uncollapse.measures.posteriors import infer
 from uncollapse.models import LatentModel, SequenceVAE
 from uncollapse.strategies.base import Strategy, TrainingState
 
@@ -81,7 +82,9 @@ class Lagging(Strategy):
         """Stop the encoder's own steps once the information no longer rises."""
         if not self.is_aggressive:
             return
-        found = mutual_information(training.model, self.validation).value
+        model, rows = training.model, self.validation
+        posteriors = infer(model, rows)
+        found = information_of_rows(model, rows, posteriors.means, posteriors.variances).value
         self.is_aggressive = found - self.information >= LEAST_GAIN
         self.information = found
 
