@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from uncollapse.diagnostics.gallery import Gallery, Rows
-from uncollapse.diagnostics.report import MAX_CLASSES, Report
+from uncollapse.diagnostics.report import Report
+from uncollapse.measures.evaluation import MAX_CLASSES
 
 # Okabe and Ito's colours, slightly muted: readable on light and dark backgrounds, and distinct for
 # colour-blind readers.

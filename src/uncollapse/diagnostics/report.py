@@ -16,9 +16,6 @@ from uncollapse.diagnostics.quantities import QUANTITIES
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.summary import Findings, summary_text
 
-# Numeric labels with more distinct values than this are a scale and not classes. Charts name at
-# most as many classes.
-MAX_CLASSES = 20
 # A printed report shows this many units, the strongest first.
 N_PRINTED = 10
 

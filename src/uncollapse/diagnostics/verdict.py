@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from uncollapse.measures.components import DEAD_COMPONENT_NATS
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.sums import ACTIVE_SHARE
 
@@ -19,8 +20,6 @@ IN_MODEL = "collapsed in the model"
 IN_INFERENCE = "collapsed in inference"
 MISMATCH = "prior mismatch"
 
-# A component with less information about x than this is dead.
-DEAD_COMPONENT_NATS = 0.01
 # The encoder is at fault only if refined posteriors gain at least this much ELBO.
 RECOVERED_NATS = 0.1
 # KL(q(z) || p(z)) is a mismatch above this share of the KL and this many nats.
