@@ -37,7 +37,7 @@ from uncollapse.experiments.papers.experiment import (
 )
 from uncollapse.experiments.papers.k23 import TOY_MODELS, toy_trial
 from uncollapse.experiments.papers.w21 import MODELS
-from uncollapse.experiments.results import ResultsFile
+from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import RunOptions
 from uncollapse.experiments.tables import beside, mean_and_deviation, over_seeds, to_markdown
 from uncollapse.objectives import get_objective
@@ -49,13 +49,13 @@ def telling(said):
 
 @pytest.fixture
 def file(tmp_path):
-    return ResultsFile(tmp_path / "results" / "some.jsonl")
+    return ResultsFolder(tmp_path / "results" / "some.jsonl")
 
 
 def test_rows_keep_their_order(file):
     assert file.rows() == []
     for number in range(3):
-        file.append({"key": number, "text": "σ\n"})
+        file.record({"key": number, "text": "σ\n"})
     assert [row["key"] for row in file.rows()] == [0, 1, 2]
     assert file.rows()[0]["text"] == "σ\n"
     assert file.path.read_bytes().count(b"\n") == 3
@@ -64,19 +64,19 @@ def test_rows_keep_their_order(file):
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_truncated_last_line_is_ignored_and_replaced(file, cut):
     for key in range(2):
-        file.append({"key": key, "text": "x" * 20})
+        file.record({"key": key, "text": "x" * 20})
     file.path.write_bytes(file.path.read_bytes()[: -1 - cut])
     assert [row["key"] for row in file.rows()] == [0]
     for key in (2, 3):
-        file.append({"key": key})
+        file.record({"key": key})
         assert [row["key"] for row in file.rows()] == [0, *range(2, key + 1)]
 
 
 def test_last_line_without_newline_is_a_row(file):
-    file.append({"key": 0})
+    file.record({"key": 0})
     file.path.write_bytes(file.path.read_bytes()[:-1])
     assert [row["key"] for row in file.rows()] == [0]
-    file.append({"key": 1})
+    file.record({"key": 1})
     assert [row["key"] for row in file.rows()] == [0, 1]
 
 
@@ -84,14 +84,14 @@ def test_file_with_a_single_truncated_row_starts_again(file):
     file.path.parent.mkdir()
     file.path.write_text('{"key": 1')
     assert file.rows() == []
-    file.append({"key": 2})
+    file.record({"key": 2})
     assert [row["key"] for row in file.rows()] == [2]
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_damaged_line_is_refused_with_its_number(file, line):
     for key in range(3):
-        file.append({"key": key})
+        file.record({"key": key})
     lines = file.path.read_text().splitlines()
     lines[line] = lines[line][:-3]
     file.path.write_text("\n".join(lines) + "\n")
@@ -103,7 +103,7 @@ def test_damaged_line_is_refused_with_its_number(file, line):
 
 
 def test_full_disk_keeps_earlier_rows(file, monkeypatch):
-    file.append({"key": "a"})
+    file.record({"key": "a"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
@@ -111,8 +111,8 @@ def test_full_disk_keeps_earlier_rows(file, monkeypatch):
         with pytest.raises(
             InputError, match=r"^cannot write .*some\.jsonl \(No space left on device\): make room"
         ):
-            file.append({"key": "b"})
-    file.append({"key": "c"})
+            file.record({"key": "b"})
+    file.record({"key": "c"})
     assert [row["key"] for row in file.rows()] in (["a", "c"], ["a", "b", "c"])
 
 
@@ -150,7 +150,7 @@ def test_trials_of_an_experiment_are_distinct_with_known_arguments(name, scale):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_published_rows_have_keys_of_the_experiments(name):
     """New arguments must not change the keys of published rows."""
-    rows = ResultsFile(Path(__file__).parents[1] / "results" / f"{name}-small.jsonl").rows()
+    rows = ResultsFolder(Path(__file__).parents[1] / "results" / f"{name}-small.jsonl").rows()
     trials = EXPERIMENTS[name].trials("small")
     assert rows
     assert {row["key"] for row in rows} <= {
@@ -440,8 +440,8 @@ def test_rows_of_other_experiments_are_copied(tmp_path, monkeypatch):
         }
         for index, run in enumerate(common)
     ]
-    ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[0])
-    ResultsFile(tmp_path / "w21-depth-small.jsonl").append(rows[1])
+    ResultsFolder(tmp_path / "w21-depth-small.jsonl").record(rows[0])
+    ResultsFolder(tmp_path / "w21-depth-small.jsonl").record(rows[1])
     done, said = [], []
 
     def execute(run, seed, folder, verbose, on_epoch=None):

@@ -22,7 +22,7 @@ import uncollapse as uc
 from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.data import hold_out, load
 from uncollapse.experiments.papers import reproduce
-from uncollapse.experiments.results import ResultsFile, ResultsFolder
+from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import RunOptions, import_on_ray, run_trials
 from uncollapse.experiments.search_space import SweepTrial, digest
 from uncollapse.experiments.selection import SelectionRule
@@ -129,7 +129,7 @@ def test_finished_trials_are_not_repeated(tmp_path, monkeypatch):
     result, said = sweep(tmp_path, seeds=[0, 1])
     assert said[0] == "8 trials, 0 of them done before"
     assert said[1] == "trial 1 of 8: VAE, inverse_lipschitz 0.0, learning_rate 0.001, seed 0"
-    rows = ResultsFile(tmp_path / "trials.jsonl").rows()
+    rows = ResultsFolder(tmp_path / "trials.jsonl").rows()
     assert [
         (row["labels"]["inverse_lipschitz"], row["labels"]["learning_rate"], row["seed"])
         for row in rows
@@ -196,7 +196,7 @@ def test_trial_resumes_within_its_training(tmp_path):
             match="none of 1 trials has a result: VAE, seed 0: unexpected ZeroDivisionError: 0",
         ):
             sweep(tmp_path / "cut", {"inverse_lipschitz": [1.0]})
-    assert not folder.file.rows()
+    assert not folder.rows()
     (state,) = folder.states.iterdir()
     assert json.loads((state / "training.json").read_text())["seed"] == 0
     seen = []
@@ -446,7 +446,7 @@ def test_command_reads_lists_seeds_and_common_settings(tmp_path, command_line, m
     assert (code, err) == (0, "")
     assert "12 trials, 0 of them done before" in out
     assert "none: the highest KL of a configuration is" in out
-    rows = ResultsFile(tmp_path / "sweeps" / "x" / "trials.jsonl").rows()
+    rows = ResultsFolder(tmp_path / "sweeps" / "x" / "trials.jsonl").rows()
     assert {row["seed"] for row in rows} == {3, 5, 6}
     assert [row["labels"] for row in rows[:4]] == [
         {"hidden": hidden, "inverse_lipschitz": constant}
@@ -508,7 +508,7 @@ def test_killed_sweep_ends_in_the_same_models(tmp_path):
     assert run(tmp_path / "cut", None)
     assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")
     rows = [
-        ResultsFile(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")
+        ResultsFolder(tmp_path / name / "out" / "trials.jsonl").rows() for name in ("whole", "cut")
     ]
     assert [row["key"] for row in rows[0]] == [row["key"] for row in rows[1]]
     assert [row["estimates"] for row in rows[0]] == [row["estimates"] for row in rows[1]]
@@ -712,5 +712,5 @@ def test_ray_search_chooses_nothing_twice(ray, tmp_path):
         ray=ray,
         n_searched=4,
     )
-    assert len(ResultsFile(tmp_path / "trials.jsonl").rows()) == len(result.rows) == 4
+    assert len(ResultsFolder(tmp_path / "trials.jsonl").rows()) == len(result.rows) == 4
     assert len({row["key"] for row in result.rows}) == 4

@@ -1,4 +1,4 @@
-"""Results of trials on disk: rows of JSON, fitted models, and states to resume from."""
+"""Results of trials on disk."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ from uncollapse._utils.errors import FileError
 from uncollapse._utils.files import cannot_write, check_writable
 
 
-class ResultsFile:
-    """A file with one JSON line for each result. Lines are appended and never changed.
+class ResultsFolder:
+    """Results of trials: a file with one JSON line for each, fitted models, and states to resume.
 
-    A last line that a kill has truncated is ignored, and the next row replaces it.
+    Lines are appended and never changed. A last line that a kill has truncated is ignored, and the
+    next row replaces it.
 
     Args:
         path: of the file, which need not exist.
+
+    Attributes:
+        models: folder with one folder for each saved model, named by the key of its trial.
+        states: folder with one folder for each unfinished trial, named by its key.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # These are absolute, because the processes of Ray start in other folders.
+        self.models = path.absolute().parent / "models"
+        self.states = path.absolute().with_suffix(".unfinished")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows.
@@ -50,8 +58,23 @@ class ResultsFile:
                     ) from None
         return rows
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write a row and wait until it is on the disk. Non-finite numbers become null.
+    def rows_by_key(self) -> dict[str, dict[str, Any]]:
+        """Return the last row of each trial."""
+        return {row["key"]: row for row in self.rows()}
+
+    def check_resume(self, resume: bool) -> None:
+        """Raise `FileError` if there are results and they are not to be resumed."""
+        n_rows = 0 if resume else len(self.rows())
+        if n_rows:
+            raise FileError(
+                f"{self.path} holds {n_rows} trials. Resume them with --resume, or choose another "
+                "--output."
+            )
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Write the row of a finished trial to the disk, and remove its state.
+
+        Non-finite numbers become null.
 
         Raises:
             FileError: if the row cannot be written. Earlier rows stay.
@@ -61,6 +84,7 @@ class ResultsFile:
             self._append(json.dumps(_finite(row), allow_nan=False).encode())
         except OSError as error:
             raise cannot_write(self.path, error) from None
+        self._remove_state(row["key"])
 
     def _append(self, line: bytes) -> None:
         with self.path.open("ab+") as file:
@@ -74,44 +98,6 @@ class ResultsFile:
             file.flush()
             os.fsync(file.fileno())
 
-
-class ResultsFolder:
-    """The results file of an experiment with its fitted models and interrupted states.
-
-    All paths are absolute, because the processes of Ray start in other folders.
-
-    Args:
-        path: of the results file.
-
-    Attributes:
-        file: the rows.
-        models: folder with one folder for each saved model, named by the key of its trial.
-        states: folder with one folder for each unfinished trial, named by its key.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file = ResultsFile(path)
-        self.models = path.absolute().parent / "models"
-        self.states = path.absolute().with_suffix(".unfinished")
-
-    def rows_by_key(self) -> dict[str, dict[str, Any]]:
-        """Return the last row of each trial."""
-        return {row["key"]: row for row in self.file.rows()}
-
-    def check_resume(self, resume: bool) -> None:
-        """Raise `FileError` if there are results and they are not to be resumed."""
-        n_rows = 0 if resume else len(self.file.rows())
-        if n_rows:
-            raise FileError(
-                f"{self.file.path} holds {n_rows} trials. Resume them with --resume, or choose "
-                "another --output."
-            )
-
-    def record(self, row: Mapping[str, Any]) -> None:
-        """Write the row of a finished trial and remove its state."""
-        self.file.append(row)
-        self._remove_state(row["key"])
-
     def remove_finished_states(self, keep: Collection[str] = ()) -> None:
         """Remove states that a kill has left of finished trials, except those of some keys."""
         for key in set(self.rows_by_key()) - set(keep):
@@ -121,7 +107,7 @@ class ResultsFolder:
 
     def _remove_state(self, key: str) -> None:
         # `remove_finished_states` removes whatever this leaves behind.
-        shutil.rmtree(self.states / key, ignore_errors=True)
+        shutil.rmtree(self.states / str(key), ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -130,14 +116,13 @@ class ResultsFolder:
         Raises:
             FileError: if another process does so, or the folder cannot be written to.
         """
-        path = self.file.path
-        check_writable(path, overwrite=True)
+        check_writable(self.path, overwrite=True)
         try:
-            with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
                 yield
         except Timeout:
             raise FileError(
-                f"{path} is being written by another process. Wait for it to end, or choose "
+                f"{self.path} is being written by another process. Wait for it to end, or choose "
                 "another --output."
             ) from None
 

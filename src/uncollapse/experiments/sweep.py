@@ -120,7 +120,7 @@ def sweep(
         failures, labels = _search(space, seeds, n_searched, folder, options)
     rows = _labelled_rows(folder.rows_by_key(), labels, failures)
     result = Sweep(rows, tuple(space.values), len(seeds), rule, folder.models, tuple(failures))
-    paths = ", ".join(map(str, [folder.file.path, *result.write(folder.file.path.parent)]))
+    paths = ", ".join(map(str, [folder.path, *result.write(folder.path.parent)]))
     tell(f"written: {paths}\n{provenance(rows)}")
     return result
 

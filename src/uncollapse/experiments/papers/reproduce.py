@@ -18,7 +18,7 @@ from uncollapse.experiments.papers.experiment import (
     published_notes,
 )
 from uncollapse.experiments.plotting import as_png
-from uncollapse.experiments.results import ResultsFile, ResultsFolder
+from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import RunOptions, SeededTrial, run_missing
 from uncollapse.experiments.tables import provenance, results_frame, to_markdown
 from uncollapse.experiments.trial import Trial
@@ -83,7 +83,7 @@ def reproduce(
     rows = [found[key] for key in wanted if key in found]
     results = results_frame([row for row in rows if "estimates" in row])
     if results.empty:
-        reason = failures[0] if failures else f"see {folder.file.path}."
+        reason = failures[0] if failures else f"see {folder.path}."
         raise InputError(f"none of the {len(wanted)} trials of {name} has a result: {reason}")
     table, title = experiment.table(results), f"{experiment.title} ({scale} scale)"
     page = to_markdown(title, table, published_notes(name), provenance(rows))
@@ -115,11 +115,11 @@ def _copy_common_rows(
     for key in folder.rows_by_key():
         missing.pop(key, None)
     for name in EXPERIMENTS:
-        path = folder.file.path.with_name(f"{name}-{scale}.jsonl")
-        common = [row for row in ResultsFile(path).rows() if row["key"] in missing]
+        path = folder.path.with_name(f"{name}-{scale}.jsonl")
+        common = [row for row in ResultsFolder(path).rows() if row["key"] in missing]
         for row in common:
             trial = missing.pop(row["key"])
-            folder.file.append({**row, "model": trial.model, "labels": trial.labels})
+            folder.record({**row, "model": trial.model, "labels": trial.labels})
         if common:
             options.tell(f"{len(common)} trials taken from {path}")
 
@@ -137,7 +137,7 @@ def _draw_figures(
     """
     written = []
     for end, draw in experiment.figures.items():
-        path = folder.file.path.with_name(f"{folder.file.path.stem}-{end}.png")
+        path = folder.path.with_name(f"{folder.path.stem}-{end}.png")
         models = SavedModels(folder.models)
         figure = draw(FigureInput(results, scale, models))
         missing = f"{len(models.missing)} fitted models, which are missing in {folder.models}"
