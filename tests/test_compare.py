@@ -171,14 +171,14 @@ def test_failed_model_becomes_an_entry(blobs, tmp_path):
     X, _ = blobs
     found = uc.compare(X, X, models=["VAE", "SA-VAE", "beta-VAE"], posterior="realnvp", **SETTINGS)
     failed = found.table().query("model == 'SA-VAE'")
-    assert failed["error"].str.contains("use posterior='gaussian'").all()
+    assert failed["error"].str.contains("Use posterior='gaussian'").all()
     assert failed["nll_nats"].isna().all()
     assert found.table().query("model != 'SA-VAE'")["nll_nats"].notna().all()
-    assert "use posterior=&#39;gaussian&#39;" in found.to_html(tmp_path / "page.html").read_text(
+    assert "Use posterior=&#39;gaussian&#39;" in found.to_html(tmp_path / "page.html").read_text(
         encoding="utf-8"
     )
     assert "probe_accuracy" not in found.table()
-    with pytest.raises(uc.InputError, match="use posterior='gaussian'"):
+    with pytest.raises(uc.InputError, match="Use posterior='gaussian'"):
         uc.compare(X, X, models=["SA-VAE", "VAE"], posterior="realnvp", **SETTINGS)
 
 
