@@ -116,7 +116,7 @@ def test_compare(run, tmp_path):
     code, out, err = run(*words)
     assert (code, err) == (0, "")
     assert "80 rows of 4 features to train on; 20 others, 20% of all, held out at random" in out
-    assert "VAE takes 2 epochs" in out
+    assert "VAE trains for 2 epochs" in out
     assert "written: compare-x.html, compare-x.csv" in out
     table = pd.read_csv("compare-x.csv")
     assert table["model"].tolist() == ["VAE", "IL-LIDVAE"] * 2
