@@ -7,6 +7,7 @@ import pytest
 
 from tests import behaviour
 
+pytestmark = pytest.mark.slow
 RECORD = json.loads(behaviour.RECORD.read_text())
 # Products differ in their last bits between processors, and the steps of Adam multiply that.
 CLOSE = {"rtol": 2e-3, "atol": 2e-4}

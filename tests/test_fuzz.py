@@ -222,7 +222,7 @@ def test_every_seed_is_read(table, here, name):
 def test_damaged_files_are_read_or_refused(table, place, name):
     refused = []
 
-    @fuzzed(60 if name in PARTS else 200)
+    @fuzzed(30 if name in PARTS else 60)
     @given(EDITS)
     def damage(edits):
         refused.append(check(table[name], place(), edited(table[name].seed, edits)) is not None)
@@ -237,7 +237,7 @@ def test_damaged_parquet_is_read_or_refused(table, place):
     pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     refused = []
 
-    @fuzzed(200)
+    @fuzzed(60)
     @given(EDITS)
     def damage(edits):
         refused.append(
@@ -282,7 +282,7 @@ def test_odd_settings_of_runs_are_read_or_refused(runs, place, kind):
     parameters = list(Estimator.registry[kind]().get_params())
     fields = list(json.loads((runs / kind / "model.json").read_text()))
 
-    @fuzzed(150)
+    @fuzzed(50)
     @given(
         st.one_of(
             st.tuples(st.just("parameters"), st.sampled_from(parameters)),
@@ -312,7 +312,7 @@ def test_odd_configurations_are_read_or_refused(here, kind):
     parameters = list(Estimator.registry[kind]().get_params())
     written = ODD.filter(lambda value: value != 10**400 and "\ud800" not in str(value))
 
-    @fuzzed(150)
+    @fuzzed(50)
     @given(
         st.dictionaries(
             st.sampled_from(parameters) | st.text(max_size=8) | st.integers(), written, max_size=2
@@ -341,7 +341,7 @@ def test_the_command_line_ends_in_one_line_and_code_2(table, place, command_line
         "model.safetensors": ["diagnose", ".", "nowhere.npy"],
     }.get(name, ["fit", name, "latent_dim=2000000000", "-o", "run"])
 
-    @fuzzed(25)
+    @fuzzed(10)
     @given(EDITS)
     def damage(edits):
         folder = place()

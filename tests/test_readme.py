@@ -18,6 +18,12 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def run_example(block, name, namespace):
+    """Run a block with few epochs: what it says holds for any number."""
+    short = re.sub(r"max_epochs=\d+", "max_epochs=2", block)
+    exec(compile(short, name, "exec"), namespace)
+
+
 def commands(program):
     lines = (line for block in blocks("console") for line in block.splitlines())
     return [line.split("#")[0].strip() for line in lines if line.startswith(program)]
@@ -36,14 +42,14 @@ def test_python_examples_of_the_docs_run(page, tmp_path, monkeypatch):
     for block in re.findall(
         r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
     ):
-        exec(compile(block, page.name, "exec"), namespace)
+        run_example(block, page.name, namespace)
 
 
 def test_python_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), namespace)
+        run_example(block, "README.md", namespace)
     assert namespace["log_p"].shape == (1000,)
     assert (tmp_path / "report.html").is_file()
 

@@ -1,4 +1,4 @@
-"""Decoders stay finite through a thousand rough steps, in float32 and under autocast."""
+"""Decoders stay finite through hundreds of rough steps, in float32 and under autocast."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
+from uncollapse.estimators.building import initialize_from_data
 from uncollapse.objectives import Elbo
 
 
@@ -21,7 +22,7 @@ from uncollapse.objectives import Elbo
         (256, 3, {"inverse_lipschitz": 0.0}),
     ],
 )
-def test_a_thousand_steps_at_a_high_learning_rate(width, depth, arguments, low_precision):
+def test_hundreds_of_steps_at_a_high_learning_rate(width, depth, arguments, low_precision):
     data = load_digits().data.astype("float32")
     torch.manual_seed(0)
     settings = {"latent_dim": 16, "hidden": (width,) * depth, "inverse_lipschitz": 0.5, **arguments}
@@ -31,7 +32,7 @@ def test_a_thousand_steps_at_a_high_learning_rate(width, depth, arguments, low_p
         torch.as_tensor(data),
         torch.optim.Adam(model.parameters(), lr=1e-2, fused=True),
     )
-    for step in range(1000):
+    for step in range(400):
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
             loss, _ = Elbo()(model, rows[torch.randint(len(rows), (100,))], step)
         assert loss.isfinite(), f"step {step}"

@@ -463,9 +463,7 @@ def test_a_training_does_not_go_on_by_other_documents_than_it_was_begun_with(tmp
         documents, validation=["a b", "b b"], checkpoint=tmp_path / "state"
     )
     for validation in (["b a", "b b"], None):
-        with pytest.raises(
-            InputError, match=r"belongs to another training \(validation was"
-        ):
+        with pytest.raises(InputError, match=r"belongs to another training \(validation was"):
             uc.SequenceVAE(**settings).fit(
                 documents, validation=validation, checkpoint=tmp_path / "state"
             )
@@ -560,14 +558,29 @@ def test_encoders_may_pool_what_they_read(tmp_path):
     assert np.array_equal(again.transform(DOCUMENTS), vae.transform(DOCUMENTS))
 
 
-def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
+@pytest.fixture
+def turned(monkeypatch):
+    """Training maximises the loss from step 60 on, so that later epochs are worse on any machine."""
+    whole = Elbo.forward
+
+    def turn(self, model, x, step):
+        loss, terms = whole(self, model, x, step)
+        return Loss(-loss if step > 60 and model.training else loss, terms)
+
+    monkeypatch.setattr(Elbo, "forward", turn)
+
+
+def test_training_learns(fitted):
     history = fitted.history_
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 1
+
+
+def test_the_best_epoch_is_kept_whole(turned, tmp_path):
     worse = uc.SequenceVAE(
-        **{**QUICK, "max_epochs": 30}, batch_size=8, learning_rate=0.3, verbose=False
+        **{**QUICK, "max_epochs": 6}, batch_size=8, learning_rate=0.02, verbose=False
     ).fit(DOCUMENTS)
     best = worse.history_["validation"].idxmin()
-    assert best < 29
+    assert 0 < best < 5
     assert worse.history_["validation"].iloc[best] < worse.history_["validation"].iloc[-1]
     assert not worse.model_.training
     again = uc.load(worse.save(tmp_path / "run"))
@@ -576,14 +589,14 @@ def test_training_learns_and_the_best_epoch_is_kept_whole(fitted, tmp_path):
         assert torch.equal(again.model_.state_dict()[name], value), name
 
 
-def test_the_kept_epoch_is_the_one_with_the_best_bound_on_what_was_held_out():
+def test_the_kept_epoch_is_the_one_with_the_best_bound_on_what_was_held_out(turned):
     extra = [f"{who} ran here" for who in ("ann", "bob")] * 5
     vae = uc.SequenceVAE(
-        **{**QUICK, "max_epochs": 12}, batch_size=8, learning_rate=0.2, verbose=False
+        **{**QUICK, "max_epochs": 6}, batch_size=8, learning_rate=0.02, verbose=False
     )
     vae.fit(DOCUMENTS, validation=extra)
     losses = vae.history_["validation"]
-    assert losses.idxmin() < 11
+    assert losses.idxmin() < 5
     assert validation_loss(vae, extra, Elbo()) == pytest.approx(losses.min(), abs=1e-5)
     assert losses.iloc[-1] > losses.min() + 1e-3
 
@@ -818,9 +831,9 @@ def test_documents_on_the_command_line(tmp_path, command_line):
 
 
 def test_a_report_on_documents(fitted, tmp_path):
-    report = uc.diagnose(fitted, DOCUMENTS[:40], n_importance=64, verbose=False)
+    report = uc.diagnose(fitted, DOCUMENTS[:12], n_importance=64, thorough=False, verbose=False)
     assert report.estimates["nll_nats"].value == pytest.approx(
-        -fitted.score(DOCUMENTS[:40]), rel=1e-5
+        -fitted.score(DOCUMENTS[:12]), rel=1e-5
     )
     assert report.gallery.originals[0] in DOCUMENTS
     assert report.estimates["fisher_divergence"].value > 0
@@ -830,6 +843,7 @@ def test_a_report_on_documents(fitted, tmp_path):
         uc.certify(fitted, DOCUMENTS[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["joint", "additive"])
 def test_constants_move_towards_a_wanted_kl(context):
     given = {**QUICK, "context": context, "batch_size": 8, "verbose": False}

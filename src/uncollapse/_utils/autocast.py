@@ -27,3 +27,18 @@ def exact_linear(
     with without_autocast(x):
         found: Tensor = layer(x.to(layer.weight.dtype))
     return found
+
+
+class LSTM(nn.LSTM):
+    """An LSTM that keeps the type of its parameters on processors without bfloat16 products.
+
+    PyTorch's LSTM fails under autocast there: oneDNN has no kernel for it.
+    """
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Return the states at all symbols, and the last ones, of a batch or a packed sequence."""
+        on_cpu = input.data.device.type == "cpu"
+        if not on_cpu or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return super().forward(input, hx)
+        with without_autocast(input.data):
+            return super().forward(input.to(self.weight_ih_l0.dtype), hx)

@@ -88,7 +88,8 @@ def diagnose(
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
-    >>> report = uc.diagnose(uc.VAE(latent_dim=1, max_epochs=5, random_state=0).fit(X), X)
+    >>> vae = uc.VAE(latent_dim=1, hidden=(8,), max_epochs=5, random_state=0).fit(X)
+    >>> report = uc.diagnose(vae, X, thorough=False)
     >>> report.verdict
     'healthy'
     """

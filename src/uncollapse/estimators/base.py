@@ -286,12 +286,16 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         parameters = plan.parameters
         batches = plan.batches(seed, lengths)
         decoder: Any = model.decoder
-        target = None if parameters["target_kl"] is None else RateTarget(decoder, parameters["target_kl"])
+        target = (
+            None
+            if parameters["target_kl"] is None
+            else RateTarget(decoder, parameters["target_kl"])
+        )
         observers: list[Observer] = [] if target is None else [target]
         if parameters["annealing"]:
             observers.append(Annealing(decoder))
         if plan.validation is not None:
-            rows = torch.as_tensor(plan.validation)
+            rows = torch.tensor(plan.validation)  # a copy, in aligned memory
             observers.append(Best(rows, None if target is None else target.is_settled))
         if plan.checkpoint is not None:
             observers.append(Resume(plan.checkpoint, phase))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uncollapse._utils.autocast import LSTM
 from uncollapse._utils.vocabulary import PAD
 from uncollapse.families import Categorical
 from uncollapse.latent import CommittedPrior, Prior
@@ -43,7 +44,7 @@ class History(nn.Module):
         self.start = n_symbols
         self.latent_dim = latent_dim
         self.embedding = nn.Embedding(n_symbols + 1, embedding_dim)
-        self.lstm = nn.LSTM(embedding_dim + latent_dim, hidden_dim, n_layers, batch_first=True)
+        self.lstm = LSTM(embedding_dim + latent_dim, hidden_dim, n_layers, batch_first=True)
 
     @property
     def sees_latent(self) -> bool:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from uncollapse._utils.autocast import exact_linear
+from uncollapse._utils.autocast import LSTM, exact_linear
 
 
 class _SymbolLSTM(nn.Module):
@@ -31,7 +31,7 @@ class _SymbolLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_symbols, embedding_dim)
-        self.lstm = nn.LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
+        self.lstm = LSTM(embedding_dim, hidden_dim, n_layers, batch_first=True)
         self.head = nn.Linear(hidden_dim, out_dim)
 
 
