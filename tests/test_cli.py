@@ -471,6 +471,21 @@ def test_help_and_wrong_arguments_are_answered_before_heavy_imports(tmp_path, wo
     assert (sentence or "") in found.stderr
 
 
+def test_an_estimator_is_imported_without_what_only_fits_and_reports_need():
+    unneeded = {"lightning", "matplotlib", "plotly", "ray", "jax", "torch._dynamo"}
+    unneeded |= {"sklearn.decomposition", "sklearn.cluster", "sklearn.linear_model", "jinja2"}
+    code = f"import sys, uncollapse; uncollapse.VAE; print({unneeded} & set(sys.modules))"
+    call = [sys.executable, "-c", code]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_every_public_name_is_found_where_the_table_says():
+    assert all(hasattr(uc, name) for name in uc.__all__)
+    assert {"VAE", "fit", "measures", "certificates", "networks", "__version__"} <= {*dir(uc)}
+    with pytest.raises(AttributeError, match="no attribute 'VEA'"):
+        uc.VEA  # noqa: B018
+
+
 def test_the_help_of_fit_lists_every_setting_with_its_default(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run("fit", "--help")

@@ -5,9 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.manifold import spectral_embedding
-from sklearn.neighbors import kneighbors_graph
 
 N_NEIGHBOURS = 15
 
@@ -27,6 +24,8 @@ def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     Returns:
         The cluster of each point, shape (n,).
     """
+    from sklearn.cluster import KMeans
+
     if len(points) > max(2 * N_NEIGHBOURS, 4 * n_clusters):
         points = _embedded(points, n_clusters, seed)
     with warnings.catch_warnings():
@@ -38,6 +37,9 @@ def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 
 def _embedded(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    from sklearn.manifold import spectral_embedding
+    from sklearn.neighbors import kneighbors_graph
+
     graph = kneighbors_graph(points, N_NEIGHBOURS)
     with warnings.catch_warnings():
         warnings.filterwarnings(

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from uncollapse._utils.errors import ParameterError
@@ -243,6 +242,8 @@ def _principal_directions(
 ) -> Tensor:
     """An orthonormal basis of the b of greatest b'Sb / b'Nb, S being the data's covariance and N
     the noise's, or the identity."""
+    from sklearn.decomposition import PCA
+
     chance = np.random.default_rng(0)
     rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
     unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from uncollapse._utils.errors import DataError
@@ -69,6 +68,8 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
     residuals = (precise(u[active]) - targets[active]).norm(dim=1)
     missed = ~(residuals <= bound[active])
     if missed.any():
+        from sklearn.exceptions import ConvergenceWarning
+
         left = (residuals / bound[active]).max().item() * tol
         warnings.warn(
             f"the inverse did not converge for {int(missed.sum())} of {len(u)} points: residual "

@@ -42,10 +42,13 @@ def exact_product(left: Tensor, right: Tensor) -> Tensor:
         return left @ right.to(left.dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _float32_products_are_rounded() -> bool:
     """Whether products of float32 may be computed in TF32 or bfloat16."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # set by torch's newer names, which the older ones do not read
         return True
+
+
+# The mark of torch.compiler.assume_constant_result, whose import of torch._dynamo takes seconds.
+_float32_products_are_rounded._dynamo_marked_constant = True  # type: ignore[attr-defined]
