@@ -117,7 +117,8 @@ class ForeignModel(LatentModel):
     @property
     def has_density(self) -> bool:
         """Whether z is continuous."""
-        return not _is_discrete(self.prior())
+        support = _support(self.prior())
+        return support is None or not support.is_discrete
 
     @property
     def is_unbounded(self) -> bool:
@@ -284,11 +285,6 @@ def _check_support(p: Distribution, x: Tensor) -> None:
             f"p(x|z) has no density at these data: {type(base).__name__} expects values that are "
             f"{support}, got others."
         )
-
-
-def _is_discrete(distribution: Distribution) -> bool:
-    support = _support(distribution)
-    return support is not None and support.is_discrete
 
 
 def _support(distribution: Distribution) -> Any:

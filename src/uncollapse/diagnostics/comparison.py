@@ -218,15 +218,8 @@ class Comparison:
             model, verdict, *numbers = cells
             # Models that failed have no curve, so they use up no colour.
             colour = next(colours) if entry.report else "transparent"
-            rows.append(
-                {
-                    "model": model,
-                    "colour": colour,
-                    "verdict": verdict,
-                    "cells": numbers,
-                    "error": entry.error,
-                }
-            )
+            row = {"model": model, "verdict": verdict, "cells": numbers}
+            rows.append(row | {"colour": colour, "error": entry.error})
         return rows
 
 

@@ -22,17 +22,9 @@ from uncollapse.measures.evaluation import MAX_CLASSES
 # Okabe and Ito's colours, slightly muted: readable on light and dark backgrounds, and distinct for
 # colour-blind readers.
 COLOURS = (
-    "#d55e00",
-    "#0f8fc4",
-    "#12936c",
-    "#c9689c",
-    "#b58900",
-    "#6f63c4",
-    "#5ab4e6",
-    "#8a6d3b",
-    "#a03c3c",
-    "#6b7f2a",
-)
+    "#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900",
+    "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a",
+)  # fmt: skip
 GREY = "#999999"
 
 
@@ -132,9 +124,8 @@ def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
         scale = {"color": _numbers(labels), "colorscale": "Viridis", "showscale": True}
         return [("", report.points, scale)]
     classes, counts = np.unique(labels, return_counts=True)
-    named = classes
-    if len(classes) > MAX_CLASSES:
-        named = classes[np.argsort(-counts)[: MAX_CLASSES - 1]]
+    n_named = len(classes) if len(classes) <= MAX_CLASSES else MAX_CLASSES - 1
+    named = classes[np.argsort(-counts)[:n_named]]
     groups = [(str(label), labels == label) for label in sorted(named, key=_number_then_text)]
     if len(named) < len(classes):
         groups.append((f"{len(classes) - len(named)} others", ~np.isin(labels, named)))

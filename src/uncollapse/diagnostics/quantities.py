@@ -20,22 +20,14 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = {
-    "nll_nats": Quantity(
-        "Negative log-likelihood, nats", "-log p(x), by importance sampling", "NLL"
-    ),
-    "importance_draws": Quantity(
-        "Importance samples per row", "K; if not given, doubled until the mean settles"
-    ),
-    "effective_sample_size": Quantity(
-        "Effective sample size", "of the K importance weights, median over rows"
-    ),
+    "nll_nats": Quantity("Negative log-likelihood, nats", "-log p(x), importance sampling", "NLL"),
+    "importance_draws": Quantity("Importance samples per row", "K, doubled until the mean settles"),
+    "effective_sample_size": Quantity("Effective sample size", "of K weights, median over rows"),
     "annealing_gain_nats": Quantity(
         "AIS gain over importance sampling, nats",
         "log p(x) by annealed importance sampling minus that by importance sampling, on a few rows",
     ),
-    "kl_nats": Quantity(
-        "KL(q(z|x) ‖ p(z)), nats", "rate, averaged over the data; of z and y in mixtures", "KL"
-    ),
+    "kl_nats": Quantity("KL(q(z|x) ‖ p(z)), nats", "averaged over the data; with y if any", "KL"),
     "kl_y_nats": Quantity("KL of the component y, nats", "KL(q(y|x) ‖ 1/c)"),
     "kl_z_nats": Quantity("KL of z given y, nats", "rest of the KL, of z given the component"),
     "mutual_information_nats": Quantity(
@@ -48,8 +40,7 @@ QUANTITIES = {
         "KL(q(z) ‖ p(z)), nats", "KL minus I(x; z); unknown where I(x; z) is near log n"
     ),
     "aggregate_gaussian_kl_nats": Quantity(
-        "KL(q(z) ‖ p(z)), lower bound, nats",
-        "KL(N ‖ p(z)) of the Gaussian N with the moments of q(z)",
+        "KL(q(z) ‖ p(z)), lower bound, nats", "KL(N ‖ p(z)) of a Gaussian N with q(z)'s moments"
     ),
     "fisher_divergence": Quantity(
         "Relative Fisher divergence", "F(p(z) ‖ p(z|x)), averaged over the data or 64 of the rows"
@@ -67,15 +58,12 @@ QUANTITIES = {
         "eigenvalues of the data covariance above the decoder noise; Gaussian decoders only",
     ),
     "recovered_nats": Quantity(
-        "ELBO gain of refined posteriors, nats",
-        "gain of posteriors fitted to each row on the frozen decoder",
+        "ELBO gain of refined posteriors, nats", "fitted to each row on the frozen decoder"
     ),
     "information_floor_nats": Quantity(
         "Information floor, nats", "lower bound on the model's I(x; z); Gaussian decoders only"
     ),
-    "component_information_nats": Quantity(
-        "Mutual information I(x; y) of the component, nats", "I(x; y) under q"
-    ),
+    "component_information_nats": Quantity("Mutual information I(x; y), nats", "I(x; y) under q"),
     "component_floor_nats": Quantity(
         "I(y; z) under the prior, lower bound, nats", "from the distances between its components"
     ),

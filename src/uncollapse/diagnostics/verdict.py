@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,45 +73,44 @@ class Evidence:
     keeps_constant: bool
 
     @property
-    def uninformative(self) -> list[int]:
-        """Units that carry no information about the data."""
-        return [int(unit) for unit in self.units.loc[~self.units["informative"], "unit"]]
+    def informative(self) -> np.ndarray:
+        """Whether each unit carries information about the data."""
+        return self.units["informative"].to_numpy(bool)
 
     @property
-    def recoverable(self) -> list[int]:
-        """Uninformative units that the decoder uses: they are informative once refined."""
-        share, gain = self._refined_share(), self.estimates.get("recovered_nats")
-        if share is None or gain is None or gain.value < RECOVERED_NATS:
-            return []
-        return [unit for unit in self.uninformative if share[unit] >= ACTIVE_SHARE]
+    def used(self) -> np.ndarray:
+        """Whether the decoder uses each unit.
 
-    @property
-    def unused(self) -> list[int]:
-        """Informative units that the decoder does not use: they are uninformative once refined."""
-        share = self._refined_share()
-        if share is None:
-            return []
-        informative = self.units.loc[self.units["informative"], "unit"]
-        return [int(unit) for unit in informative if share[unit] < ACTIVE_SHARE]
-
-    def _refined_share(self) -> np.ndarray | None:
-        """Explained shares under refined posteriors, if these gain any ELBO."""
+        It uses the informative units, or if refined posteriors gain any ELBO, the units that are
+        informative under these.
+        """
         gain = self.estimates.get("recovered_nats")
-        return self.refined_share if gain is not None and gain.exceeds(0) else None
+        if self.refined_share is None or gain is None or not gain.exceeds(0):
+            return self.informative
+        return np.asarray(self.refined_share[self.units["unit"].to_numpy(int)] >= ACTIVE_SHARE)
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Whether each unit is uninformative or unused."""
+        return ~(self.informative & self.used)
+
+    @property
+    def recoverable(self) -> np.ndarray:
+        """Whether the decoder uses each unit, although the encoder leaves it uninformative."""
+        gain = self.estimates.get("recovered_nats")
+        counts = gain is not None and gain.value >= RECOVERED_NATS
+        return ~self.informative & self.used & counts
 
     @property
     def mismatch(self) -> Estimate | None:
         """KL(q(z) || p(z)) or its Gaussian lower bound, whichever is large; None if none is."""
         kl = self.estimates["kl_nats"]
         limit = max(MISMATCH_NATS, MISMATCH_SHARE * kl.value) if kl else math.inf
-        names = ("aggregate_kl_nats", "aggregate_gaussian_kl_nats")
-        found = [self.estimates.get(name) for name in names]
-        return next((estimate for estimate in found if estimate and estimate.exceeds(limit)), None)
-
-    @property
-    def lost(self) -> list[int]:
-        """Units that are uninformative or unused."""
-        return sorted({*self.uninformative, *self.unused})
+        for name in ("aggregate_kl_nats", "aggregate_gaussian_kl_nats"):
+            found = self.estimates.get(name)
+            if found and found.exceeds(limit):
+                return found
+        return None
 
     @property
     def dead_component(self) -> Estimate | None:
@@ -138,40 +136,36 @@ class Evidence:
 
 def judge(evidence: Evidence) -> tuple[str, str]:
     """Return the verdict, and a few sentences with its evidence and a remedy."""
-    verdict, lost = _verdict(evidence), evidence.lost
-    if lost:
-        explanation = f"{_name_lost(evidence)} {_explain_lost(evidence, lost)}"
+    lost, mismatch = evidence.lost, evidence.mismatch
+    if not lost.any():
+        verdict = MISMATCH if mismatch else HEALTHY
+        if evidence.dead_component:
+            verdict = PARTLY
+        explanation = _explain_kept(evidence, mismatch)
     else:
-        n = len(evidence.units)
-        explanation = f"all {n} latent units are informative{_explain_kept(evidence, verdict)}"
+        verdict = IN_INFERENCE if evidence.recoverable.any() else IN_MODEL
+        if evidence.refined_share is None:
+            verdict = COLLAPSED
+        if not lost.all():
+            verdict = PARTLY
+        explanation = f"{_name_lost(evidence)} {_explain_lost(evidence)}"
     return verdict, f"{verdict.capitalize()}: {explanation}"
 
 
-def _verdict(evidence: Evidence) -> str:
-    if evidence.lost:
-        if len(evidence.lost) < len(evidence.units):
-            return PARTLY
-        if evidence.refined_share is None:
-            return COLLAPSED
-        return IN_INFERENCE if evidence.recoverable else IN_MODEL
-    if evidence.dead_component:
-        return PARTLY
-    return MISMATCH if evidence.mismatch else HEALTHY
-
-
-def _explain_kept(evidence: Evidence, verdict: str) -> str:
-    """Explain the verdict where every unit is informative."""
+def _explain_kept(evidence: Evidence, mismatch: Estimate | None) -> str:
+    """Explain the verdict where every unit is informative and used."""
+    kept, kl = f"{_all(len(evidence.units))} informative", evidence.kl_nats
     if component := evidence.dead_component:
         return (
-            f", but their component is not (I(x; y) is {component.value:.2g} nats); the KL is "
-            f"{evidence.kl_nats} nats. Remedy: a prior with well-separated components, a higher "
+            f"{kept}, but their component is not (I(x; y) is {component.value:.2g} nats); the KL "
+            f"is {kl} nats. Remedy: a prior with well-separated components, a higher "
             "inverse_lipschitz, or another random_state."
         )
-    if mismatch := evidence.mismatch:
+    if mismatch:
         return (
-            f", but q(z) is far from the prior: KL(q(z) || p(z)) is {mismatch.value:.3g} nats of "
-            f"the KL's {evidence.kl_nats}. Draws from the prior will not look like the data. "
-            f"{REMEDIES[verdict, evidence.is_ours]}"
+            f"{kept}, but q(z) is far from the prior: KL(q(z) || p(z)) is {mismatch.value:.3g} "
+            f"nats of the KL's {kl}. Draws from the prior will not look like the data. "
+            f"{REMEDIES[MISMATCH, evidence.is_ours]}"
         )
     gain, gap = evidence.estimates.get("recovered_nats"), ""
     if gain is not None and gain.exceeds(RECOVERED_NATS):
@@ -179,38 +173,45 @@ def _explain_kept(evidence: Evidence, verdict: str) -> str:
             f" Refining the posterior of each row would gain {gain.value:.3g} nats of ELBO, the "
             "amortization gap."
         )
-    return f"; the KL is {evidence.kl_nats} nats.{gap}"
+    return f"{kept}; the KL is {kl} nats.{gap}"
 
 
 def _name_lost(evidence: Evidence) -> str:
     n, parts = len(evidence.units), []
-    for units, state in (
-        (evidence.uninformative, "uninformative"),
-        (evidence.unused, "informative but unused by the decoder"),
+    for mask, state in (
+        (~evidence.informative, "uninformative"),
+        (evidence.informative & ~evidence.used, "informative but unused by the decoder"),
     ):
-        if len(units) == n:
-            parts.append(f"all {n} latent units are {state}")
-        elif units:
-            verb = "is" if len(units) == 1 else "are"
-            parts.append(f"{len(units)} of {n} latent units {verb} {state} ({_names(units)})")
+        if mask.all():
+            parts.append(f"{_all(n)} {state}")
+        elif mask.any():
+            verb = "is" if mask.sum() == 1 else "are"
+            parts.append(
+                f"{mask.sum()} of {n} latent units {verb} {state} ({_names(evidence, mask)})"
+            )
     return f"{'; '.join(parts)}; the KL is {evidence.kl_nats} nats."
 
 
-def _explain_lost(evidence: Evidence, lost: Sequence[int]) -> str:
+def _explain_lost(evidence: Evidence) -> str:
     """Say whether model or inference is at fault, and what to do."""
-    gain, units = evidence.estimates.get("recovered_nats"), evidence.recoverable
-    if gain is not None and units:
-        who = f"unit{'s' * (len(units) > 1)} {_names(units)}"
+    gain = evidence.estimates.get("recovered_nats")
+    lost, recoverable = evidence.lost, evidence.recoverable
+    them = "it" if lost.sum() == 1 else "them"
+    if gain is not None and recoverable.any():
+        who = them
+        if (recoverable != lost).any():
+            noun = "unit" if recoverable.sum() == 1 else "units"
+            who = f"{noun} {_names(evidence, recoverable)}"
         return (
-            f"The decoder uses {who if len(units) < len(lost) else _them(units)}: posteriors "
-            f"refined on the frozen decoder gain {gain.value:.3g} nats, so the encoder is at "
-            f"fault. {REMEDIES[IN_INFERENCE, evidence.is_ours]}"
+            f"The decoder uses {who}: posteriors refined "
+            f"on the frozen decoder gain {gain.value:.3g} nats, so the encoder is at fault. "
+            f"{REMEDIES[IN_INFERENCE, evidence.is_ours]}"
         )
     sentences = []
     if gain is not None:
         sentences.append(
             f"Posteriors refined on the frozen decoder gain {max(0.0, gain.value):.2g} nats and do "
-            f"not use {_them(lost)}, so the model is at fault and not the inference."
+            f"not use {them}, so the model is at fault and not the inference."
         )
     if floor := evidence.missed_floor:
         sentences.append(
@@ -222,8 +223,7 @@ def _explain_lost(evidence: Evidence, lost: Sequence[int]) -> str:
 
 def _fix_the_model(evidence: Evidence) -> str:
     supported = evidence.estimates.get("supported_units")
-    n_informative = int(evidence.units["informative"].sum())
-    count = ""
+    n_informative, count = int(evidence.informative.sum()), ""
     if supported is not None:
         n = int(supported.value)
         count = (
@@ -247,9 +247,10 @@ def _fix_the_model(evidence: Evidence) -> str:
     return f"{count}{REMEDIES[IN_MODEL, evidence.is_ours]}"
 
 
-def _them(units: Sequence[int]) -> str:
-    return "it" if len(units) == 1 else "them"
+def _all(n: int) -> str:
+    return "the latent unit is" if n == 1 else f"all {n} latent units are"
 
 
-def _names(units: Sequence[int]) -> str:
+def _names(evidence: Evidence, mask: np.ndarray) -> str:
+    units = evidence.units.loc[mask, "unit"].astype(int).tolist()
     return ", ".join(map(str, units[:MAX_NAMED])) + (", ..." if len(units) > MAX_NAMED else "")
