@@ -92,14 +92,14 @@ class Evidence:
     @property
     def lost(self) -> np.ndarray:
         """Whether each unit is uninformative or unused."""
-        return ~(self.informative & self.used)
+        return np.asarray(~(self.informative & self.used))
 
     @property
     def recoverable(self) -> np.ndarray:
         """Whether the decoder uses each unit, although the encoder leaves it uninformative."""
         gain = self.estimates.get("recovered_nats")
         counts = gain is not None and gain.value >= RECOVERED_NATS
-        return ~self.informative & self.used & counts
+        return np.asarray(~self.informative & self.used & counts)
 
     @property
     def mismatch(self) -> Estimate | None:
