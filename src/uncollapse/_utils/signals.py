@@ -37,12 +37,6 @@ class Interrupt:
         """Whether a signal has come that nobody has asked for."""
         return self._number != 0 and not self._was_asked
 
-    def listen(self) -> None:
-        """Record signals from now on, even if another handler has been set meanwhile."""
-        if _is_main_thread():
-            for number in INTERRUPTS:
-                signal.signal(number, self.record)
-
     def record(self, number: int, frame: FrameType | None) -> None:
         """Record a signal; a handler for `signal.signal`."""
         del frame
@@ -88,9 +82,8 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     if _running is not None or not _is_main_thread():
         yield Interrupt() if _running is None else _running
         return
-    previous = {number: signal.getsignal(number) for number in INTERRUPTS}
     _running = found = Interrupt()
-    found.listen()
+    previous = {number: signal.signal(number, found.record) for number in INTERRUPTS}
     try:
         yield found
     finally:

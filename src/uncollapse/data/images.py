@@ -64,9 +64,8 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
             f"{name} has images of shape {images.shape} and labels of shape {labels.shape}."
         )
     X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
-    return Data(
-        X, labels, name, image_shape=(images.shape[1], images.shape[2]), defaults=BINARISED_IMAGES
-    )
+    _, height, width = images.shape
+    return Data(X, labels, name, image_shape=(height, width), defaults=BINARISED_IMAGES)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -81,8 +80,7 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{n_dims}I", content[4 : 4 + 4 * n_dims])
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise FileError(
-            f"{path} cannot be read as gzipped IDX ({one_line(error)}): it may be damaged; delete "
-            "it and fetch it again."
+            f"{path} cannot be read as gzipped IDX ({one_line(error)}): damaged? Fetch it again."
         ) from None
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims)
     if zeros != 0 or kind != IDX_UNSIGNED_BYTE or values.size != math.prod(shape):

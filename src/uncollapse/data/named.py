@@ -21,6 +21,7 @@ from uncollapse.data.synthetic_text import synthetic_text
 
 SPLITS = ("train", "test")
 TEXT_SPLITS = ("train", "validation", "test")
+DIGITS = {"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100}
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,11 @@ def _load_digits(split: str) -> Data:
     from sklearn.model_selection import train_test_split
 
     pixels, labels = load_digits(return_X_y=True)
-    train, test = train_test_split(
-        np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=labels
-    )
-    rows = train if split == "train" else test
+    # By default, scikit-learn holds out a quarter.
+    splits = train_test_split(np.arange(len(pixels)), random_state=0, stratify=labels)
+    rows = splits[SPLITS.index(split)]
     X = (pixels[rows] / 16).astype(np.float32)
-    return Data(
-        X,
-        labels[rows],
-        "digits",
-        image_shape=(8, 8),
-        defaults={"latent_dim": 16, "hidden": (256, 256), "max_epochs": 100},
-    )
+    return Data(X, labels[rows], "digits", image_shape=(8, 8), defaults=DIGITS)
 
 
 def _load_pinwheel(split: str) -> Data:

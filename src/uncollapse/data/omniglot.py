@@ -75,13 +75,8 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
     keys = sorted(drawings)
     X = np.stack([drawings[key].ravel() for key in keys])
     labels = np.array([alphabet for alphabet, _, _ in keys])
-    return Data(
-        X,
-        labels,
-        "omniglot",
-        image_shape=(REDUCED_SIDE, REDUCED_SIDE),
-        defaults=BINARISED_CHARACTERS,
-    )
+    shape = (REDUCED_SIDE, REDUCED_SIDE)
+    return Data(X, labels, "omniglot", image_shape=shape, defaults=BINARISED_CHARACTERS)
 
 
 def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
@@ -119,10 +114,8 @@ def _read_ink(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         raise ValueError(f"{entry.filename} has {entry.file_size} bytes, more than {MAX_BYTES}")
     with Image.open(io.BytesIO(archive.read(entry)), formats=["PNG"]) as image:
         if image.size != (SIDE, SIDE):
-            raise ValueError(
-                f"{entry.filename} has {image.size[0]} x {image.size[1]} pixels, not {SIDE} x "
-                f"{SIDE}"
-            )
+            size = "{} x {}".format(*image.size)
+            raise ValueError(f"{entry.filename} has {size} pixels, not {SIDE} x {SIDE}")
         brightness: np.ndarray = np.asarray(image.convert("L")) / 255
     return 1 - brightness
 
