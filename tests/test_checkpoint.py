@@ -165,7 +165,9 @@ def test_a_damaged_or_hostile_state_is_refused_in_one_line(damage, blobs, tmp_pa
         path.write_bytes(folder._checksum("training", payload) + payload)
     else:
         (tmp_path / "training.json").write_text("[]")
-    with pytest.raises(InputError, match=f"damaged .*: remove the folder {tmp_path} to begin anew"):
+    with pytest.raises(
+        InputError, match=f"damaged .*: delete the folder {tmp_path} to start again"
+    ):
         estimator("vae").fit(blobs[0], checkpoint=tmp_path)
     assert not (tmp_path / "exploded").exists()
 

@@ -570,7 +570,7 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
     there = (
         "already exists"
         if how == signal.SIGTERM
-        else "go on with it (--resume), or drop it (--overwrite)"
+        else "resume it (--resume), or delete it (--overwrite)"
     )
     assert there in again.stderr
     subprocess.run([*fit, "--resume"], check=True, capture_output=True, **options)

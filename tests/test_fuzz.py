@@ -433,7 +433,7 @@ def test_a_packing_that_zipfile_does_not_bound_is_refused(here):
         "x.npz", packed, zipfile.ZIP_BZIP2, 288
     )  # 2^28 bytes, in a single step, whatever it claims
     sentence, peak = peak_memory(lambda: refusal(lambda: read_file("x.npz")))
-    assert "packed otherwise than by numpy" in sentence
+    assert "is not packed as numpy does it" in sentence
     assert peak < 10 * 2**20
 
 
@@ -765,7 +765,7 @@ def test_data_and_configurations_larger_than_memory_are_refused(here, command_li
     assert "takes 8.19e+03 GiB of memory" in check_refused(
         command_line, "fit", "x.npy", "-c", "c.yaml"
     )
-    assert "it begins otherwise than numpy's files" in check_refused(
+    assert "it does not begin as numpy's files" in check_refused(
         command_line, "fit", "x.npy"
     )  # of which parts are read
 

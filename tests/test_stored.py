@@ -123,7 +123,7 @@ def test_a_folder_of_parquet_is_read_by_row_groups(tmp_path):
     ]
     for part, frame in enumerate(frames):
         frame.to_parquet(tmp_path / f"part-{part}.parquet", row_group_size=10)
-    with pytest.raises(InputError, match="something else than numbers in the column 'label'"):
+    with pytest.raises(InputError, match="holds no numbers in the column 'label'"):
         StoredParquet(tmp_path)
     stored = StoredParquet(tmp_path, leave_out="label")
     assert list(stored.sizes) == [10, 10, 5] * 3
@@ -155,7 +155,7 @@ def test_files_of_a_folder_may_hold_numbers_of_several_types(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda frame: frame.assign(b="x"), "has something else than numbers in the column 'b'"),
+        (lambda frame: frame.assign(b="x"), "holds no numbers in the column 'b'"),
         (
             lambda frame: frame.drop(columns="b"),
             "expects the columns of the first file of its folder, got one without the column 'b'",
@@ -251,7 +251,7 @@ def test_a_folder_is_fitted_and_diagnosed_on_the_command_line(tmp_path, command_
     assert (code, err) == (0, "")
     code, out, err = command_line("fit", "table", "--overwrite")
     assert code == 2
-    assert "something else than numbers in the column 'group'" in err
+    assert "holds no numbers in the column 'group'" in err
     (tmp_path / "empty").mkdir()
     code, out, err = command_line("fit", "empty")
     assert code == 2
@@ -551,7 +551,7 @@ def test_data_that_change_while_they_are_read_end_a_training_in_one_sentence(
     assert err.count("\n") == 1
     assert f"{path.name} has changed while it was read (" in err
     assert (
-        "put it back to go on from the last state, or begin anew. The model so far is in run; "
+        "put it back to resume from the last state, or start again. The model so far is in run; "
         "--resume continues with it." in err
     )
     assert np.isfinite(uc.load("run").sample(3)).all()

@@ -101,8 +101,7 @@ def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | Non
             )
         if not (target.is_file() if contents is None else _holds_only(target, contents)):
             raise FileError(
-                f"{target} is something else than what is to be written, and is not replaced: "
-                "choose another path."
+                f"{target} is of another kind, and is not replaced: choose another path."
             )
 
 

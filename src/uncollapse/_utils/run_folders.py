@@ -130,14 +130,14 @@ class Unfinished:
             return True
         if not overwrite:
             raise FileError(
-                f"{self.folder} holds a training that was interrupted: go on with it (--resume), "
-                "or drop it (--overwrite)."
+                f"{self.folder} holds an interrupted training: resume it (--resume), or delete it "
+                "(--overwrite)."
             )
         remove_folder(self.folder)
         return True
 
     def end(self, goes_on: bool) -> None:
-        """Copy the log into the run, and remove the folder unless the training goes on later."""
+        """Copy the log into the run, and remove the folder unless training is resumed later."""
         if not is_first_process():
             return
         log = self.folder / LOG_FILE

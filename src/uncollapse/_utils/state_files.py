@@ -23,8 +23,7 @@ CHECKSUM_BYTES = 16
 
 # Explanations of differences that are not clear from their names.
 REASONS = {
-    "digest": "the rows are others or come in other parts, or are drawn anew each time by "
-    "generators other than torch's"
+    "digest": "the rows or their batches differ, or are drawn by generators other than torch's"
 }
 
 
@@ -137,8 +136,8 @@ class StateFolder:
 
     def _damaged(self, path: Path, reason: str) -> InputError:
         return FileError(
-            f"{path} is damaged ({one_line(reason)}): remove the folder {self.folder} to begin "
-            "anew."
+            f"{path} is damaged ({one_line(reason)}): delete the folder {self.folder} to start "
+            "again."
         )
 
 

@@ -69,7 +69,7 @@ def living_workers() -> Iterator[None]:
             raise
         raise LostDataError(
             f"a process that reads for the loader has died ({one_line(error)}): give it fewer "
-            "workers or more memory, to go on from the last state or begin anew."
+            "workers or more memory, and resume from the last state or start again."
         ) from None
 
 

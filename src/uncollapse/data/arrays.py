@@ -82,7 +82,7 @@ class Data:
             return self._hold_out_stored(self.X, seed)
         if len(self.X) < 10:
             raise DataError(
-                f"{self.name} expects at least 10 examples, of which a fifth is held out, got "
+                f"{self.name} expects at least 10 examples to hold out a fifth of them, got "
                 f"{len(self.X)}."
             )
         n_held_out = round(HELD_OUT_SHARE * len(self.X))
@@ -100,8 +100,8 @@ class Data:
         parts = split_blocks(stored, HELD_OUT_SHARE, seed)
         if parts is None:
             raise DataError(
-                f"{self.name} expects blocks on disk (row groups of Parquet) of which some hold "
-                f"about a fifth of the rows, got {len(stored.sizes)} of up to "
+                f"{self.name} expects blocks on disk (row groups of Parquet) small enough to hold "
+                f"out a fifth of the rows, got {len(stored.sizes)} of up to "
                 f"{max(stored.sizes):,} rows: write smaller ones."
             )
         kept, held_out = (
@@ -250,7 +250,7 @@ def _check_members(path: Path, members: list[ZipInfo]) -> None:
     # zipfile does not bound what other compressions unpack to.
     if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):
         raise FileError(
-            f"{path} is packed otherwise than by numpy: save it by numpy.savez_compressed."
+            f"{path} is not packed as numpy does it: save it by numpy.savez_compressed."
         )
     check_unpacked(path, sum(member.file_size for member in members))
 
@@ -263,7 +263,7 @@ def _damaged(path: Path, ending: str, error: Exception) -> InputError:
         )
     reason = one_line(error) or type(error).__name__
     if "allow_pickle" in message:  # numpy's advice for files that are not its own
-        reason = "it begins otherwise than numpy's files"
+        reason = "it does not begin as numpy's files"
     return FileError(
         f"{path} cannot be read as {ending} ({reason}): it may be damaged or of another format."
     )

@@ -128,7 +128,7 @@ def _check_numbers(path: str | Path, schema: Any, names: list[str]) -> None:
     for name in names:
         if not any(kind(schema.field(name).type) for kind in kinds):
             raise FileError(
-                f"{path} has something else than numbers in the column {name!r}: encode it."
+                f"{path} holds no numbers in the column {name!r}: encode it, or name it as labels."
             )
 
 

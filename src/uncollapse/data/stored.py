@@ -181,14 +181,14 @@ class Fingerprint:
             raise lost_data(self.path, "it is gone")
         if self._expected is not None and found[0] < self._expected[0]:
             raise lost_data(self.path, "it has become shorter")
-        raise lost_data(self.path, "it is another than at the beginning")
+        raise lost_data(self.path, "it is another file, or was rewritten")
 
 
 def lost_data(name: Any, reason: object) -> LostDataError:
     """Return the error for rows that could be read before."""
     return LostDataError(
-        f"{name} has changed while it was read ({one_line(reason)}): put it back to go on from the "
-        "last state, or begin anew."
+        f"{name} has changed while it was read ({one_line(reason)}): put it back to resume from "
+        "the last state, or start again."
     )
 
 
