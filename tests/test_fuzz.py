@@ -445,7 +445,7 @@ def test_gzip_bombs_are_not_kept(here):
 
 
 def test_binary_images_are_no_bombs(here, monkeypatch):
-    monkeypatch.setattr("uncollapse.data.unpacking.UNSUSPECTED_BYTES", 0)
+    monkeypatch.setattr("uncollapse._utils.files.UNSUSPECTED_BYTES", 0)
     ink = (np.random.default_rng(0).random((500, 784)) < 0.1).astype(np.float64)
     np.savez_compressed("x.npz", X=ink)
     assert ink.nbytes > 50 * Path("x.npz").stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tempfile
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCRATCH = ".uncollapse-"  # prefix of temporary folders, which a killed process leaves behind
+
+# gzip shrinks zeros to a thousandth, and binary images in float64 to a hundredth.
+MAX_GROWTH = 200
+UNSUSPECTED_BYTES = 2**30
 
 
 def check_readable(path: Path, what: str = "file", in_parts: bool = False) -> None:
@@ -60,6 +65,32 @@ def check_fits_memory(path: Path, n_bytes: float) -> None:
             f"{path} takes {n_bytes / 2**30:.3g} GiB of memory, and this machine has "
             f"{available / 2**30:.3g}: take a part of it."
         )
+
+
+def check_unpacked(path: Path, n_bytes: int) -> None:
+    """Raise `FileError` for a file that unpacks to n bytes, if that is more than memory or more
+    than real data would."""
+    if n_bytes > max(UNSUSPECTED_BYTES, MAX_GROWTH * path.stat().st_size):
+        raise FileError(
+            f"{path} unpacks to {n_bytes / 2**30:.3g} GiB or more, over {MAX_GROWTH} times its "
+            "size, and may be made to fill the memory: if it is yours, save it unpacked."
+        )
+    check_fits_memory(path, n_bytes)
+
+
+def gunzip(path: Path) -> bytes:
+    """Return the content of a .gz file.
+
+    Raises:
+        FileError: if it is suspiciously large.
+        OSError, EOFError, zlib.error: if the file is damaged.
+    """
+    n_bytes = 0
+    with gzip.open(path) as file:
+        while piece := file.read(2**20):  # The size is counted before anything is kept.
+            n_bytes += len(piece)
+            check_unpacked(path, n_bytes)
+    return gzip.decompress(path.read_bytes())
 
 
 def resolved(path: str | Path) -> Path:

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 
 from uncollapse._utils.errors import DataError, FileError, InputError, one_line
-from uncollapse._utils.files import check_readable, read_table
+from uncollapse._utils.files import check_readable, check_unpacked, read_table
 from uncollapse._utils.random import derived_seed, hold_out_indices
 from uncollapse._utils.validation import check_labels
 from uncollapse.data.loaders import StoredDataset
 from uncollapse.data.parquet import StoredParquet, missing_pyarrow
 from uncollapse.data.stored import MAX_IN_MEMORY, StoredRows, on_disk, split_blocks
 from uncollapse.data.text import read_documents
-from uncollapse.data.unpacking import check_unpacked
 
 # Names under which an .npz commonly holds the examples and their labels.
 EXAMPLE_KEYS = ("X", "x", "data", "images", "arr_0")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from uncollapse._utils.errors import FileError, one_line
+from uncollapse._utils.files import gunzip
 from uncollapse.data.arrays import Data
 from uncollapse.data.download import Source
-from uncollapse.data.unpacking import gunzip
 
 IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}

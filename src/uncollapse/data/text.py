@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from uncollapse._utils.errors import FileError
-from uncollapse.data.unpacking import gunzip
+from uncollapse._utils.files import gunzip
 
 
 def read_documents(path: Path) -> np.ndarray:
