@@ -309,7 +309,7 @@ def one_of_four():
     ("given", "complaint"),
     [
         (Items([]), "at least one example, got an empty one"),
-        (DataLoader(Items([]), 2), "got a loader that gave none"),
+        (DataLoader(Items([]), 2), "got an empty loader"),
         (Items(["a", "b"]), "numbers of one shape, or tuples with such first, got str"),
         (DataLoader(Items(["a", "b"]), 2), "expects numbers, one row for each example, got str"),
         (Items([{"x": 1.0}] * 3), "got dictionaries"),
