@@ -1,6 +1,9 @@
-"""Measures of trained models: each public function takes a model and data, and never trains.
+"""Measures of trained models: public functions of a model and data that never train.
 
-The numbers are in nats where they are informations, and come with their standard errors.
+Each takes `model`, whatever `uncollapse.diagnose` takes, and its data `X`; or, in place of both, an
+`Evaluation`, which has read the data once for several measures. Each returns an `Estimate`, a
+number with its standard error (informations are in nats), or a record where several numbers belong
+together. None stands for a number that is unknown for this kind of model.
 """
 
 from __future__ import annotations

@@ -25,14 +25,9 @@ ACCEPTED, FIRST_STEP, STEP_GROWTH = 0.65, 0.3, 1.05
 
 
 def ais_log_likelihood(model: Any, X: Any = None) -> Estimate | None:
-    """Estimate the mean of log p(x) in nats by annealed importance sampling.
+    """Estimate the mean of log p(x) in nats by annealed importance sampling, on 16 random rows.
 
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them; 16 random rows are taken.
-
-    Returns:
-        None where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
+    It is unknown where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
     """
     with evaluate(model, X) as data:
         if not data.can_move_latents:
@@ -45,12 +40,8 @@ def ais_gain(model: Any, X: Any = None, n_samples: int = 64) -> Estimate | None:
     """Estimate the AIS gain over importance sampling: log p(x) by AIS, less log p(x) by plain
     importance sampling, in nats, on the rows of `ais_log_likelihood`.
 
-    A gain above its error says that q(z|x) misses a part of the true posterior.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-        n_samples: draws of plain importance sampling for each row.
+    A gain above its error says that q(z|x) misses a part of the true posterior. `n_samples` is the
+    number of draws of plain importance sampling for each row.
     """
     with evaluate(model, X) as data:
         if not data.can_move_latents:

@@ -41,12 +41,7 @@ class ComponentMeasures:
 
 
 def component_measures(model: Any, X: Any = None) -> ComponentMeasures | None:
-    """Measure the components of a mixture; None for a model without components.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-    """
+    """Measure the components of a mixture; None for a model without components."""
     with evaluate(model, X) as data:
         components, kl_y = data.posteriors.components, data.posteriors.kl_y
         if components is None or kl_y is None:
@@ -83,8 +78,6 @@ def clustering_accuracy(model: Any, X: Any = None, labels: Any = None) -> Cluste
     """Compare the most probable component of each row with its label.
 
     Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation` with labels.
-        X: data, as `uncollapse.diagnose` takes them.
         labels: classes, one for each row.
 
     Returns:

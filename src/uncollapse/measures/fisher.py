@@ -40,8 +40,6 @@ def fisher_divergence(
     drop out (K23 remark 3.5).
 
     Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
         n_samples: draws of z, shared by all rows; a quarter of them for sequences.
         seed: of these draws.
 

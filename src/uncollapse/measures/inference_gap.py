@@ -58,15 +58,10 @@ class Refinement:
 
 
 def refinement(model: Any, X: Any = None) -> Refinement | None:
-    """Refine the posteriors of some rows on the frozen decoder; `recovered_nats` is the inference
-    gap.
+    """Refine the posteriors of 64 random rows on the frozen decoder; `recovered_nats` is the
+    inference gap.
 
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them; 64 random rows are taken.
-
-    Returns:
-        None where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
+    It is unknown where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
     """
     with evaluate(model, X) as data:
         if not data.can_move_latents:

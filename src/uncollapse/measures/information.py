@@ -31,10 +31,6 @@ MIN_BIAS_RATIO = 1.3
 def kl(model: Any, X: Any = None) -> Estimate:
     """Estimate the rate E KL(q(z|x) || p(z)) over all rows, in nats, with the component y where the
     prior has several.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them; not needed with an `Evaluation`.
     """
     with evaluate(model, X) as data:
         return data.sums.kl.estimate()
@@ -66,12 +62,8 @@ class MutualInformation(Estimate):
 
 
 def mutual_information(model: Any, X: Any = None) -> MutualInformation:
-    """Estimate I(x; z) under q, in nats. The estimate cannot exceed the logarithm of the number of
-    rows that are compared (Hoffman & Johnson 2016).
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them; 5,000 random rows are compared.
+    """Estimate I(x; z) under q, in nats, by comparing 5,000 random rows (Hoffman & Johnson 2016).
+    The estimate cannot exceed the logarithm of their number.
     """
     with evaluate(model, X) as data:
         some, posteriors = data.order[:MAX_ROWS], data.posteriors
@@ -85,14 +77,8 @@ def aggregate_kl(
 ) -> Estimate | None:
     """Estimate KL(q(z) || p(z)) = KL(q(z|x) || p(z)) - I(x; z), in nats.
 
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-        information: of these data, if it has been estimated already.
-
-    Returns:
-        None where the information is only a lower bound, or the KL is that of z and an enumerated
-        component y together.
+    It is unknown where the information is only a lower bound, or the KL is that of z and an
+    enumerated component y together. Give the `information` if it has been estimated already.
     """
     with evaluate(model, X) as data:
         told = information or mutual_information(data)
@@ -108,13 +94,7 @@ def aggregate_gaussian_kl(model: Any, X: Any = None) -> Estimate | None:
 
     For a Gaussian prior KL(q(z) || p(z)) = KL(q(z) || N) + KL(N || p(z)), so this is a lower bound,
     and the number of rows does not cap it.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-
-    Returns:
-        None where the prior is not Gaussian, or each symbol of a sequence has its own z.
+    It is unknown where the prior is not Gaussian, or each symbol of a sequence has its own z.
     """
     with evaluate(model, X) as data:
         return data.sums.aggregate_gaussian_kl(data.model.prior())

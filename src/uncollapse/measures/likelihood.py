@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +49,6 @@ def importance_log_likelihood(
     of draws K.
 
     Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
         n_samples: K, the same for every row. None takes 64 and doubles it on 128 rows until their
             mean settles, up to 4,096 or to a million evaluations of the decoder (a document takes
             one for each symbol); what these rows gain is added to the mean of all.
@@ -73,25 +71,38 @@ def mean_log_likelihood(
         n_samples: K; None doubles it until the mean settles.
         verbose: show progress bars in a terminal.
     """
-    weights = _Weights(model, rows)
-    weights.draw(FIRST_DRAWS if n_samples is None else n_samples, verbose)
     if n_samples is not None:
-        mean = Estimate.mean_of(weights.log_p)
-        return weights.summarize(mean, None)
+        weights = _draw_weights(model, rows, n_samples, verbose=verbose)
+        return _summarize(Estimate.mean_of(weights.log_p), n_samples, weights, None)
+    own = model.model if isinstance(model, WorkerPool) else model
+    weights, n_draws = _draw_weights(model, rows, FIRST_DRAWS, verbose=verbose), FIRST_DRAWS
     first = weights.log_p
     error = first.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else 0.0
-    some, has_settled = weights.first_rows(MAX_DOUBLED_ROWS), False
+    rows, has_settled = rows[:MAX_DOUBLED_ROWS], False
+    weights = _Weights(*(part[:MAX_DOUBLED_ROWS] for part in weights))
     while (
-        not has_settled and some.n_samples < MAX_DRAWS and some.n_evaluations <= MAX_EVALUATIONS / 2
+        not has_settled
+        and n_draws < MAX_DRAWS
+        and own.evaluations(rows, n_draws).sum() <= MAX_EVALUATIONS / 2
     ):
-        first_half = some.log_p
-        second_half = some.draw(some.n_samples, verbose)
+        others = _draw_weights(model, rows, n_draws, n_draws, verbose)
+        both = weights.merge(others)
         # The move of the mean itself is mostly chance, which can be small while the bias is large.
         # By Jensen's inequality this gain has no negative term, and its expectation is the move's.
-        gain = float((some.log_p - (first_half + second_half) / 2).mean())
-        has_settled = gain <= max(SETTLED_ERRORS * error, SETTLED_SHARE * abs(first_half.mean()))
-    mean = _add_gains(first, some.log_p - first[:MAX_DOUBLED_ROWS])
-    return some.summarize(mean, has_settled)
+        gain = float((both.log_p - (weights.log_p + others.log_p) / 2).mean())
+        has_settled = gain <= max(SETTLED_ERRORS * error, SETTLED_SHARE * abs(weights.log_p.mean()))
+        weights, n_draws = both, 2 * n_draws
+    mean = _add_gains(first, weights.log_p - first[:MAX_DOUBLED_ROWS])
+    return _summarize(mean, n_draws, weights, has_settled)
+
+
+def _summarize(
+    mean: Estimate, n_samples: int, weights: _Weights, has_settled: bool | None
+) -> ImportanceLogLikelihood:
+    effective = float(np.median(np.exp(2 * weights.sums - weights.squares)))
+    return ImportanceLogLikelihood(
+        mean.value, mean.standard_error, n_samples, effective, has_settled
+    )
 
 
 def _add_gains(values: np.ndarray, gains: np.ndarray) -> Estimate:
@@ -106,52 +117,37 @@ def _add_gains(values: np.ndarray, gains: np.ndarray) -> Estimate:
     return Estimate(mean, math.sqrt(max(0.0, variance)))
 
 
-class _Weights:
-    """Log sums over draws of the importance weights of rows and of their squares."""
+class _Weights(NamedTuple):
+    """Logarithms of the sums of importance weights and of their squares, and their number, each of
+    shape (n,)."""
 
-    def __init__(self, model: LatentModel | WorkerPool[Any], rows: np.ndarray) -> None:
-        self.model, self.rows = model, rows
-        self.n_samples = 0
-        self.n_weights = np.zeros(len(rows), int)
-        self.sums, self.squares = np.full((2, len(rows)), -np.inf)
-
-    def draw(self, n_samples: int, verbose: bool) -> np.ndarray:
-        """Add draws for each row, with noise that no earlier draw has used, and return log p(x) of
-        each row by the new draws alone."""
-        start = f", from draw {self.n_samples} on" if self.n_samples else ""
-        purpose = f"importance sampling{start}"
-        found = map_rows(self.model, self.rows, n_samples, purpose, _weigh, verbose)
-        with np.errstate(invalid="ignore"):  # NaN stays NaN.
-            self.sums = np.logaddexp(self.sums, found["sums"])
-            self.squares = np.logaddexp(self.squares, found["squares"])
-        self.n_samples += n_samples
-        self.n_weights = self.n_weights + found["n_weights"]
-        return np.asarray(found["sums"] - np.log(found["n_weights"]))
-
-    def first_rows(self, n: int) -> _Weights:
-        """Copy the weights of the first n rows."""
-        part = _Weights(self.model, self.rows[:n])
-        part.sums, part.squares = self.sums[:n], self.squares[:n]
-        part.n_samples, part.n_weights = self.n_samples, self.n_weights[:n]
-        return part
-
-    @property
-    def n_evaluations(self) -> int:
-        """Evaluations of the decoder up to now."""
-        model = self.model.model if isinstance(self.model, WorkerPool) else self.model
-        return int(model.evaluations(self.rows, self.n_samples).sum())
+    sums: np.ndarray
+    squares: np.ndarray
+    n_weights: np.ndarray
 
     @property
     def log_p(self) -> np.ndarray:
         """log p(x) of each row, in nats."""
         return np.asarray(self.sums - np.log(self.n_weights))
 
-    def summarize(self, mean: Estimate, has_settled: bool | None) -> ImportanceLogLikelihood:
-        """Put a mean beside the number of draws and their effective sample size."""
-        effective = float(np.median(np.exp(2 * self.sums - self.squares)))
-        return ImportanceLogLikelihood(
-            mean.value, mean.standard_error, self.n_samples, effective, has_settled
-        )
+    def merge(self, others: _Weights) -> _Weights:
+        """Add the weights of other draws for the same rows."""
+        with np.errstate(invalid="ignore"):  # NaN stays NaN.
+            sums = np.logaddexp(self.sums, others.sums)
+            squares = np.logaddexp(self.squares, others.squares)
+        return _Weights(sums, squares, self.n_weights + others.n_weights)
+
+
+def _draw_weights(
+    model: LatentModel | WorkerPool[Any],
+    rows: np.ndarray,
+    n_samples: int,
+    n_before: int = 0,
+    verbose: bool = False,
+) -> _Weights:
+    """Weigh draws for each row, with noise that the `n_before` draws before have not used."""
+    purpose = f"importance sampling{f', from draw {n_before} on' if n_before else ''}"
+    return _Weights(**map_rows(model, rows, n_samples, purpose, _weigh, verbose))
 
 
 @torch.inference_mode()
@@ -186,9 +182,7 @@ def importance_log_likelihood_per_row(
     Returns:
         Shape (n,), in nats.
     """
-    weights = _Weights(model, rows)
-    weights.draw(n_samples, verbose)
-    return weights.log_p
+    return _draw_weights(model, rows, n_samples, verbose=verbose).log_p
 
 
 def importance_log_weights(

@@ -16,14 +16,12 @@ N_FOLDS = 5
 
 def linear_probe(model: Any, X: Any = None, labels: Any = None) -> Estimate | None:
     """Estimate the accuracy of a logistic regression from posterior means to labels, on held-out
-    rows.
+    ones of 5,000 random rows.
 
     The inputs are means without posterior noise. They may reveal labels from little information;
     the mutual information says how much there is.
 
     Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation` with labels.
-        X: data, as `uncollapse.diagnose` takes them; 5,000 random rows are taken.
         labels: classes, one for each row. Classes with a single row are left out.
 
     Returns:

@@ -26,11 +26,8 @@ def rate_distortion(model: Any, X: Any = None) -> pd.DataFrame:
     Each q(z|x) is tempered to q(z|x)^t p(z)^(1-t), in closed form for Gaussians and step by step
     for chains. A prior with components is replaced by the Gaussian of its mean and variances, so
     that the rate can fall before it rises; an enumerated q(y|x) is tempered as well. The rate is
-    KL(q_t(z|x) || p(z)), the distortion -E log p(x|z), and their sum the negative ELBO.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them; 1,000 random rows are taken.
+    KL(q_t(z|x) || p(z)), the distortion -E log p(x|z), and their sum the negative ELBO, all over
+    1,000 random rows.
 
     Returns:
         A row for each t: ``share``, ``rate`` and ``distortion`` in nats per example. The last one,

@@ -22,12 +22,7 @@ N_NOISE_DRAWS = 64
 
 
 def unit_table(model: Any, X: Any = None) -> pd.DataFrame:
-    """Describe each latent unit: its KL, moments and shares, as `UnitSums.table` does.
-
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-    """
+    """Describe each latent unit: its KL, moments and shares, as `UnitSums.table` does."""
     with evaluate(model, X) as data:
         return data.sums.table()
 
@@ -35,8 +30,7 @@ def unit_table(model: Any, X: Any = None) -> pd.DataFrame:
 def kl_per_unit(model: Any, X: Any = None) -> np.ndarray:
     """Compute KL(q(z_d|x) || p(z_d)) of each unit in nats, mean over the rows, shape (n_units,).
 
-    The values are NaN where the KL is not a sum over units. The arguments are those of
-    `unit_table`.
+    The values are NaN where the KL is not a sum over units.
     """
     return unit_table(model, X)["kl_nats"].to_numpy()
 
@@ -45,16 +39,14 @@ def active_units(model: Any, X: Any = None) -> Estimate:
     """Count the units with Var_x E[z_d|x] >= 0.01 (Burda et al. 2016).
 
     The rule depends on the scale of z: a large inverse Lipschitz constant shrinks the means of
-    units that carry information. The arguments are those of `unit_table`.
+    units that carry information.
     """
     return Estimate(float(unit_table(model, X)["active"].sum()))
 
 
 def informative_units(model: Any, X: Any = None) -> Estimate:
-    """Count the units with at least 1% of their variance explained by x, whatever the scale of z.
-
-    The arguments are those of `unit_table`.
-    """
+    """Count the units with at least 1% of their variance explained by x, whatever the scale of
+    z."""
     return Estimate(float(unit_table(model, X)["informative"].sum()))
 
 
@@ -62,10 +54,7 @@ def collapse_curves(model: Any, X: Any = None) -> pd.DataFrame:
     """Compute the least delta for which each unit is (epsilon, delta)-collapsed: the share of rows
     with KL(q(z_d|x) || p(z_d)) >= epsilon (Lucas et al. 2019, definition 1).
 
-    The arguments are those of `unit_table`.
-
-    Returns:
-        A row for each epsilon in nats, which is the index, and a column for each unit.
+    There is a row for each epsilon in nats, which is the index, and a column for each unit.
     """
     with evaluate(model, X) as data:
         return data.sums.collapse_curves()
@@ -79,13 +68,8 @@ def supported_units(model: Any, X: Any = None) -> Estimate | None:
     gains. In n rows of d features noise alone has eigenvalues up to (1 + sqrt(d / n))^2 times its
     variance (Marchenko & Pastur 1967); these do not count.
 
-    Args:
-        model: whatever `uncollapse.diagnose` takes, or an `Evaluation`.
-        X: data, as `uncollapse.diagnose` takes them.
-
-    Returns:
-        The count, which may exceed the number of latent units; None unless p(x|z) is Gaussian, or
-        for more than 2,048 features.
+    The count may exceed the number of latent units. It is unknown unless p(x|z) is Gaussian, and
+    for more than 2,048 features.
     """
     with evaluate(model, X) as data:
         flat = data.rows.reshape(len(data.rows), -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -57,7 +57,9 @@ class WorkerPool(Generic[Model]):
         self._max_waiting = BATCHES_AHEAD * len(places)
         self._n_torch_threads = n = torch.get_num_threads()
         share = max(1, n // len(places)) if kind == "cpu" else n
-        self._threads = ThreadPoolExecutor(len(places), None, torch.set_num_threads, (share,))
+        self._threads = ThreadPoolExecutor(
+            len(places), initializer=torch.set_num_threads, initargs=(share,)
+        )
 
     def map(
         self, function: Callable[[Model, Batch], Result], batches: Iterable[Batch]
@@ -126,15 +128,16 @@ def map_rows(
 
     def evaluate(model: Model, batch: slice) -> dict[str, np.ndarray]:
         own = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))
-        found = function(model, to_device(model, rows[batch]), own)
-        return {name: _to_array(value) for name, value in found.items()}
+        tensors = function(model, to_device(model, rows[batch]), own)
+        return {name: _to_array(tensor) for name, tensor in tensors.items()}
 
-    results = []
+    found = defaultdict(list)
     with progress_bar(purpose, len(batches), verbose) as advance:
-        for result in pool.map(evaluate, batches):
-            results.append(result)
+        for arrays in pool.map(evaluate, batches):
+            for name, array in arrays.items():
+                found[name].append(array)
             advance("")
-    return {name: np.concatenate([each[name] for each in results]) for name in results[0]}
+    return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
 
 def _batches(costs: np.ndarray) -> list[slice]:
