@@ -26,7 +26,7 @@ from uncollapse.measures.components import clustering_accuracy, component_measur
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import Evaluation, evaluate
 from uncollapse.measures.fisher import fisher_divergence
-from uncollapse.measures.inference_gap import refinement
+from uncollapse.measures.inference_gap import Refinement, refinement
 from uncollapse.measures.information import (
     aggregate_gaussian_kl,
     aggregate_kl,
@@ -103,22 +103,15 @@ def diagnose(
         estimates = _likelihood(data, n_importance, thorough, notes)
         certificate = _certificate(data, notes) if thorough else None
         with spinner("estimating information and divergences", verbose):
-            units = data.sums.table()
-            estimates |= _information(data, notes) | _components(data) | _probe(data)
+            estimates |= _information(data, notes)
+            if data.posteriors.components is not None:
+                estimates |= _components(data)
+            if data.classes is not None:
+                estimates["probe_accuracy"] = linear_probe(data)
             estimates["recovered_nats"] = None if refined is None else refined.recovered_nats
             estimates = _known(estimates, notes)
-            verdict, advice = judge(
-                Evidence(
-                    units=units,
-                    estimates=estimates,
-                    refined_share=refined.explained_share
-                    if refined is not None and estimates["recovered_nats"] is not None
-                    else None,
-                    is_ours=data.adapted.is_ours,
-                    keeps_constant=isinstance(data.model, ComposedModel)
-                    and data.model.family.fills_space,
-                )
-            )
+            units = data.sums.table()
+            verdict, advice = judge(_evidence(data, units, estimates, refined))
             points, some = data.order[:N_POINTS], data.order[:N_PICTURES]
             means = data.posteriors.means
             return Report(
@@ -194,8 +187,18 @@ def _components(data: Evaluation) -> Estimates:
     return estimates
 
 
-def _probe(data: Evaluation) -> Estimates:
-    return {} if data.classes is None else {"probe_accuracy": linear_probe(data)}
+def _evidence(
+    data: Evaluation, units: pd.DataFrame, estimates: Estimates, refined: Refinement | None
+) -> Evidence:
+    if estimates["recovered_nats"] is None:  # Unknown, or not finite.
+        refined = None
+    return Evidence(
+        units=units,
+        estimates=estimates,
+        refined_share=None if refined is None else refined.explained_share,
+        is_ours=data.adapted.is_ours,
+        keeps_constant=isinstance(data.model, ComposedModel) and data.model.family.fills_space,
+    )
 
 
 def _certificate(data: Evaluation, notes: list[str]) -> Certificate | None:

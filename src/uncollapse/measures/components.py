@@ -78,6 +78,8 @@ def clustering_accuracy(model: Any, X: Any = None, labels: Any = None) -> Cluste
     """Compare the most probable component of each row with its label.
 
     Args:
+        model: a model, or an `Evaluation`.
+        X: its data.
         labels: classes, one for each row.
 
     Returns:

@@ -40,6 +40,8 @@ def fisher_divergence(
     drop out (K23 remark 3.5).
 
     Args:
+        model: a model, or an `Evaluation`.
+        X: its data.
         n_samples: draws of z, shared by all rows; a quarter of them for sequences.
         seed: of these draws.
 

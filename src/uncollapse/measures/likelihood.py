@@ -49,6 +49,8 @@ def importance_log_likelihood(
     of draws K.
 
     Args:
+        model: a model, or an `Evaluation`.
+        X: its data.
         n_samples: K, the same for every row. None takes 64 and doubles it on 128 rows until their
             mean settles, up to 4,096 or to a million evaluations of the decoder (a document takes
             one for each symbol); what these rows gain is added to the mean of all.

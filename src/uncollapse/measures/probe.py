@@ -22,6 +22,8 @@ def linear_probe(model: Any, X: Any = None, labels: Any = None) -> Estimate | No
     the mutual information says how much there is.
 
     Args:
+        model: a model, or an `Evaluation`.
+        X: its data.
         labels: classes, one for each row. Classes with a single row are left out.
 
     Returns:
