@@ -247,11 +247,7 @@ def _missing(model: LatentModel) -> str:
 
 
 def certify_rows(
-    model: RowModel,
-    rows: np.ndarray,
-    name: str,
-    draws: CertificateDraws,
-    verbose: bool = True,
+    model: RowModel, rows: np.ndarray, name: str, draws: CertificateDraws, verbose: bool = True
 ) -> Certificate:
     """Compute the certificate of `certify` for rows as the model observes them.
 

@@ -77,7 +77,9 @@ class Evaluation:
         """Return n random rows, or as many as can be evaluated at once at so many draws of z."""
         rows = self.rows[self.order[:n]]
         costs = self.model.evaluations(rows, n_draws)
-        return rows[: max(MIN_ROWS, int((costs.cumsum() <= max_evaluations).sum()))]
+        n_affordable = int((costs.cumsum() <= max_evaluations).sum())
+        few: np.ndarray = rows[: max(MIN_ROWS, n_affordable)]
+        return few
 
     @cached_property
     def has_gradient(self) -> bool:

@@ -61,10 +61,11 @@ def _temper(q: Distribution, model: LatentModel, share: float) -> Distribution |
     """Return q^share p^(1 - share), or None where it has no closed form."""
     if share == 1:
         return q
-    if isinstance(q, GaussianChain):
-        return q.towards(model.prior(), share)
+    p = model.prior()
+    if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
+        return q.towards(p, share)
     if _is_normal(q):
-        return _temper_normal(q, model.prior(), share)
+        return _temper_normal(q, p, share)
     if (
         isinstance(q, MixtureSameFamily)
         and _is_normal(q.component_distribution)

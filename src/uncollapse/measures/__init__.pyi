@@ -1,0 +1,29 @@
+"""Public names and the modules that define them; type checkers read the same table."""
+
+from uncollapse.measures.ais import ais_gain as ais_gain
+from uncollapse.measures.ais import ais_log_likelihood as ais_log_likelihood
+from uncollapse.measures.components import clustering_accuracy as clustering_accuracy
+from uncollapse.measures.components import component_measures as component_measures
+from uncollapse.measures.estimate import Estimate as Estimate
+from uncollapse.measures.evaluation import Evaluation as Evaluation
+from uncollapse.measures.evaluation import evaluate as evaluate
+from uncollapse.measures.fisher import fisher_divergence as fisher_divergence
+from uncollapse.measures.identifiability import Identifiability as Identifiability
+from uncollapse.measures.identifiability import is_identifiable as is_identifiable
+from uncollapse.measures.inference_gap import Refinement as Refinement
+from uncollapse.measures.inference_gap import refinement as refinement
+from uncollapse.measures.information import MutualInformation as MutualInformation
+from uncollapse.measures.information import aggregate_gaussian_kl as aggregate_gaussian_kl
+from uncollapse.measures.information import aggregate_kl as aggregate_kl
+from uncollapse.measures.information import kl as kl
+from uncollapse.measures.information import mutual_information as mutual_information
+from uncollapse.measures.likelihood import ImportanceLogLikelihood as ImportanceLogLikelihood
+from uncollapse.measures.likelihood import importance_log_likelihood as importance_log_likelihood
+from uncollapse.measures.probe import linear_probe as linear_probe
+from uncollapse.measures.tempering import rate_distortion as rate_distortion
+from uncollapse.measures.units import active_units as active_units
+from uncollapse.measures.units import collapse_curves as collapse_curves
+from uncollapse.measures.units import informative_units as informative_units
+from uncollapse.measures.units import kl_per_unit as kl_per_unit
+from uncollapse.measures.units import supported_units as supported_units
+from uncollapse.measures.units import unit_table as unit_table
