@@ -12,9 +12,9 @@ import typer
 
 from benchmarks.timing import print_row
 from uncollapse import models
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
 from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 from uncollapse.objectives import Elbo
 from uncollapse.training import fit
 
@@ -25,7 +25,7 @@ SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "f
 def new_model(rows: torch.Tensor) -> models.VAE:
     """Return a model with the initial parameters of `VAE.fit`."""
     torch.manual_seed(SEED)
-    model = VAE.build(check_parameters(VAE, SETTINGS), rows.shape[1])
+    model = VAE.build(check_settings("VAE", SETTINGS), rows.shape[1])
     initialize_from_data(model, rows.numpy())
     return model
 

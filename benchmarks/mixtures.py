@@ -11,10 +11,10 @@ import torch
 import typer
 
 from benchmarks.timing import Step, adam_step, interleaved_medians, print_row
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import load
 from uncollapse.estimators import MixtureVAE
 from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 
 SEED, N_PIXELS, N_COMPONENTS = 0, 784, 10
 SETTINGS = {
@@ -31,7 +31,7 @@ def training_step(inference: str, posterior: str, x: torch.Tensor) -> Step:
     """Return a step of Adam on a new model."""
     torch.manual_seed(SEED)
     model = MixtureVAE.build(
-        check_parameters(MixtureVAE, {**SETTINGS, "inference": inference, "posterior": posterior}),
+        check_settings("MixtureVAE", {**SETTINGS, "inference": inference, "posterior": posterior}),
         N_PIXELS,
     )
     initialize_from_data(model, x.numpy())

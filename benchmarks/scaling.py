@@ -27,9 +27,9 @@ import typer
 
 from benchmarks import sequences
 from benchmarks.timing import Step, adam_step, interleaved_medians, peak_mib, print_row
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE, Estimator, MixtureVAE
 from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 
 SEED = 0
 SIZES: dict[str, Any] = {"latent_dim": 32, "hidden": (256, 256)}
@@ -105,7 +105,7 @@ def step_of(kind: type[Estimator], n_features: int = N_FEATURES, **given: Any) -
     """Return a step of Adam on a new model of rows."""
     rows = random_rows(BATCH_SIZE, n_features)
     torch.manual_seed(SEED)
-    model = kind.build(check_parameters(kind, {**SIZES, **given}), n_features)
+    model = kind.build(check_settings(kind.__name__, {**SIZES, **given}), n_features)
     initialize_from_data(model, rows)
     return adam_step(model, torch.as_tensor(rows))
 

@@ -11,8 +11,8 @@ import torch
 import typer
 
 from benchmarks.timing import Step, adam_step, interleaved_medians, print_row
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import SequenceVAE
+from uncollapse.estimators.settings import check_settings
 
 SEED = 0
 PLAIN = "sequential VAE"
@@ -28,7 +28,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
 def training_step(given: dict[str, Any], n_symbols: int, x: torch.Tensor) -> Step:
     """Return a step of Adam on a new model."""
     torch.manual_seed(SEED)
-    model = SequenceVAE.build(check_parameters(SequenceVAE, given), n_symbols)
+    model = SequenceVAE.build(check_settings("SequenceVAE", given), n_symbols)
     return adam_step(model, x)
 
 

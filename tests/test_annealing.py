@@ -208,12 +208,12 @@ def test_a_constraint_that_presses_is_relaxed():
         ({"annealing": True, "inverse_lipschitz": None}, "got inverse_lipschitz=None"),
         ({"target_kl": 3.0, "inverse_lipschitz": 0}, "target_kl adjusts positive"),
         ({"target_kl": 3.0, "inverse_lipschitz": None}, "target_kl adjusts positive"),
-        ({"annealing": True, "min_information": 2.0}, "annealing and min_information each decide"),
-        ({"target_kl": 3.0, "min_information": 2.0}, "target_kl and min_information each decide"),
-        ({"annealing": True, "target_kl": 3.0}, "annealing and target_kl each decide"),
+        ({"annealing": True, "min_information": 2.0}, "annealing and min_information each determine"),
+        ({"target_kl": 3.0, "min_information": 2.0}, "target_kl and min_information each determine"),
+        ({"annealing": True, "target_kl": 3.0}, "annealing and target_kl each determine"),
         (
             {"annealing": True, "lipschitz": 9.0, "potential": "ridge"},
-            "annealing and lipschitz each decide",
+            "annealing and lipschitz each determine",
         ),
         ({"annealing": True, "family": "exponential"}, "with family 'exponential'"),
         (

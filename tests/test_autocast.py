@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import uncollapse as uc
-from uncollapse._utils.parameters import check_parameters
+from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 from uncollapse.families import FAMILIES
 from uncollapse.maps import POTENTIALS, BrenierMap
 from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder, Perceptron
@@ -32,7 +33,7 @@ def terms_of(kind, family, **settings):
         "hidden": (33, 33),
         **settings,
     }
-    model, data = kind.build(check_parameters(kind, settings), 6), data_of(family)
+    model, data = kind.build(check_settings(kind.__name__, settings), 6), data_of(family)
     initialize_from_data(model, data)
     x, noise = torch.as_tensor(data), torch.randn(100, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):

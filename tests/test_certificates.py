@@ -454,14 +454,14 @@ def test_min_information_sets_the_constants(data, latent_dim, family):
     [
         (
             {"family": "continuous_bernoulli"},
-            "for which a floor on .* is known, got 'continuous_bernoulli': set inverse_",
+            "with a known floor on .*, got 'continuous_bernoulli'. Set inverse_",
         ),
-        ({"inverse_lipschitz": 1.0}, "give one of the two"),
-        ({"between": (3,)}, "one map or two"),
-        ({"min_information": 500.0}, "ask for less"),
+        ({"inverse_lipschitz": 1.0}, "Give one of the two"),
+        ({"intermediate_dims": (3,)}, "one map or two"),
+        ({"min_information": 500.0}, "Ask for less"),
         ({"min_information": -1.0}, "min_information expects a positive number of nats"),
         (
-            {"inverse_lipschitz": None, "min_information": None, "between": (3,)},
+            {"inverse_lipschitz": None, "min_information": None, "intermediate_dims": (3,)},
             "are for injective decoders",
         ),
     ],
@@ -480,9 +480,9 @@ def test_every_choice_of_maps_fits_saves_and_loads(data, tmp_path):
             {"embedding": "learned"},
             {"potential": "ridge"},
             {"potential": "ridge", "lipschitz": 4.0},
-            {"between": (3, 4), "inverse_lipschitz": (0.5, 0.6, 0.7, 0.8)},
+            {"intermediate_dims": (3, 4), "inverse_lipschitz": (0.5, 0.6, 0.7, 0.8)},
             {
-                "between": (3,),
+                "intermediate_dims": (3,),
                 "lipschitz": (2.0, 3.0, 4.0),
                 "potential": "ridge",
                 "embedding": "learned",

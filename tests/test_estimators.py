@@ -628,7 +628,7 @@ def test_settings_are_refused_in_a_sentence():
 
 
 def test_a_ridge_sum_too_large_for_memory_is_refused():
-    with pytest.raises(InputError, match="use fewer or narrower layers"):
+    with pytest.raises(InputError, match="Use fewer or narrower layers"):
         uc.VAE(hidden=(1_000_000,), potential="ridge", lipschitz=2.0).fit(
             np.random.default_rng(0).normal(size=(10, 3))
         )

@@ -16,9 +16,9 @@ from scipy.integrate import quad
 
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
 from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 from uncollapse.families import (
     FAMILIES,
     Bernoulli,
@@ -396,7 +396,7 @@ def test_training_starts_at_the_mean_statistic(case):
         "embedding": "principal",
         "family": case.make().spec,
     }
-    model = VAE.build(check_parameters(VAE, settings), 3)
+    model = VAE.build(check_settings("VAE", settings), 3)
     initialize_from_data(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))
@@ -524,7 +524,7 @@ def test_statistics_of_many_rows_are_taken_in_pieces(monkeypatch):
     settings["family"] = {"categorical": {"n_categories": 4}}
     monkeypatch.setattr("uncollapse._utils.moments.VALUES_AT_ONCE", 100)
     monkeypatch.setattr("uncollapse.estimators.building.MAX_PRINCIPAL_ROWS", 50)
-    model = VAE.build(check_parameters(VAE, settings), 3)
+    model = VAE.build(check_settings("VAE", settings), 3)
     initialize_from_data(model, rows)
     with torch.no_grad():
         start = model.family.expectation(model.natural(torch.zeros(2)))

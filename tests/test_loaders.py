@@ -408,5 +408,5 @@ def test_rows_have_results_in_their_order_or_none():
 
 
 def test_lagging_needs_rows_in_memory():
-    with pytest.raises(InputError, match="strategy 'lagging' holds out rows"):
+    with pytest.raises(InputError, match="strategy 'lagging' needs a validation split"):
         uc.VAE(**SMALL, strategy="lagging").fit(ROWS)

@@ -29,7 +29,12 @@ def separated():
     labels = np.repeat([0, 1, 2], 100)
     X = 12 * np.eye(4)[labels] + generator.normal(size=(300, 4))
     mixture = uc.MixtureVAE(
-        3, hidden=(16, 16), max_epochs=80, batch_size=30, learning_rate=3e-3, random_state=0
+        n_components=3,
+        hidden=(16, 16),
+        max_epochs=80,
+        batch_size=30,
+        learning_rate=3e-3,
+        random_state=0,
     )
     return mixture, mixture.fit_predict(X), X, labels
 
@@ -291,7 +296,12 @@ def test_discrete_data_have_clusters_too():
         generator.random((300, 8)) < np.where(np.eye(2)[labels].repeat(4, 1) > 0, 0.95, 0.05)
     ).astype(float)
     mixture = uc.MixtureVAE(
-        2, family="bernoulli", hidden=(16,), max_epochs=60, learning_rate=3e-3, random_state=0
+        n_components=2,
+        family="bernoulli",
+        hidden=(16,),
+        max_epochs=60,
+        learning_rate=3e-3,
+        random_state=0,
     )
     agreement = (mixture.fit_predict(X) == labels).mean()
     assert max(agreement, 1 - agreement) > 0.95
@@ -310,10 +320,10 @@ def test_discrete_data_have_clusters_too():
         ),
         (
             {"prior": "vamp"},
-            "prior expects one of 'separated', 'unit', 'learned', 'full', got 'vamp'",
+            "prior expects one of separated, unit, learned, full, got 'vamp'",
         ),
         ({"separation": 0}, "separation expects a positive finite number"),
-        ({"inference": "gibbs"}, "inference expects 'marginal' or 'enumerate'"),
+        ({"inference": "gibbs"}, "inference expects one of marginal, enumerate"),
         ({"warmup_epochs": 4}, "warmup_epochs expects less than max_epochs=4, got 4"),
         ({"warmup_epochs": -1}, "warmup_epochs expects an integer >= 0, or 'auto'"),
         ({"warmup_epochs": "never"}, "warmup_epochs expects an integer >= 0, or 'auto'"),
@@ -322,10 +332,10 @@ def test_discrete_data_have_clusters_too():
             {"posterior": "realnvp", "latent_dim": 1, "inference": "enumerate"},
             "posterior 'realnvp' expects latent_dim >= 2",
         ),
-        ({"posterior": "flow"}, "posterior expects 'gaussian' or 'realnvp'"),
+        ({"posterior": "flow"}, "posterior expects one of gaussian, realnvp"),
         (
             {"min_information": 2.0, "prior": "learned"},
-            "min_information expects a prior whose scales are fixed, got prior 'learned'",
+            "min_information expects a prior with fixed scales, got prior 'learned'",
         ),
         ({"latent_dim": 9}, "latent_dim <= natural dimension"),
         ({"posterior": "realnvp", "hidden": [200_000, 200_000]}, "GiB, and this machine has"),

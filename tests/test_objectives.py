@@ -214,7 +214,7 @@ def test_gradients_of_penalties_agree_with_finite_differences(kind, linear_gauss
 def test_penalties_reach_through_the_lstm_of_a_plain_sequential_vae():
     documents = [f"{who} {what}" for who in ("ann", "bob") for what in ("ran", "sat", "slept")]
     vae = uc.SequenceVAE(
-        2,
+        latent_dim=2,
         inverse_lipschitz=None,
         hidden_dim=4,
         embedding_dim=3,
@@ -255,7 +255,7 @@ ROWS = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
 @pytest.mark.parametrize("name", NAMES)
 def test_estimators_take_every_objective_and_save_it(name, tmp_path):
     vae = uc.VAE(
-        2,
+        latent_dim=2,
         inverse_lipschitz=None,
         objective=name,
         hidden=(8,),
@@ -280,7 +280,7 @@ def test_sequences_take_every_objective(name, context, tmp_path):
         for where in ("here", "there")
     ] * 5
     vae = uc.SequenceVAE(
-        2,
+        latent_dim=2,
         context=context,
         objective=name,
         hidden=(6,),

@@ -16,8 +16,7 @@ from uncollapse.strategies import RefinedPosterior
 )
 def test_every_preset_builds(data, name):
     estimator = uc.preset(name, data, latent_dim=2)
-    parameters = {**estimator.get_params(), "hidden": (8,)}
-    model = type(estimator).build(parameters, 12)
+    model = estimator.build(estimator.set_params(hidden=(8,)).check_settings(), 12)
     assert model.latent_dim == 2 * getattr(
         model.prior, "n_places", 1
     )  # A delta-VAE has a z for every symbol.

@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
     [
         (
             {"random_state": None},
-            "several processes expect one seed, got random_state=None: give a number",
+            "several processes expect one seed, got random_state=None. Give a number",
         ),
         ({"strategy": "lagging"}, "strategy 'lagging' trains on one device, got devices=2"),
     ],
@@ -239,7 +239,7 @@ def test_what_several_processes_cannot_do_is_refused(arguments, complaint, blobs
 def test_processes_that_were_started_must_be_those_that_train(blobs, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(
-        InputError, match="2 processes were started on this machine, got devices=1: give devices=2"
+        InputError, match="2 processes were started on this machine, got devices=1. Give devices=2"
     ):
         uc.VAE(**SMALL).fit(blobs[0])
 

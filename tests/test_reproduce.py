@@ -17,11 +17,11 @@ from matplotlib.image import imread
 
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import NAMED
 from uncollapse.data.synthetic import bayes_accuracy
 from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 from uncollapse.estimators import Estimator
+from uncollapse.estimators.settings import check_settings
 from uncollapse.experiments.environment import environment
 from uncollapse.experiments.papers import EXPERIMENTS, experiment, reproduce
 from uncollapse.experiments.papers.classical import Sampling
@@ -569,6 +569,6 @@ def test_models_and_objectives_of_the_paper_scale_fit(name):
             if key in ("hidden", "encoder_hidden")
         }
         few |= {key: 8 for key in ("hidden_dim", "embedding_dim") if key in run.arguments}
-        parameters = check_parameters(kind, {**kind().get_params(), **run.arguments, **few})
-        model = kind.build(parameters, 80)
-        get_objective(parameters["objective"]).check(model, torch.zeros(2, 80))
+        settings = check_settings(run.estimator, {**run.arguments, **few})
+        model = kind.build(settings, 80)
+        get_objective(settings.objective).check(model, torch.zeros(2, 80))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from uncollapse._utils.parameters import check_parameters
 from uncollapse.estimators import VAE
 from uncollapse.estimators.building import initialize_from_data
+from uncollapse.estimators.settings import check_settings
 from uncollapse.objectives import Elbo
 
 
@@ -26,7 +26,7 @@ def test_hundreds_of_steps_at_a_high_learning_rate(width, depth, arguments, low_
     data = load_digits().data.astype("float32")
     torch.manual_seed(0)
     settings = {"latent_dim": 16, "hidden": (width,) * depth, "inverse_lipschitz": 0.5, **arguments}
-    model = VAE.build(check_parameters(VAE, settings), data.shape[1])
+    model = VAE.build(check_settings("VAE", settings), data.shape[1])
     initialize_from_data(model, data)
     rows, optimizer = (
         torch.as_tensor(data),

@@ -812,7 +812,7 @@ def test_documents_on_the_command_line(tmp_path, command_line):
     for arguments, message in (
         (
             ("fit", path, "--model", "VAE", "-o", tmp_path / "other"),
-            "VAE expects rows of numbers, got documents: use SequenceVAE",
+            "VAE expects rows of numbers, got documents. Use SequenceVAE",
         ),
         (("certify", tmp_path / "run", path), "got sequences: use diagnose"),
         (

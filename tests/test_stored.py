@@ -189,7 +189,7 @@ def test_bad_rows_are_found_before_training(tmp_path, small_blocks, change, comp
 
 
 def test_lagging_needs_rows_that_it_can_hold_out(tmp_path, small_blocks):
-    with pytest.raises(InputError, match="strategy 'lagging' holds out rows"):
+    with pytest.raises(InputError, match="strategy 'lagging' needs a validation split"):
         uc.VAE(**SMALL, strategy="lagging").fit(numbered(tmp_path))
 
 

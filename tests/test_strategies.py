@@ -7,7 +7,7 @@ from torch import nn
 
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
-from uncollapse.estimators.base import Plan
+from uncollapse.estimators.plan import TrainingData
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import InverseLipschitzDecoder
@@ -178,7 +178,7 @@ def test_a_mixture_refines_by_the_bound_of_the_phase_that_it_is_in():
     mixture = uc.MixtureVAE.build(
         uc.MixtureVAE(
             n_components=2, strategy="semi_amortized", inverse_lipschitz=0.5, prior="learned"
-        ).get_params(),
+        ).check_settings(),
         4,
     )
     plain, x = mixture.without_components(), torch.randn(5, 4)
@@ -377,9 +377,10 @@ def test_schedules_are_made_for_the_rows_that_are_not_held_out():
     vae = uc.VAE(
         strategy="lagging", objective="cyclical", **{**SMALL, "max_epochs": 10, "batch_size": 10}
     )
-    plan = Plan.of(vae.build(vae.get_params(), 4), rows, vae.get_params(), seed=0, budget=None)
-    assert (len(plan.rows), len(plan.watched), plan.objective.n_steps) == (90, 10, 90)
-    assert len(np.unique(np.concatenate([plan.rows, plan.watched]), axis=0)) == 100
+    _, plan = vae._prepare(vae.check_settings(), TrainingData(rows, 4, "digest"), None, (), None)
+    data = plan.data
+    assert (len(data.rows), len(data.unseen), plan.objective.n_steps) == (90, 10, 90)
+    assert len(np.unique(np.concatenate([data.rows, data.unseen]), axis=0)) == 100
 
 
 def test_a_single_document_can_be_watched():

@@ -1,10 +1,9 @@
-"""Models from an estimator's checked parameters, and their start at the data."""
+"""Models built from an estimator's validated settings, and started at the data."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,16 @@ from uncollapse import models
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.machine import memory_bytes
 from uncollapse._utils.moments import mean_over_rows
-from uncollapse._utils.random import seeded
+from uncollapse._utils.random import random_indices, seeded
 from uncollapse.certificates.information_floor import inverse_lipschitz_for
-from uncollapse.families import Categorical, Family, Gaussian, get_family
+from uncollapse.estimators.settings import (
+    DeviceName,
+    EstimatorSettings,
+    MixtureSettings,
+    SequenceSettings,
+    VAESettings,
+)
+from uncollapse.families import Categorical, Family, Gaussian
 from uncollapse.maps import (
     EMBEDDINGS,
     MAX_CONSTANT,
@@ -27,91 +33,49 @@ from uncollapse.maps import (
 )
 from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
 from uncollapse.networks import MLPDecoder
-from uncollapse.strategies import get_strategy
 
 MAX_PRINCIPAL_VALUES = 2**27
 DEFAULT_CONSTANT = 0.5
-# Where annealing begins if nothing is said: the highest constant that K23 try.
-ANNEALED_CONSTANT = 5.0
+ANNEALED_CONSTANT = 5.0  # the highest constant that K23 try, from which annealing starts
 
 
-def available_devices() -> list[str]:
-    """The kinds of device that this machine has, the fastest first."""
-    there = {
+def available_devices() -> list[DeviceName]:
+    """Return the kinds of device that this machine has, the fastest first."""
+    kinds: dict[DeviceName, bool] = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    return [name for name, is_there in there.items() if is_there]
+    return [name for name, is_available in kinds.items() if is_available]
 
 
-def resolve_device(device: str) -> str:
-    """The kind of device to use: the fastest for "auto".
+def resolve_device(device: DeviceName) -> DeviceName:
+    """Return the kind of device to use; the fastest for "auto".
 
     Raises:
-        InputError: if this machine has no such device.
+        ParameterError: if this machine has no such device.
     """
     available = available_devices()
     if device == "auto":
         return available[0]
     if device not in available:
         raise ParameterError(
-            f"device expects one that this machine has ({', '.join(available)}), got {device!r}: "
-            "use 'auto'."
+            f"device expects one that this machine has ({', '.join(available)}), got {device!r}. "
+            "Use 'auto'."
         )
     return device
 
 
-def lightning_arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What Lightning's trainer is told about the hardware.
+def row_decoder(settings: VAESettings, family: Family, n_features: int) -> Decoder:
+    """Build the decoder of a model of rows.
 
     Raises:
-        InputError: if processes that have been started do not go with the parameters, or would not
-            begin alike.
+        ParameterError: if the settings do not suit the family or the number of features.
     """
-    started, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters["devices"]
-    if started > 1 and devices not in ("auto", started):
-        raise ParameterError(
-            f"{started} processes were started on this machine, got devices={devices}: give "
-            f"devices={started}."
-        )
-    several = devices != 1 or parameters["num_nodes"] > 1
-    if several and not isinstance(parameters["random_state"], int):
-        raise ParameterError(
-            "several processes expect one seed, got random_state=None: give a number, such as "
-            "random_state=0."
-        )
-    if several and get_strategy(parameters["strategy"]).needs_validation:
-        raise ParameterError(
-            f"strategy 'lagging' trains on one device, got devices={devices}: give devices=1."
-        )
-    return {
-        "accelerator": {"cuda": "gpu"}.get(parameters["device"], parameters["device"]),
-        "devices": devices,
-        "num_nodes": parameters["num_nodes"],
-        "strategy": "ddp"
-        if several and parameters["parallel_strategy"] == "auto"
-        else parameters["parallel_strategy"],
-        "precision": {"float32": "32-true", "bfloat16": "bf16-mixed"}[parameters["precision"]],
-    }
-
-
-def build_family(parameters: Mapping[str, Any], n_features: int) -> Family:
-    """The family that the parameters ask for, fresh for so many features."""
-    return get_family(parameters["family"]).for_features(n_features)
-
-
-def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int) -> Decoder:
-    """The decoder that the parameters ask for.
-
-    Raises:
-        InputError: if the parameters do not suit the family or the number of features.
-    """
-    latent_dim, hidden = parameters["latent_dim"], parameters["hidden"]
-    natural_dim = family.natural_dim(n_features)
-    constants = _constants(parameters, family, natural_dim)
+    latent_dim, natural_dim = settings.latent_dim, family.natural_dim(n_features)
+    constants = _row_constants(settings, family, natural_dim)
     if constants is None:
-        return MLPDecoder(latent_dim, natural_dim, hidden)
+        return MLPDecoder(latent_dim, natural_dim, settings.hidden)
     if latent_dim > natural_dim:
         which = (
             ""
@@ -119,184 +83,186 @@ def build_decoder(parameters: Mapping[str, Any], family: Family, n_features: int
             else f", which are {natural_dim} natural parameters under family {family.name!r}"
         )
         raise ParameterError(
-            f"an injective decoder expects latent_dim <= natural dimension, got "
-            f"latent_dim={latent_dim} with "
-            f"n_features={n_features}{which}: use latent_dim <= {natural_dim}, or "
+            "an injective decoder expects latent_dim <= natural dimension, got "
+            f"latent_dim={latent_dim} with n_features={n_features}{which}. Use latent_dim <= "
+            f"{natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+        )
+    return InverseLipschitzDecoder(
+        latent_dim,
+        natural_dim,
+        settings.hidden,
+        constants,
+        EMBEDDINGS[settings.embedding],
+        math.inf if settings.lipschitz is None else settings.lipschitz,
+        POTENTIALS[settings.potential],
+        settings.intermediate_dims,
+    )
+
+
+def sequence_decoder(settings: SequenceSettings, family: Categorical) -> Decoder:
+    """Build the decoder of [z; h], or of z where the context is additive, for a sequential VAE.
+
+    Raises:
+        ParameterError: if there are more latent units than natural parameters.
+    """
+    latent_dim, natural_dim = settings.latent_dim, family.natural_dim(1)
+    constants = _constants(settings, family)
+    if constants is None:
+        return MLPDecoder(latent_dim + settings.hidden_dim, natural_dim, ())
+    if latent_dim > natural_dim:
+        raise ParameterError(
+            "an injective decoder expects fewer latent units than symbols, got "
+            f"latent_dim={latent_dim} with {natural_dim + 1}. Use latent_dim <= {natural_dim}, or "
             "inverse_lipschitz=None for an ordinary decoder."
         )
     return InverseLipschitzDecoder(
         latent_dim,
         natural_dim,
-        hidden,
-        constants,
-        EMBEDDINGS[parameters["embedding"]],
-        math.inf if parameters["lipschitz"] is None else parameters["lipschitz"],
-        POTENTIALS[parameters["potential"]],
-        parameters["intermediate_dims"],
-    )
-
-
-def encoder_widths(parameters: Mapping[str, Any]) -> tuple[int, ...]:
-    """Widths of the encoder's hidden layers: those of the decoder if nothing is said."""
-    widths: tuple[int, ...] | None = parameters["encoder_hidden"]
-    return parameters["hidden"] if widths is None else widths
-
-
-def sequence_decoder(parameters: Mapping[str, Any], family: Categorical) -> Decoder:
-    """The decoder of [z; h], or of z where the context is additive, that the parameters of a
-    sequential VAE ask for.
-
-    Raises:
-        InputError: if there are more latent units than natural parameters.
-    """
-    latent_dim, natural_dim = parameters["latent_dim"], family.natural_dim(1)
-    constants = _constants(
-        {**parameters, "min_information": None, "lipschitz": None, "intermediate_dims": ()},
-        family,
-        natural_dim,
-    )
-    if constants is None:
-        return MLPDecoder(latent_dim + parameters["hidden_dim"], natural_dim, ())
-    if latent_dim > natural_dim:
-        raise ParameterError(
-            f"an injective decoder expects fewer latent units than symbols, got "
-            f"latent_dim={latent_dim} with {natural_dim + 1}: "
-            f"use latent_dim <= {natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
-        )
-    context_dim = parameters["hidden_dim"] if parameters["context"] == "joint" else 0
-    return InverseLipschitzDecoder(
-        latent_dim,
-        natural_dim,
-        parameters["hidden"],
+        settings.hidden,
         constants,
         PrincipalDirections,
-        context_dim=context_dim,
+        context_dim=settings.hidden_dim if settings.context == "joint" else 0,
     )
 
 
-def _constants(
-    parameters: Mapping[str, Any], family: Family, natural_dim: int
+def _row_constants(
+    settings: VAESettings, family: Family, natural_dim: int
 ) -> float | tuple[float, ...] | None:
-    """The inverse Lipschitz constants that the parameters ask for; None for an ordinary decoder."""
-    given, nats = parameters["inverse_lipschitz"], parameters["min_information"]
-    if given is None and (parameters["lipschitz"] is not None or parameters["intermediate_dims"]):
+    """Return the inverse Lipschitz constants for a model of rows; None for an ordinary decoder."""
+    given = settings.inverse_lipschitz
+    if given is None and (settings.lipschitz is not None or settings.intermediate_dims):
         raise ParameterError(
             "lipschitz and intermediate_dims are for injective decoders, got "
-            "inverse_lipschitz=None: give a constant, or neither."
+            "inverse_lipschitz=None. Give a constant, or neither."
         )
-    _check_adjustment(parameters, family)
-    if nats is None:
-        if given != "auto":
-            constants: float | tuple[float, ...] | None = given
-            return constants
-        start = ANNEALED_CONSTANT if parameters["annealing"] else DEFAULT_CONSTANT
-        return start if family.fills_space else 0.0
-    if given != "auto":
-        raise ParameterError(
-            f"min_information sets the constants itself, got inverse_lipschitz={given} as well: "
-            "give one of the two."
-        )
-    if type(family) is not Gaussian:
-        instead = (
-            "set inverse_lipschitz instead"
-            if family.fills_space
-            else "its link would undo any constant"
-        )
-        raise ParameterError(
-            f"min_information expects family 'gaussian', the one for which a floor on I(x; z) is "
-            f"known, got {family.name!r}: "
-            f"{instead}, and estimate the model's information by uc.diagnose on its own samples."
-        )
-    if parameters["intermediate_dims"]:
-        raise ParameterError(
-            f"min_information expects one map or two, for which its floor is proved, got "
-            f"intermediate_dims={parameters['intermediate_dims']}: leave "
-            "intermediate_dims out, or set inverse_lipschitz instead."
-        )
-    if parameters.get("prior") in ("learned", "full"):
-        raise ParameterError(
-            f"min_information expects a prior whose scales are fixed, got prior "
-            f"{parameters['prior']!r}, whose scales could undo "
-            "it: use 'separated' or 'unit'."
-        )
-    total = inverse_lipschitz_for(nats, parameters["latent_dim"])
-    constant = total if parameters["latent_dim"] == natural_dim else math.sqrt(total)
+    others = ("min_information", "lipschitz")
+    chosen = _constants(settings, family, [name for name in others if getattr(settings, name)])
+    if settings.min_information is None:
+        return chosen
+    _check_floor(settings, family)
+    total = inverse_lipschitz_for(settings.min_information, settings.latent_dim)
+    constant = total if settings.latent_dim == natural_dim else math.sqrt(total)
     if constant > MAX_CONSTANT:
         raise ParameterError(
-            f"min_information={nats:g} takes constants of {constant:.3g}, beyond {MAX_CONSTANT:g}: "
-            "ask for less."
+            f"min_information={settings.min_information:g} takes constants of {constant:.3g}, "
+            f"beyond {MAX_CONSTANT:g}. Ask for less."
         )
     return constant
 
 
-def _check_adjustment(parameters: Mapping[str, Any], family: Family) -> None:
-    """Refuse to adjust constants that are not there, or that something else rests on."""
-    asked = [name for name in ("annealing", "target_kl") if parameters[name]]
-    if not asked:
-        return
-    given = parameters["inverse_lipschitz"]
-    others = [name for name in ("min_information", "lipschitz") if parameters[name] is not None]
-    others += (
-        ["inverse_lipschitz"] if parameters["target_kl"] and given not in ("auto", None, 0) else []
-    )
-    if len(asked + others) > 1:
+def _check_floor(settings: VAESettings, family: Family) -> None:
+    """Raise `ParameterError` where no constants guarantee `min_information`."""
+    given = settings.inverse_lipschitz
+    if given != "auto":
         raise ParameterError(
-            f"{' and '.join(asked + others)} each decide over the constants: give one of them."
+            f"min_information sets the constants itself, got inverse_lipschitz={given} as well. "
+            "Give one of the two."
         )
-    positive = given == "auto" or all(given if isinstance(given, tuple) else (given,))
-    if not (positive and family.fills_space):
+    if type(family) is not Gaussian:
+        instead = (
+            "Set inverse_lipschitz instead"
+            if family.fills_space
+            else "Its link would undo any constant"
+        )
         raise ParameterError(
-            f"{asked[0]} adjusts positive inverse Lipschitz constants, got "
-            f"inverse_lipschitz={given} with family {family.name!r}: "
-            "leave inverse_lipschitz out, and take a family that keeps a constant."
+            "min_information expects family 'gaussian', the only one with a known floor on "
+            f"I(x; z), got {family.name!r}. {instead}, and estimate the model's information by "
+            "uc.diagnose on its own samples."
+        )
+    if settings.intermediate_dims:
+        raise ParameterError(
+            "min_information expects one map or two, for which its floor is proved, got "
+            f"intermediate_dims={settings.intermediate_dims}. Leave intermediate_dims out, or set "
+            "inverse_lipschitz instead."
+        )
+    if isinstance(settings, MixtureSettings) and settings.prior in ("learned", "full"):
+        raise ParameterError(
+            f"min_information expects a prior with fixed scales, got prior {settings.prior!r}, "
+            "whose scales could undo it. Use 'separated' or 'unit'."
         )
 
 
-def check_memory(build: Callable[[], models.VAE], parameters: Mapping[str, Any]) -> None:
-    """Refuse what cannot be trained in this machine's memory, before the operating system ends the
-    process for asking."""
-    asked = (
-        "latent_dim",
-        "hidden",
-        *(("encoder_hidden",) if parameters.get("encoder_hidden") else ()),
+def _constants(
+    settings: EstimatorSettings, family: Family, others: Sequence[str] = ()
+) -> float | tuple[float, ...] | None:
+    """Return the inverse Lipschitz constants that are given, or their defaults.
+
+    Args:
+        settings: of the estimator.
+        family: of p(x|z).
+        others: names of further settings that determine the constants.
+
+    Raises:
+        ParameterError: if constants are to be adjusted that are absent or determined otherwise.
+    """
+    given = settings.inverse_lipschitz
+    asked = [name for name in ("annealing", "target_kl") if getattr(settings, name)]
+    if asked:
+        fixed = (
+            ["inverse_lipschitz"] if settings.target_kl and given not in ("auto", None, 0) else []
+        )
+        rivals = [*asked, *others, *fixed]
+        if len(rivals) > 1:
+            raise ParameterError(
+                f"{' and '.join(rivals)} each determine the constants. Give one of them."
+            )
+        positive = given == "auto" or all(given if isinstance(given, tuple) else (given,))
+        if not (positive and family.fills_space):
+            raise ParameterError(
+                f"{asked[0]} adjusts positive inverse Lipschitz constants, got "
+                f"inverse_lipschitz={given} with family {family.name!r}. Leave inverse_lipschitz "
+                "out, and take a family that keeps a constant."
+            )
+    if given != "auto":
+        return given
+    start = ANNEALED_CONSTANT if settings.annealing else DEFAULT_CONSTANT
+    return start if family.fills_space else 0.0
+
+
+def check_memory(
+    build: Callable[[Any, int], models.ComposedModel], settings: EstimatorSettings, size: int
+) -> None:
+    """Raise `ParameterError` for a model that this machine's memory cannot train, before the
+    operating system ends the process."""
+    named = ("latent_dim", "hidden", "encoder_hidden")
+    sizes = ", ".join(
+        f"{name}={getattr(settings, name)}" for name in named if getattr(settings, name, None)
     )
-    sizes = ", ".join(f"{name}={parameters[name]}" for name in asked)
     try:
-        with seeded(0), torch.device("meta"):  # some pieces are drawn even so
-            n_parameters = sum(parameter.numel() for parameter in build().parameters())
-    except RuntimeError as error:  # more than can be counted
+        with seeded(0), torch.device("meta"):  # some parts draw even on the meta device
+            n_parameters = sum(
+                parameter.numel() for parameter in build(settings, size).parameters()
+            )
+    except RuntimeError as error:  # more than PyTorch can count
         raise ParameterError(
-            f"a model with {sizes} is too large ({error}): use fewer or narrower layers."
+            f"a model with {sizes} is too large ({error}). Use fewer or narrower layers."
         ) from None
     needed = 4 * 4 * n_parameters  # float32: parameters, gradients and Adam's two moments
-    if (
-        parameters.get("lipschitz") is not None
-    ):  # the products of all directions of a ridge sum, and their gradients
-        needed += 2 * 4 * sum(parameters["hidden"]) ** 2
-    there = memory_bytes()
-    if needed > there:
+    if getattr(settings, "lipschitz", None):  # products of all directions of a ridge sum, twice
+        needed += 2 * 4 * sum(settings.hidden) ** 2
+    available = memory_bytes()
+    if needed > available:
         raise ParameterError(
             f"training a model with {sizes} takes {needed / 2**30:.3g} GiB, and this machine has "
-            f"{there / 2**30:.3g}: use fewer or "
-            "narrower layers."
+            f"{available / 2**30:.3g}. Use fewer or narrower layers."
         )
 
 
 @torch.no_grad()
-def initialize_from_data(model: models.VAE, rows: np.ndarray) -> None:
-    """Start a model at the data: the decoder at the mean of their statistics, the encoder at their
-    location and scale."""
+def initialize_from_data(model: models.RowModel, rows: np.ndarray) -> None:
+    """Start the decoder at the mean of the data's statistics, the encoder at their location and
+    scale."""
     family = model.family
     signal, natural_dim = model.decoder.constant**2, family.natural_dim(rows.shape[1])
-    # z of variance 1 moves the decoder's output by the constant at least, in latent_dim of its
-    # dimensions, whose noise is so much less than all there is. (The posterior of such a z has the
-    # variance 1 / (1 + signal).)
+    # z of variance 1 moves latent_dim of the decoder's outputs by the constant at least, and only
+    # the rest of their variance is noise. The posterior of such a z has variance 1 / (1 + signal).
     family.initialize_from_data(
         rows, 1 - min(1.0, model.latent_dim / natural_dim) * signal / (1 + signal)
     )
-    # At constants up to 1 the posterior begins about as wide as it is to be. A wide one would send
-    # its noise, stretched by a large constant, through exponentials that overflow.
-    model.posterior.initialize_from_data(rows, min(1.0, math.sqrt(2 / (1 + signal))))
+    # At constants up to 1 the posterior starts about as wide as it will be. At large constants, a
+    # wide posterior would send stretched noise through exponentials that overflow.
+    posterior: Any = model.posterior
+    posterior.initialize_from_data(rows, min(1.0, math.sqrt(2 / (1 + signal))))
     some = some_rows(rows, natural_dim)
     model.decoder.initialize_from_data(family.sufficient(torch.as_tensor(some)).numpy())
     start = family.inverse_link(family.natural(mean_over_rows(family.sufficient, rows)))
@@ -304,6 +270,6 @@ def initialize_from_data(model: models.VAE, rows: np.ndarray) -> None:
 
 
 def some_rows(rows: np.ndarray, width: int) -> np.ndarray:
-    """As many random rows as principal directions of statistics of this width need."""
+    """Return as many random rows as principal directions of statistics of this width need."""
     n = min(MAX_PRINCIPAL_ROWS, max(1, MAX_PRINCIPAL_VALUES // width))
-    return rows if len(rows) <= n else rows[np.random.default_rng(0).permutation(len(rows))[:n]]
+    return rows if len(rows) <= n else rows[random_indices(len(rows), n)]

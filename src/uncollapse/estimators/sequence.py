@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,15 +14,14 @@ from torch import nn
 
 from uncollapse import models
 from uncollapse._utils.errors import DataError, ParameterError
-from uncollapse._utils.parameters import check_parameters
 from uncollapse._utils.progress import spinner
-from uncollapse._utils.random import derived_seed
 from uncollapse._utils.run_folders import SavedVocabulary, Settings
 from uncollapse._utils.signals import deferred_interrupt
 from uncollapse._utils.validation import check_count, check_positive
 from uncollapse._utils.vocabulary import Document, Level, Vocabulary, list_documents
-from uncollapse.estimators.base import Estimator, Plan, digest_of
+from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import sequence_decoder, some_rows
+from uncollapse.estimators.plan import TrainingData, digest_of
 from uncollapse.estimators.settings import SequenceSettings
 from uncollapse.families import Categorical
 from uncollapse.latent import (
@@ -37,41 +36,30 @@ from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder
 from uncollapse.training.budget import Budget
-from uncollapse.training.resume import Checkpoint
 
 HELD_OUT_SHARE = 0.1
-# What is added to the counts that log-odds begin at, as some symbols may have been held out.
-UNSEEN_COUNT = 0.5
-# Documents count as if they were no farther from the mean than so many times the median distance.
-OUTLIER = 2.0
+UNSEEN_COUNT = 0.5  # added to counts, as some symbols may occur in held-out documents only
+OUTLIER = 2.0  # documents farther from the mean than this many median distances are moved closer
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Documents as rows of numbers, for training and to find the best epoch by."""
+class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSettings):
+    """A VAE of sequences, such as sentences: one z for each, and every symbol depends on z and on
+    the symbols before it.
 
-    vocabulary: Vocabulary
-    train: np.ndarray
-    validation: np.ndarray
-
-
-class SequenceVAE(Estimator, SequenceSettings):
-    """A VAE of sequences, such as sentences: one z for each, from which and from the symbols before
-    it every symbol follows.
-
-    An LSTM turns the symbols before into h. With `inverse_lipschitz` a number, that is all that it
-    sees, and Brenier maps turn [z; h] into the log-odds of the next symbol, and move them at least
-    that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21 example
-    2) at 0. With None a linear map does, and the LSTM sees z beside every symbol: the sequential
-    VAE (Bowman et al. 2016), which can do without z.
+    An LSTM summarises the symbols before as h. With constants in `inverse_lipschitz`, it sees
+    nothing else, and Brenier maps turn [z; h] into the log-odds of the next symbol, which move at
+    least that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21
+    example 2) at 0. With None a linear map does so, and the LSTM also sees z beside every symbol:
+    the sequential VAE (Bowman et al. 2016), which can ignore z.
 
     Attributes:
         model_: the trained `uncollapse.models.SequenceVAE`.
         vocabulary_: the symbols, a `uncollapse._utils.vocabulary.Vocabulary`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per
-            document, since the start seconds and evaluations of the decoder (one for each symbol),
-            and the negative ELBO on documents that training does not see (`validation`).
-        seed_: the seed that was used.
+        history_: table with a row for each epoch: epoch, loss, reconstruction and kl in nats per
+            document, seconds and decoder evaluations (one for each symbol) since the start, and
+            the negative ELBO on held-out documents (`validation`).
+        settings_: the validated settings of the fit.
+        seed_: the seed in force.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
     >>> import uncollapse as uc
@@ -82,54 +70,29 @@ class SequenceVAE(Estimator, SequenceSettings):
     (1, 2)
     """
 
+    settings_type = SequenceSettings
     history_columns: ClassVar[tuple[str, ...]] = (*Estimator.history_columns, "validation")
 
     @staticmethod
-    def _build(parameters: Mapping[str, Any], n_features: int) -> models.SequenceVAE:
-        """An untrained model of sequences of `n_features` symbols, the unknown one and the end
-        among them.
-
-        Raises:
-            InputError: if the parameters do not suit each other or the number of symbols.
-        """
-        sizes = {name: parameters[name] for name in ("embedding_dim", "hidden_dim", "n_layers")}
-        family, latent_dim = Categorical(n_features), parameters["latent_dim"]
-        decoder = sequence_decoder(parameters, family)
-        seen = 0 if decoder.constants else latent_dim
-        encoder_sizes = {
-            name: parameters[f"encoder_{name}"] or sizes[name]
-            for name in ("embedding_dim", "hidden_dim")
-        }
-        pooled = parameters["posterior"] == "pooled-lstm"
-        encoder_sizes = {**sizes, **encoder_sizes}
-        prior: Prior
-        posterior: Posterior
-        if parameters["committed_rate"] is None:
-            prior, posterior = (
-                StandardNormal(latent_dim),
-                DiagonalGaussian(
-                    LSTMEncoder(n_features, 2 * latent_dim, **encoder_sizes, pooled=pooled)
-                ),
-            )
-        elif pooled or parameters["annealing"]:
-            name, value = ("posterior", "'pooled-lstm'") if pooled else ("annealing", "True")
-            raise ParameterError(
-                f"committed_rate gives every symbol a z, and does not go with {name} = {value}: "
-                "leave one of them out."
-            )
-        else:
-            prior = CommittedPrior(
-                parameters["max_length"] + 1, latent_dim, parameters["committed_rate"]
-            )
-            encoder = BackwardLSTMEncoder(n_features, 2 * latent_dim, **encoder_sizes)
-            posterior = ChainPosterior(encoder, prior)
-        history = models.History(n_features, **sizes, latent_dim=seen)
-        additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
+    def _build(settings: SequenceSettings, size: int) -> models.SequenceVAE:
+        family, latent_dim = Categorical(size), settings.latent_dim
+        decoder = sequence_decoder(settings, family)
+        prior, posterior = _build_latent(settings, size)
+        history = models.History(
+            size,
+            settings.embedding_dim,
+            settings.hidden_dim,
+            settings.n_layers,
+            latent_dim=0 if decoder.constants else latent_dim,
+        )
+        is_additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
         head = (
-            nn.Linear(sizes["hidden_dim"], family.natural_dim(1), bias=False) if additive else None
+            nn.Linear(settings.hidden_dim, family.natural_dim(1), bias=False)
+            if is_additive
+            else None
         )
         return models.SequenceVAE(
-            prior, posterior, history, decoder, family, head, parameters["word_dropout"]
+            prior, posterior, history, decoder, family, head, settings.word_dropout
         )
 
     def fit(
@@ -147,82 +110,55 @@ class SequenceVAE(Estimator, SequenceSettings):
         Args:
             X: strings, or sequences of whole numbers >= 0, at least two.
             y: ignored.
-            validation: documents by whose ELBO the best epoch is found; a tenth of X, held out from
-                training, if not given.
-            budget: what training may use up, in place of `max_epochs`.
+            validation: documents by whose ELBO the best epoch is found; if not given, a tenth of X
+                is held out from training.
+            budget: limit of training, which overrides `max_epochs`.
             callbacks: functions that are called with each `uc.training.Epoch`.
-            checkpoint: a folder for the state of the training and its log, a JSON line for each
-                epoch. Where it holds the state of this very training, that is taken up, and ends in
-                the same parameters as if nothing had interrupted it.
+            checkpoint: folder for the state of the training and its log, a JSON line for each
+                epoch. If it holds the state of the same training, that is resumed, and ends in the
+                same parameters as without the interruption.
 
         Raises:
-            InputError: if a parameter or a document cannot be used, or the folder holds another
-                training. What was fitted before is left as it was.
-            NonFiniteLossError: if training meets a loss that is not finite; the estimator then
-                holds the best epoch so far.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator then holds the best epoch so
-                far.
+            InputError: if an argument or a document cannot be used, or the folder belongs to
+                another training. An earlier fit is kept.
+            NonFiniteLossError: if a loss is not finite; the estimator keeps the best epoch so far.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator keeps the best epoch so far.
         """
         del y
-        parameters = check_parameters(type(self), self.get_params(deep=False))
-        with spinner("preparing", parameters["verbose"]):
-            kept = None if checkpoint is None else Checkpoint(Path(checkpoint))
-            vocabulary, encoded = _read(X, parameters)
-            held_out = (
-                None
-                if validation is None
-                else _encode(validation, vocabulary, parameters["max_length"], "validation")
-            )
-            others = None if held_out is None else digest_of(held_out)
-            data = {"shape": encoded.shape, "digest": digest_of(encoded), "validation": others}
-            seed = self._agree_on_seed(parameters, data, budget, kept)
-            rows = _split(vocabulary, encoded, held_out, seed)
-            model = self._new_model(parameters, len(rows.vocabulary), seed)
-            model.decoder.initialize_from_data(*_shares(rows, parameters["latent_dim"]))
-            model.decoder.start_at(_log_odds(rows))
-            plan = Plan.of(
-                model,
-                rows.train,
-                parameters,
-                seed,
-                rows.validation,
-                budget=budget,
-                callbacks=callbacks,
-                checkpoint=kept,
-            )
-        with deferred_interrupt():  # what belongs to one fit is taken over as one
-            self.vocabulary_ = rows.vocabulary
-            self._train(model, plan)
+        settings = self.check_settings()
+        with spinner("preparing", settings.verbose):
+            vocabulary, data = _read(X, validation, settings)
+            model, plan = self._prepare(settings, data, budget, callbacks, checkpoint)
+        with deferred_interrupt():  # a fit must not leave the vocabulary of one model with another
+            self.vocabulary_ = vocabulary
+            self._train(model, settings, plan)
         return self
 
-    def _learn(self, model: models.VAE, plan: Plan) -> None:
-        lengths = torch.as_tensor((plan.rows >= 0).sum(1))
-        self._minimise(model, plan, range(plan.parameters["max_epochs"]), plan.seed, lengths)
+    def _hold_out(self, data: TrainingData, seed: int) -> TrainingData:
+        if data.validation is None:
+            data = data.hold_out(max(1, round(HELD_OUT_SHARE * len(data.rows))), seed)
+            return replace(data, validation=data.unseen)
+        return replace(data, unseen=data.validation)
 
-    def check_rows(self, X: Any) -> np.ndarray:
-        """Documents as rows of the numbers of their symbols, shape (n, max_length + 1), float32.
-
-        Raises:
-            InputError: if a document is empty, too long, or holds nothing that is known.
-        """
-        return next(self._checked_pieces(X))
+    def _initialize(
+        self, model: models.SequenceVAE, settings: SequenceSettings, data: TrainingData
+    ) -> None:
+        """Start the decoder at the frequencies of symbols, and z along those that vary most."""
+        model.decoder.initialize_from_data(*_shares(data, settings.latent_dim))
+        model.decoder.start_at(_log_odds(data))
 
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
+        """Yield documents as rows of the numbers of their symbols, shape (n, max_length + 1)."""
         check_is_fitted(self)
-        yield _encode(X, self.vocabulary_, self.parameters_["max_length"])
+        yield _encode(X, self.vocabulary_, self.settings_.max_length)
 
     def inverse_transform(self, Z: Any) -> list[Any]:
-        """The most probable symbol after symbol, given z: n documents.
+        """Return the document for each row of Z, taking the most probable symbol at each place.
 
         Raises:
-            InputError: if Z is not of shape (n, latent_dim) or not finite.
+            DataError: if Z is not of shape (n, latent_dim) or not finite.
         """
-        codes = self._check_codes(Z)
-        return self._generate(codes, greedy=True)
-
-    def reconstruct(self, X: Any) -> list[Any]:
-        """`inverse_transform` at the posterior means of X: n documents."""
-        return self.inverse_transform(self.transform(X))
+        return self._generate(self._check_codes(Z), greedy=True)
 
     def sample(
         self,
@@ -231,34 +167,30 @@ class SequenceVAE(Estimator, SequenceSettings):
         temperature: float = 1.0,
         greedy: bool = False,
     ) -> list[Any]:
-        """Documents from the model, of z from the prior.
+        """Draw documents from the model, with z from the prior.
 
         Args:
-            n_samples: how many.
+            n_samples: number of documents.
             random_state: a seed or a RandomState; None draws anew at each call.
-            temperature: 1 draws symbols from the model; less goes to the more probable ones.
-            greedy: take the most probable symbol each time, so that only z is left to chance.
+            temperature: 1 draws symbols from the model; lower values favour probable ones.
+            greedy: take the most probable symbol at each place, so that only z is random.
 
         Raises:
-            InputError: if `n_samples` or `temperature` is not positive.
+            ParameterError: if `n_samples` or `temperature` is not positive.
         """
         check_is_fitted(self)
         check_positive("temperature", temperature)
-        return self._sample(
-            self._prior_draws,
-            lambda codes: self._generate(codes, temperature, greedy),
-            n_samples,
-            random_state,
-        )
+        with self._sampling(n_samples, random_state):
+            codes = self.model_.draw_prior(n_samples).cpu().numpy()
+            return self._generate(codes, temperature, greedy)
 
     def interpolate(self, a: Document, b: Document, n_steps: int = 5) -> list[Any]:
-        """Documents on the way from one to another: `inverse_transform` along the line between
-        their posterior means.
+        """Return documents along the line between the posterior means of two documents.
 
         Args:
-            a: where the way begins.
-            b: where it ends.
-            n_steps: documents, those at both ends among them; at least 2.
+            a: document at the start.
+            b: document at the end.
+            n_steps: number of documents, both ends included; at least 2.
 
         Raises:
             InputError: if a document cannot be used, or `n_steps` is below 2.
@@ -269,11 +201,11 @@ class SequenceVAE(Estimator, SequenceSettings):
         return self.inverse_transform((1 - share) * start + share * end)
 
     def perplexity(self, X: Any, n_importance: int = 64) -> float:
-        """exp(-log p(X) / number of symbols), the ends of the documents among them.
+        """Return exp(-log p(X) / number of symbols), counting the ends of documents as symbols.
 
         Args:
             X: documents.
-            n_importance: draws of z for each, as for `score_samples`.
+            n_importance: number of draws of z for each, as for `score_samples`.
         """
         n_symbols = (self.check_rows(X) >= 0).sum()
         return float(np.exp(-self.score_samples(X, n_importance).sum(dtype=np.float64) / n_symbols))
@@ -281,8 +213,7 @@ class SequenceVAE(Estimator, SequenceSettings):
     def _generate(
         self, codes: np.ndarray, temperature: float = 1.0, greedy: bool = False
     ) -> list[Any]:
-        model, max_length = self.model_, self.parameters_["max_length"]
-        assert isinstance(model, models.SequenceVAE)
+        model, max_length = self.model_, self.settings_.max_length
         rows = self._in_batches(codes, lambda z: model.generate(z, max_length, temperature, greedy))
         return self.vocabulary_.decode(rows)
 
@@ -294,15 +225,15 @@ class SequenceVAE(Estimator, SequenceSettings):
     def _saved_vocabulary(self) -> SavedVocabulary:
         return SavedVocabulary(level=self.vocabulary_.level, known=list(self.vocabulary_.known))
 
-    def _restore(self, settings: Settings) -> None:
-        saved = settings.vocabulary
-        if saved is None or len(saved.known) + 2 != settings.n_features:
-            raise ParameterError(
+    def _restore(self, run: Settings) -> None:
+        saved = run.vocabulary
+        if saved is None or len(saved.known) + 2 != run.n_features:
+            raise DataError(
                 "its vocabulary is missing, or not the one that the model was trained with"
             )
         vocabulary = Vocabulary(saved.level, tuple(saved.known))
         if saved.level not in ("token", self.level) or not vocabulary.check_invariants():
-            raise ParameterError(f"its vocabulary is not one of {saved.level}s")
+            raise DataError(f"its vocabulary is not one of {saved.level}s")
         self.vocabulary_ = vocabulary
 
     def __sklearn_tags__(self) -> Any:
@@ -311,89 +242,99 @@ class SequenceVAE(Estimator, SequenceSettings):
         return tags
 
 
-def _read(X: Any, parameters: dict[str, Any]) -> tuple[Vocabulary, np.ndarray]:
-    """The vocabulary of documents, and the documents as rows."""
+def _build_latent(settings: SequenceSettings, size: int) -> tuple[Prior, Posterior]:
+    """Build the prior and the posterior of one z for each document, or of one for each symbol."""
+    latent_dim, pooled = settings.latent_dim, settings.posterior == "pooled-lstm"
+    sizes = {
+        "embedding_dim": settings.encoder_embedding_dim or settings.embedding_dim,
+        "hidden_dim": settings.encoder_hidden_dim or settings.hidden_dim,
+        "n_layers": settings.n_layers,
+    }
+    if settings.committed_rate is None:
+        encoder = LSTMEncoder(size, 2 * latent_dim, **sizes, pooled=pooled)
+        return StandardNormal(latent_dim), DiagonalGaussian(encoder)
+    if pooled or settings.annealing:
+        excluded = "posterior = 'pooled-lstm'" if pooled else "annealing = True"
+        raise ParameterError(
+            f"committed_rate gives every symbol a z, which excludes {excluded}. Leave one of them "
+            "out."
+        )
+    prior = CommittedPrior(settings.max_length + 1, latent_dim, settings.committed_rate)
+    return prior, ChainPosterior(BackwardLSTMEncoder(size, 2 * latent_dim, **sizes), prior)
+
+
+def _read(X: Any, validation: Any, settings: SequenceSettings) -> tuple[Vocabulary, TrainingData]:
+    """Return the vocabulary of documents, and the documents as rows of numbers."""
     documents, are_tokens = list_documents(X)
     if len(documents) < 2:
         raise DataError(
-            f"training expects at least 2 documents, got {len(documents)}: give more data."
+            f"training expects at least 2 documents, got {len(documents)}. Give more data."
         )
-    level: Level = "token" if are_tokens else parameters["level"]
-    vocabulary = Vocabulary.of(
-        documents, level, parameters["min_count"], parameters["max_vocabulary"]
+    level: Level = "token" if are_tokens else settings.level
+    vocabulary = Vocabulary.of(documents, level, settings.min_count, settings.max_vocabulary)
+    rows = vocabulary.encode(documents, settings.max_length)
+    given = (
+        None
+        if validation is None
+        else _encode(validation, vocabulary, settings.max_length, "validation")
     )
-    return vocabulary, vocabulary.encode(documents, parameters["max_length"])
-
-
-def _split(
-    vocabulary: Vocabulary, rows: np.ndarray, validation: np.ndarray | None, seed: int
-) -> _Rows:
-    """Documents for training, and to find the best epoch by: those that are given, or some that are
-    held out."""
-    if validation is not None:
-        return _Rows(vocabulary, rows, validation)
-    order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(rows))
-    n_held_out = max(1, round(HELD_OUT_SHARE * len(rows)))
-    return _Rows(vocabulary, rows[order[n_held_out:]], rows[order[:n_held_out]])
+    return vocabulary, TrainingData(
+        rows, len(vocabulary), digest_of(rows), are_sequences=True, validation=given
+    )
 
 
 def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") -> np.ndarray:
     documents, are_tokens = list_documents(X, name)
     if documents and are_tokens != (vocabulary.level == "token"):
-        expected, got = (
-            ("arrays of tokens", "strings")
-            if vocabulary.level == "token"
-            else ("strings", "arrays of tokens")
-        )
+        expected, got = "strings", "arrays of tokens"
+        if vocabulary.level == "token":
+            expected, got = got, expected
         raise DataError(
-            f"{name} expects {expected}, as in training, got {got}: give documents of the same "
+            f"{name} expects {expected}, as in training, got {got}. Give documents of the same "
             "kind."
         )
     if not documents:
-        raise DataError(f"{name} expects at least one document, got none: give some.")
+        raise DataError(f"{name} expects at least one document, got none. Give some.")
     return vocabulary.encode(documents, max_length, name)
 
 
-def _shares(rows: _Rows, at_least: int) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of the most frequent symbols in some of the documents, and the deviations of such
-    shares by chance alone.
+def _shares(data: TrainingData, at_least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shares of the most frequent symbols in documents, and the noise of such shares.
 
     Args:
-        rows: the documents.
-        at_least: of so many symbols, if there are.
+        data: documents.
+        at_least: least number of symbols, if there are as many.
 
     Returns:
         shares: shape (n, m), float32.
-        noise: shape (m,), up to a factor. By chance alone a share's variance is proportional to its
-            mean, to which 1 / V, the average, is added: what the rarest symbols do by chance would
-            count for much.
+        noise: standard deviations by chance alone, up to a factor, shape (m,). The variance of a
+            share is proportional to its mean, plus the average 1 / V, without which the chance
+            occurrences of the rarest symbols would dominate.
     """
-    n_symbols = min(len(rows.vocabulary) - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
-    some = some_rows(rows.train, n_symbols)
+    n_symbols = min(data.size - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
+    some = some_rows(data.rows, n_symbols)
     counts = np.zeros((len(some), n_symbols), np.float32)
     documents, places = np.nonzero((some >= 0) & (some < n_symbols))
     np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
     shares = counts / (some >= 0).sum(1, keepdims=True)
-    noise = np.sqrt(shares.mean(0) + 1 / len(rows.vocabulary))
+    noise = np.sqrt(shares.mean(0) + 1 / data.size)
     return _without_outliers(shares, noise), noise
 
 
 def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """The same, with what is far from the mean drawn nearer: a document that repeats one word would
-    have a direction for itself."""
+    """Return the shares with outliers moved closer to the mean, so that a document that repeats one
+    word does not determine a direction."""
     mean = shares.mean(0)
     distance = np.linalg.norm((shares - mean) / noise, axis=1)
     limit = OUTLIER * np.median(distance)
     far = distance > limit
-    drawn = shares.copy()
-    drawn[far] = mean + (limit / distance[far])[:, None] * (shares[far] - mean)
-    return drawn
+    moved = shares.copy()
+    moved[far] = mean + (limit / distance[far])[:, None] * (shares[far] - mean)
+    return moved
 
 
-def _log_odds(rows: _Rows) -> torch.Tensor:
-    """The natural parameters of the shares that the symbols have in training."""
-    counts = (
-        np.bincount(rows.train[rows.train >= 0].astype(np.int64), minlength=len(rows.vocabulary))
-        + UNSEEN_COUNT
-    )
+def _log_odds(data: TrainingData) -> torch.Tensor:
+    """Return the natural parameters of the frequencies of symbols in training."""
+    symbols = data.rows[data.rows >= 0].astype(np.int64)
+    counts = np.bincount(symbols, minlength=data.size) + UNSEEN_COUNT
     return torch.as_tensor(np.log(counts[:-1] / counts[-1]), dtype=torch.float32)

@@ -10,7 +10,7 @@ import textwrap
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -43,6 +43,7 @@ def _with_method(name: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Specification = dict[str, dict[str, Any]]
 _Constant = Annotated[float, NotBool, Field(ge=0, le=MAX_CONSTANT, allow_inf_nan=False)]
 Constants = Annotated[
@@ -52,6 +53,7 @@ Constants = Annotated[
         "decoder, or 'auto'"
     ),
 ]
+Nats = Annotated[PositiveFloat | None, Field(description="a positive number of nats, or None")]
 FamilyLike = Annotated[
     str | Specification | Annotated[Any, _with_method("for_features")],
     Field(
@@ -112,7 +114,7 @@ class RuntimeSettings:
     """
 
     random_state: RandomState = None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceName = "auto"
     devices: Count | Literal["auto"] = 1
     num_nodes: Count = 1
     parallel_strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
@@ -161,7 +163,7 @@ class EstimatorSettings(RuntimeSettings):
     latent_dim: Count = 2
     inverse_lipschitz: Constants = "auto"
     annealing: Flag = False
-    target_kl: PositiveFloat | None = None
+    target_kl: Nats = None
     hidden: Widths = (256, 256)
     objective: ObjectiveLike = None
     strategy: StrategyLike = None
@@ -201,7 +203,7 @@ class VAESettings(EstimatorSettings):
         encoder_hidden: widths of the encoder's hidden layers; those of `hidden` if None.
     """
 
-    min_information: PositiveFloat | None = None
+    min_information: Nats = None
     family: FamilyLike = "gaussian"
     posterior: Literal["gaussian", "realnvp"] = "gaussian"
     embedding: Literal["principal", "padding", "learned"] = "principal"
@@ -290,7 +292,7 @@ class SequenceSettings(EstimatorSettings):
     max_vocabulary: Count = 20_000
     max_length: Count = 200
     posterior: Literal["lstm", "pooled-lstm"] = "lstm"
-    committed_rate: PositiveFloat | None = None
+    committed_rate: Nats = None
     embedding_dim: Count = 128
     hidden_dim: Count = 256
     encoder_embedding_dim: Count | None = None
@@ -301,6 +303,7 @@ class SequenceSettings(EstimatorSettings):
     batch_size: Count = 32
 
 
+Kind = TypeVar("Kind", bound=EstimatorSettings)
 SETTINGS: dict[str, type[EstimatorSettings]] = {
     "VAE": VAESettings,
     "MixtureVAE": MixtureSettings,
@@ -320,7 +323,11 @@ def check_settings(estimator: str, given: Mapping[str, Any]) -> EstimatorSetting
     """
     if estimator not in SETTINGS:
         raise ParameterError(f"model expects one of {', '.join(SETTINGS)}, got {estimator!r}.")
-    kind = SETTINGS[estimator]
+    return validate(SETTINGS[estimator], given)
+
+
+def validate(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
+    """Return validated settings of one class, with defaults for those that are not given."""
     return kind(**check_parameters(kind, given))
 
 

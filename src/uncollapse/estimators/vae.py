@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from uncollapse import models
-from uncollapse.estimators.base import Estimator
-from uncollapse.estimators.building import build_decoder, build_family, encoder_widths
+from uncollapse.estimators.building import row_decoder
+from uncollapse.estimators.rows import RowEstimator
 from uncollapse.estimators.settings import VAESettings
+from uncollapse.families import get_family
 from uncollapse.latent import POSTERIORS, StandardNormal
 
 
-class VAE(Estimator, VAESettings):
+class VAE(RowEstimator[models.VAE, VAESettings], VAESettings):
     """A variational autoencoder whose latents cannot collapse, as a scikit-learn transformer.
 
-    With `inverse_lipschitz` a number or several, the decoder is made of Brenier maps and moves its
-    natural parameters at least that much when z moves: IL-LIDVAE (K23 definition 4.1), and LIDVAE
-    (W21 definition 3) at 0. With None it is a multilayer perceptron: the ordinary VAE (Kingma &
-    Welling 2014).
+    With positive constants in `inverse_lipschitz`, the decoder consists of Brenier maps, and its
+    natural parameters move at least that much when z moves: IL-LIDVAE (K23 definition 4.1). At 0
+    it is only injective: LIDVAE (W21 definition 3). With None it is a multilayer perceptron: the
+    ordinary VAE (Kingma & Welling 2014).
 
     Attributes:
         model_: the trained `uncollapse.models.VAE`.
-        history_: the training, a row for each epoch: epoch, loss, reconstruction and kl in nats per
-            example, and, since the start, seconds and evaluations of the decoder.
+        history_: table with a row for each epoch: epoch, loss, reconstruction and kl in nats per
+            example, and seconds and decoder evaluations since the start.
+        settings_: the validated settings of the fit.
         n_features_in_: number of features seen in `fit`.
-        feature_names_in_: their names, where X had some.
-        seed_: the seed that was used.
+        feature_names_in_: names of the features, if X had some.
+        seed_: the seed in force.
         inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
 
     >>> import numpy as np, uncollapse as uc
@@ -36,17 +35,14 @@ class VAE(Estimator, VAESettings):
     ((500, 2), (3, 5))
     """
 
-    @staticmethod
-    def _build(parameters: Mapping[str, Any], n_features: int) -> models.VAE:
-        """An untrained model from checked parameters.
+    settings_type = VAESettings
 
-        Raises:
-            InputError: if the parameters do not suit the number of features.
-        """
-        latent_dim = parameters["latent_dim"]
-        family = build_family(parameters, n_features)
-        decoder = build_decoder(parameters, family, n_features)
-        posterior = POSTERIORS[parameters["posterior"]].from_perceptron(
-            n_features, latent_dim, encoder_widths(parameters), family.features
+    @staticmethod
+    def _build(settings: VAESettings, size: int) -> models.VAE:
+        family = get_family(settings.family).for_features(size)
+        decoder = row_decoder(settings, family, size)
+        widths = settings.encoder_hidden or settings.hidden
+        posterior = POSTERIORS[settings.posterior].from_perceptron(
+            size, settings.latent_dim, widths, family.features
         )
-        return models.VAE(StandardNormal(latent_dim), posterior, decoder, family)
+        return models.VAE(StandardNormal(settings.latent_dim), posterior, decoder, family)

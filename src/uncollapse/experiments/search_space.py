@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from uncollapse._utils.parameters import check_parameters
 from uncollapse.data import Data, StoredRows
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.building import check_memory
-from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
+from uncollapse.estimators.settings import RUNTIME_ARGUMENTS, check_settings
 from uncollapse.experiments.trial import (
     FitTrial,
     TrialData,
@@ -198,8 +198,8 @@ class SearchSpace:
         arguments = [trial.arguments for trial in self.trials()]
         if not train.is_text:
             for given in arguments:
-                parameters = check_parameters(kind, given)
-                check_memory(partial(kind.build, parameters, train.X.shape[1]), parameters)
+                settings = check_settings(self.model, given)
+                check_memory(kind.build, settings, train.X.shape[1])
         device = {} if on_this_machine else {"device": "auto"}
         first = kind(**{**arguments[0], **device, "random_state": 0, "verbose": False})
         with suppress(NonFiniteLossError):  # A trial records this as its result.
