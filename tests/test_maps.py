@@ -325,15 +325,14 @@ def test_impossible_maps_are_refused(build, words):
         build()
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("dims", [(1, 1), (8, 8), (1, 20), (4, 64)])
-@pytest.mark.parametrize("width", [1, 2, 16, 512])
-@pytest.mark.parametrize("depth", [1, 2, 3, 9])
-def test_layers_and_maps_start_at_unit_size(width, depth, dims, seed):
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("dims", [(1, 1), (8, 8), (4, 64)])
+@pytest.mark.parametrize("width", [1, 2, 16, 256])
+@pytest.mark.parametrize("depth", [1, 2, 9])
+def test_layers_and_maps_start_at_unit_size(width, depth, dims):
+    torch.manual_seed(0)
     f = BrenierMap(dims[1], (width,) * depth)
     f.convex.reset_parameters(dims[0])
-    v = torch.randn(4000, dims[0])
+    v = torch.randn(2000, dims[0])
     layers = preactivations(v, None, f.convex.weights)
     activations = [squared_leaky(layers[0]), *map(smooth_leaky, layers[1:])]
     assert width < 16 or all(0.75 < (s - s.mean(0)).square().mean().sqrt() < 1.3 for s in layers)
@@ -352,11 +351,11 @@ def test_ridges_start_at_unit_size(width, upper):
 
 
 @pytest.mark.parametrize("kind", POTENTIALS.values())
-@pytest.mark.parametrize("width", [1, 64, 4096])
+@pytest.mark.parametrize("width", [1, 64, 1024])
 @pytest.mark.parametrize("depth", [1, 2, 9])
 @pytest.mark.parametrize("low_precision", [False, True], ids=["float32", "bfloat16"])
 def test_values_and_gradients_are_finite_far_out(kind, width, depth, low_precision):
-    if width == 4096:
+    if width == 1024:
         depth = min(depth, 2)
     torch.manual_seed(0)
     f = BrenierMap(3, (width,) * depth, 0.5, potential=kind)

@@ -96,9 +96,9 @@ def test_an_epoch_goes_on_from_any_batch(tmp_path, small_blocks, start):
 
 def test_a_model_of_data_on_disk_is_as_good_as_of_data_in_memory(tmp_path, small_blocks):
     chance = np.random.default_rng(0)
-    X = np.sort(chance.normal(size=(2000, 1)), 0) @ chance.normal(
+    X = np.sort(chance.normal(size=(1000, 1)), 0) @ chance.normal(
         size=(1, 4)
-    ) + 0.1 * chance.normal(size=(2000, 4))
+    ) + 0.1 * chance.normal(size=(1000, 4))
     in_memory = uc.VAE(**SMALL).fit(X)
     from_disk = uc.VAE(**SMALL).fit(on_disk(tmp_path, X))
     assert from_disk.n_features_in_ == 4
@@ -110,6 +110,7 @@ def test_a_model_of_data_on_disk_is_as_good_as_of_data_in_memory(tmp_path, small
     )
 
 
+@pytest.mark.slow
 def test_mixtures_learn_from_disk(tmp_path, small_blocks, blobs):
     settings = {**SMALL, "max_epochs": 100, "hidden": (64, 64), "batch_size": 30}
     mixture = uc.MixtureVAE(n_components=3, **settings).fit(on_disk(tmp_path, blobs[0]))
