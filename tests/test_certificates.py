@@ -83,7 +83,13 @@ def test_no_example_violates_a_bound(
         lipschitz = [2 * constant for constant in constants[:n_maps]] if ridges else math.inf
         kinds = {"lipschitz": lipschitz, "potential": RidgeSum} if ridges else {}
         decoder = InverseLipschitzDecoder(
-            dim, natural_dim, hidden, constants[:n_maps], EMBEDDINGS[kind], between=between, **kinds
+            dim,
+            natural_dim,
+            hidden,
+            constants[:n_maps],
+            EMBEDDINGS[kind],
+            intermediate_dims=between,
+            **kinds,
         )
         decoder.initialize_from_data(chance.normal(size=(20, natural_dim)))
         return stretched(decoder, stretch)

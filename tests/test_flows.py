@@ -141,7 +141,7 @@ def test_one_dimension_has_no_halves():
         ),
     ):
         with pytest.raises(
-            InputError, match=r"expects latent_dim >= 2, got 1: use posterior 'gaussian'\.$"
+            InputError, match=r"expects latent_dim >= 2, got 1\. Use posterior 'gaussian'\.$"
         ) as caught:
             build()
         assert "\n" not in str(caught.value)

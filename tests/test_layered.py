@@ -479,7 +479,7 @@ def test_counts_learn_by_the_score_function():
 
 @pytest.mark.parametrize("top_dim", [0, 4])
 def test_a_matrix_without_full_row_rank_is_refused(layer, top_dim):
-    with pytest.raises(InputError, match=rf"1 <= K <= M .* got K={top_dim} and M=3: use fewer"):
+    with pytest.raises(InputError, match=rf"1 <= K <= M .* got K={top_dim} and M=3\. Use fewer"):
         layer(Bernoulli(), top_dim, 3)
 
 
@@ -499,14 +499,14 @@ def test_families_whose_parameters_are_not_as_many_as_columns_or_do_not_fill_the
 ):
     with pytest.raises(
         InputError,
-        match=rf"fills R .*gaussian, bernoulli.*got {family.name!r}: use one of those\.$",
+        match=rf"in R for each column .*gaussian, bernoulli.*got {family.name!r}\. Use one of those\.$",
     ):
         layer(family, 2, 3)
 
 
 @pytest.mark.parametrize(("scale", "got"), [(None, "a learned one"), (0.5, "0.5")])
 def test_gaussian_layers_have_scale_one(layer, scale, got):
-    with pytest.raises(InputError, match=f"of scale 1, got {got}: use"):
+    with pytest.raises(InputError, match=f"of scale 1, got {got}. Use"):
         layer(Gaussian(scale), 2, 3)
 
 

@@ -264,8 +264,10 @@ def test_constants_compose():
     assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0)).constants == (0.5, 3.0)
     assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0)).constant == 1.5
     assert InverseLipschitzDecoder(5, 5, (4,), 1.5).constant == 1.5
-    assert InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0, 2.0), between=(4,)).constant == 3.0
-    assert InverseLipschitzDecoder(5, 5, (4,), 2.0, between=(5,)).constant == 8.0
+    assert (
+        InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0, 2.0), intermediate_dims=(4,)).constant == 3.0
+    )
+    assert InverseLipschitzDecoder(5, 5, (4,), 2.0, intermediate_dims=(5,)).constant == 8.0
     assert (
         InverseLipschitzDecoder(
             2, 5, (4,), 0.5, lipschitz=(2.0, 3.0), potential=RidgeSum
@@ -279,13 +281,18 @@ def test_constants_compose():
 def test_floor_is_claimed_for_one_map_or_two():
     assert InverseLipschitzDecoder(2, 5, (4,), 1.5).information_constant == 2.25
     assert InverseLipschitzDecoder(5, 5, (4,), 1.5).information_constant == 1.5
-    assert InverseLipschitzDecoder(2, 5, (4,), 1.5, between=(3,)).information_constant is None
+    assert (
+        InverseLipschitzDecoder(2, 5, (4,), 1.5, intermediate_dims=(3,)).information_constant
+        is None
+    )
 
 
 @pytest.mark.parametrize("dims", [(2, (), 5), (3, (), 3), (2, (3, 3), 5)])
 def test_decoder_is_its_first_map_and_the_rest(dims):
     latent_dim, between, natural_dim = dims
-    decoder = InverseLipschitzDecoder(latent_dim, natural_dim, (6,), 0.5, between=between).double()
+    decoder = InverseLipschitzDecoder(
+        latent_dim, natural_dim, (6,), 0.5, intermediate_dims=between
+    ).double()
     z = normals(7, latent_dim)
     assert torch.equal(decoder.rest(decoder.first(z)), decoder(z))
     assert decoder.first_constant == 0.5
@@ -303,7 +310,7 @@ def test_decoder_is_its_first_map_and_the_rest(dims):
         (lambda: BrenierMap(0), "positive dimension"),
         (lambda: ICNN(2, ()), "positive hidden widths"),
         (lambda: ZeroPadding(3, 2), "in_dim <= out_dim"),
-        (lambda: InverseLipschitzDecoder(3, 5, between=(2,)), "do not decrease"),
+        (lambda: InverseLipschitzDecoder(3, 5, intermediate_dims=(2,)), "do not decrease"),
         (lambda: BrenierMap(3, (4,), 1.0, 1.0, RidgeSum), "more than inverse_lipschitz=1"),
         (lambda: BrenierMap(3, (4,), 1.0, float("nan"), RidgeSum), "more than inverse_lipschitz=1"),
         (lambda: BrenierMap(3, (4,), 1.0, 2.0), "use RidgeSum"),
@@ -418,7 +425,7 @@ def test_rounding_does_not_look_like_a_broken_constant():
 @pytest.mark.parametrize("between", [(), (3,)])
 def test_decoders_are_inverted_on_their_range(kind, between):
     torch.manual_seed(0)
-    decoder = InverseLipschitzDecoder(2, 5, (16, 16), 0.5, kind, between=between).double()
+    decoder = InverseLipschitzDecoder(2, 5, (16, 16), 0.5, kind, intermediate_dims=between).double()
     decoder.initialize_from_data(normals(50, 5).numpy())
     z = normals(20, 2)
     assert (decoder.inverse(decoder(z)) - z).norm(dim=1).max() < 1e-8

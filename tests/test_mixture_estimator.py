@@ -316,7 +316,7 @@ def test_discrete_data_have_clusters_too():
         ({"n_components": 50}, "at least 50 rows, got n_samples=20"),
         (
             {"prior": "unit", "n_components": 4, "latent_dim": 3},
-            "prior 'unit' expects a latent unit for each component",
+            "prior 'unit' expects n_components <= latent_dim",
         ),
         (
             {"prior": "vamp"},

@@ -247,7 +247,7 @@ MAPS = {
         f"two maps, {name}": lambda kind=kind: InverseLipschitzDecoder(2, 4, (6, 5), 0.5, kind)
         for name, kind in EMBEDDINGS.items()
     },
-    "three maps": lambda: InverseLipschitzDecoder(2, 5, (6,), 0.5, between=(3,)),
+    "three maps": lambda: InverseLipschitzDecoder(2, 5, (6,), 0.5, intermediate_dims=(3,)),
     "ridges between constants": lambda: InverseLipschitzDecoder(
         2, 4, (6,), 0.5, lipschitz=2.0, potential=RidgeSum
     ),

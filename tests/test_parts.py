@@ -175,5 +175,5 @@ def test_draws_without_a_gradient_are_refused():
         return MixtureSameFamily(Categorical(torch.ones(2)), each)
 
     model = VAE(StandardNormal(LATENT), OwnPosterior(mixture), OwnDecoder(), Gaussian(1.0))
-    with pytest.raises(InputError, match="MixtureSameFamily.*no rsample.*ComponentPosterior"):
+    with pytest.raises(InputError, match="a MixtureSameFamily, which has no rsample"):
         model(rows())

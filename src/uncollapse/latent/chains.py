@@ -1,5 +1,5 @@
-"""A z for every symbol of a sequence: chains of Gaussians, and the prior and posterior of the
-delta-VAE (Razavi et al. 2019)."""
+"""One z for each symbol of a sequence: the prior and posterior of the delta-VAE (Razavi et al.
+2019)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from uncollapse.latent.priors import Prior
 
 
 class GaussianChain(Distribution):
-    """z_t = a_t z_(t-1) + b_t + c_t e_t for t = 1 ... n, with z_0 = 0 and standard normal e, as one
-    vector of all z_t.
+    """Gaussian chain z_t = a_t z_(t-1) + b_t + c_t e_t, t = 1 ... n, z_0 = 0, e standard normal.
+
+    Its event is one vector of all z_t.
 
     Args:
-        gains: a, shape (*batch, n, l), or as it broadcasts.
+        gains: a, shape (*batch, n, l), or broadcastable to it.
         offsets: b, shape (*batch, n, l).
         scales: c, the same shape.
     """
@@ -36,25 +37,22 @@ class GaussianChain(Distribution):
         super().__init__(batch, torch.Size([places.numel()]), validate_args=False)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws, differentiable in the parameters."""
+        """Draw, differentiably in the parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return self.rsample_with_log_prob(
-            torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device)
-        )[0]
+        noise = torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device)
+        return self.rsample_with_log_prob(noise)[0]
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw that standard normal noise decides, and its log density in nats."""
+        """Return the draw that standard normal noise decides, and its log density in nats."""
         z = _follow(self.gains, self.offsets + self.scales * self._by_place(noise)).flatten(-2)
         return z, self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log density in nats, for z that broadcast with the batch."""
+        """Return the log density in nats, for z that broadcast with the batch."""
         z = self._by_place(value)
         error = (z - self.gains * _before(z) - self.offsets) / self.scales
-        log_density: Tensor = -(
-            0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)
-        ).sum((-2, -1))
-        return log_density
+        surprisal = 0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)
+        return -surprisal.sum((-2, -1))
 
     @property
     def mean(self) -> Tensor:
@@ -67,13 +65,12 @@ class GaussianChain(Distribution):
         return self._variances().flatten(-2)
 
     def entropy(self) -> Tensor:
-        """h(z), in nats."""
-        found: Tensor = (self.scales.log() + 0.5 * math.log(2 * math.pi * math.e)).sum((-2, -1))
-        return found
+        """Return h(z), in nats."""
+        each: Tensor = self.scales.log() + 0.5 * math.log(2 * math.pi * math.e)
+        return each.sum((-2, -1))
 
     def kl_per_unit(self, other: GaussianChain) -> Float[Tensor, "*batch n_l"]:
-        """What each unit of each z_t adds to KL(self || other), in nats, in expectation over those
-        before."""
+        """Return the KL(self || other) of each unit of each z_t given z_(t-1), in nats."""
         gap = self.gains - other.gains
         moved = gap * _before(self._means()) + self.offsets - other.offsets
         square = moved.square() + gap.square() * _before(self._variances())
@@ -81,7 +78,7 @@ class GaussianChain(Distribution):
         return 0.5 * (square / other.scales.square() + ratio - 1 - ratio.log()).flatten(-2)
 
     def towards(self, other: GaussianChain, share: float) -> GaussianChain:
-        """The chain whose steps are self(z_t|z_(t-1))^share other(z_t|z_(t-1))^(1 - share)."""
+        """Return the chain with steps self(z_t|z_(t-1))^share other(z_t|z_(t-1))^(1 - share)."""
         own, others = share / self.scales.square(), (1 - share) / other.scales.square()
         weight = own / (own + others)
         gains, offsets = (
@@ -101,7 +98,7 @@ class GaussianChain(Distribution):
 
 
 def _follow(gains: Tensor, steps: Tensor) -> Tensor:
-    """z_t = a_t z_(t-1) + s_t for all t, from z_0 = 0."""
+    """Return z_t = a_t z_(t-1) + s_t for all t, from z_0 = 0."""
     gains, found = gains.expand(steps.shape), [steps[..., 0, :]]
     for place in range(1, steps.shape[-2]):
         found.append(gains[..., place, :] * found[-1] + steps[..., place, :])
@@ -109,15 +106,16 @@ def _follow(gains: Tensor, steps: Tensor) -> Tensor:
 
 
 def _before(z: Tensor) -> Tensor:
-    """z_(t-1) for all t."""
+    """Return z_(t-1) for all t."""
     return F.pad(z[..., :-1, :], (0, 0, 1, 0))
 
 
 class CommittedPrior(Prior):
-    """z_1 ~ N(0, I), z_t ~ N(a z_(t-1), (1 - a^2) I): every z_t is standard normal, and they hang
-    together.
+    """z_1 ~ N(0, I), z_t ~ N(a z_(t-1), (1 - a^2) I): each z_t is standard normal, but they depend
+    on each other.
 
-    No posterior whose z_t are independent can be like that. Of n symbols its KL is at least
+    No posterior with independent z_t can match it. The KL of such a posterior of n symbols is at
+    least
 
         committed(n) = (l/2) ((n - 2) log(1 + a^2) - log(1 - a^2)) for n >= 2,
 
@@ -125,9 +123,9 @@ class CommittedPrior(Prior):
     section 3.1).
 
     Args:
-        n_places: symbols at most.
+        n_places: largest number of symbols.
         unit_dim: l, the dimension of each z_t.
-        rate: nats to which each further symbol is committed.
+        rate: committed rate, in nats.
 
     Raises:
         InputError: if the rate is not between 0 and (l/2) log 2.
@@ -141,34 +139,30 @@ class CommittedPrior(Prior):
         if not 0 < rate < limit:
             raise ParameterError(
                 f"committed_rate expects a number of nats between 0 and (latent_dim / 2) log 2 = "
-                f"{limit:.3g}, got {rate:g}: "
-                "use less, or more latent units."
+                f"{limit:.3g}, got {rate:g}. Use less, or more latent units."
             )
         self.n_places, self.unit_dim = n_places, unit_dim
         self.latent_dim = n_places * unit_dim
         self.register_buffer("gain", torch.tensor(math.sqrt(math.expm1(2 * rate / unit_dim))))
 
     def forward(self) -> GaussianChain:
-        """p(z)."""
         scales = self.gain.new_ones(self.n_places, self.unit_dim)
         scales[1:] = (1 - self.gain.square()).sqrt()
         return GaussianChain(self.gain.expand(self.n_places, 1), torch.zeros_like(scales), scales)
 
     def committed(self, n: int) -> float:
-        """The least KL of a posterior of n symbols whose z_t are independent, in nats."""
+        """Return the least KL, in nats, of a posterior of n symbols with independent z_t."""
         square = float(self.gain) ** 2
-        return (
-            0.0
-            if n < 2
-            else self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
-        )
+        if n < 2:
+            return 0.0
+        return self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
 
     def entropy_bound(self) -> float:
-        """h(z), in nats."""
+        """Return h(z), in nats."""
         return float(self().entropy())
 
     def check_invariants(self) -> bool:
-        """Whether the gain is one."""
+        """Return whether the gain lies between 0 and 1."""
         return bool((self.gain > 0) & (self.gain < 1))
 
 

@@ -1,4 +1,4 @@
-"""Mixture priors: how components of z are kept apart, or learned."""
+"""Mixture priors, with components that are kept apart, or learned."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from torch.distributions import (
 from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.priors import Prior
 
-# Of a ball without neighbours.
-MAX_RADIUS = 1e3
-DEFAULT_SEPARATION = math.sqrt(2)  # of the unit vectors
-# Means closer than this share of their separation do not say where they belong.
-TANGLED = 0.5
+MAX_RADIUS = 1e3  # of a ball without neighbours
+DEFAULT_SEPARATION = math.sqrt(2)  # the distance of unit vectors
+TANGLED = 0.5  # means closer than this share of their separation are moved to free places
 
 
 class GaussianMixture(Prior):
@@ -43,42 +41,42 @@ class GaussianMixture(Prior):
 
     @abstractmethod
     def components(self) -> Distribution:
-        """p(z|y), for all y: batch shape (c,)."""
+        """Return p(z|y) for all y, with batch shape (c,)."""
 
     @abstractmethod
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Begin at components like these, as far as the prior allows them."""
+        """Start at components like these, as far as the prior allows."""
 
     def forward(self) -> MixtureSameFamily:
-        """p(z)."""
         components = self.components()
-        weights = Categorical(
-            logits=components.mean.new_zeros(self.n_components), validate_args=False
-        )
+        logits = components.mean.new_zeros(self.n_components)
+        weights = Categorical(logits=logits, validate_args=False)
         return MixtureSameFamily(weights, components, validate_args=False)
 
     def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
-        """log p(z_y|y) for a z of each component's own, in nats."""
+        """Return log p(z_y|y) in nats, for one z of each component."""
         log_density: Tensor = self.components().log_prob(z)
         return log_density
 
     def log_joint(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
-        """log p(z, y) for all y, in nats."""
+        """Return log p(z, y) for all y, in nats."""
         return self.log_given_component(z.unsqueeze(-2)) - math.log(self.n_components)
 
     def responsibilities(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch c"]:
-        """p(y|z)."""
+        """Return p(y|z)."""
         return self.log_joint(z).softmax(-1)
 
     @torch.no_grad()
     def entropy_bound(self) -> float:
-        """E_y h(z|y), in nats, which h(z) is not below."""
+        """Return E_y h(z|y) <= h(z), in nats."""
         return float(self.components().entropy().mean())
 
     @torch.no_grad()
     def component_information_bound(self) -> float:
-        """A number, in nats, that I(y; z) under the prior is not below. For unit scales, distances
-        are |m_i - m_j|^2 / 8."""
+        """Return a lower bound on I(y; z) under the prior, in nats.
+
+        It rests on Bhattacharyya distances, which are |m_i - m_j|^2 / 8 for unit scales.
+        """
         components = self.components()
         means, covariances = components.mean.double(), _covariances(components).double()
         log_volumes = torch.linalg.slogdet(covariances).logabsdet
@@ -98,30 +96,27 @@ def _covariances(components: Distribution) -> Float[Tensor, "c l l"]:
 
 
 class FactorisedComponents(GaussianMixture):
-    """Components whose units are independent."""
+    """Components N(m_y, diag(s_y^2))."""
 
     @property
     @abstractmethod
     def means(self) -> Float[Tensor, "c l"]:
-        """m."""
+        """Means m."""
 
     @property
     @abstractmethod
     def scales(self) -> Float[Tensor, "c l"]:
-        """The standard deviations."""
+        """Standard deviations s."""
 
     def components(self) -> Independent[Normal]:
-        """p(z|y), for all y."""
-        return Independent(
-            Normal(self.means, self.scales, validate_args=False), 1, validate_args=False
-        )
+        normal = Normal(self.means, self.scales, validate_args=False)
+        return Independent(normal, 1, validate_args=False)
 
 
 class UnitComponents(FactorisedComponents):
-    """Components N(e_y, I): the unit vectors as natural parameters, B1'y of K23 definition 4.2.
-    Nothing is learned.
+    """Components N(e_y, I), with nothing learned: B1'y of K23 definition 4.2.
 
-    Means are sqrt(2) apart, and no training can change that.
+    Means stay sqrt(2) apart.
 
     Raises:
         InputError: if there are more components than latent units.
@@ -133,34 +128,33 @@ class UnitComponents(FactorisedComponents):
         super().__init__(n_components, latent_dim)
         if n_components > latent_dim:
             raise ParameterError(
-                f"prior 'unit' expects a latent unit for each component, got "
-                f"n_components={n_components} with "
-                f"latent_dim={latent_dim}: use prior 'separated', fewer components, or more units."
+                f"prior 'unit' expects n_components <= latent_dim, got {n_components} and "
+                f"{latent_dim}. Use prior 'separated', fewer components, or more units."
             )
         self.register_buffer("eye", torch.eye(n_components, latent_dim))
 
     @property
     def means(self) -> Float[Tensor, "c l"]:
-        """The unit vectors."""
         return self.eye
 
     @property
     def scales(self) -> Float[Tensor, "c l"]:
-        """1."""
         return torch.ones_like(self.eye)
 
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Nothing: these components are where they are."""
+        """Do nothing, as these components are fixed."""
         del means, covariances
 
     def check_invariants(self) -> bool:
-        """Whether the means are the unit vectors."""
+        """Return whether the means are the unit vectors."""
         return torch.equal(self.eye, torch.eye(self.n_components, self.latent_dim).to(self.eye))
 
 
 class LearnedComponents(FactorisedComponents):
-    """Components with learned means and scales, as in the code of both papers. Nothing keeps them
-    apart."""
+    """Components with learned means and scales, as in the code of both papers.
+
+    Nothing keeps them apart.
+    """
 
     def __init__(self, n_components: int, latent_dim: int) -> None:
         super().__init__(n_components, latent_dim)
@@ -169,26 +163,23 @@ class LearnedComponents(FactorisedComponents):
 
     @property
     def means(self) -> Float[Tensor, "c l"]:
-        """m."""
         return self.loc
 
     @property
     def scales(self) -> Float[Tensor, "c l"]:
-        """s."""
         return self.log_scale.exp()
 
     @torch.no_grad()
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Begin at these means, and the scales of these covariances."""
+        """Start at these means and the scales of these covariances."""
         self.loc.copy_(means)
         self.log_scale.copy_(covariances.diagonal(dim1=-2, dim2=-1).log() / 2)
 
 
 class FullComponents(GaussianMixture):
-    """Components with learned means and full covariances (W21 section 2.2). Nothing keeps them
-    apart.
+    """Components with learned means and full covariances (W21 section 2.2).
 
-    The factor of a covariance is a triangle whose diagonal is the exponential of what is learned.
+    Nothing keeps them apart. The Cholesky factor of a covariance has an exponential diagonal.
     """
 
     def __init__(self, n_components: int, latent_dim: int) -> None:
@@ -198,13 +189,12 @@ class FullComponents(GaussianMixture):
         self.below = nn.Parameter(torch.zeros(n_components, latent_dim, latent_dim))
 
     def components(self) -> MultivariateNormal:
-        """p(z|y), for all y."""
         factor = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
         return MultivariateNormal(self.loc, scale_tril=factor, validate_args=False)
 
     @torch.no_grad()
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Begin at these components."""
+        """Start at these components."""
         factor = torch.linalg.cholesky(covariances.double())
         self.loc.copy_(means)
         self.below.copy_(factor.tril(-1))
@@ -212,12 +202,11 @@ class FullComponents(GaussianMixture):
 
 
 class SeparatedComponents(FactorisedComponents):
-    r"""Components of scale 1 with learned means that are at least `separation` apart, whatever is
-    learned.
+    r"""Components of scale 1 with learned means that always are at least `separation` apart.
 
     A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The
-    anchors are fixed before training, and r_y is half of what the distance from a_y to the nearest
-    anchor has to spare above the separation, so that |m_y - m_k| >= |a_y - a_k| - r_y - r_k >=
+    anchors are fixed before training. r_y is half the excess of the distance from a_y to the
+    nearest anchor over the separation, so that |m_y - m_k| >= |a_y - a_k| - r_y - r_k >=
     separation.
 
     Args:
@@ -235,8 +224,7 @@ class SeparatedComponents(FactorisedComponents):
         super().__init__(n_components, latent_dim)
         self.separation = separation
         drawn = torch.randn(n_components, latent_dim)
-        # Without memory, for a model of which only the shapes matter, there are no values to look
-        # at.
+        # There are no values on the meta device, where models are built to count parameters.
         anchors, radii = (drawn, drawn[:, 0]) if drawn.is_meta else _spread(drawn, separation)
         self.register_buffer("anchors", anchors)
         self.register_buffer("radii", radii)
@@ -244,19 +232,17 @@ class SeparatedComponents(FactorisedComponents):
 
     @property
     def means(self) -> Float[Tensor, "c l"]:
-        """m."""
         length = (1 + self.moves.square().sum(-1, keepdim=True)).sqrt()
         return self.anchors + self.radii[:, None] * self.moves / length
 
     @property
     def scales(self) -> Float[Tensor, "c l"]:
-        """1."""
         return torch.ones_like(self.anchors)
 
     @torch.no_grad()
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
-        """Begin at these means, in units of the components' mean scale, and spread where they are
-        too close."""
+        """Start at these means, in units of the components' mean scale; spread means that are too
+        close."""
         variance = covariances.diagonal(dim1=-2, dim2=-1).mean()
         anchors, radii = _spread(means / variance.sqrt(), self.separation)
         self.anchors.copy_(anchors)
@@ -264,24 +250,23 @@ class SeparatedComponents(FactorisedComponents):
         self.moves.zero_()
 
     def check_invariants(self) -> bool:
-        """Whether anchors and radii are such that the separation holds."""
+        """Return whether anchors and radii are such that the separation holds."""
         apart = _distances(self.anchors) - self.radii - self.radii[:, None]
         rounding = 1e-4 * self.separation + 1e-6 * float(self.anchors.abs().max())
         return bool((self.radii >= 0).all() and (apart >= self.separation - rounding).all())
 
 
 def information_of_distances(distances: Float[Tensor, "c c"]) -> float:
-    r"""A number, in nats, that I(y; z) is not below, for y uniform over c components.
+    r"""Return a lower bound on I(y; z) in nats, for y uniform over c components.
 
-    With Bhattacharyya distances d between components, I(y; z) >= -(1/c) sum_i log (1/c) sum_j
-    exp(-d_ij) (Kolchinsky & Tracey 2017, equation 10).
+    I(y; z) >= -(1/c) sum_i log (1/c) sum_j exp(-d_ij), with Bhattacharyya distances d (Kolchinsky &
+    Tracey 2017, equation 10).
     """
     return float(-((-distances).logsumexp(1) - math.log(len(distances))).mean())
 
 
 def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
-    """Anchors like these means, twice the separation apart or more, and the radii that they
-    leave."""
+    """Return anchors like these means, at least twice the separation apart, and their radii."""
     means = _untangled(means, separation)
     factor = 2 * separation / max(1e-6, float(_distances(means).min()))
     if factor > 1:
@@ -291,15 +276,13 @@ def _spread(means: Tensor, separation: float) -> tuple[Tensor, Tensor]:
 
 
 def _untangled(means: Tensor, separation: float) -> Tensor:
-    """The means, those that all but coincide with an earlier one moved along the first axis to the
-    next free place.
+    """Move means that almost coincide with an earlier one along the first axis to a free place.
 
-    To scale such means apart instead would send all others far away.
+    Scaling such means apart instead would send all others far away.
     """
     means = means.clone()
-    unit = max(
-        2 * separation, 1e-6 * float(means.abs().max())
-    )  # far from the origin float32 knows no smaller steps
+    # Far from the origin, float32 has no smaller steps.
+    unit = max(2 * separation, 1e-6 * float(means.abs().max()))
     for index in range(1, len(means)):
         if _nearest(means[:index], means[index]) >= TANGLED * separation:
             continue
@@ -316,7 +299,7 @@ def _nearest(means: Tensor, point: Tensor) -> float:
 
 
 def _distances(means: Tensor) -> Tensor:
-    """Between all means, those to themselves infinite."""
+    """Return the distances between all means, with infinity on the diagonal."""
     distances = torch.cdist(means, means, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(math.inf)
 

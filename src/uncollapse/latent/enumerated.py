@@ -58,7 +58,7 @@ class ComponentPosterior(EncoderPosterior):
         features: Features | None = None,
         flow: bool = False,
     ) -> Self:
-        """Build the posterior on a `PerceptronEncoder`, with couplings as wide as its last layer."""
+        """Build the posterior on a `PerceptronEncoder`, with couplings of its last width."""
         context_dim = hidden[-1] if flow else 0
         out_dim = sum(_encoder_sizes(prior, context_dim))
         return cls(PerceptronEncoder(data_dim, out_dim, hidden, features), prior, context_dim)

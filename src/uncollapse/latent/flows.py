@@ -21,23 +21,24 @@ N_MOMENT_DRAWS = 64
 
 
 class Couplings(nn.Module):
-    """Two affine couplings, which begin as the identity, with a permutation between them, so that
-    every dimension is transformed.
+    """Two affine couplings with a permutation between them, so that every dimension is transformed.
+
+    They begin as the identity.
 
     Args:
         latent_dim: dimension of z.
-        context_dim: dimension of what the couplings see beside z.
-        width: of their hidden layer.
+        context_dim: dimension of the context that the couplings see beside z.
+        width: width of their hidden layer.
 
     Raises:
-        InputError: if there is one dimension only, which has no halves.
+        InputError: if there is only one dimension, which has no halves.
     """
 
     def __init__(self, latent_dim: int, context_dim: int, width: int) -> None:
         super().__init__()
         if latent_dim < 2:
             raise ParameterError(
-                f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}: use posterior "
+                f"posterior 'realnvp' expects latent_dim >= 2, got {latent_dim}. Use posterior "
                 "'gaussian'."
             )
         self.layers = nn.ModuleList(
@@ -47,9 +48,8 @@ class Couplings(nn.Module):
     def forward(
         self, base: Independent[Normal], context: Float[Tensor, "*batch context"]
     ) -> Pushforward:
-        """The base sent through the couplings."""
-        # A coupling transforms the even places. A step to the right fills them with what has stood
-        # at odd ones.
+        """Return the distribution of a draw from the base, sent through the couplings."""
+        # A coupling transforms the even places. A shift by one moves the odd ones there.
         order = torch.arange(base.event_shape[0], device=context.device).roll(1)
         transforms: list[Transform] = []
         for layer in self.layers:
@@ -59,7 +59,7 @@ class Couplings(nn.Module):
 
 def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.GeneralCouplingTransform:
     keeps = [place % 2 == 1 for place in range(latent_dim)]
-    with torch.device("cpu"):  # zuko counts the mask, also where a model is built without memory
+    with torch.device("cpu"):  # zuko counts the mask, even on the meta device
         coupling = zuko.flows.GeneralCouplingTransform(latent_dim, mask=keeps, hidden_features=[1])
     n_kept = sum(keeps)
     coupling.hyper = Perceptron(
@@ -71,15 +71,17 @@ def _coupling(latent_dim: int, context_dim: int, width: int) -> zuko.flows.Gener
 
 
 class Pushforward(TransformedDistribution):
-    """A Gaussian sent through a flow. Its moments are those of 64 fixed draws, so that they are a
-    function of x alone."""
+    """A Gaussian sent through a flow.
+
+    Its moments are those of 64 fixed draws, so that they depend on x alone.
+    """
 
     def __init__(self, base: Independent[Normal], transforms: list[Transform]) -> None:
         super().__init__(base, transforms, validate_args=False)
         self.normal: Normal = base.base_dist
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw that standard normal noise decides, and its log density in nats, in one pass."""
+        """Return the draw that standard normal noise decides, and its log density in nats."""
         z = shifted(self.normal, noise)
         log_density = self.base_dist.log_prob(z)
         for transform in self.transforms:
@@ -88,7 +90,7 @@ class Pushforward(TransformedDistribution):
         return z, log_density
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(z), in nats, for z that broadcast with the batch."""
+        """Return log q(z) in nats, for z that broadcast with the batch."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
         log_density: Tensor = super().log_prob(value.expand(*shape, -1))  # type: ignore[no-untyped-call]  # couplings do not broadcast
         return log_density
@@ -105,10 +107,10 @@ class Pushforward(TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[z]."""
+        """E[z], by 64 draws."""
         return self._draws.mean(0)
 
     @property
     def variance(self) -> Tensor:
-        """Var[z]."""
+        """Var[z], by 64 draws."""
         return self._draws.var(0)

@@ -91,7 +91,6 @@ class DiagonalGaussian(EncoderPosterior):
         return cls(PerceptronEncoder(data_dim, 2 * latent_dim, hidden, features))
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Independent[Normal]:
-        """Return q(z|x)."""
         return gaussian(self.encoder(x))
 
 
@@ -121,13 +120,12 @@ class RealNVP(EncoderPosterior):
         hidden: Sequence[int] = (64, 64),
         features: Features | None = None,
     ) -> Self:
-        """Build the posterior on a `PerceptronEncoder`, with couplings as wide as its last layer."""
+        """Build the posterior on a `PerceptronEncoder`, with couplings of its last width."""
         out_dim = 2 * latent_dim + hidden[-1]
         encoder = PerceptronEncoder(data_dim, out_dim, hidden, features)
         return cls(encoder, latent_dim, hidden[-1])
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Pushforward:
-        """Return q(z|x)."""
         raw, context = self.encoder(x).split(self.sizes, dim=-1)
         flow: Pushforward = self.couplings(gaussian(raw), context)
         return flow
@@ -156,7 +154,6 @@ class FamilyPosterior(Posterior):
             self.encoder.initialize_from_data(data)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
-        """Return q(w|x)."""
         q: Distribution = self.family(self.encoder(x))
         return q
 
@@ -184,8 +181,8 @@ def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tupl
     seeded by the noise.
 
     Raises:
-        ParameterError: if q is another distribution without `rsample`, so that no gradient would reach
-            its parameters.
+        ParameterError: if q is another distribution without `rsample`, which no gradient would
+            reach.
     """
     if isinstance(q, DrawnByNoise):
         return q.rsample_with_log_prob(noise)
@@ -206,8 +203,8 @@ def _draw(q: Distribution, noise: Tensor) -> Tensor:
             pass
     if not q.has_rsample:
         raise ParameterError(
-            f"the posterior returns a {type(q).__name__}, whose draws carry no gradient (it has no "
-            "rsample). Return a distribution with rsample; for a mixture, use ComponentPosterior."
+            f"the posterior returns a {type(q).__name__}, which has no rsample, so that its draws "
+            "carry no gradient. Return a distribution with rsample, or use ComponentPosterior."
         )
     digest = hashlib.blake2b(noise.detach().cpu().numpy().tobytes(), digest_size=4).digest()
     with seeded_in_turn(int.from_bytes(digest, "little")):

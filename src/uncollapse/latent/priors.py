@@ -16,20 +16,20 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def forward(self) -> Distribution:
-        """p(z)."""
+        """Return p(z)."""
 
     @abstractmethod
     def entropy_bound(self) -> float:
-        """A number, in nats, that the differential entropy h(z) is not below."""
+        """Return a lower bound on the differential entropy h(z), in nats."""
 
     @property
     def has_density(self) -> bool:
-        """Whether z has a density. What is proved by one says nothing of a discrete z."""
+        """Whether z has a density, which theorems about gradients in z need."""
         return True
 
     def check_invariants(self) -> bool:
-        """Whether the tensors that training does not touch are such that the prior keeps what it
-        promises."""
+        """Return whether the tensors that training leaves alone are such that the prior's promises
+        hold."""
         return True
 
 
@@ -44,11 +44,9 @@ class StandardNormal(Prior):
         self.register_buffer("loc", torch.zeros(latent_dim))
 
     def forward(self) -> Independent[Normal]:
-        """p(z)."""
-        return Independent(
-            Normal(self.loc, torch.ones_like(self.loc), validate_args=False), 1, validate_args=False
-        )
+        normal = Normal(self.loc, torch.ones_like(self.loc), validate_args=False)
+        return Independent(normal, 1, validate_args=False)
 
     def entropy_bound(self) -> float:
-        """h(z), in nats."""
+        """Return h(z), in nats."""
         return float(self().entropy())

@@ -20,23 +20,23 @@ class BrenierMap(nn.Module):
     """f(u) = grad G(u) + L u on R^dim, with a convex potential G.
 
     f is strongly monotone, (f(u) - f(v))·(u - v) >= L |u - v|^2, hence L-inverse Lipschitz (K23
-    definition 3.1), and its Jacobian is symmetric with all eigenvalues >= L. At L = 0 it is
-    monotone, and W21 take it for injective; at L > 0 it is injective for every value of its
-    parameters. With an upper constant U it is bi-Lipschitz: all eigenvalues lie in [L, U].
+    definition 3.1), and its Jacobian is symmetric with all eigenvalues >= L. For L > 0 it is
+    injective whatever its parameters; for L = 0 it is monotone, and W21 take it to be injective.
+    With an upper constant U it is bi-Lipschitz: all eigenvalues lie in [L, U].
 
     Args:
         dim: dimension of the input and of the output.
         hidden: widths of the potential's layers.
         inverse_lipschitz: L >= 0.
-        lipschitz: U > L, or infinity for none. A finite U needs a potential whose curvature can be
-            bounded: `RidgeSum`.
-        potential: the kind of G.
+        lipschitz: U > L, or infinity for none. A finite U needs `RidgeSum`, the potential with a
+            bound on its curvature.
+        potential: class of G.
 
     Attributes:
         convex: G.
 
     Raises:
-        InputError: if L is negative or not finite, U is not above L, the potential cannot be
+        ParameterError: if L is negative or not finite, U is not above L, the potential cannot be
             bounded, or a size is not positive.
 
     >>> import torch
@@ -61,16 +61,16 @@ class BrenierMap(nn.Module):
         self.lipschitz = float(lipschitz)
 
     def set_constant(self, inverse_lipschitz: float) -> None:
-        """Change L, of a map without upper constant, whose potential does not depend on it.
+        """Change L of a map without upper constant, whose potential does not depend on it.
 
         Raises:
-            InputError: if L is negative or not finite, or there is an upper constant.
+            ParameterError: if L is negative or not finite, or there is an upper constant.
         """
         _check_constants(inverse_lipschitz, self.lipschitz)
         if isfinite(self.lipschitz) and inverse_lipschitz != self.inverse_lipschitz:
             raise ParameterError(
-                f"a map between two constants keeps them, got {inverse_lipschitz:g} for one of "
-                "them: make a new map."
+                f"a map with an upper constant keeps both constants, got {inverse_lipschitz:g}. "
+                "Make a new map."
             )
         self.inverse_lipschitz = float(inverse_lipschitz)
 
@@ -82,18 +82,16 @@ class BrenierMap(nn.Module):
     def forward(
         self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None
     ) -> Float[Tensor, "*batch dim"]:
-        """f(B u), where B is the identity unless an embedding is given; of the type of the
-        parameters.
+        """Return f(B u), where B is the identity by default, in the type of the parameters.
 
         The L term is exact whatever precision autocast or TF32 give to the rest.
 
         Raises:
-            InputError: if u has other than dim coordinates, or the embedding's in_dim.
+            DataError: if u does not have `dim` coordinates, or `in_dim` of the embedding.
         """
         u = self._points(u, self.dim if embedding is None else embedding.in_dim)
-        value: Tensor = self.convex.gradient(
-            u, None if embedding is None else embedding.matrix, self.inverse_lipschitz
-        )
+        basis = None if embedding is None else embedding.matrix
+        value: Tensor = self.convex.gradient(u, basis, self.inverse_lipschitz)
         return value
 
     def _points(self, u: Tensor, n_coordinates: int) -> Tensor:
@@ -104,7 +102,7 @@ class BrenierMap(nn.Module):
         return u.to(self.convex.linear.dtype)
 
     def potential(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """The convex function of which f is the gradient, G(u) + L |u|^2 / 2."""
+        """Return G(u) + L |u|^2 / 2, whose gradient is f."""
         u = self._points(u, self.dim)
         potential: Tensor = self.convex(u) + self.inverse_lipschitz / 2 * u.square().sum(-1)
         return potential
@@ -112,39 +110,38 @@ class BrenierMap(nn.Module):
     def inverse(
         self, y: Float[Tensor, "*batch dim"], tol: float = 1e-10, max_iter: int = 100
     ) -> Float[Tensor, "*batch dim"]:
-        """u with f(u) = y: the minimiser of the strongly convex potential(u) - y·u, by Newton's
-        method with conjugate gradients.
+        """Return u with f(u) = y, the minimiser of the strongly convex potential(u) - y·u.
 
-        Computed in float64 and without gradients.
+        Newton's method with conjugate gradients, in float64, without gradients.
 
         Args:
-            y: where to invert.
-            tol: |f(u) - y| <= tol max(1, |y|) ends the search; then |u - f^-1(y)| is at most that
-                over L.
-            max_iter: Newton steps.
+            y: points to invert.
+            tol: |f(u) - y| <= tol max(1, |y|) ends the search; |u - f^-1(y)| is then at most that
+                bound divided by L.
+            max_iter: largest number of Newton steps.
 
         Raises:
-            InputError: if L = 0, as the inverse may then not exist, or y is not finite.
+            InputError: if L = 0, where the inverse need not exist, or y is not finite.
 
         Warns:
-            ConvergenceWarning: if some rows did not get there; they hold the best that was found.
+            ConvergenceWarning: if some rows did not converge; they hold the best point found.
         """
         if self.inverse_lipschitz == 0:
             raise ParameterError(
-                "inverse expects a map with inverse_lipschitz > 0, got 0: an inverse need not "
-                "exist."
+                "inverse expects a map with inverse_lipschitz > 0, got 0, where an inverse need "
+                "not exist."
             )
         return newton_cg(self, y, tol, max_iter)
 
     def jacobian_extremes(self, u: Float[Tensor, "*batch dim"]) -> Extremes:
-        """The smallest and the largest eigenvalue of the Jacobian at u."""
+        """Return the smallest and the largest eigenvalue of the Jacobian at u."""
         return symmetric_extremes(self, u)
 
     def logabsdet(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """log |det J(u)|, from the dense Jacobian; in float64, and not differentiable.
+        """Return log |det J(u)| from the dense Jacobian, in float64, without gradients.
 
         Raises:
-            InputError: if the dimension is beyond 1,000.
+            ParameterError: if the dimension exceeds 1,000.
         """
         return log_determinant(self, u)
 

@@ -23,34 +23,33 @@ from uncollapse.maps.potential import Potential
 
 class InverseLipschitzDecoder(Decoder):
     """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B;
-    a single map where l = t.
+    one map if l = t.
 
-    With `between` there are more maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B).
-    Constants compose: |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| where
-    there are upper constants.
+    `intermediate_dims` adds maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B).
+    Constants compose: |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| with
+    upper constants.
 
     With a context h, such as the history of a sequence, f1 maps [z; h] (W21 example 2, K23
-    definition 4.3), and the lower constants hold in z for every h. As z comes first, they hold even
-    where [z; h] has more coordinates than there are natural parameters, and B cuts off the last:
-    the first coordinates of f1 are strongly monotone in z, as a principal block of a matrix >= L I
-    is >= L I.
+    definition 4.3), and the lower constants hold in z for every h. They hold even if [z; h] has
+    more coordinates than there are natural parameters and B cuts off the last: z comes first, and
+    a principal block of a matrix >= L I is >= L I.
 
     Args:
         latent_dim: l.
         natural_dim: t >= l, the number of natural parameters.
         hidden: widths of the layers of each map.
         inverse_lipschitz: L for every map, or one for each. 0 gives LIDVAE.
-        embedding: the kind of the last B, which meets the data; the zero-padding of both papers by
-            default. The others pad. Principal directions are those of z alone, and a context goes
-            to the last coordinates.
+        embedding: class of the last B, which meets the data; the zero-padding of both papers by
+            default. The other B always pad. Principal directions are those of z alone, and a
+            context goes to the last coordinates.
         lipschitz: U for every map, or one for each; infinity for none.
-        potential: the kind of convex function that the maps are gradients of.
-        between: dimensions of maps between the first and the last, none below the one before.
-        context_dim: dimension of h; 0 for none. With it there are always two maps or more.
+        potential: class of the convex functions whose gradients the maps are.
+        intermediate_dims: dimensions of maps between the first and the last, not decreasing.
+        context_dim: dimension of h; 0 for none. With a context there are at least two maps.
 
     Raises:
-        InputError: if dimensions decrease, a constant cannot be used, or the number of constants is
-            not the number of maps.
+        ParameterError: if dimensions decrease, a constant cannot be used, or the number of
+            constants is not the number of maps.
 
     >>> decoder = InverseLipschitzDecoder(2, 5, hidden=(16,), inverse_lipschitz=1.5)
     >>> decoder.constant
@@ -66,26 +65,15 @@ class InverseLipschitzDecoder(Decoder):
         embedding: type[Embedding] = ZeroPadding,
         lipschitz: float | Sequence[float] = math.inf,
         potential: type[Potential] = ICNN,
-        between: Sequence[int] = (),
+        intermediate_dims: Sequence[int] = (),
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        if latent_dim > natural_dim:
-            raise ParameterError(
-                f"an injective decoder expects latent_dim <= natural dimension, got "
-                f"latent_dim={latent_dim} with "
-                f"n_features={natural_dim}: use latent_dim <= {natural_dim}, or "
-                "inverse_lipschitz=None for an ordinary decoder."
-            )
-        dims = (latent_dim, *between, natural_dim)
-        if list(dims) != sorted(dims):
-            raise ParameterError(
-                f"maps of an injective decoder expect dimensions that do not decrease, got {dims}."
-            )
+        _check_dims(latent_dim, intermediate_dims, natural_dim)
         self.latent_dim = latent_dim
         self.context_dim = context_dim
-        dims = (latent_dim + context_dim, *between, natural_dim)
-        if not between and latent_dim == natural_dim and not context_dim:
+        dims: tuple[int, ...] = (latent_dim + context_dim, *intermediate_dims, natural_dim)
+        if dims == (natural_dim, natural_dim) and not context_dim:
             dims = (natural_dim,)
         lower = _one_per_map("inverse_lipschitz", inverse_lipschitz, len(dims))
         upper = _one_per_map("lipschitz", lipschitz, len(dims))
@@ -93,18 +81,16 @@ class InverseLipschitzDecoder(Decoder):
             ZeroPadding(min(below, above), above) for below, above in pairwise(dims[:-1])
         )
         before_last = min(dims[-2], natural_dim) if len(dims) > 1 else natural_dim
+        last_kind = embedding if latent_dim < natural_dim else ZeroPadding
         n_context = min(context_dim, before_last - latent_dim)
-        self.embedding = (embedding if latent_dim < natural_dim else ZeroPadding)(
-            before_last, natural_dim, n_context
-        )
+        self.embedding = last_kind(before_last, natural_dim, n_context)
         self.maps = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential)
             for dim, low, high in zip(dims, lower, upper, strict=True)
         )
         for map_, below in zip(self._chain[1:], dims, strict=False):
-            map_.convex.reset_parameters(
-                min(below, map_.dim)
-            )  # once more, as their inputs have fewer dimensions than they
+            # Their inputs have fewer dimensions than they, so that they start anew.
+            map_.convex.reset_parameters(min(below, map_.dim))
 
     @property
     def _chain(self) -> list[BrenierMap]:
@@ -112,43 +98,40 @@ class InverseLipschitzDecoder(Decoder):
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """The inverse Lipschitz constant of each map."""
+        """Inverse Lipschitz constant of each map."""
         return tuple(map_.inverse_lipschitz for map_ in self._chain)
 
     def set_constants(self, constants: Sequence[float]) -> None:
         """Change the inverse Lipschitz constant of each map.
 
         Raises:
-            InputError: if their number is not that of the maps, or one is negative or not below the
-                map's upper constant.
+            ParameterError: if their number is not that of the maps, or one is negative or not below
+                the map's upper constant.
         """
-        for map_, constant in zip(
-            self._chain,
-            _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps)),
-            strict=True,
-        ):
+        each = _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps))
+        for map_, constant in zip(self._chain, each, strict=True):
             map_.set_constant(constant)
 
     @property
     def constant(self) -> float:
-        """The total inverse Lipschitz constant: the product of those of the maps."""
+        """Total inverse Lipschitz constant, the product of those of the maps."""
         return math.prod(self.constants)
 
     @property
     def upper_constant(self) -> float:
-        """The total Lipschitz constant: |eta(z) - eta(z')| <= upper_constant |z - z'|; infinity
-        where there is none."""
+        """Total Lipschitz constant, |eta(z) - eta(z')| <= upper_constant |z - z'|; may be
+        infinite."""
         return math.prod(map_.lipschitz for map_ in self._chain)
 
     @property
     def information_constant(self) -> float | None:
-        """The total constant where the proof of the information floor covers the stack: for one map
-        or two, without context."""
+        """Total constant of one map or two without context, for which the information floor is
+        proved; else None."""
         return self.constant if len(self.maps) <= 2 and not self.context_dim else None
 
     @property
     def is_one_map(self) -> bool:
-        """Whether latent_dim is the natural dimension and nothing lies between."""
+        """Whether the decoder is one map, from R^t to R^t."""
         return len(self.maps) == 1
 
     @property
@@ -157,16 +140,15 @@ class InverseLipschitzDecoder(Decoder):
         return self.constants[0]
 
     def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
-        """f1(z)."""
+        """Return f1(z)."""
         return self._through(z, 0, 1)
 
     def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """The decoder after f1, so that eta(z) = rest(first(z)); the identity where f1 is all there
-        is."""
+        """Return eta(z) from v = f1(z)."""
         return self._through(v, 1, len(self.maps))
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Natural parameters at z."""
+        """Return natural parameters at z."""
         return self._through(z, 0, len(self.maps))
 
     def _through(self, value: Tensor, start: int, stop: int) -> Tensor:
@@ -178,19 +160,19 @@ class InverseLipschitzDecoder(Decoder):
     def inverse(
         self, eta: Float[Tensor, "*batch t"], tol: float = 1e-10, max_iter: int = 100
     ) -> Float[Tensor, "*batch l"]:
-        """z with eta(z) = eta, map by map (see `BrenierMap.inverse`); a left inverse outside the
-        decoder's range.
+        """Return z with eta(z) = eta, map by map, as `BrenierMap.inverse` does.
+
+        Outside the range of the decoder this is a left inverse.
 
         Raises:
-            InputError: if some constant is 0, or there is a context, some of which may have been
-                cut off.
+            InputError: if a constant is 0, or there is a context, part of which may be cut off.
 
         Warns:
             ConvergenceWarning: if some rows did not converge.
         """
         if self.context_dim:
             raise ParameterError(
-                "inverse expects a decoder of z alone, got one with a context: invert its maps."
+                "inverse expects a decoder of z alone, got one with a context. Invert its maps."
             )
         value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
         for map_ in reversed(self._chain[:-1]):
@@ -198,27 +180,25 @@ class InverseLipschitzDecoder(Decoder):
         return value
 
     def jacobian_extremes(self, z: Float[Tensor, "*batch l"]) -> Extremes:
-        """The smallest and the largest singular value of the Jacobian at z."""
+        """Return the smallest and the largest singular value of the Jacobian at z."""
         return singular_extremes(self, z)
 
     def logabsdet(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch"]:
-        """log |det J(z)|, or log det(J'J) / 2, the change of volume, where l < t; in float64, and
-        not differentiable.
+        """Return log |det J(z)|, or log det(J'J) / 2 if l < t, in float64, without gradients.
 
         Raises:
-            InputError: if there are more than 1,000 latent units.
+            ParameterError: if there are more than 1,000 latent units.
         """
         return log_determinant(self, z)
 
     def check_invariants(self) -> bool:
-        """Whether the embedding is isometric."""
+        """Return whether the embedding is isometric."""
         identity = torch.eye(self.embedding.in_dim, device=self._chain[0].convex.linear.device)
         basis = self.embedding(identity)
         return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Before training, fit the embedding to data of shape (n, t), given the deviations of their
-        noise, shape (t,)."""
+        """Fit the embedding to data, as `Embedding.initialize_from_data` does."""
         self.embedding.initialize_from_data(data, noise)
 
     @torch.no_grad()
@@ -228,14 +208,27 @@ class InverseLipschitzDecoder(Decoder):
         self._chain[-1].convex.linear.add_(eta - self(origin))
 
 
+def _check_dims(latent_dim: int, intermediate_dims: Sequence[int], natural_dim: int) -> None:
+    if latent_dim > natural_dim:
+        raise ParameterError(
+            f"an injective decoder expects latent_dim <= natural dimension, got "
+            f"latent_dim={latent_dim} with n_features={natural_dim}: use latent_dim <= "
+            f"{natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
+        )
+    dims = (latent_dim, *intermediate_dims, natural_dim)
+    if list(dims) != sorted(dims):
+        raise ParameterError(
+            f"maps of an injective decoder expect dimensions that do not decrease, got {dims}."
+        )
+
+
 def _one_per_map(name: str, constants: float | Sequence[float], n_maps: int) -> tuple[float, ...]:
     if not isinstance(constants, Sequence):
         return (constants,) * n_maps
     if len(constants) != n_maps:
         raise ParameterError(
             f"{name} expects one number, or one for each of the decoder's maps, got "
-            f"{len(constants)} for {n_maps}: there is one "
-            "map where latent_dim equals the natural dimension, else two, and one more for each "
-            "dimension between."
+            f"{len(constants)} for {n_maps}: there is one map if latent_dim equals the natural "
+            "dimension, else two, and one more for each of intermediate_dims."
         )
     return tuple(constants)

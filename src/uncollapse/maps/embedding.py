@@ -19,18 +19,21 @@ from uncollapse.maps.precision import exact_product
 MAX_PRINCIPAL_ROWS = 20_000
 MAX_ROWS_BESIDE_CONTEXT = 2000
 
+Vectors = Float[Tensor, "*batch p"]
+Embedded = Float[Tensor, "*batch t"]
+Matrix = Float[Tensor, "m q"] | None
+
 
 class Embedding(nn.Module, ABC):
-    """v -> B v.
+    """The map v -> B v.
 
     Args:
         in_dim: p.
         out_dim: t.
-        context_dim: how many of the p coordinates, the last ones, are a context, which nothing has
-            to be known of.
+        context_dim: number of the p coordinates, the last ones, that are a context.
 
     Raises:
-        InputError: if t < p, as then nothing injective exists.
+        ParameterError: if t < p, where nothing injective exists.
     """
 
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
@@ -45,24 +48,29 @@ class Embedding(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def matrix(self) -> Float[Tensor, "m q"] | None:
-        """The directions of the first q coordinates, in the first m of those that B v has; the rest
-        of v are its last coordinates.
+    def matrix(self) -> Matrix:
+        """Directions of the first q coordinates of v, within the first m coordinates of B v.
 
-        Without context this is B, of shape (t, p). None where B v = (v, 0), which costs nothing.
+        The rest of v are the last coordinates of B v. Without context this is B, of shape (t, p).
+        None stands for B v = (v, 0), which costs nothing.
         """
 
-    def forward(self, v: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch t"]:
-        """B v, in the precision of v whatever autocast or TF32 allow."""
+    def forward(self, v: Vectors) -> Embedded:
+        """Return B v, in the precision of v whatever autocast or TF32 allow."""
         return embed(v, self.matrix, self.out_dim)
 
-    def project(self, x: Float[Tensor, "*batch t"]) -> Float[Tensor, "*batch p"]:
-        """B'x, which is v at x = B v."""
+    def project(self, x: Embedded) -> Vectors:
+        """Return B'x, which is v at x = B v."""
         return project(x, self.matrix, self.in_dim)
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit the embedding to data of shape (n, t), before training, given what is known of the
-        noise of each column."""
+        """Fit B to data before training; by default do nothing.
+
+        Args:
+            data: rows of the statistics that B v is to predict, shape (n, m).
+            noise: positive standard deviations of the noise in each column, up to a factor, shape
+                (m,).
+        """
         del data, noise
 
     def extra_repr(self) -> str:
@@ -71,7 +79,7 @@ class Embedding(nn.Module, ABC):
 
 
 class ZeroPadding(Embedding):
-    """B v = (v, 0), the embedding of both papers; the identity where p = t.
+    """B v = (v, 0), the embedding of both papers; the identity if p = t.
 
     The constraint then falls on the first p coordinates of the output, whatever they are.
     """
@@ -85,15 +93,15 @@ class PrincipalDirections(Embedding):
     """B spans the leading principal directions of the data, so that the constraint falls where they
     vary most.
 
-    Where the noise of the coordinates is known they are those along which data vary most in
-    comparison with it: for shares of symbols, nearly what correspondence analysis finds. A step
-    along b in the natural parameters moves means by N b, where N is the noise's covariance, so that
-    means that vary along N b ask for natural parameters that vary along b.
+    If the noise of the columns is known, the directions are those along which data vary most
+    relative to it; for shares of symbols this is close to correspondence analysis. A step along b
+    in the natural parameters moves means by N b, with N the covariance of the noise, so that means
+    that vary along N b ask for natural parameters that vary along b.
 
-    A context goes to the last coordinates, and what is not context to directions among the others,
-    of at most the first 2,000: symbols of a vocabulary stand in the order of their frequency, and
-    directions among all of a large one would cost as much as what is predicted from them. Before
-    `initialize_from_data` directions are coordinates.
+    A context goes to the last coordinates. The other coordinates then go to directions within the
+    first 2,000 at most: symbols of a vocabulary are sorted by frequency, and directions within all
+    of a large one would cost as much as what is predicted from them. Before `initialize_from_data`
+    directions are coordinates.
     """
 
     basis: Tensor
@@ -110,29 +118,20 @@ class PrincipalDirections(Embedding):
         return self.basis
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit B to data of shape (n, m). Where there is no context and m < t, directions are among
-        the first m coordinates.
-
-        Args:
-            data: rows of the statistics that B v is to predict.
-            noise: positive standard deviations of the noise in each column, up to a factor, shape
-                (m,). Directions are then those along which data vary most in comparison with it.
-        """
+        """Fit B to data of shape (n, m); directions lie within the first m coordinates."""
         n_rows, n_directions = min(len(self.basis), data.shape[1]), self.basis.shape[1]
-        directions = _principal_directions(
-            data[:, :n_rows], n_directions, noise if noise is None else noise[:n_rows]
-        )
+        noise = None if noise is None else noise[:n_rows]
+        directions = _principal_directions(data[:, :n_rows], n_directions, noise)
         self.basis.zero_()[:n_rows].copy_(directions)
 
 
 class LearnedDirections(Embedding):
-    """B is trained: the orthonormal factor of a free matrix X = B R, with a positive diagonal in R,
-    so that B'B = I for every X.
+    """B is trained: the orthonormal factor of a free matrix X = B R, R with a positive diagonal.
 
-    `initialize_from_data` starts it at the principal directions of the data; before that it is the
-    zero-padding. Where X loses rank, B is still isometric, but its gradient is not finite.
-    (Householder reflections, as in `torch.nn.utils.parametrizations.orthogonal`, take 80 times as
-    long for 64 of 784 dimensions.)
+    B'B = I holds for every X. `initialize_from_data` starts B at the principal directions of the
+    data; before, it is the zero-padding. If X loses rank, B is still isometric, but its gradient is
+    not finite. (Householder reflections, as in `torch.nn.utils.parametrizations.orthogonal`, take
+    80 times as long for 64 of 784 dimensions.)
     """
 
     def __init__(self, in_dim: int, out_dim: int, context_dim: int = 0) -> None:
@@ -149,13 +148,12 @@ class LearnedDirections(Embedding):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Start B at data of shape (n, t), as principal directions do."""
+        """Start B at the principal directions of data of shape (n, t)."""
         self.free.copy_(_principal_directions(data, self.in_dim, noise))
 
     @torch.no_grad()
     def fixed(self) -> PrincipalDirections:
-        """The directions learned so far, no longer trained: for exporters that know no QR
-        decomposition."""
+        """Return the present directions, not trained, for exporters without QR decomposition."""
         embedding = PrincipalDirections(self.in_dim, self.out_dim).to(self.free)
         embedding.basis.copy_(self.matrix)
         return embedding
@@ -168,11 +166,8 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 }
 
 
-def embed(
-    v: Float[Tensor, "*batch p"], matrix: Float[Tensor, "m q"] | None, out_dim: int
-) -> Float[Tensor, "*batch t"]:
-    """B v for an embedding's matrix, in the precision of v: products of lower precision would
-    loosen the constant."""
+def embed(v: Vectors, matrix: Matrix, out_dim: int) -> Embedded:
+    """Return B v in the precision of v, because lower precision would loosen the constant."""
     if matrix is None:
         return v if v.shape[-1] == out_dim else F.pad(v, (0, out_dim - v.shape[-1]))
     n_rows, n_directions = matrix.shape
@@ -184,12 +179,9 @@ def embed(
 
 
 def add_embedded(
-    out: Float[Tensor, "n t"],
-    v: Float[Tensor, "n p"],
-    matrix: Float[Tensor, "m q"] | None,
-    strength: float,
+    out: Float[Tensor, "n t"], v: Float[Tensor, "n p"], matrix: Matrix, strength: float
 ) -> None:
-    """Add strength B v in place, where it is not zero, as exact as `embed`."""
+    """Add strength B v in place, as exactly as `embed`."""
     if matrix is None:
         first(out, v.shape[1]).add_(v, alpha=strength)
         return
@@ -199,63 +191,56 @@ def add_embedded(
     last(out, n_rest).add_(last(v, n_rest), alpha=strength)
 
 
-def project(
-    x: Float[Tensor, "*batch t"], matrix: Float[Tensor, "m q"] | None, in_dim: int
-) -> Float[Tensor, "*batch p"]:
-    """B'x, as exact as `embed`."""
+def project(x: Embedded, matrix: Matrix, in_dim: int) -> Vectors:
+    """Return B'x, as exact as `embed`."""
     return _times(x, matrix, in_dim, exact_product)
 
 
-def restrict(
-    weights: Float[Tensor, "k t"], matrix: Float[Tensor, "m q"] | None, in_dim: int
-) -> Float[Tensor, "k p"]:
-    """A B, as exact as other products of weights."""
-    return _times(
-        weights, matrix if matrix is None else matrix.to(weights.dtype), in_dim, torch.matmul
-    )
+def restrict(weights: Float[Tensor, "k t"], matrix: Matrix, in_dim: int) -> Float[Tensor, "k p"]:
+    """Return A B, in the precision of other products of weights."""
+    matrix = None if matrix is None else matrix.to(weights.dtype)
+    return _times(weights, matrix, in_dim, torch.matmul)
 
 
-def first(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
-    """The first n coordinates."""
+def first(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
+    """Return the first n coordinates."""
     return x if n == x.shape[-1] else x[..., :n]
 
 
-def last(x: Float[Tensor, "*batch t"], n: int) -> Float[Tensor, "*batch n"]:
-    """The last n coordinates, of which there may be none."""
+def last(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
+    """Return the last n coordinates; n may be 0."""
     return x[..., x.shape[-1] - n :]
 
 
 def _times(
-    x: Tensor, matrix: Tensor | None, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]
+    x: Tensor, matrix: Matrix, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     if matrix is None:
         return first(x, in_dim)
     n_rows, n_directions = matrix.shape
     along = product(first(x, n_rows), matrix)
-    return (
-        along if n_directions == in_dim else torch.cat([along, last(x, in_dim - n_directions)], -1)
-    )
+    if n_directions == in_dim:
+        return along
+    return torch.cat([along, last(x, in_dim - n_directions)], -1)
 
 
 def _principal_directions(
     data: np.ndarray, n_directions: int, noise: np.ndarray | None = None
 ) -> Tensor:
-    """An orthonormal basis of the b of greatest b'Sb / b'Nb, S being the data's covariance and N
-    the noise's, or the identity."""
+    """Return an orthonormal basis of the b with the largest b'Sb / b'Nb.
+
+    S is the covariance of the data, N that of the noise, or the identity.
+    """
     from sklearn.decomposition import PCA
 
-    chance = np.random.default_rng(0)
-    rows = data[chance.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
+    rng = np.random.default_rng(0)
+    rows = data[rng.permutation(len(data))[:MAX_PRINCIPAL_ROWS]].astype(np.float64)
     unit = np.ones(data.shape[1]) if noise is None else noise.astype(np.float64)
     rows /= unit
-    with np.errstate(
-        invalid="ignore"
-    ):  # constant data have no shares of variance, but directions all the same
-        directions = (
-            PCA(min(n_directions, *rows.shape), random_state=0).fit(rows).components_.T
-            / unit[:, None]
-        )
-    # With fewer rows than directions, the rest are arbitrary. The decomposition leaves the span of
-    # the first k directions as it is, for every k, and makes B'B = I hold to the last digit.
-    rest = chance.normal(size=(data.shape[1], n_directions - directions.shape[1]))
+    with np.errstate(invalid="ignore"):  # the shares of variance of constant data are 0 / 0
+        pca = PCA(min(n_directions, *rows.shape), random_state=0).fit(rows)
+    directions = pca.components_.T / unit[:, None]
+    # With fewer rows than directions, the rest are arbitrary. QR keeps the span of the first k
+    # directions, for every k, and makes B'B = I hold to the last digit.
+    rest = rng.normal(size=(data.shape[1], n_directions - directions.shape[1]))
     return torch.as_tensor(np.linalg.qr(np.hstack([directions, rest]))[0])

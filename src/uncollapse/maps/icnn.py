@@ -22,7 +22,7 @@ from uncollapse.maps.network import (
 )
 from uncollapse.maps.potential import CALIBRATION_SIZE, Potential, unit_rows
 
-# Where skip weights and the layer below cancel, a unit is not scaled up further than to this size.
+# If skip weights and the layer below cancel, a unit is scaled up as if it had this size.
 SMALLEST_SIZE = 0.1
 
 
@@ -34,18 +34,17 @@ class ICNN(Potential):
         G(u)    = w·z_k + a·u,                   w >= 0
 
     h_0 is a squared leaky ReLU and the other h_l are smooth leaky ReLUs. The skip weights A_0 ...
-    A_{k-1} are the rows of one matrix, so that all layers read the input by one matrix product.
-    Non-negative weights are squares of free ones (see `squared`). The curvature has no bound, as
-    the slope of h_0 has none.
+    A_{k-1} are the rows of one matrix, so that one product reads the input for all layers.
+    Non-negative weights are squares of free ones (see `squared`). The curvature is unbounded, as
+    the slope of h_0 is.
 
     Args:
         dim: dimension of the input.
         hidden: widths of the k layers.
-        max_curvature: infinity, as an ICNN has no bound.
+        max_curvature: infinity.
 
     Raises:
-        InputError: if there is no layer, a size is not positive, or a bound on the curvature is
-            asked for.
+        ParameterError: if there is no layer, a size is not positive, or `max_curvature` is finite.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class ICNN(Potential):
         super().__init__(dim, hidden, max_curvature)
         if max_curvature != inf:
             raise ParameterError(
-                "an ICNN cannot bound its curvature, as an upper constant asks: use RidgeSum "
+                "an ICNN cannot bound its curvature, which an upper constant needs. Use RidgeSum "
                 "(potential='ridge')."
             )
         self.skip = nn.Parameter(torch.empty(sum(self.hidden), dim))
@@ -69,17 +68,15 @@ class ICNN(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """W averages the layer below instead of summing it, each s_l starts with mean 0 and size 1,
-        and w sets that of grad G."""
+        """Initialise W to average the layer below, each s_l to mean 0 and size 1, and w to set the
+        size of grad G."""
         in_dim = self.dim if in_dim is None else in_dim
         self.skip.copy_(unit_rows(len(self.skip), self.dim, in_dim))
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.skip)
         first, *skips = torch.split(self.skip, list(self.hidden))
-        z, shifts = (
-            squared_leaky(F.linear(v, first[:, :in_dim])),
-            [self.bias.new_zeros(self.hidden[0])],
-        )
+        z = squared_leaky(F.linear(v, first[:, :in_dim]))
+        shifts = [self.bias.new_zeros(self.hidden[0])]
         for root, skip in zip(self.root_weights, skips, strict=True):
             weight = torch.rand_like(root)
             weight.div_(weight.sum(1, keepdim=True))
@@ -98,13 +95,13 @@ class ICNN(Potential):
 
     @property
     def weights(self) -> Weights:
-        """What the evaluator needs."""
+        """Parameters, as `brenier_map` takes them."""
         return Weights(
             self.skip, self.bias, self.linear, self.root_output, tuple(self.root_weights)
         )
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """G(u)."""
+        """Return G(u)."""
         top = preactivations(u, None, self.weights)[-1]
         activation = smooth_leaky if len(self.hidden) > 1 else squared_leaky
         return activation(top) @ squared(self.root_output) + u @ self.linear
@@ -115,5 +112,5 @@ class ICNN(Potential):
         basis: Float[Tensor, "dim p"] | None = None,
         strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
-        """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
+        """Return the gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         return brenier_map(v, basis, strength, self.weights)

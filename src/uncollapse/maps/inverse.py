@@ -1,4 +1,4 @@
-"""The inverse of a strongly monotone map with a symmetric Jacobian."""
+"""Inversion of strongly monotone maps with a symmetric Jacobian."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from uncollapse._utils.errors import DataError
 from uncollapse.maps.precision import in_float64, points_for
 
-# A step is taken once the slope along it is at most this share of the slope at its start, or
-# negative.
+# A step is accepted if the slope at its end is at most this share of the slope at its start.
 SLOPE_SHARE = 0.5
 MAX_HALVINGS = 30
 
@@ -22,27 +21,26 @@ MAX_HALVINGS = 30
 def newton_cg(
     f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int
 ) -> Float[Tensor, "*batch dim"]:
-    """u with f(u) = y, for f the gradient of a strongly convex function phi, by minimising phi(u) -
-    y·u.
+    """Return u with f(u) = y by minimising phi(u) - y·u, for f = grad phi with phi strongly convex.
 
-    Newton's steps are solved by conjugate gradients and judged by the slope along them, since
-    differences of function values drown in rounding near the minimum. Rows that have converged are
-    left out of further work.
+    Conjugate gradients solve for Newton's steps. A line search judges a step by the slope along it,
+    because differences of function values drown in rounding near the minimum. Rows that have
+    converged are left out of further work.
 
     Args:
-        f: the map; a copy of it works in float64.
-        y: where to invert.
+        f: the map, which is copied to float64.
+        y: points to invert.
         tol: |f(u) - y| <= tol max(1, |y|) ends the search for a row.
-        max_iter: Newton steps.
+        max_iter: largest number of Newton steps.
 
     Raises:
-        InputError: if y is not finite.
+        DataError: if y is not finite.
 
     Warns:
-        ConvergenceWarning: if some rows did not get there.
+        ConvergenceWarning: if some rows did not converge.
     """
     if not y.isfinite().all():
-        raise DataError("inverse expects finite points, got some that are not: leave them out.")
+        raise DataError("inverse expects finite points, got NaN or infinity. Leave them out.")
     with torch.inference_mode(False), torch.autocast(y.device.type, enabled=False):
         twin = in_float64(f)
         u = _search(twin, points_for(twin, y), tol, max_iter)
@@ -73,9 +71,8 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
         left = (residuals / bound[active]).max().item() * tol
         warnings.warn(
             f"the inverse did not converge for {int(missed.sum())} of {len(u)} points: residual "
-            f"{left:.2g} after {max_iter} steps "
-            f"where {tol:g} was asked for. Raise max_iter or tol, or give points in the range of "
-            "the map.",
+            f"{left:.2g} after {max_iter} steps, above tol={tol:g}. Raise max_iter or tol, or give "
+            "points in the range of the map.",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -83,8 +80,7 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
 
 
 def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """f(u) and the product with its Jacobian, which is symmetric, so that the backward pass gives
-    it."""
+    """Return f(u) and the product with its Jacobian, by the backward pass, as it is symmetric."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         value = f(u)
@@ -92,8 +88,7 @@ def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Ten
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
-    """x with J x close to b, row by row; the closer, the nearer the end (b is the residual of
-    Newton's method)."""
+    """Return x with J x close to b for each row, the closer the smaller b, the Newton residual."""
     size = b.norm(dim=1)
     goal = size * size.sqrt().clamp(max=0.1)
     x, r, p = torch.zeros_like(b), b.clone(), b.clone()
@@ -113,7 +108,7 @@ def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor) -> Tens
 
 
 def _line_search(f: nn.Module, u: Tensor, y: Tensor, residual: Tensor, step: Tensor) -> Tensor:
-    """u + alpha step, with alpha halved until the objective no longer climbs steeply there."""
+    """Return u + alpha step, with alpha halved until the objective no longer climbs steeply."""
     start = (residual * step).sum(1).abs()
     alpha = torch.ones_like(start)
     for _ in range(MAX_HALVINGS):

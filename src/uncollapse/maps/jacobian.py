@@ -1,5 +1,4 @@
-"""What can be read off the Jacobian of a map: its extreme eigenvalues or singular values, and its
-determinant."""
+"""Extreme eigenvalues and singular values of Jacobians, and their determinants."""
 
 from __future__ import annotations
 
@@ -18,24 +17,21 @@ from torch.func import jacfwd, jvp, vjp, vmap
 from uncollapse._utils.errors import ParameterError
 from uncollapse.maps.precision import in_float64, points_for
 
-# Beyond this many columns a Jacobian is not formed.
-MAX_DENSE = 1000
-# Jacobians formed at once.
-PIECE = 16
-# Vectors and steps of the iterative method.
-BLOCK, MAX_STEPS = 4, 100
+MAX_DENSE = 1000  # columns up to which a Jacobian is formed
+PIECE = 16  # Jacobians formed at once
+BLOCK, MAX_STEPS = 4, 100  # vectors and steps of the iterative method
 
 Map = Callable[[Tensor], Tensor]
 
 
 class Extremes(NamedTuple):
-    """The ends of a spectrum, for each point, in float64.
+    """The ends of a spectrum at each point, in float64.
 
     Attributes:
-        smallest: eigenvalue of a map's Jacobian, or singular value of a decoder's.
-        largest: likewise.
-        exact: whether they come from the whole spectrum. If not they lie inside it: the true
-            smallest is at most `smallest`, the true largest at least `largest`.
+        smallest: smallest eigenvalue of a map's Jacobian, or singular value of a decoder's.
+        largest: the largest one.
+        exact: whether the whole spectrum was computed. If not, it is at least as wide as the
+            interval from `smallest` to `largest`.
     """
 
     smallest: Float[Tensor, "*batch"]
@@ -44,13 +40,13 @@ class Extremes(NamedTuple):
 
 
 def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
-    """The dense Jacobian at each row."""
+    """Return the dense Jacobian at each row."""
     dense: Tensor = vmap(jacfwd(f), chunk_size=PIECE)(u)
     return dense
 
 
 def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
-    """The extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
+    """Return the extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
     with _precisely(f, u) as (f, rows):
         if rows.shape[1] <= MAX_DENSE:
             spectrum = _in_pieces(
@@ -61,7 +57,7 @@ def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
 
 
 def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
-    """The extreme singular values of the Jacobian of a decoder."""
+    """Return the extreme singular values of the Jacobian of a decoder."""
     with _precisely(f, z) as (f, rows):
         if rows.shape[1] <= MAX_DENSE:
             spectrum = _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)), rows)
@@ -71,11 +67,10 @@ def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
 
 
 def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch"]:
-    """log |det J| of a square Jacobian, and log det(J'J) / 2, its change of volume, of another. Not
-    differentiable.
+    """Return log |det J| of a square Jacobian, log det(J'J) / 2 of another; without gradients.
 
     Raises:
-        InputError: if the Jacobian has too many columns to be formed.
+        ParameterError: if the Jacobian has too many columns to be formed.
     """
     if u.shape[-1] > MAX_DENSE:
         raise ParameterError(
@@ -90,15 +85,14 @@ def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor,
 
 @contextmanager
 def _precisely(f: nn.Module, u: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of the map in float64, and the points as rows: rounding must not look like a broken
-    constant."""
+    """Yield the map and the points in float64, as rounding could look like a broken constant."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
         twin = in_float64(f)
         yield twin, points_for(twin, u)
 
 
 def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:
-    """J(u) g."""
+    """Return J(u) g."""
     tangent: Tensor = jvp(f, (u,), (g,))[1]
     return tangent
 
@@ -118,8 +112,7 @@ def _in_pieces(function: Map, rows: Tensor) -> Tensor:
 def _iterated(
     f: nn.Module, rows: Tensor, product: Callable[[Map, Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The ends of the spectrum of the symmetric operator g -> product(f, u, g), as Rayleigh
-    quotients, which lie inside it."""
+    """Return Rayleigh quotients near the ends of the spectrum of g -> product(f, u, g)."""
     start = np.random.default_rng(0).normal(size=(rows.shape[1], BLOCK))
     ends = [_ends(_operator(f, u, product), start) for u in rows]
     smallest, largest = rows.new_tensor(ends).reshape(-1, 2).T
@@ -138,7 +131,7 @@ def _operator(
 
 def _ends(operator: LinearOperator, start: np.ndarray) -> tuple[float, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged is what the label says
+        warnings.simplefilter("ignore")  # `exact` says that it may not have converged
         ends = [
             lobpcg(operator, start, largest=largest, maxiter=MAX_STEPS, tol=1e-8)[0]
             for largest in (False, True)

@@ -1,5 +1,4 @@
-r"""The Brenier map of an input convex network at an embedded vector, evaluated near the cost of the
-matrix products it needs.
+r"""Evaluation of the Brenier map of an input convex network, near the cost of its products.
 
 With the skip weights of all layers stacked into one matrix A, and A B its restriction to the p
 coordinates that v has,
@@ -9,13 +8,13 @@ coordinates that v has,
     d_l     = h_l'(s_l) c_l,      c_{l-1} = W_l' d_l      down from c_{k-1} = w
     f(B v)  = A' d + a + L B v
 
-There is one mathematics and there are two evaluators: `closed_form`, made of differentiable
-operations, for transforms, compilers and exporters; and a `torch.autograd.Function` for ordinary
-training, whose backward is a tangent pass and a reverse pass written out, in place where it can be.
+Two evaluators compute it. `closed_form` consists of differentiable operations, for transforms,
+compilers and exporters. A `torch.autograd.Function` serves ordinary training; its backward pass is
+a tangent pass and a reverse pass written out, in place where possible.
 
-Non-negative weights are squares of the parameters that are called roots, times min(1, 256 / width):
-were they all plain squares, a step of Adam would change the weights of a layer of thousands by a
-multiple of themselves.
+Non-negative weights are squares of parameters called roots, times min(1, 256 / width). With plain
+squares, a step of Adam would change the weights of a layer of thousands by a multiple of their
+size.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
@@ -34,34 +34,37 @@ from uncollapse.maps.embedding import add_embedded, embed, first, last, project,
 
 LEAK = 0.2  # W21's alpha
 FREE_WIDTH = 256  # up to this width weights are plain squares
-# Squares below this are 0 in products. Roots that training has no use for fall for ever, and with
-# the squares of some percent of them below the normal numbers of float32, products take Intel's
-# processors five times as long.
+# Squares below this count as 0 in products. Training lets useless roots fall for ever, and
+# products with a few percent of subnormal numbers take five times as long on Intel's processors.
 NEGLIGIBLE = 1e-30
-# Numbers that a thread keeps for each of two purposes, for as long as it lives: with fewer,
-# allocators keep the memory themselves, and more would be too much to hold on to.
+# Sizes of the two buffers that a thread keeps. Allocators keep smaller ones themselves, and larger
+# ones would be too much to hold.
 SCRATCH = range(2**18, 2**22)
 
 
 def squared_leaky(s: Tensor) -> Tensor:
-    """max(alpha s, s)^2, the activation of layer 0: convex but not monotone, so it is valid only on
-    an affine function."""
+    """Return max(alpha s, s)^2, the activation of layer 0.
+
+    It is convex but not monotone, hence valid only on an affine function.
+    """
     return s * F.leaky_relu(s, LEAK**2)
 
 
 def squared_leaky_derivative(s: Tensor) -> Tensor:
-    """The slope of `squared_leaky`."""
+    """Return the slope of `squared_leaky`."""
     return 2 * F.leaky_relu(s, LEAK**2)
 
 
 def smooth_leaky(s: Tensor) -> Tensor:
-    """alpha s + (1 - alpha) log(1 + exp(s)), the activation above layer 0: convex, increasing, with
-    a continuous slope."""
+    """Return alpha s + (1 - alpha) log(1 + exp(s)), the activation above layer 0.
+
+    It is convex and increasing, with a continuous slope.
+    """
     return LEAK * s + (1 - LEAK) * F.softplus(s, threshold=50)
 
 
 def smooth_leaky_derivative(s: Tensor) -> Tensor:
-    """The slope of `smooth_leaky`."""
+    """Return the slope of `smooth_leaky`."""
     return LEAK + (1 - LEAK) * torch.sigmoid(s)
 
 
@@ -84,16 +87,15 @@ class Weights(NamedTuple):
 
     @property
     def widths(self) -> list[int]:
-        """Of the layers, from the first."""
+        """Widths of the layers, from the first."""
         above = [root.shape[0] for root in self.roots]
         return [self.skip.shape[0] - sum(above), *above]
 
 
 def squared(root: Tensor) -> Tensor:
-    """The non-negative weights of a root, whose last dimension is the width of the layer that they
-    weigh.
+    """Return the non-negative weights of a root, whose last dimension is the width below.
 
-    What is negligible counts as 0 in value, and as the square that it is in derivatives.
+    Negligible squares count as 0 in value but not in derivatives.
     """
     squares = root.square()
     squares = squares - squares.detach() + F.threshold(squares.detach(), NEGLIGIBLE, 0.0)
@@ -101,41 +103,38 @@ def squared(root: Tensor) -> Tensor:
 
 
 def share(root: Tensor) -> float:
-    """What the squares of a root are multiplied by."""
+    """Return the factor of the squares of a root."""
     return min(1.0, FREE_WIDTH / root.shape[-1])
 
 
 def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
-    """grad G(B v) + L B v, shape (*batch, t), for v of shape (*batch, p).
+    """Return grad G(B v) + L B v, shape (*batch, t), for v of shape (*batch, p).
 
-    Under autocast matrix products have its type, all but those of the L term, and the sum has the
+    Under autocast, matrix products have its type except those of the L term, and the sum has the
     type of the weights.
 
     Args:
         v: input coordinates, of the weights' type.
-        basis: B, or what an `Embedding` has as its matrix; None pads v with zeros.
+        basis: `matrix` of an `Embedding` B; None pads v with zeros.
         strength: L.
-        weights: of G.
+        weights: parameters of G.
     """
     if v.is_meta or _is_transformed():
         return closed_form(v, basis, strength, weights)
     if v.ndim != 2:
-        return brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights).view(
-            *v.shape[:-1], weights.skip.shape[1]
-        )
+        value = brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights)
+        return value.view(*v.shape[:-1], weights.skip.shape[1])
     *single, roots = weights
     kind = _working_type(v)
-    with without_autocast(
-        v
-    ):  # `kind` says it all, and operations in place would not follow autocast
+    with without_autocast(v):  # operations in place would not follow autocast; `kind` does
         if not torch.is_grad_enabled():
             return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
-        value: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
-    return value
+        result: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
+        return result
 
 
 def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weights) -> Tensor:
-    """`brenier_map` by differentiable operations alone."""
+    """Compute `brenier_map` by differentiable operations alone."""
     lowest, *above = preactivations(v, basis, weights)
     cotangent = squared(weights.root_output)
     deltas = []
@@ -148,7 +147,7 @@ def closed_form(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
 
 
 def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Tensor]:
-    """s_0 ... s_{k-1} at B v."""
+    """Return s_0 ... s_{k-1} at B v."""
     lowest, *above = torch.split(
         F.linear(v, restrict(weights.skip, basis, v.shape[-1]), weights.bias), weights.widths, -1
     )
@@ -160,7 +159,7 @@ def preactivations(v: Tensor, basis: Tensor | None, weights: Weights) -> list[Te
 
 
 def _is_transformed() -> bool:
-    """Whether a compiler, an exporter, a transform or forward-mode differentiation looks on."""
+    """Return whether a compiler, an exporter, a transform or forward-mode autodiff is at work."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -169,7 +168,7 @@ def _is_transformed() -> bool:
 
 
 def _working_type(v: Tensor) -> torch.dtype:
-    """The type of the matrix products: autocast's where it is on."""
+    """Return the type of the matrix products: autocast's if it is on."""
     kind = v.device.type
     if v.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -184,11 +183,11 @@ def _evaluate(
     kind: torch.dtype,
     keep: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The value, and what the backward pass wants to have kept.
+    """Return the value, and the tensors that the backward pass needs.
 
-    Factors go into the matrix products: `squares` are W_l without their share, `half_slope` is h_0'
-    / 2, and `c[0]` holds 2 c_0. The place of s_l is taken by z_1 in layer 0 and above by the
-    sigmoid of s_l, from which h_l' and h_l'' follow.
+    Factors go into the matrix products: `squares` are W_l without their share, `half_slope` is
+    h_0' / 2, and `c[0]` holds 2 c_0. s_l is overwritten by z_1 in layer 0, and above by its
+    sigmoid, from which h_l' and h_l'' follow.
     """
     widths, n, shares = weights.widths, len(weights.roots), [share(root) for root in weights.roots]
     squares = _significant_squares(weights.roots, kind)
@@ -208,9 +207,9 @@ def _evaluate(
     for layer in range(n, 0, -1):
         _slope(s[layer], out=d[layer]).mul_(c[0])
         factor = shares[layer - 1] * (2 if layer == 1 else 1)
-        c.insert(
-            0, torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor)
-        )  # beta = 0: s is a stand-in
+        # With beta = 0 the first argument only gives the shape.
+        below = torch.addmm(s[layer - 1], d[layer], squares[layer - 1], beta=0, alpha=factor)
+        c.insert(0, below)
     if not n:
         c[0].mul_(2)
     torch.mul(half_slope, c[0], out=d[0])
@@ -220,8 +219,10 @@ def _evaluate(
 
 
 class _BrenierMap(torch.autograd.Function):
-    """`brenier_map` of rows, with its backward by hand; the names are those of the module's
-    docstring and of `_evaluate`."""
+    """`brenier_map` of rows with a backward pass by hand.
+
+    Names are those of the module's docstring and of `_evaluate`.
+    """
 
     @staticmethod
     def forward(
@@ -242,13 +243,10 @@ class _BrenierMap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         with without_autocast(g):
-            # A second derivative may be asked for, or many cotangents may come at once
-            # (`is_grads_batched`).
-            if (
-                torch.is_grad_enabled()
-                or _is_transformed()
-                or torch._C._dispatch_keys(g).has("Batched")
-            ):
+            # Grad mode is on for second derivatives, and cotangents are batched under
+            # `is_grads_batched`.
+            is_batched = torch._C._dispatch_keys(g).has("Batched")
+            if torch.is_grad_enabled() or _is_transformed() or is_batched:
                 return _differentiate(ctx, g)
             return _backward(ctx, g)
 
@@ -258,13 +256,12 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     inputs, (half_slope, *state) = _saved(ctx)
     v, basis, skip, _, _, root_output, *roots = inputs
     z, c = state[: max(n, 1)], state[-n - 1 :]
-    sigma = state[len(z) - 1 :]  # counted from 1, as layer 0 has none
+    sigma = state[len(z) - 1 :]  # indexed from 1, as layer 0 has no sigmoid
     squares, shares = _significant_squares(roots, kind), [share(root) for root in roots]
     a, low_g, wants_weights = skip.to(kind), g.to(kind), any(needed[4:])
 
-    # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1} (half
-    # of it in layer 0). What is needed for a while only lives in the memory of d, since fresh
-    # memory costs more than arithmetic.
+    # The tangent pass in the direction g: t_l is the change of s_l, and e_l that of z_{l+1}, halved
+    # in layer 0. Temporaries use the memory of d, because fresh memory costs more than arithmetic.
     buffer = torch.mm(low_g, a.T, out=_scratch("tangents", low_g, (len(g), len(a))))
     deltas = _scratch("deltas", buffer)
     t, d = buffer.split_with_sizes(ctx.widths, 1), deltas.split_with_sizes(ctx.widths, 1)
@@ -274,8 +271,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         e = _slope(sigma[layer], out=d[layer]).mul_(t[layer])
     output_bar = e.sum(0).mul_(root_output).mul_((2 if n else 4) * share(root_output))
 
-    # The reverse pass: r_l takes the place of t_l, and q_l stands for W_{l+1}' r_{l+1} without the
-    # share of W.
+    # The reverse pass: r_l overwrites t_l, and q_l is W_{l+1}' r_{l+1} without the share of W.
     q: Tensor | None = None
     roots_bar: list[Tensor | None] = [None] * n
     for layer in range(n, 0, -1):
@@ -317,7 +313,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _saved(ctx: Any) -> tuple[Any, Any]:
-    """The tensors among the inputs, which are all but the strength and the type, and the state."""
+    """Return the inputs that are tensors (all but the strength and the type), and the state."""
     n_inputs = len(ctx.needs_input_grad) - 2
     return ctx.saved_tensors[:n_inputs], ctx.saved_tensors[n_inputs:]
 
@@ -330,14 +326,11 @@ _kept = threading.local()
 
 
 def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Memory that the next call of this name on this thread takes back, uninitialised, but zeros in
-    half precision.
+    """Return memory that the next call with this name on this thread reuses.
 
-    Memory that is new to the process costs more, page by page, than the arithmetic on it. GPUs have
-    an allocator that keeps it.
-
-    Products of oneDNN in AMX read past the rows of a view that they multiply, and what they find
-    there, times zero, is NaN where it is not finite
+    Memory new to a process costs more, page by page, than the arithmetic on it; on GPUs the
+    allocator keeps it. The memory is uninitialised, but 0 in half precision: products of oneDNN in
+    AMX read past the rows of a view, and garbage that is not finite, times 0, gives NaN
     (https://github.com/uxlfoundation/oneDNN/issues/5717).
     """
     found = _kept_memory(name, like, tuple(like.shape) if shape is None else shape)
@@ -350,40 +343,35 @@ def _kept_memory(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(shape)
     flat: Tensor | None = getattr(_kept, name, None)
     if flat is None or flat.dtype != like.dtype or len(flat) < size:
-        with torch.inference_mode(False):  # or it could not be written to outside
+        with torch.inference_mode(False):  # else it could not be written to outside
             flat = torch.empty(size, dtype=like.dtype)
         setattr(_kept, name, flat)
     return flat[:size].view(shape)
 
 
 def _significant_squares(roots: Iterable[Tensor], kind: torch.dtype) -> list[Tensor]:
-    """W_l without their share, in the type of the products, with zeros for what is negligible."""
+    """Return W_l without their share, in the type of the products; negligible entries are 0."""
     return [torch.threshold_(root.square(), NEGLIGIBLE, 0.0).to(kind) for root in roots]
 
 
 def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
-    """h_l' above layer 0."""
+    """Return h_l' above layer 0."""
     return torch.add(sigma.new_full((), LEAK), sigma, alpha=1 - LEAK, out=out)
 
 
 def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward of `closed_form`, as differentiable operations."""
+    """Compute the backward pass of `closed_form` by differentiable operations."""
     v, basis, *parameters = _saved(ctx)[0]
     with torch.enable_grad():
-        # Aliases, or what one input owes to another would be counted here and once more by whoever
-        # called.
+        # Without aliases, the dependence of one input on another would be counted twice: here and
+        # by the caller.
         v, basis = v.view_as(v), basis if basis is None else basis.view_as(basis)
         skip, bias, linear, root_output, *roots = parameters = [
             tensor.view_as(tensor) for tensor in parameters
         ]
-        value = closed_form(
-            v, basis, ctx.strength, Weights(skip, bias, linear, root_output, tuple(roots))
-        )
+        weights = Weights(skip, bias, linear, root_output, tuple(roots))
+        value = closed_form(v, basis, ctx.strength, weights)
         tensors: list[Any] = [v, basis, None, None, *parameters]
-        wanted = [
-            tensor
-            for tensor, is_needed in zip(tensors, ctx.needs_input_grad, strict=True)
-            if is_needed
-        ]
+        wanted = list(compress(tensors, ctx.needs_input_grad))
         found = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
     return tuple(next(found) if is_needed else None for is_needed in ctx.needs_input_grad)

@@ -1,4 +1,4 @@
-"""What every convex potential offers."""
+"""The interface of convex potentials."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ class Potential(nn.Module, ABC):
     Args:
         dim: dimension of the input.
         hidden: widths of the hidden layers.
-        max_curvature: no eigenvalue of the Hessian exceeds it.
+        max_curvature: bound on the eigenvalues of the Hessian.
 
     Attributes:
-        linear: a, of a term a·u that every potential has, and that shifts its gradient; shape
-            (dim,).
+        linear: a, shape (dim,), of the term a·u that every potential has.
 
     Raises:
-        InputError: if there is no layer, a size is not positive, or the potential cannot keep its
-            curvature so low.
+        ParameterError: if there is no layer, a size is not positive, or the potential cannot bound
+            its curvature.
     """
 
     linear: nn.Parameter
@@ -46,7 +45,7 @@ class Potential(nn.Module, ABC):
             )
         if not max_curvature > 0:
             raise ParameterError(
-                f"a convex potential expects a curvature above 0, got {max_curvature}."
+                f"a convex potential expects max_curvature > 0, got {max_curvature}."
             )
         self.dim = dim
         self.hidden = tuple(int(width) for width in hidden)
@@ -63,14 +62,20 @@ class Potential(nn.Module, ABC):
         basis: Float[Tensor, "dim p"] | None = None,
         strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
-        """The gradient of G(u) + strength |u|^2 / 2 at u = B v, for an isometric B; None pads v
-        with zeros."""
+        """Return the gradient of G(u) + strength |u|^2 / 2 at u = B v.
+
+        Args:
+            v: shape (*batch, p).
+            basis: `matrix` of an `Embedding` B; None pads v with zeros.
+            strength: L.
+        """
 
     @abstractmethod
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Initialise so that, for v ~ N(0, I) in `in_dim` dimensions padded with zeros, activations
-        are O(1) at any width and depth, and grad G has mean 0 and, if its curvature is not limited,
-        a root mean square of 1.
+        """Initialise for inputs v ~ N(0, I) in `in_dim` dimensions, padded with zeros.
+
+        Activations are then O(1) at any width and depth, and grad G has mean 0 and, unless its
+        curvature is bounded, root mean square 1.
         """
 
     def extra_repr(self) -> str:
@@ -79,8 +84,10 @@ class Potential(nn.Module, ABC):
 
 
 def unit_rows(n_rows: int, dim: int, in_dim: int) -> Float[Tensor, "n_rows dim"]:
-    """Normal rows of variance 1 / in_dim, with norm 1 in the first `in_dim` coordinates, so that
-    a·v ~ N(0, 1) for v ~ N(0, I)."""
+    """Draw rows a ~ N(0, I / in_dim) with norm 1 in the first `in_dim` coordinates.
+
+    For v ~ N(0, I) in these coordinates, a·v ~ N(0, 1).
+    """
     rows: Tensor = torch.randn(n_rows, dim) / in_dim**0.5
     rows[:, :in_dim] /= rows[:, :in_dim].norm(dim=1, keepdim=True)
     return rows

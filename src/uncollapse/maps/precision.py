@@ -1,4 +1,4 @@
-"""Precision for what a constant hangs on: products that keep theirs, and copies in float64."""
+"""Precision where a constant depends on it: exact products, and copies in float64."""
 
 from __future__ import annotations
 
@@ -14,28 +14,22 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def in_float64(module: Module) -> Module:
-    """A frozen copy in float64; on the CPU if the module's device has no float64."""
+    """Return a frozen copy in float64, on the CPU if the module's device has no float64."""
     twin = copy.deepcopy(module).requires_grad_(False)
-    return (
-        twin.cpu() if any(parameter.is_mps for parameter in twin.parameters()) else twin
-    ).double()
+    if any(parameter.is_mps for parameter in twin.parameters()):
+        twin = twin.cpu()
+    return twin.double()
 
 
 def points_for(module: nn.Module, points: Tensor) -> Tensor:
-    """Points, shape (*batch, p), as rows of the module's type on its device, as a copy of their
-    own."""
+    """Return a copy of points, shape (*batch, p), as rows of the module's type on its device."""
     parameter = next(module.parameters())
-    return (
-        points.detach()
-        .clone()
-        .reshape(-1, points.shape[-1])
-        .to(parameter.device)
-        .to(parameter.dtype)
-    )
+    rows = points.detach().clone().reshape(-1, points.shape[-1])
+    return rows.to(parameter.device).to(parameter.dtype)
 
 
 def exact_product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right in the precision of `left`, whatever autocast or TF32 allow elsewhere."""
+    """Return left @ right in the precision of `left`, whatever autocast or TF32 allow."""
     with without_autocast(left):
         if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
             return (left.double() @ right.double()).float()
@@ -43,10 +37,10 @@ def exact_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _float32_products_are_rounded() -> bool:
-    """Whether products of float32 may be computed in TF32 or bfloat16."""
+    """Return whether products of float32 may be computed in TF32 or bfloat16."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # set by torch's newer names, which the older ones do not read
+    except RuntimeError:  # it was set by torch's newer names, which the old getter rejects
         return True
 
 

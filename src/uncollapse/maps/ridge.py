@@ -16,24 +16,23 @@ from uncollapse.maps.precision import exact_product
 
 
 class RidgeSum(Potential):
-    r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and a smooth convex h of curvature 0 <
-    h'' < 1.
+    r"""G(u) = sum_j w_j h(a_j·u + b_j) + a·u, with w >= 0 and h convex, 0 < h'' < 1.
 
     h(s) = (s^2 + s r + asinh(s)) / 4 with r = sqrt(1 + s^2), so that h' = (s + r) / 2 is a smooth
     ReLU.
 
     The weights are squares q of free ones. With `max_curvature` = M they are w_j = M q_j / (M +
     sum_k |a_j·a_k| q_k) instead, and no eigenvalue of the Hessian A' diag(w h'') A exceeds M: A A'
-    <= diag(M / w), as the difference, scaled by q on both sides, is diagonally dominant. The sums
-    take one product A A' in every pass.
+    <= diag(M / w), because the difference, scaled by q on both sides, is diagonally dominant. Every
+    pass then takes one product A A'.
 
     Args:
         dim: dimension of the input.
-        hidden: a ridge sum has one layer, whose units are the sum of these widths.
+        hidden: widths, the sum of which is the number of ridges.
         max_curvature: M.
 
     Raises:
-        InputError: if there is no unit, a size is not positive, or M is not above 0.
+        ParameterError: if there is no unit, a size is not positive, or M is not above 0.
     """
 
     def __init__(
@@ -49,21 +48,20 @@ class RidgeSum(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Ridges of unit slope through the inputs; q sets the size, as far as M allows."""
+        """Initialise ridges of unit slope; q sets the size of the gradient, if M allows."""
         in_dim = self.dim if in_dim is None else in_dim
         self.directions.copy_(unit_rows(len(self.directions), self.dim, in_dim))
         nn.init.normal_(self.bias)
         nn.init.ones_(self.root_weight)
         nn.init.zeros_(self.linear)
         v = torch.randn(CALIBRATION_SIZE, in_dim).to(self.directions)
-        slope = F.linear(
-            _slope(F.linear(v, self.directions[:, :in_dim], self.bias)), self.directions.T
-        )
+        slopes = _slope(F.linear(v, self.directions[:, :in_dim], self.bias))
+        slope = F.linear(slopes, self.directions.T)
         self.root_weight.div_((slope - slope.mean(0)).square().mean().sqrt().sqrt())
         self.linear.copy_(-self.gradient(v).mean(0))
 
     def weights(self) -> Float[Tensor, "units"]:
-        """w."""
+        """Return w."""
         free = self.root_weight.square()
         if self.max_curvature == inf:
             return free
@@ -71,7 +69,7 @@ class RidgeSum(Potential):
         return self.max_curvature * free / (self.max_curvature + overlaps)
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """G(u)."""
+        """Return G(u)."""
         s = F.linear(u, self.directions, self.bias)
         ridges = (2 * s * _slope(s) + s.asinh()) / 4
         return ridges @ self.weights() + u @ self.linear
@@ -82,13 +80,13 @@ class RidgeSum(Potential):
         basis: Float[Tensor, "dim p"] | None = None,
         strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
-        """The gradient of G(u) + strength |u|^2 / 2 at u = B v."""
+        """Return the gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         s = F.linear(v, restrict(self.directions, basis, v.shape[-1]), self.bias)
         gradient = F.linear(_slope(s) * self.weights(), self.directions.T) + self.linear
         return gradient + strength * embed(v, basis, self.dim)
 
 
 def _slope(s: Tensor) -> Tensor:
-    """h'; the plain s + r would lose its digits where s is far below 0."""
+    """Return h'(s); s + r itself would lose its digits for s far below 0."""
     size = s.abs() + (1 + s.square()).sqrt()
     return torch.where(s < 0, 0.5 / size, size / 2)
