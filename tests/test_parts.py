@@ -30,7 +30,7 @@ from uncollapse.latent import (
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.models import VAE, EnumeratedMixtureVAE
 from uncollapse.networks import LSTMEncoder, PerceptronEncoder
-from uncollapse.training.fit import fit
+from uncollapse.training import fit
 
 WIDTH, LATENT = 6, 2
 
