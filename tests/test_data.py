@@ -214,11 +214,11 @@ def upstream(tmp_path, monkeypatch):
     for name, content in files.items():
         (served / name).write_bytes(content)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    yield Source("tiny", f"http://127.0.0.1:{server.server_port}/", md5), served
-    server.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Source("tiny", f"http://127.0.0.1:{server.server_port}/", md5), served
+        server.shutdown()
 
 
 def test_files_are_fetched_once_and_checked(upstream):

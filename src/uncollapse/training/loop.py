@@ -136,7 +136,7 @@ class Training:
         self.module = self.fabric.setup_module(_LossModule(self.model, self.objective))
         self.parameters = list(self.module.parameters())
         adam = torch.optim.Adam(self.parameters, lr=self.settings.learning_rate, fused=True)
-        self.optimizer = self.fabric.setup_optimizers(adam)
+        self.optimizer: Any = self.fabric.setup_optimizers(adam)
         self.totals = torch.zeros(3, device=self.device)
         self.strategy.begin(self)
 
