@@ -575,6 +575,7 @@ def test_constant_data_train(tmp_path):
     assert np.isfinite(estimator.score(np.ones((20, 3))))
 
 
+@pytest.mark.slow
 def test_a_strong_noise_collapses_an_ordinary_vae_and_not_an_inverse_lipschitz_one():
     """The decoder's variance exceeds every eigenvalue of the covariance, so that the latents do not
     pay for themselves."""

@@ -814,7 +814,7 @@ def test_documents_on_the_command_line(tmp_path, command_line):
             ("fit", path, "--model", "VAE", "-o", tmp_path / "other"),
             "VAE expects rows of numbers, got documents. Use SequenceVAE",
         ),
-        (("certify", tmp_path / "run", path), "got sequences: use diagnose"),
+        (("certify", tmp_path / "run", path), "got sequences. Use diagnose"),
         (
             ("fit", path, "family=gaussian", "-o", tmp_path / "other"),
             "there is no parameter 'family'",
@@ -839,7 +839,7 @@ def test_a_report_on_documents(fitted, tmp_path):
     assert report.estimates["fisher_divergence"].value > 0
     page = report.to_html(tmp_path / "report.html").read_text()
     assert f"<li>{report.gallery.originals[0]}</li>" in page
-    with pytest.raises(InputError, match="got sequences: use diagnose"):
+    with pytest.raises(InputError, match="got sequences. Use diagnose"):
         uc.certify(fitted, DOCUMENTS[:5])
 
 
