@@ -34,13 +34,13 @@ def adapt_model(model: Any) -> AdaptedModel:
     Raises:
         ParameterError: if the model is none of these.
     """
+    if isinstance(model, LatentModel):
+        name = type(getattr(model, "source", model)).__name__
+        return AdaptedModel(name, model, read_array)
     for library in LIBRARIES:
         if library.matches(model):
             adapted: AdaptedModel = library.adapt(model)
             return adapted
-    if isinstance(model, LatentModel):
-        name = type(getattr(model, "source", model)).__name__
-        return AdaptedModel(name, model, read_array)
     if isinstance(model, VAEProtocol):
         return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
     raise ParameterError(_why_not(model))

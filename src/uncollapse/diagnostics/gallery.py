@@ -86,10 +86,7 @@ def make_gallery(
         originals=originals,
         reconstructions=reconstructions,
         samples=_decode(subject, rows, z),
-        traversals={
-            unit: _decode(subject, rows[:1], torch.as_tensor(codes).to(z))
-            for unit, codes in _traversals(subject, means[0], units).items()
-        },
+        traversals=_traverse(subject, rows[:1], torch.as_tensor(means[0]).to(z), units),
         image_shape=image_shape,
     )
 
@@ -118,10 +115,10 @@ def _as_text(documents: Iterable[str | Iterable[object]]) -> list[str]:
     return [each if isinstance(each, str) else " ".join(map(str, each)) for each in documents]
 
 
-def _traversals(
-    subject: AdaptedModel, start: np.ndarray, units: pd.DataFrame
-) -> dict[int, np.ndarray]:
-    """Codes along the strongest and the weakest units, shape (7, latent_dim) for each unit."""
+def _traverse(
+    subject: AdaptedModel, row: np.ndarray, start: Tensor, units: pd.DataFrame
+) -> dict[int, Rows]:
+    """Decode codes along the strongest and the weakest units, starting from the code of a row."""
     if not subject.model.has_density or subject.model.n_places > 1:
         return {}
     ranked = units.sort_values("explained_share", ascending=False, kind="stable")["unit"].tolist()
@@ -129,7 +126,8 @@ def _traversals(
         ranked = ranked[:N_TRAVERSED] + ranked[-N_TRAVERSED:]
     found = {}
     for unit in ranked:
-        codes = np.tile(start, (len(STRIDES), 1))
-        codes[:, unit] = units["mean"][unit] + np.array(STRIDES) * units["deviation"][unit]
-        found[int(unit)] = codes
+        codes = start.repeat(len(STRIDES), 1)
+        positions = units["mean"][unit] + np.array(STRIDES) * units["deviation"][unit]
+        codes[:, unit] = torch.as_tensor(positions).to(codes)
+        found[int(unit)] = _decode(subject, row, codes)
     return found
