@@ -341,14 +341,14 @@ BAD_INPUT = {
         lambda: ["fit", "x.npy", "-m", "MixtureVAE", "n_components=1"],
         "n_components expects an integer from 2 to 10,000, got 1",
     ),
-    "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two models or more"),
+    "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two or more distinct models"),
     "unknown model of a comparison": (
         lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"],
         "did you mean 'IL-LIDVAE'?",
     ),
     "a setting of use to none": (
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "n_components=3"],
-        "of use to none of VAE, LIDVAE",
+        "apply to none of VAE, LIDVAE",
     ),
     "a comparison over another file": (
         lambda: ["compare", "x.npy", "-m", "VAE,LIDVAE", "-o", bad("a.html", b"")],
@@ -453,6 +453,9 @@ HEAVY = {"torch", "lightning", "matplotlib", "pandas", "sklearn", "plotly", "ray
         (["fit", "nowhere", "latent_dim=0"], "latent_dim expects a positive integer, got 0."),
         (["fit", "nowhere", "--model", "GMVAE"], "SequenceVAE, got 'GMVAE'."),
         (["fit", "nowhere", "--config", "c.yaml"], "did you mean 'latent_dim'?"),
+        (["compare", "nowhere", "latent_dims=8"], "did you mean 'latent_dim'?"),
+        (["compare", "nowhere", "-m", "VAE,LIDVEA"], "did you mean 'LIDVAE'?"),
+        (["compare", "nowhere", "-m", "VAE,LIDSVAE", "latent_dim=0"], "latent_dim expects a"),
         (["sweep", "nowhere", "latent_dims=4,8"], "did you mean 'latent_dim'?"),
         (["sweep", "nowhere", "latent_dim=4,0"], "latent_dim expects a positive integer, got 0."),
         (["sweep", "nowhere", "learning_rat=.1..1", "--search", "3"], "mean 'learning_rate'?"),

@@ -28,7 +28,7 @@ def test_the_command_prints_every_section_and_passes(command_line, monkeypatch, 
     assert re.search(r"^  numpy +" + re.escape(np.__version__) + "$", out, re.MULTILINE)
     assert re.search(r"^  CPU +.+ logical cores, torch on \d+ threads$", out, re.MULTILINE)
     assert re.search(
-        rf"^  UNCOLLAPSE_DATA +{re.escape(str(tmp_path))}/nowhere, which is not there$",
+        rf"^  UNCOLLAPSE_DATA +{re.escape(str(tmp_path))}/nowhere \(missing\)$",
         out,
         re.MULTILINE,
     )
@@ -43,7 +43,10 @@ def test_the_self_test_takes_seconds():
 
 
 def test_versions_are_told_without_imports_and_for_every_extra(monkeypatch):
-    code = "import sys, uncollapse.experiments.doctor as d; d.versions(); print({'torch', 'numpy', 'pyarrow', 'onnx'} & {*sys.modules})"
+    code = (
+        "import sys, uncollapse.experiments.doctor as d; d.versions(); "
+        "print({'torch', 'numpy', 'pyarrow', 'onnx'} & {*sys.modules})"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -71,7 +74,7 @@ def test_devices_and_places_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("UNCOLLAPSE_DATA", raising=False)
     assert doctor.data_places()["UNCOLLAPSE_DATA"] == "not set"
-    assert doctor.data_places()["cache"] == f"{tmp_path}/uncollapse, which is not there"
+    assert doctor.data_places()["cache"] == f"{tmp_path}/uncollapse (missing)"
     (tmp_path / "uncollapse").mkdir()
     assert doctor.data_places()["cache"] == f"{tmp_path}/uncollapse"
 

@@ -57,7 +57,10 @@ class Compare:
     overwrite: options.Overwrite = False
 
     def run(self) -> None:
+        from uncollapse.experiments.presets import check_comparison
+
         given = read_settings(self.config, self.settings)
+        check_comparison(self._names(), given)  # before torch is imported and data are read
         from uncollapse._utils.progress import spinner
         from uncollapse.diagnostics.comparison import Comparison, Entry
         from uncollapse.experiments.compare import (

@@ -8,27 +8,14 @@ from typing import Any
 
 from sklearn.base import clone
 
-from uncollapse._utils.errors import InputError, NonFiniteLossError, ParameterError
-from uncollapse._utils.parameters import check_parameters
+from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.data import NAMED, Data, are_documents, load
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.estimators import Estimator
-from uncollapse.experiments.presets import find_preset
+from uncollapse.estimators.settings import to_dict
+from uncollapse.experiments.presets import choose_settings
 from uncollapse.experiments.trial import N_IMPORTANCE, measure, rate_distortion_curve
 from uncollapse.training.budget import Budget
-
-# The models that are compared by default.
-ROW_MODELS = (
-    "VAE",
-    "beta-VAE",
-    "free-bits-VAE",
-    "LR-VAE",
-    "SA-VAE",
-    "Lagging-VAE",
-    "LIDVAE",
-    "IL-LIDVAE",
-)
-TEXT_MODELS = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LIDSVAE", "IL-LIDSVAE")
 
 
 @dataclass(frozen=True)
@@ -146,33 +133,12 @@ def build_estimators(
     settings: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Estimator]:
-    """Return estimators by the names of their presets. The arguments are those of `compare`.
-
-    The defaults are settings that suit the data; they may apply to none of the models.
-
-    Raises:
-        ParameterError: if a preset is unknown or named twice, a setting applies to none, or an
-            argument cannot be used.
-    """
-    names = models or (TEXT_MODELS if data == "text" else ROW_MODELS)
-    presets = [find_preset(name, data) for name in names]
-    if len({preset.name for preset in presets}) < max(len(presets), 2):
-        given = ", ".join(preset.name for preset in presets)
-        raise ParameterError(f"a comparison expects two or more distinct models, got {given}.")
-    wanted = {"random_state": 0, **(defaults or {}), **settings}
-    estimators, unused = {}, set(settings)
-    for name, estimator, fixed in presets:
-        kind = Estimator.registry[estimator]
-        free = set(kind().get_params()) - set(fixed)
-        taken = {key: value for key, value in wanted.items() if key in free}
-        estimators[name] = kind(**check_parameters(kind, {**taken, **fixed}))
-        unused -= set(taken)
-    if unused:
-        raise ParameterError(
-            f"the settings {', '.join(sorted(unused))} apply to none of {', '.join(estimators)}. "
-            "Leave them out, or name a model that takes them and does not fix them itself."
-        )
-    return estimators
+    """Return estimators by the names of their presets. The arguments are those of
+    `choose_settings`."""
+    return {
+        name: Estimator.registry[estimator](**to_dict(chosen))
+        for name, (estimator, chosen) in choose_settings(models, data, settings, defaults).items()
+    }
 
 
 def run_comparison(

@@ -1,8 +1,6 @@
-"""What a bug report needs: versions, devices, where data lie, and whether a small model trains as
-it must.
+"""Facts for bug reports, and a self-test.
 
-Imports happen inside functions, so that a package that is broken does not keep the rest from being
-told.
+Imports happen inside functions, so that a broken package does not hide the other facts.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from uncollapse.estimators import VAE
 
 PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
-# By extra, those that the library itself makes use of.
+# Optional packages, by the extra that installs them.
 EXTRAS = {
     "parquet": ("pyarrow",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -46,12 +44,12 @@ MODEL: dict[str, Any] = {
     "verbose": False,
 }
 N_ROWS, N_PAIRS = 128, 256
-ROUNDING = 1e-3  # of float32, relative
+ROUNDING = 1e-3  # relative error of float32
 
 
 def versions() -> dict[str, str]:
-    """Versions of this library, of what it stands on and of the optional packages, by name. None of
-    them is imported."""
+    """Return versions of this library and of required and optional packages, without importing
+    them."""
     optional = {
         f"{package} ({extra})": _installed_version(package)
         for extra, packages in EXTRAS.items()
@@ -74,24 +72,21 @@ def _installed_version(package: str) -> str:
 
 
 def devices() -> dict[str, str]:
-    """The processor, its threads and memory, and the accelerators, by name."""
+    """Describe the processor, its memory and the accelerators."""
     import torch
 
-    memory = memory_bytes()
+    memory, threads = memory_bytes(), torch.get_num_threads()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "CPU": f"{processor_name()}, {os.cpu_count()} logical cores, torch on "
-        f"{torch.get_num_threads()} threads",
+        "CPU": f"{processor_name()}, {os.cpu_count()} logical cores, torch on {threads} threads",
         "memory": f"{memory / 2**30:.1f} GiB" if math.isfinite(memory) else "unknown",
-        "CUDA": ", ".join(
-            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-        )
-        or "none",
+        "CUDA": ", ".join(gpus) or "none",
         "MPS": "available" if torch.backends.mps.is_available() else "none",
     }
 
 
 def data_places() -> dict[str, str]:
-    """The folders in which data sets are looked for, and where each data set is, by name."""
+    """Return the folders that data sets are looked for in, and the location of each data set."""
     from uncollapse.data import NAMED
     from uncollapse.data.download import DATA_FOLDER_VARIABLE, cache_folder
 
@@ -104,7 +99,7 @@ def data_places() -> dict[str, str]:
 
 
 def _existence(folder: Path) -> str:
-    return str(folder) if folder.is_dir() else f"{folder}, which is not there"
+    return str(folder) if folder.is_dir() else f"{folder} (missing)"
 
 
 SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
@@ -118,7 +113,7 @@ def self_test() -> str | None:
     """Train a small IL-LIDVAE on digits, save it, and load it.
 
     Returns:
-        What does not hold that must, in a sentence; None where all of it holds.
+        A description of the first check that failed, or None.
     """
     try:
         from uncollapse.data import load
@@ -130,23 +125,25 @@ def self_test() -> str | None:
             vae = VAE(**MODEL).fit(X)
             loaded = load_run(vae.save(Path(folder) / "run"))
             return next(_failures(vae, loaded, X), None)
-    except Exception as error:  # a broken installation may break in any way
-        return f"a small model cannot be trained, saved and loaded ({type(error).__name__}: {one_line(error)})"
+    except Exception as error:  # a broken installation can raise anything
+        cause = f"{type(error).__name__}: {one_line(error)}"
+        return f"a small model cannot be trained, saved and loaded ({cause})"
 
 
 def _failures(vae: VAE, loaded: Any, X: np.ndarray) -> Iterator[str]:
     first, last = vae.history_["loss"].iloc[[0, -1]]
     if not last < first < math.inf:
-        yield f"the loss of a small model went from {first:.4g} to {last:.4g} in {len(vae.history_)} epochs, not down"
+        change = f"from {first:.4g} to {last:.4g} in {len(vae.history_)} epochs"
+        yield f"the loss of a small model went {change}, not down"
     ratio, constant = _smallest_stretch(vae), vae.model_.decoder.constant
     if not ratio >= constant * (1 - ROUNDING):
-        yield f"the decoder of a small model moves two points {ratio:.4g} times as far apart, less than its constant {constant:.4g}"
+        yield f"a small decoder stretches by {ratio:.4g}, less than its constant {constant:.4g}"
     if not (vae.transform(X) == loaded.transform(X)).all():
-        yield "a small model gives other latents after it has been saved and loaded"
+        yield "a small model has other latents after it has been saved and loaded"
 
 
 def _smallest_stretch(vae: VAE) -> float:
-    """The smallest of |eta(z) - eta(z')| / |z - z'| over pairs of draws from the prior."""
+    """Return the smallest |eta(z) - eta(z')| / |z - z'| over pairs of samples of the prior."""
     from uncollapse._utils.random import seeded
 
     with seeded(0):

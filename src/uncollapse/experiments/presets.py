@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uncollapse._utils.errors import ParameterError
+from uncollapse.estimators.settings import SETTINGS, EstimatorSettings, check_settings
 
 if TYPE_CHECKING:
     from uncollapse.estimators import Estimator
@@ -73,6 +76,19 @@ IMAGE_PRESETS: Presets = {
     for name, (estimator, arguments) in ROW_PRESETS.items()
 }
 PRESETS: dict[str, Presets] = {"image": IMAGE_PRESETS, "table": ROW_PRESETS, "text": TEXT_PRESETS}
+# The models that are compared by default.
+ROW_MODELS = (
+    "VAE",
+    "beta-VAE",
+    "free-bits-VAE",
+    "LR-VAE",
+    "SA-VAE",
+    "Lagging-VAE",
+    "LIDVAE",
+    "IL-LIDVAE",
+)
+TEXT_MODELS = ("VAE", "beta-VAE", "free-bits-VAE", "SA-VAE", "Lagging-VAE", "LIDSVAE", "IL-LIDSVAE")
+DEFAULT_MODELS = {"image": ROW_MODELS, "table": ROW_MODELS, "text": TEXT_MODELS}
 
 
 class Preset(NamedTuple):
@@ -128,3 +144,61 @@ def find_preset(name: str, data: str) -> Preset:
         raise ParameterError(f"there is no preset {name!r} for data {data!r}: {hint}")
     found = known[str(name).lower()]
     return Preset(found, *PRESETS[data][found])
+
+
+def choose_settings(
+    models: Sequence[str] | None,
+    data: str,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[str, EstimatorSettings]]:
+    """Return the estimator and the settings of each model of a comparison, by preset.
+
+    Args:
+        models: names of presets; a selection by default.
+        data: "image", "table" or "text".
+        given: settings, each for the presets that have it and do not fix it.
+        defaults: settings that suit the data; they may apply to none of the models.
+
+    Raises:
+        ParameterError: if a preset is unknown or named twice, a setting applies to none, or an
+            argument cannot be used.
+    """
+    presets = [find_preset(name, data) for name in models or DEFAULT_MODELS[data]]
+    if len({preset.name for preset in presets}) < max(len(presets), 2):
+        names = ", ".join(preset.name for preset in presets)
+        raise ParameterError(f"a comparison expects two or more distinct models, got {names}.")
+    wanted = {"random_state": 0, **(defaults or {}), **given}
+    chosen, unused = {}, set(given)
+    for name, estimator, fixed in presets:
+        free = {field.name for field in fields(SETTINGS[estimator])} - set(fixed)
+        taken = {key: value for key, value in wanted.items() if key in free}
+        chosen[name] = estimator, check_settings(estimator, {**taken, **fixed})
+        unused -= set(taken)
+    for key in unused:
+        if not any(hasattr(settings, key) for settings in SETTINGS.values()):
+            check_settings(presets[0].estimator, {key: given[key]})  # raises, with a suggestion
+    if unused:
+        raise ParameterError(
+            f"the settings {', '.join(sorted(unused))} apply to none of {', '.join(chosen)}. "
+            "Leave them out, or name a model that takes them and does not fix them itself."
+        )
+    return chosen
+
+
+def check_comparison(models: Sequence[str] | None, given: Mapping[str, Any]) -> None:
+    """Check the arguments of a comparison before it is known whether its data are rows or text.
+
+    Raises:
+        ParameterError: as `choose_settings`, if they suit neither.
+    """
+    errors = {}
+    for data in ("text", "table"):
+        try:
+            choose_settings(models, data, given)
+        except ParameterError as error:
+            errors[data] = error
+    if len(errors) == 2:
+        known = {name.lower() for name in TEXT_PRESETS}
+        are_text = models is not None and {name.lower() for name in models} <= known
+        raise errors["text" if are_text else "table"]
