@@ -288,7 +288,7 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
     given = iter([5, 4, 4, 3, 4, 4, 1, 1])
 
     class TrainingState:
-        model, learning_rate, rate_share, is_over = nonlinear()[0], 1e-3, 0.5, False
+        model, learning_rate, is_over = nonlinear()[0], 5e-4, False
 
         def loss(self, batch):
             seen.append(batch)
@@ -299,13 +299,13 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
 
     seen = []
     stage, strategy = TrainingState(), Lagging(max_steps=20, every=2)
-    strategy.begin(stage, np.zeros((4, 4)))
+    strategy.begin(stage)
     strategy.before_step(stage, "its own")
     assert seen == ["its own", *(f"batch {n}" for n in range(1, 6))]
     assert strategy.optimizer.param_groups[0]["lr"] == 5e-4
     limited = Lagging(max_steps=3, every=2)
     given, seen = iter([5, 4, 1]), []
-    limited.begin(stage, np.zeros((4, 4)))
+    limited.begin(stage)
     limited.before_step(stage, "its own")
     assert len(seen) == 3
 
@@ -317,8 +317,9 @@ def test_the_encoder_is_ahead_until_the_information_stops_rising(monkeypatch):
         lambda model, rows: Estimate(next(found), 0),
     )
     strategy, flags = Lagging(), []
+    strategy.validation = np.zeros((4, 4))
     stage = type("TrainingState", (), {"model": nonlinear()[0]})()
-    strategy.begin(stage, np.zeros((4, 4)))
+    strategy.begin(stage)
     for _ in range(3):
         flags.append(strategy.is_aggressive)
         strategy.after_epoch(stage)

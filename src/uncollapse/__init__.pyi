@@ -13,6 +13,7 @@ from uncollapse import models as models
 from uncollapse import networks as networks
 from uncollapse import objectives as objectives
 from uncollapse import strategies as strategies
+from uncollapse import training as training
 from uncollapse._utils.errors import CollapseWarning as CollapseWarning
 from uncollapse._utils.errors import DataError as DataError
 from uncollapse._utils.errors import FileError as FileError

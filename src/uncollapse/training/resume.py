@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uncollapse.training.loop import Training
 
 WRITING_SHARE = 0.02  # of the time, that writing the state may take
+COUNTS = ("epochs_done", "batches_done", "steps_done", "rows_seen")
 
 
 class Checkpoint(StateFolder):
@@ -63,7 +64,8 @@ class Resume(Observer):
         saved = self.checkpoint.read(self.phase)
         if saved is not None:
             restore(training, saved)
-        self.log = self.checkpoint.open_log(len(training.history))
+        if not training.is_over:
+            self.log = self.checkpoint.open_log(len(training.history))
         self.written, self.writing_took = time.perf_counter(), 0.0
 
     def after_step(self, training: Training, step: Step) -> None:
@@ -114,14 +116,11 @@ def state_of(training: Training) -> dict[str, Any]:
         "observers": {type(o).__name__: o.state() for o in training.observers},
         "generators": {"cpu": torch.get_rng_state(), **generators},
         "totals": training.totals,
-        "counts": {name: getattr(training, name) for name in COUNTS},
+        **{name: getattr(training, name) for name in COUNTS},
         "seconds": training.meter.seconds,
         "evaluations": training.meter.evaluations,
         "history": training.history[len(training.rows_before) :],
     }
-
-
-COUNTS = ("epochs_done", "batches_done", "steps_done", "rows_seen")
 
 
 def restore(training: Training, saved: dict[str, Any]) -> None:
@@ -135,7 +134,7 @@ def restore(training: Training, saved: dict[str, Any]) -> None:
     for observer in training.observers:
         observer.restore(saved["observers"][type(observer).__name__])
     for name in COUNTS:
-        setattr(training, name, saved["counts"][name])
+        setattr(training, name, saved[name])
     training.totals = saved["totals"].to(training.device)
     training.meter.restart(saved["evaluations"], saved["seconds"])
     training.history += [tuple(row) for row in saved["history"]]
