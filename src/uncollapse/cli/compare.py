@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,11 @@ from uncollapse._utils.signals import deferred_interrupt
 from uncollapse.cli import options
 from uncollapse.cli.endings import describe_interruption, fail
 from uncollapse.cli.settings import read_settings
+
+if TYPE_CHECKING:
+    from uncollapse.data import Data
+    from uncollapse.diagnostics.comparison import Entry
+    from uncollapse.estimators import Estimator
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,8 @@ class Compare:
         given = read_settings(self.config, self.settings)
         check_comparison(self._names(), given)  # before torch is imported and data are read
         from uncollapse._utils.progress import spinner
-        from uncollapse.diagnostics.comparison import Comparison, Entry
-        from uncollapse.experiments.compare import (
-            Evaluation,
-            build_estimators,
-            describe,
-            load_split,
-            run_comparison,
-        )
+        from uncollapse.diagnostics.comparison import Comparison
+        from uncollapse.experiments.compare import build_estimators, describe, load_split
 
         with spinner(f"reading {self.data}"):
             train, test = load_split(self.data, self.labels)
@@ -78,17 +78,7 @@ class Compare:
         page, table = self._check_output(train.name)
         notes = describe(self.data, train, test, estimators, given)
         typer.echo("\n".join(notes))
-        entries: list[Entry] = []
-        stop: BaseException | None = None
-        evaluation = Evaluation(test.table(), test.labels, test.image_shape, self.n_importance)
-        try:
-            for entry in run_comparison(estimators, train.table(), evaluation):
-                entries.append(entry)
-                typer.echo(repr(entry))
-        except (KeyboardInterrupt, Exception) as error:
-            if not entries:
-                raise
-            stop = error
+        entries, stop = self._train(estimators, train, test)
         found = Comparison(tuple(entries), notes)
         typer.echo(f"\n{found}")
         with deferred_interrupt():  # a second Ctrl-C must not cost the results
@@ -100,6 +90,24 @@ class Compare:
             fail(f"{how}; the results so far are written", code)
         if stop is not None:
             raise stop
+
+    def _train(
+        self, estimators: Mapping[str, Estimator], train: Data, test: Data
+    ) -> tuple[list[Entry], BaseException | None]:
+        """Return the results, and what ended the comparison early if there are any by then."""
+        from uncollapse.experiments.compare import Evaluation, run_comparison
+
+        entries: list[Entry] = []
+        evaluation = Evaluation(test.table(), test.labels, test.image_shape, self.n_importance)
+        try:
+            for entry in run_comparison(estimators, train.table(), evaluation):
+                entries.append(entry)
+                typer.echo(repr(entry))
+        except (KeyboardInterrupt, Exception) as error:
+            if not entries:
+                raise
+            return entries, error
+        return entries, None
 
     def _names(self) -> list[str] | None:
         if self.models is None:
