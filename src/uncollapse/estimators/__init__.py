@@ -30,4 +30,6 @@ def __getattr__(name: str) -> Any:
     if name == "Estimator":  # its registry is filled by the modules of its subclasses
         for home in _HOMES.values():
             import_module(f"{__name__}.{home}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

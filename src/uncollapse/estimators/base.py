@@ -273,9 +273,9 @@ class Estimator(
         The encoder sees values that a discrete family would draw from (grey levels under
         "bernoulli") as they are.
         """
-        posterior = self._fitted.posterior
         return joined(
-            self._in_batches(rows, lambda x: posterior(x).mean) for rows in self._checked_pieces(X)
+            self._in_batches(rows, lambda x: self.model_.posterior(x).mean)
+            for rows in self._checked_pieces(X)
         )
 
     @abstractmethod
@@ -430,10 +430,9 @@ class Estimator(
         self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]
     ) -> np.ndarray:
         """Apply a function to at most `ROWS_AT_ONCE` rows at a time, on the model's device."""
-        found = []
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            batch = to_device(self.model_, rows[start : start + ROWS_AT_ONCE])
-            found.append(function(batch).cpu().numpy())
+        parameter, found = next(self.model_.parameters()), []
+        for batch in torch.split(torch.as_tensor(rows), ROWS_AT_ONCE):
+            found.append(function(batch.to(parameter)).cpu().numpy())
         return np.concatenate(found)
 
     def __sklearn_tags__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Clusters of posterior means, for mixtures to begin at."""
+"""Clusters of posterior means, from which mixtures start."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ N_NEIGHBOURS = 15
 
 
 def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Spectral clustering (Ng, Jordan & Weiss 2002) on the graph of nearest neighbours; k-means
-    where there are few points.
+    """Find clusters by spectral clustering (Ng, Jordan & Weiss 2002) on the graph of nearest
+    neighbours, or by k-means where points are few.
 
-    Posterior means lie along curved sets rather than around centres: neighbours find them, where
-    distances to centres do not.
+    Posterior means lie along curved sets, which distances to centres do not separate.
 
     Args:
         points: shape (n, l).
-        n_clusters: how many to find.
-        seed: of the starts.
+        n_clusters: number of clusters.
+        seed: seed of the starts.
 
     Returns:
         The cluster of each point, shape (n,).
@@ -27,24 +26,21 @@ def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     if len(points) > max(2 * N_NEIGHBOURS, 4 * n_clusters):
-        points = _embedded(points, n_clusters, seed)
+        points = _spectral_embedding(points, n_clusters, seed)
+    k_means = KMeans(min(n_clusters, len(points)), n_init=10, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # equal rows
-        labels = KMeans(min(n_clusters, len(points)), n_init=10, random_state=seed).fit_predict(
-            points
-        )
-    return np.asarray(labels)
+        return np.asarray(k_means.fit_predict(points))
 
 
-def _embedded(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def _spectral_embedding(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     from sklearn.manifold import spectral_embedding
     from sklearn.neighbors import kneighbors_graph
 
     graph = kneighbors_graph(points, N_NEIGHBOURS)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Graph is not fully connected"
-        )  # clusters that are far apart are no trouble
+        # Distant clusters are no problem here.
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
         places = spectral_embedding(
             (graph + graph.T) / 2, n_components=n_clusters, drop_first=False, random_state=seed
         )

@@ -1,5 +1,4 @@
-"""Data that are not in memory while a model is trained: what is read once before, and what of them
-is kept."""
+"""Data that stay out of memory in training: one pass over them, and the summary that is kept."""
 
 from __future__ import annotations
 
@@ -20,11 +19,10 @@ from uncollapse.measures.batches import Reservoir
 
 
 def as_source(X: Any, batch_size: int) -> RowSource | None:
-    """The rows, if they are to stay where they are.
+    """Return a source of rows for data that stay where they are; None for data in memory.
 
-    Those are large memory maps, an AnnData that is backed, data sets and loaders of PyTorch, and
-    what is stored by itself. A data set that can only be gone through comes in batches of this
-    size.
+    Large memory maps, a backed AnnData, PyTorch data sets and loaders, and row sources stay where
+    they are. An iterable data set is read in batches of `batch_size`.
     """
     if isinstance(X, RowSource):
         return X
@@ -41,12 +39,12 @@ def as_source(X: Any, batch_size: int) -> RowSource | None:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What is known of rows that have been gone through once.
+    """Summary of one pass over rows.
 
     Attributes:
-        sample: random ones, shape (n, n_features), float32, at most 10,000.
-        is_observed: whether all are as the family observes them.
-        digest: of all of them, and of how they are cut into blocks.
+        sample: random rows, shape (n, n_features), float32, at most 10,000.
+        is_observed: whether the family observes all rows as they are.
+        digest: digest of all rows and of their blocks.
     """
 
     sample: np.ndarray
@@ -55,19 +53,14 @@ class DataSummary:
 
 
 def summarize(source: RowSource, family: Family, verbose: bool) -> DataSummary:
-    """Go through all rows once.
+    """Read and check all rows once.
 
     Raises:
-        InputError: if a row is not finite, or lies outside the family's support, or float32 cannot
+        DataError: if a row is not finite, or lies outside the family's support, or float32 cannot
             tell the rows apart.
     """
-    sample, digest, is_observed, n, resolution = (
-        Reservoir(),
-        hashlib.blake2b(digest_size=16),
-        True,
-        0,
-        Resolution(),
-    )
+    sample, resolution = Reservoir(), Resolution()
+    digest, is_observed, n = hashlib.blake2b(digest_size=16), True, 0
     with progress_bar("reading", len(source) or None, verbose) as advance:
         for block in source.blocks():
             with rows_counted_from(n):

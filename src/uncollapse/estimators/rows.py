@@ -27,7 +27,6 @@ from uncollapse._utils.validation import (
     living_workers,
     rows_counted_from,
 )
-from uncollapse.data.stored import RowSource
 from uncollapse.estimators.base import ROWS_AT_ONCE, Estimator
 from uncollapse.estimators.building import initialize_from_data
 from uncollapse.estimators.data_summary import as_source, summarize
@@ -92,7 +91,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
     def _read(self, X: Any, settings: RowSettings) -> TrainingData:
         """Check all rows, and keep them or a random sample of those that stay on disk."""
         family, at_least = get_family(settings.family), getattr(settings, "n_components", 2)
-        source = _as_source(X, settings.batch_size)
+        source = None if type(X) is np.ndarray else as_source(X, settings.batch_size)
         if source is None:
             rows = self._read_array(X)
             family.check(rows)
@@ -169,7 +168,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         Raises:
             DataError: as `check_rows` does.
         """
-        source = _as_source(X, ROWS_AT_ONCE)
+        source = as_source(X, ROWS_AT_ONCE)
         if source is None or not len(source):  # the length is unknown before the rows are read
             return super().random_rows(X, n)
         order = random_indices(len(source), n)
@@ -183,7 +182,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         """Yield checked rows, piece after piece if they are not in memory."""
         check_is_fitted(self)
-        source, n = _as_source(X, ROWS_AT_ONCE), 0
+        source, n = None if type(X) is np.ndarray else as_source(X, ROWS_AT_ONCE), 0
         if source is None:
             yield self._check(X)
             return
@@ -217,8 +216,3 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         self.n_features_in_ = run.n_features
         if run.feature_names is not None:
             self.feature_names_in_ = np.array(run.feature_names, dtype=object)
-
-
-def _as_source(X: Any, batch_size: int) -> RowSource | None:
-    """Return the rows as a source if they stay where they are, None if they are in memory."""
-    return None if type(X) is np.ndarray else as_source(X, batch_size)
