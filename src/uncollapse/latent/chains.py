@@ -128,7 +128,7 @@ class CommittedPrior(Prior):
         rate: committed rate, in nats.
 
     Raises:
-        InputError: if the rate is not between 0 and (l/2) log 2.
+        ParameterError: if the rate is not between 0 and (l/2) log 2.
     """
 
     gain: Tensor

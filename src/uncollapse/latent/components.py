@@ -119,7 +119,7 @@ class UnitComponents(FactorisedComponents):
     Means stay sqrt(2) apart.
 
     Raises:
-        InputError: if there are more components than latent units.
+        ParameterError: if there are more components than latent units.
     """
 
     eye: Tensor

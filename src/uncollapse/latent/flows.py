@@ -31,7 +31,7 @@ class Couplings(nn.Module):
         width: width of their hidden layer.
 
     Raises:
-        InputError: if there is only one dimension, which has no halves.
+        ParameterError: if there is only one dimension, which has no halves.
     """
 
     def __init__(self, latent_dim: int, context_dim: int, width: int) -> None:

@@ -43,7 +43,7 @@ class Layer(Prior):
         latent_dim: M >= K, the dimension of w.
 
     Raises:
-        InputError: if the family is another one, or K > M.
+        ParameterError: if the family is another one, or K > M.
     """
 
     eye: Tensor

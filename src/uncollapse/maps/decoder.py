@@ -98,16 +98,9 @@ class InverseLipschitzDecoder(Decoder):
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """Inverse Lipschitz constant of each map."""
         return tuple(map_.inverse_lipschitz for map_ in self._chain)
 
     def set_constants(self, constants: Sequence[float]) -> None:
-        """Change the inverse Lipschitz constant of each map.
-
-        Raises:
-            ParameterError: if their number is not that of the maps, or one is negative or not below
-                the map's upper constant.
-        """
         each = _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps))
         for map_, constant in zip(self._chain, each, strict=True):
             map_.set_constant(constant)
@@ -131,24 +124,19 @@ class InverseLipschitzDecoder(Decoder):
 
     @property
     def is_one_map(self) -> bool:
-        """Whether the decoder is one map, from R^t to R^t."""
         return len(self.maps) == 1
 
     @property
     def first_constant(self) -> float:
-        """L1."""
         return self.constants[0]
 
     def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
-        """Return f1(z)."""
         return self._through(z, 0, 1)
 
     def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Return eta(z) from v = f1(z)."""
         return self._through(v, 1, len(self.maps))
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Return natural parameters at z."""
         return self._through(z, 0, len(self.maps))
 
     def _through(self, value: Tensor, start: int, stop: int) -> Tensor:
@@ -203,7 +191,6 @@ class InverseLipschitzDecoder(Decoder):
 
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
-        """Shift the output so that the decoder maps the origin to eta."""
         origin = torch.zeros(self.latent_dim + self.context_dim).to(eta)
         self._chain[-1].convex.linear.add_(eta - self(origin))
 

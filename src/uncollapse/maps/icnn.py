@@ -101,7 +101,6 @@ class ICNN(Potential):
         )
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Return G(u)."""
         top = preactivations(u, None, self.weights)[-1]
         activation = smooth_leaky if len(self.hidden) > 1 else squared_leaky
         return activation(top) @ squared(self.root_output) + u @ self.linear
@@ -112,5 +111,4 @@ class ICNN(Potential):
         basis: Float[Tensor, "dim p"] | None = None,
         strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
-        """Return the gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         return brenier_map(v, basis, strength, self.weights)

@@ -69,7 +69,6 @@ class RidgeSum(Potential):
         return self.max_curvature * free / (self.max_curvature + overlaps)
 
     def forward(self, u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Return G(u)."""
         s = F.linear(u, self.directions, self.bias)
         ridges = (2 * s * _slope(s) + s.asinh()) / 4
         return ridges @ self.weights() + u @ self.linear
@@ -80,7 +79,6 @@ class RidgeSum(Potential):
         basis: Float[Tensor, "dim p"] | None = None,
         strength: float = 0.0,
     ) -> Float[Tensor, "*batch dim"]:
-        """Return the gradient of G(u) + strength |u|^2 / 2 at u = B v."""
         s = F.linear(v, restrict(self.directions, basis, v.shape[-1]), self.bias)
         gradient = F.linear(_slope(s) * self.weights(), self.directions.T) + self.linear
         return gradient + strength * embed(v, basis, self.dim)

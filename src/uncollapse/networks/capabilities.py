@@ -1,4 +1,4 @@
-"""What an encoder may offer beyond its forward pass."""
+"""Optional capabilities of encoders, beside their forward pass."""
 
 from __future__ import annotations
 

@@ -101,13 +101,11 @@ class MLPDecoder(Decoder):
         return 0.0
 
     def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        """Return natural parameters at z."""
         eta: Tensor = self.net(z)
         return eta
 
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
-        """Shift the output so that the decoder maps the origin to eta."""
         self.net[-1].bias.add_(eta - self(torch.zeros(self.latent_dim).to(eta)))
 
 

@@ -11,15 +11,7 @@ from uncollapse._utils.autocast import LSTM, exact_linear
 
 
 class _SymbolLSTM(nn.Module):
-    """Embedding, LSTM and linear head.
-
-    Args:
-        n_symbols: V. Symbols are the numbers 0 ... V - 1; rows are padded with negative numbers.
-        out_dim: dimension of the output.
-        embedding_dim: dimension of a symbol's vector.
-        hidden_dim: size of the LSTM's state.
-        n_layers: number of LSTM layers.
-    """
+    """Embedding, LSTM and linear head."""
 
     def __init__(
         self,
@@ -77,12 +69,7 @@ class LSTMEncoder(_SymbolLSTM):
 class BackwardLSTMEncoder(_SymbolLSTM):
     """LSTM that reads a sequence from its end, and a linear map of its state at every symbol.
 
-    Args:
-        n_symbols: V. Symbols are the numbers 0 ... V - 1; rows are padded with negative numbers.
-        out_dim: dimension of the output.
-        embedding_dim: dimension of a symbol's vector.
-        hidden_dim: size of the LSTM's state.
-        n_layers: number of LSTM layers.
+    The arguments are those of `LSTMEncoder`, without `pooled`.
     """
 
     def forward(self, x: Float[Tensor, "batch length"]) -> Float[Tensor, "batch longest out"]:
