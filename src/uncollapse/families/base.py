@@ -149,7 +149,7 @@ class Family(nn.Module, ABC):
         return ""
 
 
-def independent(columns: Distribution) -> Independent:
+def independent(columns: Distribution) -> Distribution:
     """Return the joint distribution of independent columns."""
     return Independent(columns, 1, validate_args=False)
 

@@ -187,7 +187,7 @@ def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tupl
     if isinstance(q, DrawnByNoise):
         return q.rsample_with_log_prob(noise)
     z = _draw(q, noise)
-    return z, q.log_prob(z)  # type: ignore[no-untyped-call]
+    return z, q.log_prob(z)
 
 
 def _draw(q: Distribution, noise: Tensor) -> Tensor:
