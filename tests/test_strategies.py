@@ -288,7 +288,7 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
     given = iter([5, 4, 4, 3, 4, 4, 1, 1])
 
     class TrainingState:
-        model, learning_rate, is_over = nonlinear()[0], 5e-4, False
+        model, learning_rate, is_spent = nonlinear()[0], 5e-4, False
 
         def loss(self, batch):
             seen.append(batch)

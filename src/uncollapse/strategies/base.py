@@ -22,7 +22,7 @@ class TrainingState(Protocol):
         """The learning rate in force."""
 
     @property
-    def is_over(self) -> bool:
+    def is_spent(self) -> bool:
         """Whether the budget is used up, so that the running step is the last."""
 
     def loss(self, batch: Float[Tensor, "batch data"]) -> Float[Tensor, ""]:

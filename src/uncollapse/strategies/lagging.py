@@ -56,7 +56,7 @@ class Lagging(Strategy):
         for block in range(0, self.max_steps, self.every):
             total, size = 0.0, 0
             for _ in range(min(self.every, self.max_steps - block)):
-                if training.is_over:
+                if training.is_spent:
                     return
                 total += len(batch) * self._step(training, batch)
                 size += _size(training.model, batch)

@@ -148,7 +148,7 @@ class Training:
             self.totals, self.rows_seen = torch.zeros_like(self.totals), 0
         for rows in self.batches.batches(self.epochs_done, self.batches_done):
             self._take_step(rows)
-            if self.is_over:
+            if self.stopped_by or self.is_spent:
                 break
         self._end_epoch()
 
@@ -243,6 +243,11 @@ class Training:
     def learning_rate(self) -> float:
         """The learning rate in force."""
         return self.settings.learning_rate * self.rate_share
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget is used up."""
+        return self.settings.budget is not None and self.place >= self.n_steps
 
     @property
     def is_over(self) -> bool:

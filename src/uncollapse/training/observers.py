@@ -62,7 +62,7 @@ class Epoch:
     Attributes:
         number: counted from 0 over the whole fit.
         metrics: loss, reconstruction and kl in nats per example, seconds, evaluations of the
-            decoder, learning_rate, inverse_lipschitz_1, ..., and validation, where rows are held out.
+            decoder, learning_rate, inverse_lipschitz_1, ..., and validation with validation rows.
         model: the model under training, to be left as it is.
     """
 
