@@ -430,10 +430,9 @@ class Estimator(
         self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]
     ) -> np.ndarray:
         """Apply a function to at most `ROWS_AT_ONCE` rows at a time, on the model's device."""
-        parameter, found = next(self.model_.parameters()), []
-        for batch in torch.split(torch.as_tensor(rows), ROWS_AT_ONCE):
-            found.append(function(batch.to(parameter)).cpu().numpy())
-        return np.concatenate(found)
+        starts = range(0, len(rows), ROWS_AT_ONCE)
+        batches = (to_device(self.model_, rows[start : start + ROWS_AT_ONCE]) for start in starts)
+        return np.concatenate([function(batch).cpu().numpy() for batch in batches])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
