@@ -53,7 +53,7 @@ class TrainingData:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells these data from others, as JSON has it."""
+        """Shape and digests of the data, by which a checkpoint recognises them."""
         n_rows = len(self.rows if self.source is None else self.source)
         found: dict[str, Any] = {"shape": (n_rows, *self.rows.shape[1:]), "digest": self.digest}
         if self.are_sequences:
