@@ -341,7 +341,10 @@ BAD_INPUT = {
         lambda: ["fit", "x.npy", "-m", "MixtureVAE", "n_components=1"],
         "n_components expects an integer from 2 to 10,000, got 1",
     ),
-    "a single model": (lambda: ["compare", "x.npy", "--models", "VAE"], "two or more distinct models"),
+    "a single model": (
+        lambda: ["compare", "x.npy", "--models", "VAE"],
+        "two or more distinct models",
+    ),
     "unknown model of a comparison": (
         lambda: ["compare", "x.npy", "-m", "VAE,IL-LIDVEA"],
         "did you mean 'IL-LIDVAE'?",

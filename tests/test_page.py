@@ -106,7 +106,8 @@ def test_page_opens_alone_and_fits(browser, request, file, n_rows, n_strips, wid
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.wait_for_function(  # the plots follow the grid once the page has loaded
         """() => [...document.querySelectorAll('.panel')].every(panel =>
-            [...panel.querySelectorAll('.main-svg')].every(svg => svg.getBoundingClientRect().width <= panel.clientWidth + 1))""",
+            [...panel.querySelectorAll('.main-svg')].every(svg =>
+                svg.getBoundingClientRect().width <= panel.clientWidth + 1))""",
         timeout=5000,
     )
     assert page.locator("main > .table tbody tr").count() == n_rows

@@ -48,14 +48,16 @@ torch.set_num_threads(1)
 X = np.random.default_rng(0).normal(size=(205, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1])
 rows = TensorDataset(torch.as_tensor(X))
 texts = list(load("synthetic-text").X[:60])
-small = dict(latent_dim=2, hidden=(8, 8), max_epochs=2, batch_size=51, random_state=0, verbose=False, device="cpu")
+small = dict(latent_dim=2, hidden=(8, 8), max_epochs=2, batch_size=51, random_state=0)
+small.update(verbose=False, device="cpu")
+plain = dict(small, inverse_lipschitz=None)
 tiny = dict(small, embedding_dim=8, hidden_dim=8, word_dropout=0.2, batch_size=7)
 kinds = {
     "vae": (uc.VAE, small, X),
     "annealed": (uc.VAE, dict(small, annealing=True), X),
     "rate target": (uc.VAE, dict(small, target_kl=2.0), X),
     "free bits": (uc.VAE, dict(small, objective={"free_bits": {"nats": 1.0}}), X),
-    "penalty": (uc.VAE, dict(small, objective={"gradient_penalty": {"slope": 5.0}}, inverse_lipschitz=None), X),
+    "penalty": (uc.VAE, dict(plain, objective={"gradient_penalty": {"slope": 5.0}}), X),
     "importance": (uc.VAE, dict(small, objective="importance_weighted", posterior="realnvp"), X),
     "latent reconstruction": (uc.VAE, dict(small, objective="latent_reconstruction"), X),
     "semi-amortized": (uc.VAE, dict(small, strategy={"semi_amortized": {"n_steps": 2}}), X),
@@ -79,7 +81,8 @@ results = {}
 for name, (kind, arguments, data) in kinds.items():
     losses.clear()
     fitted = kind(**arguments, devices=int(sys.argv[1])).fit(data)
-    weights = torch.cat([value.flatten().double() for value in fitted.model_.state_dict().values()]).tolist()
+    tensors = fitted.model_.state_dict().values()
+    weights = torch.cat([value.flatten().double() for value in tensors]).tolist()
     results[name] = [list(losses), weights, fitted.history_["loss"].tolist()]
     fitted.save("run-" + name.replace(" ", "-"))
 if is_first_process():
@@ -239,7 +242,8 @@ def test_what_several_processes_cannot_do_is_refused(arguments, complaint, blobs
 def test_processes_that_were_started_must_be_those_that_train(blobs, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(
-        InputError, match="2 processes were started on this machine, got devices=1. Give devices=2"
+        InputError,
+        match=r"2 processes were started on this machine, got devices=1\. Give devices=2",
     ):
         uc.VAE(**SMALL).fit(blobs[0])
 

@@ -560,7 +560,7 @@ def test_encoders_may_pool_what_they_read(tmp_path):
 
 @pytest.fixture
 def turned(monkeypatch):
-    """Training maximises the loss from step 60 on, so that later epochs are worse on any machine."""
+    """Training maximises the loss from step 60 on, so that later epochs are worse anywhere."""
     whole = Elbo.forward
 
     def turn(self, model, x, step):
@@ -839,7 +839,7 @@ def test_a_report_on_documents(fitted, tmp_path):
     assert report.estimates["fisher_divergence"].value > 0
     page = report.to_html(tmp_path / "report.html").read_text()
     assert f"<li>{report.gallery.originals[0]}</li>" in page
-    with pytest.raises(InputError, match="got sequences. Use diagnose"):
+    with pytest.raises(InputError, match=r"got sequences\. Use diagnose"):
         uc.certify(fitted, DOCUMENTS[:5])
 
 

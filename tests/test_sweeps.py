@@ -501,9 +501,7 @@ def test_killed_sweep_ends_in_the_same_models(tmp_path):
     chance, n_states = np.random.default_rng(0), 0
     for _ in range(4):
         run(tmp_path / "cut", took * chance.uniform(0.4, 0.8))
-        n_states += len(
-            list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.pt"))
-        )
+        n_states += len(list((tmp_path / "cut").glob("out/trials.unfinished/*/*.state.pt")))
     assert n_states > 0  # Something was there to resume from.
     assert run(tmp_path / "cut", None)
     assert same_models(tmp_path / "whole" / "out", tmp_path / "cut" / "out")

@@ -191,7 +191,10 @@ def test_training_works_outside_the_main_thread(blobs):
 
 
 def test_training_leaves_no_files_and_says_nothing(tmp_path):
-    code = "import numpy as np, uncollapse as uc; uc.VAE(hidden=(8,), max_epochs=1).fit(np.random.default_rng(0).normal(size=(50, 3)))"
+    code = (
+        "import numpy as np, uncollapse as uc; X = np.random.default_rng(0).normal(size=(50, 3)); "
+        "uc.VAE(hidden=(8,), max_epochs=1).fit(X)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -26,12 +26,16 @@ class Draws:
 
     def normal(self, like: Tensor, size: int, *samples: int) -> Tensor:
         """Return standard normal draws for the rows of `like`, shape (*samples, n, size)."""
-        kind = {"device": like.device, "dtype": like.dtype}
-        return self.rows(
-            lambda n: torch.randn(*samples, n, size, **kind), len(like), dim=len(samples)
-        )
+
+        def draw(n: int) -> Tensor:
+            return torch.randn(*samples, n, size, device=like.device, dtype=like.dtype)
+
+        return self.rows(draw, len(like), dim=len(samples))
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return draws from U(0, 1) for every value of `like`."""
-        kind = {"device": like.device, "dtype": like.dtype}
-        return self.rows(lambda n: torch.rand(n, *like.shape[1:], **kind), len(like))
+
+        def draw(n: int) -> Tensor:
+            return torch.rand(n, *like.shape[1:], device=like.device, dtype=like.dtype)
+
+        return self.rows(draw, len(like))

@@ -78,7 +78,8 @@ class EnumeratedMixtureVAE(MixtureModel):
     def terms(self, x: Float[Tensor, "batch data"], latents: Latents) -> Terms:
         """Compute the terms of the bound, in expectation over components."""
         log_px_z = self.likelihood(latents.z).log_prob(x.unsqueeze(-2))
-        return Terms((latents.components * log_px_z).sum(-1), latents)
+        components: Tensor = latents.q.mixture_distribution.probs  # type: ignore[attr-defined]
+        return Terms((components * log_px_z).sum(-1), latents)
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """Return E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""

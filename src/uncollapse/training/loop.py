@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse._utils.progress import progress_bar
@@ -174,7 +174,8 @@ class Training:
 
         means = torch.stack((loss.detach(), reconstruction, kl))
         if self.n_processes > 1:
-            means = self.fabric.all_reduce(means * share.weight, reduce_op="sum")
+            means = means * share.weight
+            distributed.all_reduce(means)
         self.totals += share.total * means
         self.rows_seen += share.total
         self.steps_done += 1
