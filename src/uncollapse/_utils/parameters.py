@@ -83,7 +83,8 @@ def _schema(kind: type) -> type[BaseModel]:
     arguments = inspect.signature(kind).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     defaults = {argument.name: argument.default for argument in arguments if argument.kind in named}
-    hints = typing.get_type_hints(kind.__init__, include_extras=True) if defaults else {}  # type: ignore[misc]
+    constructor: Any = kind.__init__  # type: ignore[misc]
+    hints = typing.get_type_hints(constructor, include_extras=True) if defaults else {}
     fields: dict[str, Any] = {
         name: (hints[name], ... if default is inspect.Parameter.empty else default)
         for name, default in defaults.items()

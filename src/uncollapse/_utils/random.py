@@ -20,7 +20,7 @@ _GENERATOR_LOCK = threading.RLock()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators within the block, and restore their states afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
         yield

@@ -205,7 +205,7 @@ class SeededPosterior(Independent):  # type: ignore[type-arg]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log q(z|x) in nats, for z that broadcast with the batch."""
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         log_q: Tensor = self.q.log_prob(value.expand(*shape, -1))
         return log_q
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -58,6 +58,7 @@ class Diagnose:
             raise ParameterError(f"--html and --json expect two files, got {page} for both.")
         options.check_reports(self.folder, [page, numbers], self.overwrite)
         part = options.read_data(self.data, self.split, self.labels)
+        devices: Any = int(self.devices) if self.devices.isdecimal() else self.devices
         report = uc.diagnose(
             estimator,
             part.table(),
@@ -66,7 +67,7 @@ class Diagnose:
             image_shape=part.image_shape,
             n_importance=self.n_importance,
             thorough=not self.quick,
-            devices=int(self.devices) if self.devices.isdecimal() else self.devices,  # type: ignore[arg-type]
+            devices=devices,
         )
         typer.echo(repr(report))
         report.to_html(page, overwrite=True)

@@ -28,7 +28,7 @@ DOMAIN_MARGIN = 1e-12
 Columns = Float[Tensor, "*batch d"]
 Natural = Float[Tensor, "*batch t"]
 
-negative: constraints.Constraint = constraints.less_than(0.0)  # type: ignore[no-untyped-call]
+negative: constraints.Constraint = constraints.less_than(0.0)
 
 
 class Family(nn.Module, ABC):

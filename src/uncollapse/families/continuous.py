@@ -210,7 +210,7 @@ class _ContinuousBernoulli(Distribution):
         It is computed at -|eta| and mirrored, so that nothing overflows. At eta = 0 it is u, and
         the first correction is u (1 - u) eta / 2.
         """
-        eta, u = torch.broadcast_tensors(self.eta, value)  # type: ignore[no-untyped-call]
+        eta, u = torch.broadcast_tensors(self.eta, value)
         small, is_positive = eta.abs() < 1e-3, eta > 0
         size = torch.where(small, torch.full_like(eta, -1.0), -eta.abs())
         tail = torch.log1p(torch.where(is_positive, 1 - u, u) * torch.expm1(size)) / size

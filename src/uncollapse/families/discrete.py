@@ -266,7 +266,7 @@ class _Categorical(CategoricalDistribution):
         return self.logits.argmax(-1).to(self.logits.dtype)
 
     def sample(self, sample_shape: Shape = torch.Size()) -> Tensor:
-        codes: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
+        codes: Tensor = super().sample(torch.Size(sample_shape))
         return codes.to(self.logits.dtype)
 
 
@@ -289,7 +289,7 @@ class _Poisson(PoissonDistribution):
     @torch.no_grad()
     def icdf(self, value: Tensor) -> Tensor:
         """Return the least x with P(X <= x) >= value, by bisection."""
-        rate, value = torch.broadcast_tensors(self.rate, value)  # type: ignore[no-untyped-call]
+        rate, value = torch.broadcast_tensors(self.rate, value)
         below, above = torch.full_like(rate, -1.0), (rate + 10 * rate.sqrt() + 30).ceil()
         for _ in range(2 + int(above.nan_to_num(0, 0).max().clamp(min=1).log2())):
             middle = ((below + above) / 2).floor()

@@ -125,7 +125,7 @@ class HeteroscedasticGaussian(Family):
     """
 
     name = "heteroscedastic_gaussian"
-    domain = constraints.stack([constraints.real, negative], dim=-1)  # type: ignore[no-untyped-call]
+    domain = constraints.stack([constraints.real, negative], dim=-1)
     parameters_per_column = 2
 
     centre: Tensor

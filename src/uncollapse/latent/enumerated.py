@@ -83,7 +83,7 @@ class ComponentPosterior(EncoderPosterior):
         """Send a Gaussian through the couplings, which see a context and a one-hot component."""
         if self.couplings is None:
             return base
-        shape = torch.broadcast_shapes(context.shape[:-1], code.shape[:-1])  # type: ignore[no-untyped-call]
+        shape = torch.broadcast_shapes(context.shape[:-1], code.shape[:-1])
         seen = torch.cat([context.expand(*shape, -1), code.expand(*shape, -1)], dim=-1)
         flow: Pushforward = self.couplings(base, seen)
         return flow

@@ -91,13 +91,14 @@ class Pushforward(TransformedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log q(z) in nats, for z that broadcast with the batch."""
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
-        log_density: Tensor = super().log_prob(value.expand(*shape, -1))  # type: ignore[no-untyped-call]  # couplings do not broadcast
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        # Couplings do not broadcast.
+        log_density: Tensor = super().log_prob(value.expand(*shape, -1))
         return log_density
 
     @cached_property
     def _draws(self) -> Tensor:
-        half = SobolEngine(self.event_shape[0], scramble=True, seed=0).draw(N_MOMENT_DRAWS // 2)  # type: ignore[no-untyped-call]
+        half = SobolEngine(self.event_shape[0], scramble=True, seed=0).draw(N_MOMENT_DRAWS // 2)
         noise = torch.erfinv((2 * half - 1).clamp(-1 + 1e-6, 1 - 1e-6)) * 2**0.5
         noise = torch.cat([noise, -noise]).to(self.normal.loc)
         noise = noise.reshape(-1, *(1 for _ in self.batch_shape), *self.event_shape).expand(

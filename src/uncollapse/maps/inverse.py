@@ -21,7 +21,7 @@ MAX_HALVINGS = 30
 def newton_cg(
     f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int
 ) -> Float[Tensor, "*batch dim"]:
-    """Return u with f(u) = y by minimising phi(u) - y·u, for f = grad phi with phi strongly convex.
+    """Return u with f(u) = y by minimising phi(u) - y·u; f = grad phi, phi strongly convex.
 
     Conjugate gradients solve for Newton's steps. A line search judges a step by the slope along it,
     because differences of function values drown in rounding near the minimum. Rows that have

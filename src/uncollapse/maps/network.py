@@ -129,7 +129,7 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
     with without_autocast(v):  # operations in place would not follow autocast; `kind` does
         if not torch.is_grad_enabled():
             return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
-        result: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)  # type: ignore[no-untyped-call]
+        result: Tensor = _BrenierMap.apply(v, basis, strength, kind, *single, *roots)
         return result
 
 

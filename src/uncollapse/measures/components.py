@@ -22,7 +22,7 @@ DEAD_COMPONENT_NATS = 0.01
 
 @dataclass(frozen=True)
 class ComponentMeasures:
-    """What the components of a mixture carry.
+    """Information that the components of a mixture carry.
 
     Attributes:
         kl_y: KL(q(y|x) || 1/c), in nats.

@@ -52,7 +52,8 @@ def infer(model: LatentModel | WorkerPool[Any], rows: np.ndarray) -> Posteriors:
     """
     own = model.model if isinstance(model, WorkerPool) else model
     found = map_rows(model, rows, _n_draws(own, rows), "posteriors", _infer)
-    posteriors = Posteriors(**{field.name: found.get(field.name) for field in fields(Posteriors)})  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {field.name: found.get(field.name) for field in fields(Posteriors)}
+    posteriors = Posteriors(**arrays)
     if not np.isfinite(posteriors.means).all():
         raise DataError(
             "the posteriors of these data are not finite: expected data like those of the "

@@ -68,7 +68,7 @@ class Lagging(Strategy):
     def _step(self, training: TrainingState, batch: Tensor) -> float:
         loss = training.loss(batch)
         self.optimizer.zero_grad()
-        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+        loss.backward(inputs=self.parameters)
         self.optimizer.step()
         return float(loss.detach())
 

@@ -100,7 +100,7 @@ class RefinedPosterior(Posterior):
         q = self.start(x)
         begin = torch.cat([q.base_dist.loc, 2 * q.base_dist.scale.log()], -1)
         refinement = _Refinement(self._model[0], x, self.steps, self._seeds())
-        end: Tensor = _Descent.apply(begin, refinement, *refinement.parameters)  # type: ignore[no-untyped-call]
+        end: Tensor = _Descent.apply(begin, refinement, *refinement.parameters)
         return _as_distribution(end)
 
     def _seeds(self) -> list[int]:

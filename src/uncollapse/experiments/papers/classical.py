@@ -171,7 +171,7 @@ def _ppca_arrays(
     """Return the likelihood surface and the posterior of the row with the largest mean."""
     row = int(np.abs(means[:, 0]).argmax())
     grid = torch.as_tensor(np.stack(np.meshgrid(SURFACE, SURFACE, indexing="ij"), -1))
-    log_p: torch.Tensor = model.likelihood(grid).log_prob(torch.as_tensor(rows[row]))  # type: ignore[no-untyped-call]
+    log_p: torch.Tensor = model.likelihood(grid).log_prob(torch.as_tensor(rows[row]))
     return {"surface": log_p.sum(-1).numpy(), "draws": draws[:, row], "mean": means[row]}
 
 
