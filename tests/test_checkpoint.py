@@ -69,7 +69,7 @@ def stopping(monkeypatch):
     original, due = loop.Training._take_step, []
 
     def with_signal(self, rows):
-        if due and self.settings.first_step + self.steps_done + 1 >= due[0]:
+        if due and self.settings.step_offset + self.steps_done + 1 >= due[0]:
             due.pop()
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, rows)

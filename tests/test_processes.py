@@ -15,8 +15,8 @@ import torch
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.processes import is_first_process
-from uncollapse.models import Draws
-from uncollapse.training.processes import Share, SharedDraws
+from uncollapse.models import BatchContext
+from uncollapse.training.processes import Share, SharedBatch
 
 SMALL = {
     "latent_dim": 2,
@@ -267,9 +267,9 @@ def test_draws_of_a_share_are_those_of_its_rows():
         torch.manual_seed(0)
         return draws.normal(torch.zeros(n, 1), 3, 4)
 
-    whole = drawn(Draws(), 7)
+    whole = drawn(BatchContext(), 7)
     parts = [
-        drawn(SharedDraws(share), share.size)
+        drawn(SharedBatch(share), share.size)
         for share in (Share.from_rank(7, process, 3) for process in range(3))
     ]
     assert torch.equal(torch.cat(parts, 1), whole)

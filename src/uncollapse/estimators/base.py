@@ -249,7 +249,7 @@ class Estimator(
             learning_rate=settings.learning_rate,
             seed=seed,
             budget=None if plan.budget is None else plan.budget.part(share),
-            first_step=epochs.start * batches.n_batches,
+            step_offset=epochs.start * batches.n_batches,
             hardware=plan.hardware,
             verbose=settings.verbose,
         )

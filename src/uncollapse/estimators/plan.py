@@ -141,7 +141,7 @@ class Plan:
             observers.append(Annealing(decoder))
         if self.data.validation is not None:
             rows = torch.tensor(self.data.validation)  # a copy, in aligned memory
-            observers.append(Best(rows, None if target is None else target.is_settled))
+            observers.append(Best(rows, None if target is None else target.has_reached_target))
         if self.checkpoint is not None:
             observers.append(Resume(self.checkpoint, phase))
         return [*observers, Callbacks(self.callbacks)]

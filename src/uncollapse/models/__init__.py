@@ -1,8 +1,8 @@
 """Latent variable models: a prior, a posterior, a decoder and a family, composed."""
 
 from uncollapse.models.base import LatentModel, Latents, Terms, gradient, kl_per_unit, to_device
+from uncollapse.models.batch_context import BatchContext
 from uncollapse.models.composed import ComposedModel, ModelBound, RowModel, differentiable_twice
-from uncollapse.models.draws import Draws
 from uncollapse.models.layered import LayeredVAE
 from uncollapse.models.mixture import (
     EnumeratedMixtureVAE,
@@ -15,8 +15,8 @@ from uncollapse.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "BatchContext",
     "ComposedModel",
-    "Draws",
     "EnumeratedMixtureVAE",
     "History",
     "LatentModel",

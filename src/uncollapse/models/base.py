@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from uncollapse.latent import GaussianChain, draw
-from uncollapse.models.draws import Draws
+from uncollapse.models.batch_context import BatchContext
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class LatentModel(nn.Module, ABC):
     Attributes:
         prior: returns p(z), one distribution over R^latent_dim.
         posterior: maps data to q(z|x), of batch shape (batch,).
-        draws: source of all random numbers in training, which training may replace.
+        batch: draws all random numbers in training, which replaces it in several processes.
     """
 
     prior: Callable[[], Distribution]
     posterior: Callable[[Tensor], Distribution]
-    draws = Draws()
+    batch = BatchContext()
 
     @property
     @abstractmethod
@@ -139,7 +139,7 @@ class LatentModel(nn.Module, ABC):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
         """Draw standard normal noise, as much as training takes for each example."""
-        return self.draws.normal(x, self.latent_dim)
+        return self.batch.normal(x, self.latent_dim)
 
     def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """Return KL(q(z|x) || p(z)) in nats by unit; None where units depend on each other."""

@@ -71,7 +71,7 @@ class ComposedModel(LatentModel):
 
     def observe_anew(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch data"]:
         """Return rows as the family observes them in a training step; random decisions are new."""
-        return self.family.observe(x, self.draws.uniform(x)) if self.family.is_random else x
+        return self.family.observe(x, self.batch.uniform(x)) if self.family.is_random else x
 
 
 class RowModel(ComposedModel):

@@ -187,7 +187,7 @@ class SequenceVAE(ComposedModel):
 
     def _drop_words(self, before: Tensor, x: Tensor) -> Tensor:
         """Replace a share of the symbols before by the unknown one, but for the start."""
-        dropped = self.draws.uniform(x)[:, : before.shape[1]] < self.word_dropout
+        dropped = self.batch.uniform(x)[:, : before.shape[1]] < self.word_dropout
         return torch.where(dropped & (before != self.history.start), self.unknown, before)
 
     @torch.no_grad()

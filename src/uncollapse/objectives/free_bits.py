@@ -43,5 +43,5 @@ class FreeBits(Objective):
         terms = model(x)
         units: Tensor = model.kl_by_unit(terms.latents)  # type: ignore[assignment]  # see check
         rest = terms.latents.kl - units.sum(-1)  # the KL of enumerated components
-        free = model.draws.mean(units).clamp(min=self.nats).sum()
+        free = model.batch.mean(units).clamp(min=self.nats).sum()
         return Loss(-terms.log_px_z.mean() + free + rest.mean(), terms)

@@ -29,7 +29,7 @@ class ImportanceWeighted(Objective):
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """Compute the loss; its terms are those of the evidence lower bound at the same draws."""
         del step
-        noise = model.draws.normal(x, model.latent_dim, self.n_samples)
+        noise = model.batch.normal(x, model.latent_dim, self.n_samples)
         z, log_ratio = model.propose(x, noise)
         log_px_z = model.log_likelihood(x, z)
         bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))

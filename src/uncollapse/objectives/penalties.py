@@ -39,7 +39,7 @@ class SlopePenalty(Objective):
         """Compute the loss."""
         del step
         value, terms = negative_elbo(model(x))
-        shortfall = F.relu(self.slope - model.draws.mean(self.slopes(model, x)))
+        shortfall = F.relu(self.slope - model.batch.mean(self.slopes(model, x)))
         return Loss(value + self.weight * shortfall.square(), terms)
 
 
@@ -73,4 +73,4 @@ class QuotientPenalty(SlopePenalty):
 
 
 def _from_prior(model: LatentModel, x: Tensor) -> Float[Tensor, "batch latent"]:
-    return model.draws.rows(lambda n: model.prior().sample(torch.Size([n])), len(x))
+    return model.batch.rows(lambda n: model.prior().sample(torch.Size([n])), len(x))

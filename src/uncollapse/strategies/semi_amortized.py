@@ -57,6 +57,8 @@ class SemiAmortized(Strategy):
         Raises:
             ParameterError: if the posterior is not a diagonal Gaussian.
         """
+        if isinstance(model.posterior, RefinedPosterior):  # of an earlier training
+            model.posterior = model.posterior.start
         if not isinstance(model.posterior, DiagonalGaussian):
             raise ParameterError(
                 "strategy 'semi_amortized' refines the mean and the variance of a Gaussian q(z|x), "

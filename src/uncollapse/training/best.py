@@ -88,16 +88,19 @@ class Best(Snapshot):
 
     Args:
         rows: validation rows, shape (n, data_dim).
-        is_settled: returns whether a model with a mean KL, in nats, may be the best; any if not
-            given.
+        may_be_best: returns whether an epoch with a mean KL, in nats, may be the best; any may if
+            not given.
     """
 
-    saved = (*Snapshot.saved, "loss")
+    saved = (*Snapshot.saved, "loss", "n_epochs")
+    n_epochs = 0
 
-    def __init__(self, rows: Tensor, is_settled: Callable[[float], bool] | None = None) -> None:
+    def __init__(
+        self, rows: Tensor, may_be_best: Callable[[float], bool] | None = None
+    ) -> None:
         super().__init__()
         self.rows = rows
-        self.is_settled = is_settled
+        self.may_be_best = may_be_best
         self.loss = math.inf
 
     def after_epoch(self, training: Training) -> None:
@@ -105,8 +108,8 @@ class Best(Snapshot):
         row = training.history[-1]
         loss, kl = self._evaluate(training), row[3]
         training.history[-1] = (*row, loss)
-        if loss < self.loss and (self.is_settled is None or self.is_settled(kl)):
-            self.loss = loss
+        if loss < self.loss and (self.may_be_best is None or self.may_be_best(kl)):
+            self.loss, self.n_epochs = loss, training.epochs_done
             self.take(training.model)
 
     def end(self, training: Training) -> None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import check_positive
@@ -51,8 +52,16 @@ class Meter:
 
     def restart(self, evaluations: int, seconds: float) -> None:
         """Set what has been used before."""
-        self.evaluations = evaluations
+        self.evaluations = self.shared = evaluations
         self.start = time.perf_counter() - seconds
+
+    def add_up(self, device: torch.device) -> None:
+        """Set what has been used to the sum of evaluations and the seconds of all processes."""
+        own = [self.evaluations - self.shared, self.seconds]
+        total = torch.tensor(own, dtype=torch.float64, device=device)
+        distributed.all_reduce(total)
+        self.shared += int(total[0])
+        self.restart(self.shared, float(total[1]) / distributed.get_world_size())
 
     @property
     def seconds(self) -> float:

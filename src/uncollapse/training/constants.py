@@ -70,7 +70,7 @@ class RateTarget(Observer):
         self.decoder = decoder
         self.target_kl = target_kl
 
-    def is_settled(self, kl: float) -> bool:
+    def has_reached_target(self, kl: float) -> bool:
         """Return whether a mean KL, in nats, is within 10% of the target."""
         return abs(kl / self.target_kl - 1) < SETTLED
 

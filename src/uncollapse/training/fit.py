@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from uncollapse._utils.errors import DataError
+from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.random import derived_seed, seeded
+from uncollapse._utils.validation import check_count, check_positive, check_seed
 from uncollapse.models import LatentModel
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import get_strategy
@@ -21,6 +22,12 @@ from uncollapse.training.observers import Callbacks, Epoch, Observer
 if TYPE_CHECKING:
     import pandas as pd
 
+    for name, count in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+        check_count(name, count)
+    check_positive("learning_rate", learning_rate)
+    check_seed("seed", seed)
+    if not isinstance(budget, Budget | None):
+        raise ParameterError(f"budget expects a uc.Budget, got {budget!r}.")
 Specification = str | Mapping[str, Mapping[str, Any]] | None
 
 
@@ -43,12 +50,13 @@ def fit(
     """Train a latent variable model on rows, in place.
 
     The model may be composed of any parts: its prior, posterior, decoder and family can be the
-    package's or the user's own. Estimators such as `uc.VAE` train their models in the same loop.
+    package's or the user's own. Estimators such as `uc.VAE` train their models in the same loop,
+    after they have initialized them from the data; here the model is trained as it is.
 
     Args:
         model: a `uc.models.LatentModel`.
-        X: rows as the likelihood sees them, an array or a tensor of shape (n, ...), or
-            `uc.training.Batches`.
+        X: rows, an array or a tensor of shape (n, ...), or `uc.training.Batches`. Grey levels
+            under a Bernoulli family are binarised anew at each step.
         objective: an `Objective`, its name, or ``{name: arguments}``; the negative ELBO if None.
         strategy: the name of a strategy, or ``{name: arguments}``; "joint" if None.
         max_epochs: passes over the rows.
@@ -72,6 +80,7 @@ def fit(
         InputError: if an argument or the data cannot be used.
         NonFiniteLossError: if a loss or a parameter is not finite; the model is then in its last
             good state.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the model keeps what it has learned.
 
     >>> import torch, uncollapse as uc
     >>> encoder = uc.networks.PerceptronEncoder(5, out_dim=4, hidden=(16,))
@@ -87,6 +96,12 @@ def fit(
     """
     import pandas as pd
 
+    for name, count in (("max_epochs", max_epochs), ("batch_size", batch_size)):
+        check_count(name, count)
+    check_positive("learning_rate", learning_rate)
+    check_seed("seed", seed)
+    if not isinstance(budget, Budget | None):
+        raise ParameterError(f"budget expects a uc.Budget, got {budget!r}.")
     batches = X if isinstance(X, Batches) else BatchesInMemory(_rows(model, X), batch_size, seed)
     held_out = None if validation is None else _rows(model, validation, "validation")
     chosen = objective if isinstance(objective, Objective) else get_objective(objective)
@@ -99,8 +114,8 @@ def fit(
                 "validation=."
             )
         chosen_strategy.validation = model.observe(held_out.cpu().numpy())
-    some = model.observe_anew(next(batches.batches(0))[:2].to(model.placement))
     with seeded(derived_seed(seed, "objective")):
+        some = model.observe_anew(next(batches.batches(0))[:2].to(model.placement))
         chosen.check(model, some)
         chosen.prepare(model, some, max_epochs * batches.n_batches)
     observers: list[Observer] = [] if held_out is None else [Best(held_out)]

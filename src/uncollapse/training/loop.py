@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from uncollapse._utils.errors import InputError, NonFiniteLossError
+from uncollapse._utils.errors import DataError, InputError, NonFiniteLossError
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.signals import INTERRUPTS, deferred_interrupt
-from uncollapse.models import Draws, LatentModel
+from uncollapse.models import BatchContext, LatentModel
 from uncollapse.objectives import Loss
 from uncollapse.strategies import Joint, Strategy
 from uncollapse.training.batches import Batches
@@ -23,11 +23,12 @@ from uncollapse.training.budget import Budget, Meter
 from uncollapse.training.observers import Observer, Step
 from uncollapse.training.processes import (
     Share,
-    SharedDraws,
+    SharedBatch,
     all_true,
+    death_of_process,
     hardware_of,
+    is_death_of_process,
     largest,
-    loss_of_process,
     start_fabric,
 )
 
@@ -41,12 +42,13 @@ class LoopSettings:
     """How long and how fast a model is trained.
 
     Attributes:
-        max_epochs: passes over the rows; with a budget, the length that schedules are made for.
+        max_epochs: passes over the rows. With a budget, training may take more or fewer, and
+            schedules are stretched to fit.
         learning_rate: Adam's highest learning rate; it rises over the first 2% of the steps and
             falls to 0 along half a cosine.
-        seed: seed of all draws. The global generators are restored at the end.
+        seed: decides all random numbers. The global generators are restored at the end.
         budget: overrides `max_epochs`: training ends once it is used up.
-        first_step: number of the first step, where this training continues another one.
+        step_offset: steps of earlier phases of the same fit, from which schedules count on.
         hardware: arguments of Lightning's Fabric: accelerator, devices, num_nodes, strategy and
             precision; the model's own device and type if not given.
         verbose: whether to show a progress bar on a terminal.
@@ -56,7 +58,7 @@ class LoopSettings:
     learning_rate: float
     seed: int
     budget: Budget | None = None
-    first_step: int = 0
+    step_offset: int = 0
     hardware: Mapping[str, Any] | None = None
     verbose: bool = True
 
@@ -102,13 +104,14 @@ class Training:
         self.last_good = LastGood()
         self.observers = [self.last_good, *observers]
         self.history = [] if history is None else history
-        self.rows_before = list(self.history)  # of the training that this one continues
+        self.earlier_history = list(self.history)  # of earlier phases of the same fit
         self.n_steps = settings.max_epochs * batches.n_batches
         self.meter = Meter()
         self.parameters: list[nn.Parameter] = []
         self.n_processes = 1
         self.epochs_done = self.batches_done = self.steps_done = self.rows_seen = 0
         self.stopped_by = 0
+        self.rows: Tensor | None = None  # of the last step
 
     def run(self) -> None:
         """Train until the last epoch, the end of the budget, or a signal."""
@@ -122,10 +125,8 @@ class Training:
             self._set_up()
             for observer in self.observers:
                 observer.begin(self)
-            if not self.is_over:
-                while not self.is_over:
-                    self._run_epoch()
-                self._check_last_step()
+            while not self.is_over:
+                self._run_epoch()
             for observer in self.observers:
                 observer.end(self)
 
@@ -133,12 +134,13 @@ class Training:
         self.fabric = start_fabric(self.settings.hardware or hardware_of(self.model))
         self.device, self.n_processes = self.fabric.device, self.fabric.world_size
         self.model.train()
-        self.module = self.fabric.setup_module(_LossModule(self.model, self.objective))
-        self.parameters = list(self.module.parameters())
+        self.wrapped_loss = self.fabric.setup_module(_LossModule(self.model, self.objective))
+        self.parameters = list(self.wrapped_loss.parameters())
         adam = torch.optim.Adam(self.parameters, lr=self.settings.learning_rate, fused=True)
         self.optimizer: Any = self.fabric.setup_optimizers(adam)
         self.totals = torch.zeros(3, device=self.device)
         self.strategy.begin(self)
+        self.meter.restart(0, 0.0)  # setting up is no training
 
     def _run_epoch(self) -> None:
         """Take the steps of an epoch, or those that are left of it."""
@@ -155,13 +157,13 @@ class Training:
     def _take_step(self, rows: Tensor) -> None:
         """Compute the loss on a batch, and move the parameters along its gradient."""
         share = Share.from_rank(len(rows), self.fabric.global_rank, self.n_processes)
-        self.model.draws = Draws() if share.size == share.total else SharedDraws(share)
+        self.model.batch = SharedBatch(share) if self.n_processes > 1 else BatchContext()
         self.rows = self.fabric.to_device(share.take(rows))
         self.optimizer.param_groups[0]["lr"] = self.learning_rate
         with self.fabric.autocast():
             self.strategy.before_step(self, self.rows)
             x = self.model.observe_anew(self.rows)
-            loss, reconstruction, kl, z = self.module(x, self.step)
+            loss, reconstruction, kl, z = self.wrapped_loss(x, self.step)
         self._check_loss(loss)
         for observer in self.observers:
             observer.before_update(self)
@@ -171,6 +173,7 @@ class Training:
         self.fabric.backward(loss * (share.weight * self.n_processes))
         self.strategy.after_backward(self)
         self.optimizer.step()
+        self.model.batch = BatchContext()
 
         means = torch.stack((loss.detach(), reconstruction, kl))
         if self.n_processes > 1:
@@ -180,17 +183,24 @@ class Training:
         self.rows_seen += share.total
         self.steps_done += 1
         self.batches_done += 1
+        if self.n_processes > 1:
+            self.meter.add_up(self.device)
         self.stopped_by = largest(self.interrupt(), self.fabric)
         for observer in self.observers:
             observer.after_step(self, Step(means[0], means[2], z))
         last = self.history[-1] if self.history else None
-        so_far = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
-        self.advance(f"epoch {self.epoch + 1}{so_far}", self.place)
+        note = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
+        self.advance(f"epoch {self.epoch + 1}{note}", self.place)
 
     def _end_epoch(self) -> None:
         """Check the parameters, and write the epoch's row of the history."""
+        if not self.rows_seen:
+            raise DataError(f"epoch {self.epoch} had no rows. Give batches that can be read again.")
         if not self.is_finite:
             raise _NonFiniteError(f"a parameter became non-finite in epoch {self.epoch}")
+        is_last = self.settings.budget is None and self.epochs_done + 1 == self.settings.max_epochs
+        if is_last or self.stopped_by or self.is_spent:
+            self._check_last_step()
         self.strategy.after_epoch(self)
         means = (self.totals / self.rows_seen).tolist()
         seconds, evaluations = self._used_before()
@@ -201,16 +211,16 @@ class Training:
             observer.after_epoch(self)
 
     def _check_last_step(self) -> None:
-        """Check the loss after the last step, which nothing else has computed.
+        """Check the loss after the last step, as that of a step is checked in the next one.
 
-        Validation rows, where there are some, have shown what the last parameters are worth.
+        Where there is a best epoch, training ends with its parameters instead.
         """
-        if any(isinstance(observer, Best) for observer in self.observers):
+        if any(isinstance(observer, Best) and observer.tensors for observer in self.observers):
             return
         evaluations = self.meter.evaluations
+        rows = self.random_batch() if self.rows is None else self.rows
         with torch.no_grad():
-            x = self.model.observe_anew(self.rows)
-            loss = self.objective(self.model, x, self.step).value
+            loss = self.objective(self.model, self.model.observe_anew(rows), self.step).value
         self._check_loss(loss, f"after step {self.steps_done - 1}, the last")
         self.meter.evaluations = evaluations  # a check is no training
 
@@ -222,7 +232,7 @@ class Training:
     @property
     def epoch(self) -> int:
         """Number of the running epoch, counted on from the history that was there."""
-        return len(self.rows_before) + self.epochs_done
+        return len(self.earlier_history) + self.epochs_done
 
     @property
     def place(self) -> float:
@@ -233,7 +243,7 @@ class Training:
     @property
     def step(self) -> int:
         """Number of the step that schedules follow."""
-        return self.settings.first_step + int(self.place)
+        return self.settings.step_offset + int(self.place)
 
     @property
     def rate_share(self) -> float:
@@ -253,7 +263,9 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do: epochs or budget are used up, or a signal has come."""
-        return bool(self.stopped_by) or self.place >= self.n_steps
+        if self.settings.budget is None:
+            return bool(self.stopped_by) or self.epochs_done >= self.settings.max_epochs
+        return bool(self.stopped_by) or self.is_spent
 
     @property
     def is_finite(self) -> bool:
@@ -281,9 +293,9 @@ class Training:
 
     def _used_before(self) -> tuple[float, int]:
         """Return seconds and evaluations of the training that this one continues."""
-        if not self.rows_before:
+        if not self.earlier_history:
             return 0.0, 0
-        return self.rows_before[-1][4], int(self.rows_before[-1][5])
+        return self.earlier_history[-1][4], int(self.earlier_history[-1][5])
 
 
 def train(training: Training) -> None:
@@ -300,16 +312,19 @@ def train(training: Training) -> None:
     try:
         training.run()
     except _NonFiniteError as error:
-        raise NonFiniteLossError(_went_back(training, str(error))) from None
+        state = _go_back(training)
+        if not training.stopped_by:
+            raise NonFiniteLossError(_explain(training, str(error), state)) from None
     except InputError:  # lost data or a full disk: what has been learned is kept, if it is finite
         if not training.is_finite:
             _go_back(training)
         raise
     except RuntimeError as error:
-        lost = loss_of_process(error, training.n_processes, training.epoch)
-        raise error if lost is None else lost from None
+        if not is_death_of_process(error, training.n_processes):
+            raise
+        raise death_of_process(error, training.n_processes, training.epoch) from None
     finally:
-        training.model.draws = Draws()
+        training.model.batch = BatchContext()
     if training.stopped_by:
         raise INTERRUPTS[training.stopped_by]
 
@@ -344,19 +359,19 @@ def learning_rate_share(step: float, n_steps: int) -> float:
 
 
 def _go_back(training: Training) -> str:
-    """Load the best or the last good state, and return its name."""
+    """Load the best or the last good state, and return a description of it for messages."""
     best = next((o for o in training.observers if isinstance(o, Best) and o.tensors), None)
-    state = best or training.last_good
-    state.put_back(training.model)
-    n_epochs = len(training.rows_before) + training.last_good.n_epochs
+    (best or training.last_good).put_back(training.model)
+    whole = max(training.last_good.n_epochs, best.n_epochs if best else 0)
+    n_epochs = len(training.earlier_history) + whole
     del training.history[n_epochs:]
     return f"{'the best of ' if best else ''}{n_epochs} whole epochs"
 
 
-def _went_back(training: Training, problem: str) -> str:
+def _explain(training: Training, problem: str, state: str) -> str:
     rate = training.settings.learning_rate
     remedy = f"learning_rate (now {rate:g})" if training.steps_done else "inverse_lipschitz"
     return (
-        f"{problem}. The model is in its state after {_go_back(training)}. Lower {remedy}, or look "
-        "for extreme values in the data."
+        f"{problem}. The model is in its state after {state}. Lower {remedy}, or look for extreme "
+        "values in the data."
     )

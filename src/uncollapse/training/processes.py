@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from uncollapse._utils.errors import InputError, ParameterError, one_line
-from uncollapse.models import Draws, LatentModel
+from uncollapse.models import BatchContext, LatentModel
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -59,8 +58,8 @@ class Share(NamedTuple):
         return batch[self.start : self.start + self.size] if self.size else batch[:1]
 
 
-class SharedDraws(Draws):
-    """Random numbers for a share, equal to those that one process would draw for its rows.
+class SharedBatch(BatchContext):
+    """A batch of which this process has a share: random numbers are those of one process.
 
     Args:
         share: the rows.
@@ -123,12 +122,21 @@ def start_fabric(hardware: Mapping[str, Any]) -> Fabric:
 
 
 def _start_others(n_here: int, n_processes: int) -> None:
-    """Start this program once more for each other device of the machine, unless torchrun has.
+    """Run the whole program once more for each other device of the machine, unless torchrun has.
 
     Fabric would do the same, but kills this process when another one dies, before it can say so.
+
+    Raises:
+        ParameterError: if the program is not a file or a module.
     """
     if "LOCAL_RANK" in os.environ:
         return
+    main = sys.modules["__main__"].__spec__
+    if main is None and not os.path.isfile(sys.argv[0]):
+        raise ParameterError(
+            "several processes run the program once more each, which is not a file here. Put it "
+            "into a script, or start it by torchrun."
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -136,7 +144,6 @@ def _start_others(n_here: int, n_processes: int) -> None:
     os.environ.setdefault("MASTER_PORT", str(port))
     os.environ.setdefault("NODE_RANK", "0")
     os.environ.update(WORLD_SIZE=str(n_processes), LOCAL_RANK="0")
-    main = sys.modules["__main__"].__spec__
     program = [os.path.abspath(sys.argv[0])] if main is None else ["-m", main.name]
     for rank in range(1, n_here):
         command = [sys.executable, *program, *sys.argv[1:]]
@@ -144,7 +151,7 @@ def _start_others(n_here: int, n_processes: int) -> None:
 
 
 def all_true(value: bool | Tensor, fabric: Fabric) -> bool:
-    """Return whether a value is true in all processes."""
+    """Return whether a value is true in all processes, each of which must call this."""
     if fabric.world_size == 1:
         return bool(value)
     found = torch.tensor(int(bool(value)), device=fabric.device)
@@ -153,7 +160,7 @@ def all_true(value: bool | Tensor, fabric: Fabric) -> bool:
 
 
 def largest(value: int, fabric: Fabric) -> int:
-    """Return the largest of the processes' values."""
+    """Return the largest of the processes' values; each process must call this."""
     if fabric.world_size == 1:
         return value
     found = torch.tensor(value, device=fabric.device)
@@ -170,10 +177,13 @@ def gather(values: Tensor, fabric: Fabric) -> Tensor:
     return torch.cat(parts).to(values.device)
 
 
-def loss_of_process(error: RuntimeError, n_processes: int, epoch: int) -> InputError | None:
-    """Return the error to raise where another process has died; None for any other error."""
-    if n_processes == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
-        return None
+def is_death_of_process(error: RuntimeError, n_processes: int) -> bool:
+    """Return whether an error says that another process has died."""
+    return n_processes > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
+
+
+def death_of_process(error: RuntimeError, n_processes: int, epoch: int) -> InputError:
+    """Return the error to raise where another process has died, which is not waited for."""
     atexit.unregister(_leave)
     return InputError(
         f"one of {n_processes} processes that train together has died, in epoch {epoch} "
@@ -183,10 +193,19 @@ def loss_of_process(error: RuntimeError, n_processes: int, epoch: int) -> InputE
 
 
 def _leave() -> None:
-    """Leave the group with all others: one that ends while a model is wrapped, or early, aborts."""
+    """Leave the group of processes together, as a process that ends before others makes them abort.
+
+    A process also aborts where DistributedDataParallel outlives the group: it is collected first.
+    """
     if not distributed.is_initialized():
         return
     gc.collect()
-    with suppress(RuntimeError):  # a process that has died is not waited for
-        distributed.monitored_barrier(timeout=timedelta(seconds=GRACE_SECONDS))
-    distributed.destroy_process_group()
+    try:
+        if distributed.get_backend() == "gloo":
+            distributed.monitored_barrier(timeout=timedelta(seconds=GRACE_SECONDS))
+        else:
+            distributed.barrier()
+    except RuntimeError:  # a process that has died is not waited for
+        pass
+    finally:
+        distributed.destroy_process_group()

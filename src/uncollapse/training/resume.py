@@ -70,9 +70,8 @@ class Resume(Observer):
 
     def after_step(self, training: Training, step: Step) -> None:
         """Write the state, if it is due, within an epoch."""
-        if training.batches_done < training.batches.n_batches:
-            self.is_cut = bool(training.stopped_by)
-            self._write_if_due(training)
+        self.is_cut = bool(training.stopped_by)
+        self._write_if_due(training)
 
     def after_epoch(self, training: Training) -> None:
         """Write the epoch's line of the log, and the state if it is due."""
@@ -119,7 +118,7 @@ def state_of(training: Training) -> dict[str, Any]:
         **{name: getattr(training, name) for name in COUNTS},
         "seconds": training.meter.seconds,
         "evaluations": training.meter.evaluations,
-        "history": training.history[len(training.rows_before) :],
+        "history": training.history[len(training.earlier_history) :],
     }
 
 

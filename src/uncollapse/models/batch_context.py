@@ -1,4 +1,4 @@
-"""Random numbers for the rows of a batch."""
+"""The batch that a model is trained on: its random numbers and its means."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 
-class Draws:
-    """Random numbers for a batch, from torch's global generators.
+class BatchContext:
+    """The whole batch of a step: random numbers for its rows, and means over them.
 
-    Models, families and objectives draw through this object alone. Where several processes share
-    the batch, training hands in draws for the whole batch, cut to the rows of the process.
+    Models, families and objectives draw through this object alone, from torch's global generators.
+    Where several processes share the batch, training hands in a context that draws for the whole
+    batch, and returns the rows of the process.
     """
 
     def rows(self, draw: Callable[[int], Tensor], n: int, dim: int = 0) -> Tensor:
