@@ -313,8 +313,8 @@ def test_the_encoder_steps_stop_where_the_loss_rises(monkeypatch):
 def test_the_encoder_is_ahead_until_the_information_stops_rising(monkeypatch):
     found = iter([0.5, 0.9, 0.905])
     monkeypatch.setattr(
-        "uncollapse.strategies.lagging.mutual_information",
-        lambda model, rows: Estimate(next(found), 0),
+        "uncollapse.strategies.lagging.information_of_rows",
+        lambda model, rows, means, variances: Estimate(next(found), 0),
     )
     strategy, flags = Lagging(), []
     strategy.validation = np.zeros((4, 4))
