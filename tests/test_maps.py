@@ -313,7 +313,7 @@ def test_decoder_is_its_first_map_and_the_rest(dims):
         (lambda: InverseLipschitzDecoder(3, 5, intermediate_dims=(2,)), "do not decrease"),
         (lambda: BrenierMap(3, (4,), 1.0, 1.0, RidgeSum), "more than inverse_lipschitz=1"),
         (lambda: BrenierMap(3, (4,), 1.0, float("nan"), RidgeSum), "more than inverse_lipschitz=1"),
-        (lambda: BrenierMap(3, (4,), 1.0, 2.0), "use RidgeSum"),
+        (lambda: BrenierMap(3, (4,), 1.0, 2.0), "Use RidgeSum"),
         (lambda: BrenierMap(3, (4,)).inverse(torch.zeros(3)), "inverse_lipschitz > 0"),
         (lambda: BrenierMap(1001, (4,), 1.0).logabsdet(torch.zeros(1001)), "use jacobian_extremes"),
         (lambda: BrenierMap(4, (4,))(torch.ones(3, 2)), "points of 4 coordinates, got 2"),

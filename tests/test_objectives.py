@@ -61,7 +61,7 @@ def test_cycles_rise_and_stay():
 
 def test_schedules_that_cannot_finish_say_so():
     with pytest.warns(
-        UserWarning, match="rises over 100 steps, and the training has 100: it will never be beta=1"
+        UserWarning, match="rises over 100 steps, but training has 100: it never reaches beta=1"
     ):
         Elbo(warmup_steps=100).prepare(None, None, 100)
     with pytest.warns(UserWarning, match="4 cycles do not fit into 15 steps"):
@@ -94,12 +94,12 @@ def test_free_bits_want_units():
     mixture = uc.MixtureVAE(objective="free_bits", max_epochs=2, random_state=0, verbose=False)
     with pytest.raises(
         uc.InputError,
-        match=r"'free_bits' expects a KL that falls into units.*inference='enumerate'",
+        match=r"'free_bits' expects a KL that is a sum over units.*inference='enumerate'",
     ):
         mixture.fit(rows)
     assert not hasattr(mixture, "model_")  # it was found before the training
     mixture.set_params(inference="enumerate").fit(rows)
-    with pytest.raises(uc.InputError, match="'free_bits' expects a KL that falls into units"):
+    with pytest.raises(uc.InputError, match="'free_bits' expects a KL that is a sum over units"):
         uc.VAE(objective="free_bits", posterior="realnvp", verbose=False).fit(rows)
 
 
