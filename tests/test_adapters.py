@@ -56,6 +56,7 @@ def numbers(report, *names):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("independent", [False, True])
 def test_an_object_with_three_methods_gets_the_numbers_of_our_own(linear_gaussian, independent):
     ours = uc.diagnose(linear_gaussian.fitted(), linear_gaussian.data.numpy(), verbose=False)
@@ -357,6 +358,7 @@ def standard_normal():
 ROWS = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_does_not_use_what_its_encoder_tells_is_collapsed_in_the_model():
     """The posterior moves with x, q(z) is the prior, and p(x|z) is the same for every z: W21's own
     case."""

@@ -55,6 +55,7 @@ def build(name, data_dim, decoder_of):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(list(FAMILIES)),
@@ -125,6 +126,7 @@ def known(exact):
     return exact.posterior()(rows).mean.detach().numpy(), 1 / (1 + exact.gains.square().numpy())
 
 
+@pytest.mark.slow
 def test_divergences_and_kl_of_a_linear_gaussian(exact):
     means, variances = known(exact)
     certificate = uc.certify(
@@ -157,6 +159,7 @@ def test_divergences_and_kl_of_a_linear_gaussian(exact):
     assert certificate.estimates["smallest_singular_value"].value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_weights_correct_a_posterior_that_is_too_wide(exact, fitted):
     means, variances = known(exact)
     kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
@@ -174,6 +177,7 @@ def test_weights_correct_a_posterior_that_is_too_wide(exact, fitted):
     assert (examples["posterior_kl_standard_error"] < 0.1).all()
 
 
+@pytest.mark.slow
 def test_mean_score_of_a_linear_gaussian(exact):
     means, variances = known(exact)
     certificate = uc.certify(exact.fitted(), exact.data.numpy()[:60], n_samples=4000, verbose=False)
@@ -259,6 +263,7 @@ class LineModel(torch.nn.Module):
         return Likelihood
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [(3, 3), (2, 5)])
 def test_bounds_are_equalities_for_a_scaled_embedding(dims, fitted):
     """f(z) = L B z uses its constant to the full."""
@@ -314,6 +319,7 @@ def test_least_residual_of_a_gaussian_is_attained():
     )
 
 
+@pytest.mark.slow
 def test_corollary_lies_below_the_bound_of_every_decoder(fitted):
     for seed in range(2):
         torch.manual_seed(seed)
@@ -480,6 +486,7 @@ def test_impossible_information_is_refused(data, arguments, words):
         )
 
 
+@pytest.mark.slow
 def test_every_choice_of_maps_fits_saves_and_loads(data, tmp_path):
     for index, arguments in enumerate(
         [

@@ -62,6 +62,7 @@ def test_a_diagnosis_is_begun_anew(run, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
     frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50)
     frame.to_csv("x.csv", index=False)
@@ -158,6 +159,7 @@ def test_an_interrupted_comparison_is_written(run, monkeypatch):
     assert pd.read_csv("page.csv")["model"].tolist() == ["VAE", "LIDVAE"]
 
 
+@pytest.mark.slow
 def test_certify(run, tmp_path):
     run("fit", "x.npy", *SMALL, "latent_dim=2", "min_information=2")
     code, out, _ = run(
@@ -177,6 +179,7 @@ def test_certify(run, tmp_path):
     assert run("fit", "x.npy", *SMALL, "--overwrite")[0] == 0  # a certificate is part of a run
 
 
+@pytest.mark.slow
 def test_named_data_bring_their_settings_and_their_split(run):
     code, _, _ = run("fit", "digits", *SMALL)
     assert code == 0
@@ -196,6 +199,7 @@ def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):
     assert (loaded.latent_dim, loaded.max_epochs, loaded.model_.family.fixed_scale) == (1, 1, 0.5)
 
 
+@pytest.mark.slow
 def test_feature_names_are_kept_and_checked(run):
     frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind="u")
     frame.to_csv("my data.csv", index=False)
@@ -477,6 +481,7 @@ def test_help_and_wrong_arguments_are_answered_before_heavy_imports(tmp_path, wo
     assert (sentence or "") in found.stderr
 
 
+@pytest.mark.slow
 def test_an_estimator_is_imported_without_what_only_fits_and_reports_need():
     unneeded = {"lightning", "matplotlib", "plotly", "ray", "jax", "torch._dynamo"}
     unneeded |= {"sklearn.decomposition", "sklearn.cluster", "sklearn.linear_model", "jinja2"}

@@ -222,6 +222,7 @@ def test_invalid_test_data_are_refused_before_the_training(blobs, wrong, monkeyp
     assert lasted == [1]
 
 
+@pytest.mark.slow
 def test_sequences_of_one_length_are_text_if_told_so():
     tokens = [[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10
     settings = {

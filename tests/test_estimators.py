@@ -258,6 +258,7 @@ def test_transform_is_the_mean_of_the_posterior(vae):
     )
 
 
+@pytest.mark.slow
 def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder():
     X = np.full((400, 3), 0.5)
     with pytest.warns(UserWarning, match="binarisation"):
@@ -273,6 +274,7 @@ def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder(
     )
 
 
+@pytest.mark.slow
 def test_posteriors_can_be_narrow():
     """A gain of 1000 needs posteriors with a deviation of .001."""
     X = 1000 * np.random.default_rng(0).normal(size=(500, 2))

@@ -253,6 +253,7 @@ def test_the_bound_lies_below_the_likelihood_by_the_divergence_of_the_posteriors
     assert ((bounds.mean(0) - exact).abs() < 4 * bounds.std(0) / len(bounds) ** 0.5).all()
 
 
+@pytest.mark.slow
 def test_importance_weighting_reaches_the_enumerated_likelihood(layer):
     model, x = binary_model(layer), rows(40)
     exact = exact_log_joint(model, x).logsumexp(0).detach().numpy()
@@ -316,6 +317,7 @@ def without_baseline(model, x):
     return -(terms.elbo + terms.elbo.detach() * terms.latents.log_q).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_draws", [2, 5])
 def test_the_gradient_of_the_bound_is_unbiased_and_a_baseline_lowers_its_variance(layer, n_draws):
     model = binary_model(layer, n_draws=n_draws).requires_grad_(False)
@@ -445,6 +447,7 @@ def test_the_engine_trains_layers_of_every_family(layer, family):
         assert not torch.equal(value, before[name]), f"{name} did not move"
 
 
+@pytest.mark.slow
 def test_counts_learn_by_the_score_function():
     """Without it the posterior would stay where it begins: the bound rises beyond what the decoder
     alone reaches."""

@@ -80,6 +80,7 @@ def test_means_and_scales_are_those_of_the_prior(separated):
     assert distances.min() >= math.sqrt(2) * (1 - 1e-4)
 
 
+@pytest.mark.slow
 def test_the_report_of_clusters_that_were_found(separated):
     mixture, _, X, labels = separated
     estimates = uc.diagnose(mixture, X, labels).estimates
@@ -110,6 +111,7 @@ def test_every_kind_of_mixture_is_saved_and_loaded_the_same(
     assert mixture.history_["epoch"].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inference", "posterior"),
     list(itertools.product(["marginal", "enumerate"], ["gaussian", "realnvp"])),
@@ -356,6 +358,7 @@ def test_there_is_no_such_component(separated, component):
         separated[0].sample(3, component=component)
 
 
+@pytest.mark.slow
 def test_a_guarantee_of_information_holds_for_mixtures_of_fixed_scales(blobs):
     for prior in ("separated", "unit"):
         mixture = uc.MixtureVAE(**SMALL, prior=prior, min_information=2.0).fit(blobs[0])

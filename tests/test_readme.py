@@ -35,6 +35,7 @@ def test_make_targets_exist():
         assert command.split()[1] in targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_python_examples_of_the_docs_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -45,6 +46,7 @@ def test_python_examples_of_the_docs_run(page, tmp_path, monkeypatch):
         run_example(block, page.name, namespace)
 
 
+@pytest.mark.slow
 def test_python_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}

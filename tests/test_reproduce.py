@@ -297,6 +297,7 @@ def fewer_runs(monkeypatch):
     monkeypatch.setattr("uncollapse.experiments.papers.k23.SHOWN_MODELS", kept)
 
 
+@pytest.mark.slow
 def test_finished_experiment_is_not_repeated(fewer_runs, tmp_path, monkeypatch, command_line):
     command = ("k23-toy", "--scale", "smoke", "--seeds", "1", "-o", tmp_path)
     code, out, err = command_line("reproduce", *command)
@@ -339,6 +340,7 @@ def test_finished_experiment_is_not_repeated(fewer_runs, tmp_path, monkeypatch, 
     assert (tmp_path / "k23-toy-smoke.jsonl").read_bytes() == lines
 
 
+@pytest.mark.slow
 def test_interrupted_experiment_resumes(fewer_runs, tmp_path, monkeypatch):
     said = []
     whole = reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))
@@ -392,6 +394,7 @@ def test_failure_is_raised_after_the_others_are_published(
     assert "GMVAE" not in set(pd.read_csv(tmp_path / "k23-toy-smoke.csv")["model"])
 
 
+@pytest.mark.slow
 def test_figure_is_not_redrawn_without_its_models(fewer_runs, tmp_path):
     said = []
     reproduce("k23-toy", "smoke", output=tmp_path, options=telling(said))

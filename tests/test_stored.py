@@ -598,6 +598,7 @@ def test_a_file_that_changes_between_two_blocks_is_refused(
         list(blocks) or list(stored.blocks())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "view"), [("C", "whole"), ("F", "every other row")])
 def test_a_file_that_changes_during_a_diagnosis_is_refused(order, view, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "ROWS_AT_ONCE", 2000)

@@ -49,8 +49,14 @@ def exact_gap(linear_gaussian, model, x):
         return float(torch.distributions.kl_divergence(q.base_dist, exact.base_dist).sum(-1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "strategy", [Joint(), Lagging(), SemiAmortized(n_steps=5, learning_rate=0.004)]
+    "strategy",
+    [
+        Joint(),
+        Lagging(),
+        pytest.param(SemiAmortized(n_steps=5, learning_rate=0.004), marks=pytest.mark.slow),
+    ],
 )
 def test_every_strategy_reaches_the_exact_posterior(linear_gaussian, strategy):
     model, x = linear_encoder(linear_gaussian), linear_gaussian.data
@@ -260,6 +266,7 @@ def stretched(n=1500, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_refinement_beats_its_start_on_every_batch():
     """In the ELBO at many other draws than those that it was refined by."""
     X = stretched(500)

@@ -125,6 +125,7 @@ def test_negative_kl_qualifies_without_a_minimum():
     assert found([row({"L": 0}, 0, 1.0, -0.01), row({"L": 0}, 1, 1.0, -0.01)]).best is not None
 
 
+@pytest.mark.slow
 def test_finished_trials_are_not_repeated(tmp_path, monkeypatch):
     result, said = sweep(tmp_path, seeds=[0, 1])
     assert said[0] == "8 trials, 0 of them done before"

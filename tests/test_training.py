@@ -190,6 +190,7 @@ def test_training_works_outside_the_main_thread(blobs):
     assert len(estimator.history_) == 3
 
 
+@pytest.mark.slow
 def test_training_leaves_no_files_and_says_nothing(tmp_path):
     code = (
         "import numpy as np, uncollapse as uc; X = np.random.default_rng(0).normal(size=(50, 3)); "
