@@ -8,28 +8,6 @@ and latent variable non-identifiability". K23 is Kinoshita, Oono, Fukumizu, Yosh
 "Controlling posterior collapse by an inverse Lipschitz constraint on the decoder network".
 """
 
-import ast
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from uncollapse._utils.lazy import lazy_names
 
-_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-_MODULES = {
-    alias.name: statement.module
-    for statement in _STUB.body
-    if isinstance(statement, ast.ImportFrom)
-    for alias in statement.names
-}
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'uncollapse' has no attribute {name!r}")
-    if _MODULES[name] == __name__:
-        return import_module(f"{__name__}.{name}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -37,8 +37,8 @@ class LSTM(nn.LSTM):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return the states at all symbols, and the last ones, of a batch or a packed sequence."""
-        on_cpu = input.data.device.type == "cpu"
-        if not on_cpu or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        is_rounded = input.data.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if not is_rounded or torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return super().forward(input, hx)
         with without_autocast(input.data):
             return super().forward(input.to(self.weight_ih_l0.dtype), hx)

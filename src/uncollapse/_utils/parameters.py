@@ -131,7 +131,11 @@ def from_specification(
 
 
 def _single_item(what: str, spec: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
-    if len(spec) != 1 or not all(isinstance(arguments, Mapping) for arguments in spec.values()):
+    if (
+        not isinstance(spec, Mapping)
+        or len(spec) != 1
+        or not all(isinstance(arguments, Mapping) for arguments in spec.values())
+    ):
         raise ParameterError(
             f"{what} expects a name or one {{name: {{argument: value}}}}, got {brief(spec)}."
         )

@@ -38,9 +38,14 @@ SAFETENSORS_NAMES = {torch.float32: "F32", torch.bool: "BOOL"}
 OWN_FILES = frozenset((WEIGHTS_FILE, SETTINGS_FILE, HISTORY_FILE))
 LOG_FILE = "log.jsonl"
 UNFINISHED_ENDING = ".unfinished"
-# A folder that holds anything else is not taken for a run, and not replaced.
-RUN_FILES = OWN_FILES | {LOG_FILE, "report.html", "report.json", "certificate.json"}
-_TRAINING_NAMES = ("training.json", LOG_FILE, *(f"{phase}{STATE_ENDING}" for phase in PHASES))
+# A folder that holds anything else is not taken for a run, and not replaced. Interrupted diagnoses
+# of version 0.1.0 left a folder in the run.
+_REPORT_FILES = {"report.html", "report.json", "report.json.unfinished", "certificate.json"}
+RUN_FILES = OWN_FILES | {LOG_FILE, *_REPORT_FILES}
+# Version 0.1.0 wrote states as safetensors: its folders are known, to be refused or replaced.
+_STATE_ENDINGS = (STATE_ENDING, ".state.safetensors")
+_STATES = (f"{phase}{ending}" for phase in PHASES for ending in _STATE_ENDINGS)
+_TRAINING_NAMES = ("training.json", LOG_FILE, *_STATES)
 # A killed process leaves files that end in ".new".
 TRAINING_FILES = frozenset((*_TRAINING_NAMES, *(f"{name}.new" for name in _TRAINING_NAMES)))
 

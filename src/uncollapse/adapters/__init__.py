@@ -41,14 +41,18 @@ def adapt_model(model: Any) -> AdaptedModel:
         if library.matches(model):
             adapted: AdaptedModel = library.adapt(model)
             return adapted
-    if isinstance(model, VAEProtocol):
+    if not _missing(model):
         return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
     raise ParameterError(_why_not(model))
 
 
+def _missing(model: Any) -> list[str]:
+    """Return the methods that a model lacks to be diagnosed."""
+    return [call for call in REQUIRED if not callable(getattr(model, call.split("(")[0], None))]
+
+
 def _why_not(model: Any) -> str:
-    name = type(model).__name__
-    missing = [call for call in REQUIRED if not callable(getattr(model, call.split("(")[0], None))]
+    name, missing = type(model).__name__, _missing(model)
     if len(missing) < len(REQUIRED):
         return (
             f"{name} has no {' and no '.join(missing)}. A model needs {', '.join(REQUIRED)} to be "

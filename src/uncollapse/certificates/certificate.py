@@ -162,7 +162,8 @@ class Certificate(Findings):
             )
         if overflowing:
             remarks.append(
-                f"{overflowing} of {n} examples are left out of them, as their scores overflow."
+                f"{overflowing} of {n} examples are left out of estimates by importance weights, "
+                "as their scores overflow."
             )
         return remarks
 

@@ -117,17 +117,30 @@ def check_grid(
     """Check settings and the values of a grid as in `check_settings`; of a range, its lower end.
 
     Raises:
-        ParameterError: for the first value that no model accepts.
+        ParameterError: for the first value that no model accepts, or a setting without values.
     """
     values = {
-        name: [listed.partition("..")[0]] if isinstance(listed, str) else listed
+        name: [_lower_end(listed)] if isinstance(listed, str) else listed
         for name, listed in grid.items()
     }
+    empty = next((name for name, listed in values.items() if not listed), None)
+    if empty is not None:
+        raise ParameterError(f"{empty} expects one or more values, each once, got none.")
     first = {**given, **{name: listed[0] for name, listed in values.items()}}
     check_settings(first, model)
     for name, listed in values.items():
         for value in listed[1:]:
             check_settings({**first, name: value}, model)
+
+
+def _lower_end(interval: str) -> Any:
+    """Return the lower end of a range such as "1e2..1e3", as a whole number where it is one."""
+    text = interval.partition("..")[0]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 class HelpWithSettings(TyperCommand):

@@ -78,6 +78,7 @@ class Sweep:
         with spinner(f"reading {self.data}"):
             train, held_out = hold_out(self.data, self.labels)
         folder = self.output or Path("sweeps") / train.name
+        verbose = given.pop("verbose", True) is not False
         with resumable(folder):
             found = sweep(
                 train,
@@ -91,6 +92,7 @@ class Sweep:
                 ray=self.ray,
                 stop_early=self.early_stopping,
                 n_searched=self.search,
+                verbose=verbose,
                 tell=typer.echo,
             )
         typer.echo(f"\n{found}")

@@ -114,7 +114,8 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         return TrainingData(rows, rows.shape[1], digest, source)
 
     def _read_array(self, X: Any) -> np.ndarray:
-        first = X[0] if isinstance(X, list | np.ndarray) and np.ndim(X) == 1 and len(X) else None
+        is_listed = isinstance(X, list) or (isinstance(X, np.ndarray) and X.ndim == 1)
+        first = X[0] if is_listed and len(X) else None
         if isinstance(first, str):
             raise DataError(
                 f"{type(self).__name__} expects rows of numbers, got documents. Use SequenceVAE."

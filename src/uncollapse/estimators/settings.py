@@ -10,6 +10,7 @@ import textwrap
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -36,8 +37,8 @@ def _with_method(name: str) -> AfterValidator:
     """Accept objects that have a method, without importing the class that defines it."""
 
     def check(value: Any) -> Any:
-        if not hasattr(value, name):
-            raise ValueError(f"there is no method {name}")
+        if isinstance(value, type | ModuleType) or not hasattr(value, name):
+            raise ValueError(f"expected an object with a method {name}")
         return value
 
     return AfterValidator(check)

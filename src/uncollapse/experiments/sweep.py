@@ -157,8 +157,9 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
         return Data(_frame_values(X), y, feature_names=[str(name) for name in X.columns])
     if not (are_documents(X) if is_text is None else is_text):
         return Data(_array(X), y)
-    documents = np.empty(len(X), dtype=object)
-    documents[:] = list(X)
+    listed = list(X)
+    documents = np.empty(len(listed), dtype=object)
+    documents[:] = listed
     return Data(documents, y)
 
 

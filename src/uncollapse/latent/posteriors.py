@@ -46,8 +46,8 @@ class EncoderPosterior(Posterior):
 
     Args:
         encoder: any module that maps x to R^k, k >= 2 l. If it has `initialize_from_data(data)`,
-            that is called before training. If it has its last layer, an `nn.Linear` with a bias,
-            as `head`, the Gaussian can be narrowed then.
+            the estimators call that before training. If it has its last layer, an `nn.Linear` with
+            a bias, as `head`, the Gaussian can be narrowed then.
         latent_dim: l; k / 2 by default.
     """
 

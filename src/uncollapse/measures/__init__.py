@@ -6,23 +6,6 @@ number with its standard error (informations are in nats), or a record where sev
 together. None stands for a number that is unknown for this kind of model.
 """
 
-import ast
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from uncollapse._utils.lazy import lazy_names
 
-# The names of `__init__.pyi` are imported when they are first used, as in `uncollapse` itself.
-_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-_MODULES = {
-    alias.name: str(statement.module)
-    for statement in _STUB.body
-    if isinstance(statement, ast.ImportFrom)
-    for alias in statement.names
-}
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

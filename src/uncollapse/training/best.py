@@ -95,9 +95,7 @@ class Best(Snapshot):
     saved = (*Snapshot.saved, "loss", "n_epochs")
     n_epochs = 0
 
-    def __init__(
-        self, rows: Tensor, may_be_best: Callable[[float], bool] | None = None
-    ) -> None:
+    def __init__(self, rows: Tensor, may_be_best: Callable[[float], bool] | None = None) -> None:
         super().__init__()
         self.rows = rows
         self.may_be_best = may_be_best

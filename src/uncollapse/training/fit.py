@@ -22,12 +22,6 @@ from uncollapse.training.observers import Callbacks, Epoch, Observer
 if TYPE_CHECKING:
     import pandas as pd
 
-    for name, count in (("max_epochs", max_epochs), ("batch_size", batch_size)):
-        check_count(name, count)
-    check_positive("learning_rate", learning_rate)
-    check_seed("seed", seed)
-    if not isinstance(budget, Budget | None):
-        raise ParameterError(f"budget expects a uc.Budget, got {budget!r}.")
 Specification = str | Mapping[str, Mapping[str, Any]] | None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from uncollapse._utils.errors import ParameterError
 from uncollapse.models import LatentModel
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class Callbacks(Observer):
     """
 
     def __init__(self, functions: Sequence[Callable[[Epoch], object]]) -> None:
+        if not all(map(callable, functions)):
+            raise ParameterError(
+                "callbacks expects functions that take a uc.training.Epoch, got "
+                f"{next(f for f in functions if not callable(f))!r}."
+            )
         self.functions = functions
 
     def after_epoch(self, training: Training) -> None:
