@@ -130,7 +130,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         for kind, (losses, weights, history) in found["one"].items():
             their_losses, their_weights, their_history = found[other][kind]
             assert np.allclose(losses, their_losses, rtol=1e-6, atol=1e-5), kind
-            assert np.allclose(weights, their_weights, atol=1e-5), kind
+            # Some parameters of an enumerated posterior have no gradient but rounding, along which
+            # Adam takes steps of its learning rate, 0.001.
+            close = 1e-3 if kind == "enumerated" else 1e-5
+            assert np.allclose(weights, their_weights, atol=close), kind
             assert np.allclose(history, their_history, rtol=1e-6, atol=1e-5), kind
 
 
