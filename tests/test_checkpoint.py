@@ -314,6 +314,7 @@ def test_ctrl_c_is_heard_while_data_are_read():
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
+    process.stdout.close()
     assert time.monotonic() - start < 15  # of 50 seconds that reading takes
 
 

@@ -106,7 +106,8 @@ def start_fabric(hardware: Mapping[str, Any]) -> Fabric:
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # no banners
+    for room in ("fabric", "pytorch"):  # whose banners would go to standard error
+        logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
     try:
         fabric = Fabric(**hardware)
     except (MisconfigurationException, ValueError) as error:
