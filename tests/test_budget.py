@@ -81,7 +81,7 @@ def test_seconds_end_a_training(blobs, monkeypatch):
     monkeypatch.setattr("uncollapse.training.budget.time", clock)
     vae = uc.VAE(**SMALL).fit(blobs[0], budget=uc.Budget(seconds=1.5))
     assert 1.4 < vae.history_["seconds"].iloc[-1] < 1.6
-    assert len(vae.history_) > 1
+    assert len(vae.history_) > 3
 
 
 def test_the_phases_of_a_mixture_share_a_budget(blobs):

@@ -502,7 +502,8 @@ def test_families_whose_parameters_are_not_as_many_as_columns_or_do_not_fill_the
 ):
     with pytest.raises(
         InputError,
-        match=rf"in R for each column .*gaussian, bernoulli.*got {family.name!r}\. Use one of",
+        match=r"in R for each column .*gaussian, bernoulli.*got "
+        rf"{family.name!r}\. Use one of those\.$",
     ):
         layer(family, 2, 3)
 

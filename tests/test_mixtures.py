@@ -149,7 +149,7 @@ def test_unit_components_are_the_unit_vectors_and_nothing_moves_them():
     assert torch.equal(prior.means, torch.eye(4)[:3])
     assert torch.equal(prior.scales, torch.ones(3, 4))
     assert list(prior.parameters()) == []
-    with pytest.raises(InputError, match="n_components <= latent_dim, got 5 and 4"):
+    with pytest.raises(InputError, match=r"latent_dim, got 5 and 4\. Use prior 'separated'"):
         UnitComponents(5, 4)
 
 
