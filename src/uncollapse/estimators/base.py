@@ -49,7 +49,7 @@ from uncollapse.measures.worker_pool import WorkerPool
 from uncollapse.models import to_device
 from uncollapse.objectives import get_objective
 from uncollapse.strategies import get_strategy
-from uncollapse.training.budget import Budget
+from uncollapse.training.budget import Budget, check_budget
 from uncollapse.training.resume import Checkpoint
 
 ROWS_AT_ONCE = 1000
@@ -155,11 +155,7 @@ class Estimator(
         Raises:
             InputError: if settings, data, budget and checkpoint do not suit each other.
         """
-        if not isinstance(budget, Budget | None):
-            raise ParameterError(
-                f"budget expects a uc.Budget, got {budget!r}. Give uc.Budget(seconds=60), for "
-                "example."
-            )
+        check_budget(budget)
         folder = None if checkpoint is None else Checkpoint(Path(checkpoint))
         seed = self._choose_seed(settings, data, budget, folder)
         settings.device = resolve_device(settings.device)

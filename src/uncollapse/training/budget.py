@@ -44,6 +44,14 @@ class Budget:
         return Budget(share * self.evaluations, share * self.seconds)
 
 
+def check_budget(budget: Any) -> None:
+    """Raise `ParameterError` unless the budget is a `Budget` or None."""
+    if not isinstance(budget, Budget | None):
+        raise ParameterError(
+            f"budget expects a uc.Budget, got {budget!r}. Give uc.Budget(seconds=60), for example."
+        )
+
+
 class Meter:
     """Decoder evaluations and seconds that a training has used."""
 

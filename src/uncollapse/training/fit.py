@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from uncollapse._utils.errors import DataError, ParameterError
+from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.validation import check_count, check_positive, check_seed
 from uncollapse.models import LatentModel
@@ -15,7 +15,7 @@ from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import get_strategy
 from uncollapse.training.batches import Batches, BatchesInMemory
 from uncollapse.training.best import Best
-from uncollapse.training.budget import Budget
+from uncollapse.training.budget import Budget, check_budget
 from uncollapse.training.loop import COLUMNS, LoopSettings, Training, train
 from uncollapse.training.observers import Callbacks, Epoch, Observer
 
@@ -94,8 +94,7 @@ def fit(
         check_count(name, count)
     check_positive("learning_rate", learning_rate)
     check_seed("seed", seed)
-    if not isinstance(budget, Budget | None):
-        raise ParameterError(f"budget expects a uc.Budget, got {budget!r}.")
+    check_budget(budget)
     batches = X if isinstance(X, Batches) else BatchesInMemory(_rows(model, X), batch_size, seed)
     held_out = None if validation is None else _rows(model, validation, "validation")
     chosen = objective if isinstance(objective, Objective) else get_objective(objective)
