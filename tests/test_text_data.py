@@ -8,22 +8,20 @@ import math
 import numpy as np
 import pytest
 
-from uncollapse._utils.correlations import canonical_correlations
-from uncollapse._utils.errors import InputError
-from uncollapse.data import NAMED, load, read_file
-from uncollapse.data.corpora import YAHOO, YELP, load_corpus
-from uncollapse.data.synthetic_text import (
-    TEST_TRUTH,
-    SequenceModel,
+from tests.exact_text import (
+    ExactModel,
     _Noise,
     exact_posterior,
     infer,
     read_words,
-    synthetic_model,
-    synthetic_text,
-    true_latents,
+    true_model,
     truth,
 )
+from uncollapse._utils.correlations import canonical_correlations
+from uncollapse._utils.errors import InputError
+from uncollapse.data import NAMED, load, read_file
+from uncollapse.data.corpora import YAHOO, YELP, load_corpus
+from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_latents
 
 
 @pytest.mark.parametrize("ending", [".txt", ".txt.gz"])
@@ -233,7 +231,7 @@ def tiny_model(latent_dim, seed=0, n_words=7, history_dim=3, hidden_dim=4):
     def gaussian(*shape):
         return rng.standard_normal(shape)
 
-    return SequenceModel(
+    return ExactModel(
         gaussian(history_dim, history_dim) / 2,
         gaussian(n_words, history_dim),
         2 * gaussian(hidden_dim, latent_dim),
@@ -364,7 +362,7 @@ def test_every_word_is_learned_and_the_history_matters():
     assert counts.min() >= 1
     # How much more probable words are to one who knows the history as well as how often a word
     # comes, but not z.
-    model, draws = synthetic_model(), np.random.default_rng(0).standard_normal((1, 400, 5))
+    model, draws = true_model(), np.random.default_rng(0).standard_normal((1, 400, 5))
     gain = []
     for i, history in enumerate(model.histories(words[:200])):
         for row in range(200):
@@ -382,7 +380,7 @@ def test_latents_belong_to_their_sentences():
     assert not np.array_equal(latents, true_latents("validation"))
     words = read_words(synthetic_text("test").X)
     own, other = (
-        synthetic_model().log_likelihood(words, z[:, None])[:, 0].mean()
+        true_model().log_likelihood(words, z[:, None])[:, 0].mean()
         for z in (latents, latents[::-1])
     )
     assert own - other > 5
@@ -393,7 +391,7 @@ def test_the_exact_likelihood_agrees_with_draws_from_the_prior():
     found = exact_posterior(sentences, 2_000)
     draws = np.random.default_rng(1).standard_normal((10_000, 5))
     for i, words in enumerate(read_words(sentences)):
-        given = synthetic_model().log_likelihood(words[None], draws[None])[0]
+        given = true_model().log_likelihood(words[None], draws[None])[0]
         likelihoods = np.exp(given)
         weights = likelihoods / likelihoods.sum()
         error = likelihoods.std() / likelihoods.mean() / math.sqrt(len(draws))
@@ -419,7 +417,7 @@ def test_an_estimate_belongs_to_its_sentence():
 
 def test_the_published_information_is_the_published_nll_less_that_given_the_latents():
     latents, words = true_latents("test"), read_words(synthetic_text("test").X)
-    given = synthetic_model().log_likelihood(words, latents[:, None])[:, 0]
+    given = true_model().log_likelihood(words, latents[:, None])[:, 0]
     assert TEST_TRUTH.nll_nats - TEST_TRUTH.information_nats == pytest.approx(
         -given.mean(), abs=2e-4
     )
@@ -450,7 +448,7 @@ def test_the_published_truth_is_what_comes_out():
     assert canonical_correlations(found.means, latents) == pytest.approx(
         TEST_TRUTH.correlations, abs=0.01
     )
-    given = synthetic_model().log_likelihood(read_words(sentences), latents[:, None])[:, 0]
+    given = true_model().log_likelihood(read_words(sentences), latents[:, None])[:, 0]
     differences = given - found.log_likelihood_nats - found.kl_nats
     assert (given - found.log_likelihood_nats).mean() == pytest.approx(
         TEST_TRUTH.information_nats, abs=0.02
@@ -467,21 +465,6 @@ def test_the_published_truth_is_what_comes_out():
             "split expects one of train, validation, test, got 'half'",
         ),
         (lambda: true_latents("half"), "split expects one of train, validation, test, got 'half'"),
-        (
-            lambda: exact_posterior(np.array(["w1 w2"], dtype=object)),
-            "expect 10 of the words w0 to w999, got 'w1 w2'",
-        ),
-        (
-            lambda: exact_posterior(np.array(["w1000" + 9 * " w1"])),
-            "expect 10 of the words w0 to w999, got 'w1000 w1",
-        ),
-        (lambda: exact_posterior(np.array([])), "expect at least one, got none"),
-        (
-            lambda: exact_posterior(np.array([10 * " w1"]), 99),
-            "n_draws expects an integer >= 100, got 99",
-        ),
-        (lambda: truth(np.array(2 * [10 * " w1"]), np.zeros((2, 4))), r"latents of shape \(2, 4\)"),
-        (lambda: truth(np.array([10 * " w1"]), np.zeros((1, 5))), "at least 2 sentences"),
     ],
 )
 def test_unsuitable_arguments_are_refused(call, words):
