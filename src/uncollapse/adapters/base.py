@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
+from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
 
 from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.random import seeded, seeded_in_turn
 from uncollapse._utils.vocabulary import Vocabulary
+from uncollapse.latent import diagonal_normal, is_diagonal_normal
 from uncollapse.models import LatentModel
 
 N_MOMENT_DRAWS = 256
@@ -136,10 +137,10 @@ class ForeignModel(LatentModel):
     def prior(self) -> Distribution:
         """Return p(z); a Normal is moved to the device of the model."""
         p = as_joint(self.source.prior(), 0, "prior()")
-        if isinstance(p, Independent) and isinstance(p.base_dist, Normal):
+        if is_diagonal_normal(p):
             device = self.placement.device
             loc, scale = p.base_dist.loc.to(device), p.base_dist.scale.to(device)
-            return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+            return diagonal_normal(loc, scale)
         return p
 
     def posterior(self, x: Tensor) -> Distribution:
@@ -151,8 +152,7 @@ class ForeignModel(LatentModel):
                 f"each of {len(x)} rows, got batch shape {tuple(q.batch_shape)} and event shape "
                 f"{tuple(q.event_shape)}."
             )
-        is_gaussian = isinstance(q, Independent) and isinstance(q.base_dist, Normal)
-        return q if is_gaussian else SeededPosterior(q)
+        return q if is_diagonal_normal(q) else SeededPosterior(q)
 
     def likelihood(self, z: Float[Tensor, "batch latent"]) -> Distribution:
         """Return p(x|z)."""

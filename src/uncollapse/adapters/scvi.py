@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse.adapters.base import AdaptedModel
-from uncollapse.latent import StandardNormal
+from uncollapse.latent import StandardNormal, diagonal_normal
 from uncollapse.models import LatentModel
 
 # Covariates follow the counts in a row, in this order, if the model uses them.
@@ -47,7 +47,7 @@ class SCVIModel(LatentModel):
     def posterior(self, x: Tensor) -> Distribution:
         """Return q(z|x, s)."""
         q = self.module.inference(**self.module._get_inference_input(self._tensors(x)))["qz"]
-        return Independent(Normal(q.loc, q.scale, validate_args=False), 1, validate_args=False)
+        return diagonal_normal(q.loc, q.scale)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]

@@ -21,8 +21,7 @@ from uncollapse.certificates.information_floor import model_information_floor
 from uncollapse.certificates.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_bound
 from uncollapse.families import Family
 from uncollapse.latent import StandardNormal
-from uncollapse.maps.jacobian import singular_extremes
-from uncollapse.maps.precision import in_float64
+from uncollapse.maps.jacobian import in_float64, singular_extremes
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.fisher import (
     PosteriorScores,

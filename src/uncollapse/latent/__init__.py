@@ -20,7 +20,14 @@ from uncollapse.latent.posteriors import (
     RealNVP,
     draw,
 )
-from uncollapse.latent.priors import Prior, StandardNormal
+from uncollapse.latent.priors import (
+    DiagonalNormal,
+    Prior,
+    StandardNormal,
+    diagonal_normal,
+    is_diagonal_normal,
+    mixture,
+)
 
 __all__ = [
     "DEFAULT_SEPARATION",
@@ -31,6 +38,7 @@ __all__ = [
     "CommittedPrior",
     "ComponentPosterior",
     "DiagonalGaussian",
+    "DiagonalNormal",
     "FamilyPosterior",
     "FullComponents",
     "GaussianChain",
@@ -45,5 +53,8 @@ __all__ = [
     "StandardNormal",
     "UnitComponents",
     "WithoutComponents",
+    "diagonal_normal",
     "draw",
+    "is_diagonal_normal",
+    "mixture",
 ]

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse.latent.gaussian import MIN_SCALE
 from uncollapse.latent.posteriors import EncoderPosterior
-from uncollapse.latent.priors import Prior
+from uncollapse.latent.priors import MIN_SCALE, Prior
 
 
 class GaussianChain(Distribution):

@@ -8,17 +8,10 @@ from abc import abstractmethod
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    MultivariateNormal,
-    Normal,
-)
+from torch.distributions import Distribution, MixtureSameFamily, MultivariateNormal
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse.latent.priors import Prior
+from uncollapse.latent.priors import DiagonalNormal, Prior, diagonal_normal, mixture
 
 MAX_RADIUS = 1e3  # of a ball without neighbours
 DEFAULT_SEPARATION = math.sqrt(2)  # the distance of unit vectors
@@ -49,9 +42,7 @@ class GaussianMixture(Prior):
 
     def forward(self) -> MixtureSameFamily:
         components = self.components()
-        logits = components.mean.new_zeros(self.n_components)
-        weights = Categorical(logits=logits, validate_args=False)
-        return MixtureSameFamily(weights, components, validate_args=False)
+        return mixture(components.mean.new_zeros(self.n_components), components)
 
     def log_given_component(self, z: Float[Tensor, "*batch c l"]) -> Float[Tensor, "*batch c"]:
         """Return log p(z_y|y) in nats, for one z of each component."""
@@ -108,9 +99,8 @@ class FactorisedComponents(GaussianMixture):
     def scales(self) -> Float[Tensor, "c l"]:
         """Standard deviations s."""
 
-    def components(self) -> Independent[Normal]:
-        normal = Normal(self.means, self.scales, validate_args=False)
-        return Independent(normal, 1, validate_args=False)
+    def components(self) -> DiagonalNormal:
+        return diagonal_normal(self.means, self.scales)
 
 
 class UnitComponents(FactorisedComponents):
@@ -143,7 +133,6 @@ class UnitComponents(FactorisedComponents):
 
     def start_at(self, means: Float[Tensor, "c l"], covariances: Float[Tensor, "c l l"]) -> None:
         """Do nothing, as these components are fixed."""
-        del means, covariances
 
     def check_invariants(self) -> bool:
         """Return whether the means are the unit vectors."""

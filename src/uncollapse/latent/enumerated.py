@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Distribution, MixtureSameFamily
 
 from uncollapse.latent.components import GaussianMixture
 from uncollapse.latent.flows import Couplings, Pushforward
-from uncollapse.latent.gaussian import gaussian
-from uncollapse.latent.posteriors import EncoderPosterior, Posterior
-from uncollapse.networks import Features, PerceptronEncoder, linear_head
+from uncollapse.latent.posteriors import EncoderPosterior, Posterior, linear_head
+from uncollapse.latent.priors import DiagonalNormal, gaussian, mixture
+from uncollapse.networks import Features, PerceptronEncoder
 
 
 class ComponentPosterior(EncoderPosterior):
@@ -69,17 +69,14 @@ class ComponentPosterior(EncoderPosterior):
         logits = logits + self.log_joint(gaussian(raw).mean)
         bases = gaussian(raw.unsqueeze(-2) + changes.unflatten(-1, (self.n_components, -1)))
         codes = torch.eye(self.n_components, device=x.device, dtype=raw.dtype)
-        components = self._through(bases, context.unsqueeze(-2), codes)
-        return MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False), components, validate_args=False
-        )
+        return mixture(logits, self._through(bases, context.unsqueeze(-2), codes))
 
     def without_components(self, x: Float[Tensor, "*batch d"]) -> Distribution:
         """Return q(z|x) as it is without components."""
         raw, context, _, _ = self.encoder(x).split(self.sizes, dim=-1)
         return self._through(gaussian(raw), context, raw.new_zeros(self.n_components))
 
-    def _through(self, base: Independent[Normal], context: Tensor, code: Tensor) -> Distribution:
+    def _through(self, base: DiagonalNormal, context: Tensor, code: Tensor) -> Distribution:
         """Send a Gaussian through the couplings, which see a context and a one-hot component."""
         if self.couplings is None:
             return base

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal, Transform, TransformedDistribution
+from torch.distributions import Normal, Transform, TransformedDistribution
 from torch.quasirandom import SobolEngine
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse.latent.gaussian import shifted
+from uncollapse.latent.priors import DiagonalNormal
 from uncollapse.networks import Perceptron
 
 N_COUPLINGS = 2  # K23 table 3, W21 appendix C
@@ -46,7 +46,7 @@ class Couplings(nn.Module):
         )
 
     def forward(
-        self, base: Independent[Normal], context: Float[Tensor, "*batch context"]
+        self, base: DiagonalNormal, context: Float[Tensor, "*batch context"]
     ) -> Pushforward:
         """Return the distribution of a draw from the base, sent through the couplings."""
         # A coupling transforms the even places. A shift by one moves the odd ones there.
@@ -76,13 +76,13 @@ class Pushforward(TransformedDistribution):
     Its moments are those of 64 fixed draws, so that they depend on x alone.
     """
 
-    def __init__(self, base: Independent[Normal], transforms: list[Transform]) -> None:
+    def __init__(self, base: DiagonalNormal, transforms: list[Transform]) -> None:
         super().__init__(base, transforms, validate_args=False)
         self.normal: Normal = base.base_dist
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the draw that standard normal noise decides, and its log density in nats."""
-        z = shifted(self.normal, noise)
+        z = self.normal.loc + self.normal.scale * noise
         log_density = self.base_dist.log_prob(z)
         for transform in self.transforms:
             z, log_change = transform.call_and_ladj(z)  # type: ignore[attr-defined]  # zuko's own

@@ -11,18 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    constraints,
-)
+from torch.distributions import Distribution, Independent, MixtureSameFamily, constraints
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson
 from uncollapse.latent.components import information_of_distances
-from uncollapse.latent.priors import Prior
+from uncollapse.latent.priors import Prior, mixture
 
 # Families with T(w) = w and one natural parameter for each column, which fills R.
 LAYER_FAMILIES: tuple[type[Family], ...] = (Gaussian, Bernoulli, ContinuousBernoulli, Poisson)
@@ -103,8 +97,7 @@ class CategoricalLayer(Layer):
     """
 
     def forward(self) -> MixtureSameFamily:
-        weights = Categorical(logits=self.eye.new_zeros(self.top_dim), validate_args=False)
-        return MixtureSameFamily(weights, self.family(self.eye), validate_args=False)
+        return mixture(self.eye.new_zeros(self.top_dim), self.family(self.eye))
 
     def expected(self, w: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch K"]:
         log_given: Tensor = self.family(self.eye).log_prob(w.unsqueeze(-2))

@@ -9,16 +9,18 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.random import seeded_in_turn
 from uncollapse.families import Family
 from uncollapse.latent.flows import Couplings, Pushforward
-from uncollapse.latent.gaussian import gaussian, shifted, shrink_gaussian
-from uncollapse.networks import Features, InitializedFromData, PerceptronEncoder, linear_head
+from uncollapse.latent.priors import DiagonalNormal, gaussian, is_diagonal_normal
+from uncollapse.networks import Features, PerceptronEncoder
 
 
 class Posterior(nn.Module, ABC):
@@ -58,11 +60,15 @@ class EncoderPosterior(Posterior):
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
         """Initialise the encoder from data and narrow the Gaussian, where the encoder allows it."""
-        if isinstance(self.encoder, InitializedFromData):
-            self.encoder.initialize_from_data(data)
+        _initialize(self.encoder, data)
         head = linear_head(self.encoder)
         if head is not None:
-            shrink_gaussian(head, self.latent_dim or len(head.bias) // 2, shrinkage)
+            n = self.latent_dim or len(head.bias) // 2
+            with torch.no_grad():
+                head.weight[:n] *= shrinkage
+                head.bias[:n] *= shrinkage
+                raw_scales = head.bias[n : 2 * n]
+                raw_scales.copy_((shrinkage * F.softplus(raw_scales)).expm1().log())
 
 
 class DiagonalGaussian(EncoderPosterior):
@@ -90,7 +96,7 @@ class DiagonalGaussian(EncoderPosterior):
         """Build the posterior on a `PerceptronEncoder`."""
         return cls(PerceptronEncoder(data_dim, 2 * latent_dim, hidden, features))
 
-    def forward(self, x: Float[Tensor, "*batch d"]) -> Independent[Normal]:
+    def forward(self, x: Float[Tensor, "*batch d"]) -> DiagonalNormal:
         return gaussian(self.encoder(x))
 
 
@@ -149,9 +155,7 @@ class FamilyPosterior(Posterior):
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
         """Initialise the encoder from data, where it has a way to."""
-        del shrinkage
-        if isinstance(self.encoder, InitializedFromData):
-            self.encoder.initialize_from_data(data)
+        _initialize(self.encoder, data)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
         q: Distribution = self.family(self.encoder(x))
@@ -162,6 +166,19 @@ POSTERIORS: dict[str, type[DiagonalGaussian] | type[RealNVP]] = {
     "gaussian": DiagonalGaussian,
     "realnvp": RealNVP,
 }
+
+
+def linear_head(encoder: nn.Module) -> nn.Linear | None:
+    """Return the last layer of an encoder that has a linear one as `head`, else None."""
+    head = getattr(encoder, "head", None)
+    return head if isinstance(head, nn.Linear | zuko.nn.Linear) else None
+
+
+def _initialize(encoder: nn.Module, data: np.ndarray) -> None:
+    """Initialise an encoder from data, if it has a method for that."""
+    initialize = getattr(encoder, "initialize_from_data", None)
+    if initialize is not None:
+        initialize(data)
 
 
 @runtime_checkable
@@ -191,10 +208,10 @@ def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tupl
 
 
 def _draw(q: Distribution, noise: Tensor) -> Tensor:
+    if is_diagonal_normal(q):
+        return q.base_dist.loc + q.base_dist.scale * noise
     if isinstance(q, MultivariateNormal):
         return q.loc + (q.scale_tril @ noise.to(q.loc).unsqueeze(-1)).squeeze(-1)
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
-        return shifted(q.base_dist, noise)
     if isinstance(q, Independent):
         try:
             quantile: Tensor = q.base_dist.icdf(torch.special.ndtr(noise))

@@ -1,8 +1,7 @@
 """Injective maps: gradients of input convex networks, and the decoders made of them."""
 
-from uncollapse.maps.base import MAX_CONSTANT, Decoder
 from uncollapse.maps.brenier import BrenierMap
-from uncollapse.maps.decoder import InverseLipschitzDecoder
+from uncollapse.maps.decoder import MAX_CONSTANT, Decoder, InverseLipschitzDecoder
 from uncollapse.maps.embedding import (
     EMBEDDINGS,
     Embedding,
@@ -10,12 +9,8 @@ from uncollapse.maps.embedding import (
     PrincipalDirections,
     ZeroPadding,
 )
-from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.jacobian import Extremes
-from uncollapse.maps.potential import Potential
-from uncollapse.maps.ridge import RidgeSum
-
-POTENTIALS: dict[str, type[Potential]] = {"icnn": ICNN, "ridge": RidgeSum}
+from uncollapse.maps.potentials import ICNN, POTENTIALS, Potential, RidgeSum
 
 __all__ = [
     "EMBEDDINGS",

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse.maps.embedding import Embedding
-from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.inverse import newton_cg
 from uncollapse.maps.jacobian import Extremes, log_determinant, symmetric_extremes
-from uncollapse.maps.potential import Potential
+from uncollapse.maps.potentials import ICNN, Potential
 
 
 class BrenierMap(nn.Module):
@@ -56,6 +55,7 @@ class BrenierMap(nn.Module):
     ) -> None:
         super().__init__()
         _check_constants(inverse_lipschitz, lipschitz)
+        self.dim = dim
         self.convex = potential(dim, hidden, lipschitz - inverse_lipschitz)
         self.inverse_lipschitz = float(inverse_lipschitz)
         self.lipschitz = float(lipschitz)
@@ -73,11 +73,6 @@ class BrenierMap(nn.Module):
                 "Make a new map."
             )
         self.inverse_lipschitz = float(inverse_lipschitz)
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the input and of the output."""
-        return self.convex.dim
 
     def forward(
         self, u: Float[Tensor, "*batch p"], embedding: Embedding | None = None
@@ -110,9 +105,7 @@ class BrenierMap(nn.Module):
     def inverse(
         self, y: Float[Tensor, "*batch dim"], tol: float = 1e-10, max_iter: int = 100
     ) -> Float[Tensor, "*batch dim"]:
-        """Return u with f(u) = y, the minimiser of the strongly convex potential(u) - y·u.
-
-        Newton's method with conjugate gradients, in float64, without gradients.
+        """Return u with f(u) = y by Newton's method, in float64, without gradients.
 
         Args:
             y: points to invert.

@@ -1,8 +1,9 @@
-"""The injective decoder of LIDVAE (W21 definition 3) and IL-LIDVAE (K23 definition 4.1)."""
+"""Decoders: their interface, and the injective one of LIDVAE and IL-LIDVAE."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -13,17 +14,99 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse.maps.base import Decoder
 from uncollapse.maps.brenier import BrenierMap
 from uncollapse.maps.embedding import Embedding, ZeroPadding
-from uncollapse.maps.icnn import ICNN
 from uncollapse.maps.jacobian import Extremes, log_determinant, singular_extremes
-from uncollapse.maps.potential import Potential
+from uncollapse.maps.potentials import ICNN, Potential
+
+# The largest inverse Lipschitz constant of a map: far beyond use, and far from the limits of
+# float32.
+MAX_CONSTANT = 1e6
+
+
+class Decoder(nn.Module, ABC):
+    """A map eta(z) from latents z in R^l to natural parameters in R^t.
+
+    A subclass needs `forward` alone; it then promises nothing about injectivity.
+    """
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """Return natural parameters at z."""
+
+    @property
+    def constant(self) -> float:
+        """Total inverse Lipschitz constant, |eta(z) - eta(z')| >= constant |z - z'|; 0 promises
+        nothing."""
+        return 0.0
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """Inverse Lipschitz constant of each map; empty for a decoder that has no such maps.
+
+        State dicts do not hold them.
+        """
+        return ()
+
+    def set_constants(self, constants: Sequence[float]) -> None:
+        """Change the inverse Lipschitz constant of each map.
+
+        Raises:
+            ParameterError: if their number is not that of the maps, or one cannot be used.
+        """
+        if constants:
+            raise ParameterError(
+                f"an ordinary decoder has no inverse Lipschitz constants, got {tuple(constants)}. "
+                "Leave them out."
+            )
+
+    @property
+    def information_constant(self) -> float | None:
+        """Constant for which the information floor is proved; None where it is not."""
+        return None
+
+    @property
+    def is_one_map(self) -> bool:
+        """Whether the decoder is one Brenier map, so that its Jacobian is symmetric."""
+        return False
+
+    @property
+    def first_constant(self) -> float:
+        """Inverse Lipschitz constant of `first`; 0 where none is promised."""
+        return 0.0
+
+    def first(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch l"]:
+        """Return f1(z) for a decoder rest(f1(z)), where f1 has a symmetric Jacobian >=
+        `first_constant`; by default the identity."""
+        return z
+
+    def rest(self, v: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        """Return natural parameters from v = first(z)."""
+        eta: Tensor = self(v)
+        return eta
+
+    def start_at(self, eta: Float[Tensor, "t"]) -> None:
+        """Shift the output so that the decoder maps the origin to eta; by default do nothing."""
+        del eta
+
+    def check_invariants(self) -> bool:
+        """Return whether the tensors that training leaves alone are such that the constant
+        holds."""
+        return True
+
+    def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Fit to data, before training, what training leaves alone; by default do nothing.
+
+        Args:
+            data: sufficient statistics of rows, shape (n, t).
+            noise: standard deviations of the noise in each column, shape (t,).
+        """
+        del data, noise
 
 
 class InverseLipschitzDecoder(Decoder):
     """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B;
-    one map if l = t.
+    one map if l = t (LIDVAE, W21 definition 3; IL-LIDVAE, K23 definition 4.1).
 
     `intermediate_dims` adds maps, eta(z) = f3(B3 f2(B2 f1(z))) and so on (W21 appendix B).
     Constants compose: |eta(z) - eta(z')| >= L1 L2 ... |z - z'|, and <= U1 U2 ... |z - z'| with
@@ -56,6 +139,8 @@ class InverseLipschitzDecoder(Decoder):
     2.25
     """
 
+    maps: Sequence[BrenierMap]
+
     def __init__(
         self,
         latent_dim: int,
@@ -84,25 +169,22 @@ class InverseLipschitzDecoder(Decoder):
         last_kind = embedding if latent_dim < natural_dim else ZeroPadding
         n_context = min(context_dim, before_last - latent_dim)
         self.embedding = last_kind(before_last, natural_dim, n_context)
-        self.maps = nn.ModuleList(
+        chain = nn.ModuleList(
             BrenierMap(dim, hidden, low, high, potential)
             for dim, low, high in zip(dims, lower, upper, strict=True)
         )
-        for map_, below in zip(self._chain[1:], dims, strict=False):
+        self.maps = cast(Sequence[BrenierMap], chain)
+        for map_, below in zip(self.maps[1:], dims, strict=False):
             # Their inputs have fewer dimensions than they, so that they start anew.
             map_.convex.reset_parameters(min(below, map_.dim))
 
     @property
-    def _chain(self) -> list[BrenierMap]:
-        return cast(list[BrenierMap], list(self.maps))
-
-    @property
     def constants(self) -> tuple[float, ...]:
-        return tuple(map_.inverse_lipschitz for map_ in self._chain)
+        return tuple(map_.inverse_lipschitz for map_ in self.maps)
 
     def set_constants(self, constants: Sequence[float]) -> None:
         each = _one_per_map("inverse_lipschitz", tuple(constants), len(self.maps))
-        for map_, constant in zip(self._chain, each, strict=True):
+        for map_, constant in zip(self.maps, each, strict=True):
             map_.set_constant(constant)
 
     @property
@@ -114,7 +196,7 @@ class InverseLipschitzDecoder(Decoder):
     def upper_constant(self) -> float:
         """Total Lipschitz constant, |eta(z) - eta(z')| <= upper_constant |z - z'|; may be
         infinite."""
-        return math.prod(map_.lipschitz for map_ in self._chain)
+        return math.prod(map_.lipschitz for map_ in self.maps)
 
     @property
     def information_constant(self) -> float | None:
@@ -162,8 +244,8 @@ class InverseLipschitzDecoder(Decoder):
             raise ParameterError(
                 "inverse expects a decoder of z alone, got one with a context. Invert its maps."
             )
-        value = self.embedding.project(self._chain[-1].inverse(eta, tol, max_iter))
-        for map_ in reversed(self._chain[:-1]):
+        value = self.embedding.project(self.maps[-1].inverse(eta, tol, max_iter))
+        for map_ in reversed(self.maps[:-1]):
             value = map_.inverse(value[..., : map_.dim], tol, max_iter)
         return value
 
@@ -181,7 +263,7 @@ class InverseLipschitzDecoder(Decoder):
 
     def check_invariants(self) -> bool:
         """Return whether the embedding is isometric."""
-        identity = torch.eye(self.embedding.in_dim, device=self._chain[0].convex.linear.device)
+        identity = torch.eye(self.embedding.in_dim, device=self.maps[0].convex.linear.device)
         basis = self.embedding(identity)
         return torch.allclose(basis @ basis.T, identity, atol=1e-4)
 
@@ -192,7 +274,7 @@ class InverseLipschitzDecoder(Decoder):
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
         origin = torch.zeros(self.latent_dim + self.context_dim).to(eta)
-        self._chain[-1].convex.linear.add_(eta - self(origin))
+        self.maps[-1].convex.linear.add_(eta - self(origin))
 
 
 def _check_dims(latent_dim: int, intermediate_dims: Sequence[int], natural_dim: int) -> None:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uncollapse._utils.autocast import without_autocast
 from uncollapse._utils.errors import ParameterError
-from uncollapse.maps.precision import exact_product
 
 # Rows that decide the principal directions; more would not move them visibly.
 MAX_PRINCIPAL_ROWS = 20_000
@@ -210,6 +210,26 @@ def first(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
 def last(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
     """Return the last n coordinates; n may be 0."""
     return x[..., x.shape[-1] - n :]
+
+
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right in the precision of `left`, whatever autocast or TF32 allow."""
+    with without_autocast(left):
+        if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
+            return (left.double() @ right.double()).float()
+        return left @ right.to(left.dtype)
+
+
+def _float32_products_are_rounded() -> bool:
+    """Return whether products of float32 may be computed in TF32 or bfloat16."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # it was set by torch's newer names, which the old getter rejects
+        return True
+
+
+# The mark of torch.compiler.assume_constant_result, whose import of torch._dynamo takes seconds.
+_float32_products_are_rounded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _times(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uncollapse._utils.errors import DataError
-from uncollapse.maps.precision import in_float64, points_for
+from uncollapse.maps.jacobian import precisely
 
 # A step is accepted if the slope at its end is at most this share of the slope at its start.
 SLOPE_SHARE = 0.5
@@ -27,23 +27,12 @@ def newton_cg(
     because differences of function values drown in rounding near the minimum. Rows that have
     converged are left out of further work.
 
-    Args:
-        f: the map, which is copied to float64.
-        y: points to invert.
-        tol: |f(u) - y| <= tol max(1, |y|) ends the search for a row.
-        max_iter: largest number of Newton steps.
-
-    Raises:
-        DataError: if y is not finite.
-
-    Warns:
-        ConvergenceWarning: if some rows did not converge.
+    The arguments are those of `BrenierMap.inverse`.
     """
     if not y.isfinite().all():
         raise DataError("inverse expects finite points, got NaN or infinity. Leave them out.")
-    with torch.inference_mode(False), torch.autocast(y.device.type, enabled=False):
-        twin = in_float64(f)
-        u = _search(twin, points_for(twin, y), tol, max_iter)
+    with precisely(f, y) as (precise, targets):
+        u = _search(precise, targets, tol, max_iter)
     return u.to(y.dtype).to(y.device).reshape(y.shape)
 
 

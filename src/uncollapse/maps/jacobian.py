@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from torch.func import jacfwd, jvp, vjp, vmap
 
 from uncollapse._utils.errors import ParameterError
-from uncollapse.maps.precision import in_float64, points_for
 
 MAX_DENSE = 1000  # columns up to which a Jacobian is formed
 PIECE = 16  # Jacobians formed at once
 BLOCK, MAX_STEPS = 4, 100  # vectors and steps of the iterative method
 
 Map = Callable[[Tensor], Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Extremes(NamedTuple):
@@ -47,18 +48,16 @@ def jacobian(f: Map, u: Float[Tensor, "n p"]) -> Float[Tensor, "n t p"]:
 
 def symmetric_extremes(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Extremes:
     """Return the extreme eigenvalues of the symmetric Jacobian of a Brenier map."""
-    with _precisely(f, u) as (f, rows):
+    with precisely(f, u) as (f, rows):
         if rows.shape[1] <= MAX_DENSE:
-            spectrum = _in_pieces(
-                lambda piece: torch.linalg.eigvalsh(_symmetrised(jacobian(f, piece))), rows
-            )
+            spectrum = _in_pieces(lambda piece: _eigenvalues(jacobian(f, piece)), rows)
             return _shaped(spectrum[:, 0], spectrum[:, -1], True, u)
         return _shaped(*_iterated(f, rows, _tangent), False, u)
 
 
 def singular_extremes(f: nn.Module, z: Float[Tensor, "*batch l"]) -> Extremes:
     """Return the extreme singular values of the Jacobian of a decoder."""
-    with _precisely(f, z) as (f, rows):
+    with precisely(f, z) as (f, rows):
         if rows.shape[1] <= MAX_DENSE:
             spectrum = _in_pieces(lambda piece: torch.linalg.svdvals(jacobian(f, piece)), rows)
             return _shaped(spectrum[:, -1], spectrum[:, 0], True, z)
@@ -77,18 +76,28 @@ def log_determinant(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Float[Tensor,
             f"logabsdet forms Jacobians of up to {MAX_DENSE} columns, got {u.shape[-1]}: use "
             "jacobian_extremes."
         )
-    with _precisely(f, u) as (f, rows):
+    with precisely(f, u) as (f, rows):
         return _in_pieces(
             lambda piece: torch.linalg.svdvals(jacobian(f, piece)).log().sum(1), rows
         ).reshape(u.shape[:-1])
 
 
+def in_float64(module: Module) -> Module:
+    """Return a frozen copy in float64, on the CPU if the module's device has no float64."""
+    twin = copy.deepcopy(module).requires_grad_(False)
+    if any(parameter.is_mps for parameter in twin.parameters()):
+        twin = twin.cpu()
+    return twin.double()
+
+
 @contextmanager
-def _precisely(f: nn.Module, u: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Yield the map and the points in float64, as rounding could look like a broken constant."""
+def precisely(f: nn.Module, u: Float[Tensor, "*batch p"]) -> Iterator[tuple[nn.Module, Tensor]]:
+    """Yield the map and the points, as rows, in float64 and without gradients, as rounding could
+    look like a broken constant."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
         twin = in_float64(f)
-        yield twin, points_for(twin, u)
+        rows = u.detach().clone().reshape(-1, u.shape[-1])
+        yield twin, rows.to(next(twin.parameters()).device).double()
 
 
 def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:
@@ -97,8 +106,9 @@ def _tangent(f: Map, u: Tensor, g: Tensor) -> Tensor:
     return tangent
 
 
-def _symmetrised(matrix: Tensor) -> Tensor:
-    return (matrix + matrix.mT) / 2
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    eigenvalues: Tensor = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+    return eigenvalues
 
 
 def _shaped(smallest: Tensor, largest: Tensor, exact: bool, like: Tensor) -> Extremes:

@@ -125,7 +125,9 @@ def brenier_map(v: Tensor, basis: Tensor | None, strength: float, weights: Weigh
         value = brenier_map(v.reshape(-1, v.shape[-1]), basis, strength, weights)
         return value.view(*v.shape[:-1], weights.skip.shape[1])
     *single, roots = weights
-    kind = _working_type(v)
+    kind, device = v.dtype, v.device.type
+    if kind == torch.float32 and torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
     with without_autocast(v):  # operations in place would not follow autocast; `kind` does
         if not torch.is_grad_enabled():
             return _evaluate(v, basis, strength, weights, kind, keep=False)[0]
@@ -165,14 +167,6 @@ def _is_transformed() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
-
-
-def _working_type(v: Tensor) -> torch.dtype:
-    """Return the type of the matrix products: autocast's if it is on."""
-    kind = v.device.type
-    if v.dtype == torch.float32 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return v.dtype
 
 
 def _evaluate(
@@ -219,10 +213,7 @@ def _evaluate(
 
 
 class _BrenierMap(torch.autograd.Function):
-    """`brenier_map` of rows with a backward pass by hand.
-
-    Names are those of the module's docstring and of `_evaluate`.
-    """
+    """`brenier_map` of rows with a backward pass by hand; names are those of `_evaluate`."""
 
     @staticmethod
     def forward(
@@ -333,20 +324,18 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
     AMX read past the rows of a view, and garbage that is not finite, times 0, gives NaN
     (https://github.com/uxlfoundation/oneDNN/issues/5717).
     """
-    found = _kept_memory(name, like, tuple(like.shape) if shape is None else shape)
-    return found.zero_() if like.dtype.itemsize < 4 else found
-
-
-def _kept_memory(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    shape = tuple(like.shape) if shape is None else shape
     size = math.prod(shape)
     if type(like) is not Tensor or like.device.type != "cpu" or size not in SCRATCH:
-        return like.new_empty(shape)
-    flat: Tensor | None = getattr(_kept, name, None)
-    if flat is None or flat.dtype != like.dtype or len(flat) < size:
-        with torch.inference_mode(False):  # else it could not be written to outside
-            flat = torch.empty(size, dtype=like.dtype)
-        setattr(_kept, name, flat)
-    return flat[:size].view(shape)
+        found = like.new_empty(shape)
+    else:
+        flat: Tensor | None = getattr(_kept, name, None)
+        if flat is None or flat.dtype != like.dtype or len(flat) < size:
+            with torch.inference_mode(False):  # else it could not be written to outside
+                flat = torch.empty(size, dtype=like.dtype)
+            setattr(_kept, name, flat)
+        found = flat[:size].view(shape)
+    return found.zero_() if like.dtype.itemsize < 4 else found
 
 
 def _significant_squares(roots: Iterable[Tensor], kind: torch.dtype) -> list[Tensor]:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Distribution, MixtureSameFamily
 
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import seeded
-from uncollapse.latent import draw
+from uncollapse.latent import DiagonalNormal, diagonal_normal, draw
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import evaluate
 from uncollapse.measures.posteriors import explained_share
@@ -28,7 +28,6 @@ N_ROWS, MAX_EVALUATIONS = 64, 4096
 N_STEPS, N_DRAWS, FIRST_RATE = 200, 8, 0.1
 DRAWS_AT_ONCE = 8
 N_CANDIDATES, N_CHOOSING_DRAWS, N_MEASURING_DRAWS = 64, 64, 256
-DiagonalNormal = Independent[Normal]
 
 
 @dataclass(frozen=True)
@@ -159,12 +158,12 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
     for _ in range(N_STEPS):
         with torch.enable_grad(), differentiable_twice():
-            loss = _loss(model, x, _normal(mean + unit * shift, log_scale.exp()))
+            loss = _loss(model, x, diagonal_normal(mean + unit * shift, log_scale.exp()))
             shift.grad, log_scale.grad = torch.autograd.grad(loss, [shift, log_scale])
         optimiser.step()
         schedule.step()
         advance("")
-    return _normal((mean + unit * shift).detach(), log_scale.detach().exp())
+    return diagonal_normal((mean + unit * shift).detach(), log_scale.detach().exp())
 
 
 def _loss(model: LatentModel, x: Tensor, q: DiagonalNormal) -> Tensor:
@@ -181,7 +180,3 @@ def _mirrored_noise(n_draws: int, x: Tensor, latent_dim: int) -> Tensor:
     latent_dim)."""
     half = torch.randn(n_draws // 2, len(x), latent_dim).to(x)
     return torch.cat([half, -half])
-
-
-def _normal(mean: Tensor, scale: Tensor) -> DiagonalNormal:
-    return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import logsumexp
-from torch.distributions import Independent, Normal
 
 from uncollapse._utils.random import seeded
-from uncollapse.latent import ComponentPosterior
+from uncollapse.latent import ComponentPosterior, is_diagonal_normal
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import evaluate
 from uncollapse.models import LatentModel, to_device
@@ -117,7 +116,7 @@ def information_of_rows(
     """
     with torch.inference_mode():
         q = model.posterior(to_device(model, rows[:1]))
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+    if is_diagonal_normal(q):
         means, variances = means[:MAX_ROWS], variances[:MAX_ROWS]
         noise = np.random.default_rng(0).standard_normal(means.shape)
         return remove_bias(information_densities(means, variances, noise))

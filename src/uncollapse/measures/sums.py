@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, MultivariateNormal
 
 from uncollapse.adapters import moments
+from uncollapse.latent import is_diagonal_normal
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.posteriors import Posteriors
 from uncollapse.models import LatentModel
@@ -189,7 +190,7 @@ class RunningCovariance:
     def kl_to_normal(self, prior: Distribution) -> Estimate | None:
         """Return the KL in nats from the Gaussian with these moments to a normal prior, without its
         bias; None for other priors or too few rows."""
-        if isinstance(prior, Independent) and isinstance(prior.base_dist, Normal):
+        if is_diagonal_normal(prior):
             centre, spread = prior.mean, torch.diag(prior.variance)
         elif isinstance(prior, MultivariateNormal):
             centre, spread = prior.mean, prior.covariance_matrix

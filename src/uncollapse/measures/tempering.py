@@ -8,9 +8,16 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Distribution, MixtureSameFamily
 
-from uncollapse.latent import GaussianChain, GaussianMixture
+from uncollapse.latent import (
+    DiagonalNormal,
+    GaussianChain,
+    GaussianMixture,
+    diagonal_normal,
+    is_diagonal_normal,
+    mixture,
+)
 from uncollapse.measures.evaluation import evaluate
 from uncollapse.measures.worker_pool import map_rows
 from uncollapse.models import LatentModel
@@ -64,26 +71,20 @@ def _temper(q: Distribution, model: LatentModel, share: float) -> Distribution |
     p = model.prior()
     if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
         return q.towards(p, share)
-    if _is_normal(q):
+    if is_diagonal_normal(q):
         return _temper_normal(q, p, share)
     if (
         isinstance(q, MixtureSameFamily)
-        and _is_normal(q.component_distribution)
+        and is_diagonal_normal(q.component_distribution)
         and isinstance(model.prior, GaussianMixture)
     ):
-        which = Categorical(logits=share * q.mixture_distribution.logits, validate_args=False)
         each = _temper_normal(q.component_distribution, model.prior.components(), share)
-        return MixtureSameFamily(which, each, validate_args=False)
+        return mixture(share * q.mixture_distribution.logits, each)
     return None
 
 
-def _temper_normal(q: Distribution, p: Distribution, share: float) -> Independent[Normal]:
+def _temper_normal(q: Distribution, p: Distribution, share: float) -> DiagonalNormal:
     """Return q^share p^(1 - share) as if p were a Gaussian with independent units."""
     own, other = share / q.variance, (1 - share) / p.variance
     mean = (own * q.mean + other * p.mean) / (own + other)
-    each = Normal(mean, (own + other).rsqrt(), validate_args=False)
-    return Independent(each, 1, validate_args=False)
-
-
-def _is_normal(q: Distribution) -> bool:
-    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)
+    return diagonal_normal(mean, (own + other).rsqrt())

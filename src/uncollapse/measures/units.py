@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.distributions import Independent, Normal
 
 from uncollapse._utils.random import seeded
 from uncollapse.adapters import ForeignModel
+from uncollapse.latent import is_diagonal_normal
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import evaluate
 from uncollapse.models import LatentModel, RowModel
@@ -94,6 +94,6 @@ def noise_scale(model: LatentModel) -> np.ndarray | None:
     with seeded(0):
         z = model.draw_prior(N_NOISE_DRAWS)
     p = model.likelihood(z)
-    if not (isinstance(p, Independent) and isinstance(p.base_dist, Normal)):
+    if not is_diagonal_normal(p):
         return None
     return np.asarray(p.variance.mean(0).sqrt().double().cpu().numpy())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from uncollapse._utils.autocast import exact_linear
 from uncollapse._utils.moments import moments_over_rows
-from uncollapse.maps.base import Decoder
+from uncollapse.maps import Decoder
 
 Features = Callable[[Tensor], Tensor]
 

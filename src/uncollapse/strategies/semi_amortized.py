@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, PositiveFloat, ProperShare
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse.latent import DiagonalGaussian, Posterior
+from uncollapse.latent import DiagonalGaussian, DiagonalNormal, Posterior, diagonal_normal
 from uncollapse.models import LatentModel, differentiable_twice
 from uncollapse.strategies.base import Strategy
 
@@ -94,7 +93,7 @@ class RefinedPosterior(Posterior):
         """Return the posterior with steps on the ELBO of another model."""
         return RefinedPosterior(self.start, self.steps, model)
 
-    def forward(self, x: Float[Tensor, "batch d"]) -> Independent[Normal]:
+    def forward(self, x: Float[Tensor, "batch d"]) -> DiagonalNormal:
         """Return q(z|x)."""
         if torch.is_inference_mode_enabled():  # in which there are no gradients
             with torch.inference_mode(False), torch.no_grad():
@@ -191,11 +190,9 @@ class _Descent(torch.autograd.Function):
         return of_place, None, *of_parameters
 
 
-def _as_distribution(place: Gaussian) -> Independent[Normal]:
+def _as_distribution(place: Gaussian) -> DiagonalNormal:
     mean, log_variance = place.chunk(2, -1)
-    return Independent(
-        Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False
-    )
+    return diagonal_normal(mean, (log_variance / 2).exp())
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
