@@ -10,7 +10,7 @@ import torch
 import uncollapse as uc
 from uncollapse.diagnostics.comparison import Comparison, excess_distortion, lower_edge
 from uncollapse.experiments.compare import build_estimators
-from uncollapse.measures.probe import probe_accuracy
+from uncollapse.measures.components import probe_accuracy
 from uncollapse.measures.tempering import SHARES, rate_distortion_of_rows
 from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
 

@@ -22,7 +22,7 @@ from uncollapse.objectives import (
     QuotientPenalty,
     get_objective,
 )
-from uncollapse.objectives.reconstruction import record_calls
+from uncollapse.objectives.penalties import record_calls
 
 NAMES = list(OBJECTIVES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from uncollapse.certificates.smoothing import MAX_SMOOTHED_DIM, smoothed_kl_boun
 from uncollapse.families import Family
 from uncollapse.latent import StandardNormal
 from uncollapse.maps.jacobian import in_float64, singular_extremes
-from uncollapse.measures.estimate import Estimate
+from uncollapse.measures.estimate import Estimate, Findings, summary_text
 from uncollapse.measures.fisher import (
     PosteriorScores,
     PriorScores,
@@ -30,7 +30,6 @@ from uncollapse.measures.fisher import (
     prior_draws,
     prior_scores,
 )
-from uncollapse.measures.summary import Findings, summary_text
 from uncollapse.models import LatentModel, RowModel
 
 # The share by which rounding in float64 can lift a bound above the quantity that it bounds.
@@ -39,6 +38,8 @@ ROUNDING = 1e-9
 MIN_EFFECTIVE_DRAWS = 10
 # Rows in the batches of corollary 3.6.
 ROWS_AT_ONCE = 1000
+# Examples for the grid of proposition 3.9, which takes a second for each.
+N_SMOOTHED = 20
 
 MEANINGS = {
     "total_inverse_lipschitz": "total inverse Lipschitz constant of the decoder (L1 L2)",
@@ -62,23 +63,6 @@ MEANINGS = {
     "effective_sample_size": "effective sample size of the weights, median over the examples",
     "information_floor_nats": "guaranteed I(x; z) of the model; known for Gaussian decoders",
 }
-
-
-@dataclass(frozen=True)
-class CertificateDraws:
-    """The random numbers of a certificate.
-
-    Attributes:
-        n_samples: draws of z from the prior, shared by all examples.
-        n_importance: draws from q(z|x) for each example.
-        seed: of the draws from the prior.
-        n_smoothed: examples for the grid of proposition 3.9, which takes a second for each.
-    """
-
-    n_samples: int = 64
-    n_importance: int = 256
-    seed: int = 0
-    n_smoothed: int = 20
 
 
 @dataclass(frozen=True)
@@ -215,23 +199,27 @@ def certify(
     raw = adapted.read(X)
     if len(raw) < 2:
         raise DataError(f"a certificate expects at least 2 rows, got {len(raw)}: give more data.")
-    if not _has_theorems(adapted.model):
+    if missing := _missing(adapted.model):
         raise ParameterError(
-            f"certificates expect {_missing(adapted.model)}. Use diagnose, which measures without "
-            "theorems."
+            f"certificates expect {missing}. Use diagnose, which measures without theorems."
         )
-    draws = CertificateDraws(n_samples, n_importance, seed)
-    rows = adapted.model.observe(raw)
-    return certify_rows(adapted.model, rows, name or adapted.name, draws, verbose)
+    return certify_rows(
+        cast(RowModel, adapted.model),
+        adapted.model.observe(raw),
+        name or adapted.name,
+        n_samples=n_samples,
+        n_importance=n_importance,
+        seed=seed,
+        n_smoothed=N_SMOOTHED,
+        verbose=verbose,
+    )
 
 
 def can_be_certified(model: LatentModel) -> TypeGuard[RowModel]:
     """Return whether theorems are stated for the model and promise something."""
-    return _has_theorems(model) and model.decoder.first_constant > 0
-
-
-def _has_theorems(model: LatentModel) -> TypeGuard[RowModel]:
-    return not _missing(model)
+    if not isinstance(model, RowModel) or _missing(model):
+        return False
+    return model.decoder.first_constant > 0
 
 
 def _missing(model: LatentModel) -> str:
@@ -247,16 +235,26 @@ def _missing(model: LatentModel) -> str:
 
 
 def certify_rows(
-    model: RowModel, rows: np.ndarray, name: str, draws: CertificateDraws, verbose: bool = True
+    model: RowModel,
+    rows: np.ndarray,
+    name: str,
+    *,
+    n_samples: int = 64,
+    n_importance: int = 256,
+    seed: int = 0,
+    n_smoothed: int = 0,
+    verbose: bool = True,
 ) -> Certificate:
     """Compute the certificate of `certify` for rows as the model observes them.
+
+    `kl_lower_nats` is computed for `n_smoothed` random rows.
 
     Raises:
         DataError: if scores overflow.
     """
     precise = in_float64(model).cpu().eval()
     with spinner("scores under the prior", verbose), np.errstate(over="ignore", invalid="ignore"):
-        z = prior_draws(precise, draws.n_samples, draws.seed)
+        z = prior_draws(precise, n_samples, seed)
         scores = prior_scores(precise, rows, z)
     if not np.isfinite(scores.squared_scores).all():
         raise DataError(
@@ -264,11 +262,10 @@ def certify_rows(
             f"{model.family.name!r} have no bound: use smaller constants, or data on a smaller "
             "scale."
         )
-    posterior = posterior_scores(precise, rows, draws.n_importance, verbose)
-    lower = _smoothed_bounds(precise, rows, draws.n_smoothed, verbose)
+    posterior = posterior_scores(precise, rows, n_importance, verbose)
+    lower = _smoothed_bounds(precise, rows, n_smoothed, verbose)
     examples = _examples(precise, rows, scores, posterior, lower)
     estimates = _estimates(precise, scores, examples, z)
-    n_samples, n_importance, seed = draws.n_samples, draws.n_importance, draws.seed
     return Certificate(name, estimates, examples, n_samples, n_importance, seed)
 
 
@@ -326,17 +323,6 @@ def _estimates(
     def bias(draws: np.ndarray) -> float:
         return float(mean_bounds[draws].mean() - variance(draws))
 
-    by_example = {
-        name: _mean_of_known(examples[name])
-        for name in (
-            "corollary_bound",
-            "reverse_divergence",
-            "reverse_bound",
-            "posterior_kl_nats",
-            "kl_upper_nats",
-            "kl_lower_nats",
-        )
-    }
     smallest = singular_extremes(model.decoder, z).smallest.min()
     known = {
         "total_inverse_lipschitz": Estimate(model.decoder.constant),
@@ -349,11 +335,13 @@ def _estimates(
         "mean_score_bound": Estimate.mean_of(mean_bounds),
         "mean_score_variance": _jackknife(variance, len(z)),
         "mean_score_bias": _jackknife(bias, len(z)),
-        **by_example,
         "effective_sample_size": Estimate(float(examples["effective_sample_size"].median())),
         "information_floor_nats": model_information_floor(model),
     }
-    return {name: known[name] for name in MEANINGS}
+    # The others are means over the examples.
+    return {
+        name: known[name] if name in known else _mean_of_known(examples[name]) for name in MEANINGS
+    }
 
 
 def _jackknife(statistic: Callable[[np.ndarray], float], n: int) -> Estimate:

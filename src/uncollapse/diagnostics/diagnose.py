@@ -11,18 +11,17 @@ import pandas as pd
 from uncollapse._utils.errors import InputError, ParameterError
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.validation import check_count
-from uncollapse.certificates.certificate import (
-    Certificate,
-    CertificateDraws,
-    can_be_certified,
-    certify_rows,
-)
+from uncollapse.certificates.certificate import Certificate, can_be_certified, certify_rows
 from uncollapse.certificates.information_floor import model_information_floor
 from uncollapse.diagnostics.gallery import N_PICTURES, make_gallery, project_to_plane
 from uncollapse.diagnostics.report import Report
 from uncollapse.diagnostics.verdict import Evidence, judge
 from uncollapse.measures.ais import ais_gain
-from uncollapse.measures.components import clustering_accuracy, component_measures
+from uncollapse.measures.components import (
+    clustering_accuracy,
+    component_measures,
+    linear_probe,
+)
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import Evaluation, evaluate
 from uncollapse.measures.fisher import fisher_divergence
@@ -34,7 +33,6 @@ from uncollapse.measures.information import (
     mutual_information,
 )
 from uncollapse.measures.likelihood import importance_log_likelihood
-from uncollapse.measures.probe import linear_probe
 from uncollapse.measures.units import active_units, informative_units, supported_units
 from uncollapse.models import ComposedModel
 
@@ -206,8 +204,7 @@ def _certificate(data: Evaluation, notes: list[str]) -> Certificate | None:
         return None
     rows = data.rows[data.order[:N_CERTIFIED]]
     try:
-        draws = CertificateDraws(n_smoothed=0)
-        return certify_rows(data.model, rows, data.adapted.name, draws, data.verbose)
+        return certify_rows(data.model, rows, data.adapted.name, verbose=data.verbose)
     except InputError as error:
         notes.append(f"There is no certificate: {error}")
         return None

@@ -13,8 +13,7 @@ from uncollapse._utils.files import write_text
 from uncollapse.certificates.certificate import Certificate
 from uncollapse.diagnostics.gallery import Gallery
 from uncollapse.diagnostics.quantities import QUANTITIES
-from uncollapse.measures.estimate import Estimate
-from uncollapse.measures.summary import Findings, summary_text
+from uncollapse.measures.estimate import Estimate, Findings, summary_text
 
 # A printed report shows this many units, the strongest first.
 N_PRINTED = 10

@@ -4,6 +4,7 @@ from uncollapse.measures.ais import ais_gain as ais_gain
 from uncollapse.measures.ais import ais_log_likelihood as ais_log_likelihood
 from uncollapse.measures.components import clustering_accuracy as clustering_accuracy
 from uncollapse.measures.components import component_measures as component_measures
+from uncollapse.measures.components import linear_probe as linear_probe
 from uncollapse.measures.estimate import Estimate as Estimate
 from uncollapse.measures.evaluation import Evaluation as Evaluation
 from uncollapse.measures.evaluation import evaluate as evaluate
@@ -19,7 +20,6 @@ from uncollapse.measures.information import kl as kl
 from uncollapse.measures.information import mutual_information as mutual_information
 from uncollapse.measures.likelihood import ImportanceLogLikelihood as ImportanceLogLikelihood
 from uncollapse.measures.likelihood import importance_log_likelihood as importance_log_likelihood
-from uncollapse.measures.probe import linear_probe as linear_probe
 from uncollapse.measures.tempering import rate_distortion as rate_distortion
 from uncollapse.measures.units import active_units as active_units
 from uncollapse.measures.units import collapse_curves as collapse_curves

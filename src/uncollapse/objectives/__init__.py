@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from uncollapse._utils.parameters import from_specification
-from uncollapse.objectives.base import Loss, Objective
-from uncollapse.objectives.elbo import CyclicalElbo, Elbo, negative_elbo, score_term
-from uncollapse.objectives.free_bits import FreeBits
-from uncollapse.objectives.importance import ImportanceWeighted
-from uncollapse.objectives.penalties import GradientPenalty, QuotientPenalty
-from uncollapse.objectives.reconstruction import LatentReconstruction
+from uncollapse.objectives.elbo import (
+    CyclicalElbo,
+    Elbo,
+    FreeBits,
+    ImportanceWeighted,
+    Loss,
+    Objective,
+    negative_elbo,
+    score_term,
+)
+from uncollapse.objectives.penalties import GradientPenalty, LatentReconstruction, QuotientPenalty
 
 __all__ = [
     "OBJECTIVES",

@@ -1,16 +1,49 @@
-"""The evidence lower bound, with a weight on its KL that may follow a schedule."""
+"""Bounds on log p(x): the evidence lower bound with weights and free bits, and the
+importance-weighted one."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, Natural, PositiveFloat, Share
 from uncollapse.models import LatentModel, Terms
-from uncollapse.objectives.base import Loss, Objective
+
+
+class Loss(NamedTuple):
+    """A loss to minimise, in nats per example, and the terms that it is made of."""
+
+    value: Float[Tensor, ""]
+    terms: Terms
+
+
+class Objective(nn.Module, ABC):
+    """A function (model, x, step) -> `Loss`. Parameters of its own are trained with the model's.
+
+    Attributes:
+        name: the name in specifications.
+    """
+
+    name: ClassVar[str]
+
+    def check(self, model: Any, x: Float[Tensor, "batch data"]) -> None:
+        """Raise `InputError` if the objective does not suit the model; x are a few rows."""
+        del model, x
+
+    def prepare(self, model: Any, x: Float[Tensor, "batch data"], n_steps: int) -> None:
+        """Prepare for a training of `n_steps` in all; x are a few rows."""
+        del model, x, n_steps
+
+    @abstractmethod
+    def forward(self, model: Any, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss on a batch at a step of the training."""
 
 
 class ScheduledElbo(Objective):
@@ -21,7 +54,6 @@ class ScheduledElbo(Objective):
         """Return the weight of the KL at a step."""
 
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
-        """Compute the loss."""
         return negative_elbo(model(x), self.weight(step))
 
 
@@ -43,7 +75,6 @@ class Elbo(ScheduledElbo):
 
     def prepare(self, model: LatentModel, x: Tensor, n_steps: int) -> None:
         """Warn if training ends before the weight has reached beta."""
-        del model, x
         if self.warmup_steps >= n_steps:
             warnings.warn(
                 f"the weight of the KL rises over {self.warmup_steps} steps, but training has "
@@ -78,7 +109,6 @@ class CyclicalElbo(ScheduledElbo):
 
     def prepare(self, model: LatentModel, x: Tensor, n_steps: int) -> None:
         """Store the length of the training; warn if it is too short for the cycles."""
-        del model, x
         self.n_steps = n_steps
         if n_steps * self.rising < 2 * self.n_cycles:
             warnings.warn(
@@ -93,6 +123,63 @@ class CyclicalElbo(ScheduledElbo):
         place = step * self.n_cycles / self.n_steps
         risen = (place - int(place)) / self.rising
         return self.beta * (1.0 if place >= self.n_cycles else min(1.0, risen))
+
+
+class FreeBits(Objective):
+    """-E_q log p(x|z) + sum_d max(lambda, KL_d) (Kingma et al. 2016, equation 15).
+
+    KL_d is the mean over the batch of the KL of unit d.
+
+    Args:
+        nats: lambda, the nats that each unit has free.
+    """
+
+    name = "free_bits"
+
+    def __init__(self, nats: PositiveFloat = 0.1) -> None:
+        super().__init__()
+        self.nats = nats
+
+    @torch.no_grad()
+    def check(self, model: LatentModel, x: Tensor) -> None:
+        """Raise `ParameterError` if the KL does not fall into units."""
+        if model.kl_by_unit(model.infer(x)) is None:
+            raise ParameterError(
+                "objective 'free_bits' expects a KL that is a sum over units, which this prior or "
+                "posterior does not have. Use a Gaussian posterior with a VAE, or "
+                "inference='enumerate' with a mixture."
+            )
+
+    def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        terms = model(x)
+        units: Tensor = model.kl_by_unit(terms.latents)  # type: ignore[assignment]  # see check
+        rest = terms.latents.kl - units.sum(-1)  # the KL of enumerated components
+        free = model.batch.mean(units).clamp(min=self.nats).sum()
+        return Loss(-terms.log_px_z.mean() + free + rest.mean(), terms)
+
+
+class ImportanceWeighted(Objective):
+    """-log (1/K) sum_k p(x, z_k) / q(z_k|x), which approaches -log p(x) (Burda et al. 2016, eq. 8).
+
+    Args:
+        n_samples: K.
+    """
+
+    name = "importance_weighted"
+
+    def __init__(self, n_samples: Count = 8) -> None:
+        super().__init__()
+        self.n_samples = n_samples
+
+    def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
+        """Compute the loss; its terms are those of the evidence lower bound at the same draws."""
+        noise = model.batch.normal(x, model.latent_dim, self.n_samples)
+        z, log_ratio = model.propose(x, noise)
+        log_px_z = model.log_likelihood(x, z)
+        bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))
+        with torch.no_grad():
+            terms = Terms(log_px_z.mean(0), model.infer(x, noise))
+        return Loss(-bound.mean(), terms)
 
 
 def negative_elbo(terms: Terms, weight: float = 1.0) -> Loss:
