@@ -268,5 +268,5 @@ class Function(Objective):
 def minimise(monkeypatch):
     """Have estimators minimise a function, whatever objective they are asked for."""
     return lambda function: monkeypatch.setattr(
-        "uncollapse.estimators.base.get_objective", lambda spec: Function(function)
+        "uncollapse.estimators.plan.get_objective", lambda spec: Function(function)
     )

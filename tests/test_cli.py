@@ -223,7 +223,7 @@ def test_a_run_that_cannot_be_saved_is_saved_elsewhere(run, monkeypatch, tmp_pat
             raise uc.InputError("cannot write (No space left on device)")
         write(folder, *args, **kwargs)
 
-    monkeypatch.setattr("uncollapse.estimators.base.write_run", full)
+    monkeypatch.setattr("uncollapse._utils.run_folders.write_run", full)
     code, _, err = run("fit", "x.npy", *SMALL)
     assert code == 1
     assert "No space left" in err

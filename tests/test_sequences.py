@@ -859,7 +859,7 @@ def test_constants_move_towards_a_wanted_kl(context):
 
 @pytest.mark.parametrize("context", ["joint", "additive"])
 def test_there_may_be_more_latent_units_than_frequent_symbols(monkeypatch, context):
-    for module in ("estimators.sequence", "maps.embedding"):
+    for module in ("estimators.building", "maps.embedding"):
         monkeypatch.setattr(f"uncollapse.{module}.MAX_ROWS_BESIDE_CONTEXT", 3)
     vae = uc.SequenceVAE(
         **{**QUICK, "latent_dim": 5, "max_epochs": 1}, context=context, verbose=False

@@ -7,7 +7,7 @@ from torch import nn
 
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
-from uncollapse.estimators.plan import TrainingData
+from uncollapse.estimators.plan import TrainingData, prepare
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import InverseLipschitzDecoder
@@ -386,7 +386,8 @@ def test_schedules_are_made_for_the_rows_that_are_not_held_out():
     vae = uc.VAE(
         strategy="lagging", objective="cyclical", **{**SMALL, "max_epochs": 10, "batch_size": 10}
     )
-    _, plan = vae._prepare(vae.check_settings(), TrainingData(rows, 4, "digest"), None, (), None)
+    data = TrainingData(rows, 4, "digest")
+    _, plan = prepare(vae, vae.check_settings(), data, None, (), None)
     data = plan.data
     assert (len(data.rows), len(data.unseen), plan.objective.n_steps) == (90, 10, 90)
     assert len(np.unique(np.concatenate([data.rows, data.unseen]), axis=0)) == 100

@@ -1,4 +1,7 @@
-"""Seeded random numbers that leave the global generators as they were."""
+"""Seeded random numbers that leave the global generators as they were.
+
+Importing this module does not load torch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 Item = TypeVar("Item")
 _GENERATOR_LOCK = threading.RLock()
@@ -20,6 +22,8 @@ _GENERATOR_LOCK = threading.RLock()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators within the block, and restore their states afterwards."""
+    import torch
+
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
@@ -38,6 +42,8 @@ def drawing_from(seed: int, items: Iterator[Item]) -> Iterator[Item]:
 
     They do not depend on what else is drawn between two items, nor the other way round.
     """
+    import torch
+
     state = torch.Generator().manual_seed(seed).get_state()
     while True:
         with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from uncollapse._utils.errors import (
     DataError,
@@ -168,6 +167,8 @@ def check_resolution(rows: np.ndarray, floats: np.ndarray) -> None:
 
 def check_labels(labels: np.ndarray, name: str = "labels") -> None:
     """Raise `DataError` if an example has no label (None, NaN or NaT)."""
+    import pandas as pd
+
     is_missing = np.asarray(pd.isna(labels))
     if is_missing.any():
         raise DataError(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from uncollapse._utils.errors import DataError
 
@@ -146,6 +145,8 @@ def list_documents(X: Any, name: str = "X") -> tuple[list[Document], bool]:
     Raises:
         DataError: if X is anything else.
     """
+    import pandas as pd
+
     is_list = isinstance(X, list | tuple | np.ndarray | pd.Series)
     if not is_list or (isinstance(X, np.ndarray) and X.ndim == 0):
         raise DataError(

@@ -1,4 +1,7 @@
-"""The base of all estimators: scikit-learn's interface, and the way from data to a fitted model."""
+"""The base of all estimators: scikit-learn's interface, and the way from data to a fitted model.
+
+Modules of estimators load torch when they first train or use a model, not before.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast
 
 import numpy as np
-import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import TypeVar
 
-from uncollapse import models
+from uncollapse import families, models, strategies
 from uncollapse._utils.errors import DataError, ParameterError
-from uncollapse._utils.random import derived_seed, one_pass, random_indices, seeded
-from uncollapse._utils.run_folders import SavedVocabulary, Settings, write_run
+from uncollapse._utils.random import one_pass, random_indices, seeded
 from uncollapse._utils.validation import (
     FLOATS,
     as_input_error,
@@ -28,32 +28,17 @@ from uncollapse._utils.validation import (
     finite_floats,
     living_workers,
 )
-from uncollapse.estimators.building import check_memory, resolve_device
-from uncollapse.estimators.plan import (
-    MAX_UNSEEN_ROWS,
-    Plan,
-    TrainingData,
-    hardware_arguments,
-    hold_out_for_strategy,
-)
-from uncollapse.estimators.settings import (
-    RUNTIME_ARGUMENTS,
-    EstimatorSettings,
-    document_arguments,
-    to_dict,
-    validate,
-)
-from uncollapse.families import FAMILIES, get_family
-from uncollapse.measures.likelihood import importance_log_likelihood_per_row
-from uncollapse.measures.worker_pool import WorkerPool
-from uncollapse.models import to_device
-from uncollapse.objectives import get_objective
-from uncollapse.strategies import get_strategy
-from uncollapse.training.budget import Budget, check_budget
-from uncollapse.training.resume import Checkpoint
+from uncollapse.estimators.settings import EstimatorSettings, document_arguments, to_json, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uncollapse._utils.run_folders import SavedVocabulary, Settings
+    from uncollapse.estimators.plan import Plan, TrainingData
+    from uncollapse.training import Budget
 
 ROWS_AT_ONCE = 1000
-Model = TypeVar("Model", bound=models.ComposedModel, default=Any)
+Model = TypeVar("Model", bound="models.ComposedModel", default=Any)
 SettingsType = TypeVar("SettingsType", bound=EstimatorSettings, default=Any)
 
 
@@ -113,7 +98,7 @@ class Estimator(
             ParameterError: if the settings do not suit each other or the size.
         """
         model: Model = cls._build(settings, size)
-        get_strategy(settings.strategy).modify_model(model)
+        strategies.get_strategy(settings.strategy).modify_model(model)
         return model
 
     @staticmethod
@@ -142,63 +127,6 @@ class Estimator(
     ) -> Self:
         """Train on data."""
 
-    def _prepare(
-        self,
-        settings: SettingsType,
-        data: TrainingData,
-        budget: Budget | None,
-        callbacks: Sequence[Callable[[Any], object]],
-        checkpoint: str | Path | None,
-    ) -> tuple[Model, Plan]:
-        """Build a model, start it at the data, and plan its training.
-
-        Raises:
-            InputError: if settings, data, budget and checkpoint do not suit each other.
-        """
-        check_budget(budget)
-        folder = None if checkpoint is None else Checkpoint(Path(checkpoint))
-        seed = self._choose_seed(settings, data, budget, folder)
-        settings.device = resolve_device(settings.device)
-        strategy, objective = get_strategy(settings.strategy), get_objective(settings.objective)
-        hardware = hardware_arguments(settings, strategy)
-        data = self._hold_out(data, seed)
-        check_memory(self.build, settings, data.size)
-        with seeded(derived_seed(seed, "initialisation")):
-            model = self.build(settings, data.size)
-        self._initialize(model, settings, data)
-        data = hold_out_for_strategy(data, strategy, seed)
-        n_steps = settings.max_epochs * data.n_batches(settings.batch_size)
-        with seeded(derived_seed(seed, "objective")):
-            some = model.observe_anew(to_device(model, data.rows[:2]))
-            objective.check(model, some)
-            objective.prepare(model, some, n_steps)
-        return model, Plan(
-            data, seed, objective, strategy, hardware, budget, tuple(callbacks), folder
-        )
-
-    def _choose_seed(
-        self,
-        settings: SettingsType,
-        data: TrainingData,
-        budget: Budget | None,
-        checkpoint: Checkpoint | None,
-    ) -> int:
-        """Return the given seed, a random one, or that of the training in the checkpoint."""
-        given = settings.random_state
-        is_given = isinstance(given, int)
-        seed = int(given if isinstance(given, int) else check_random_state(given).randint(2**31))
-        if checkpoint is None:
-            return seed
-        told = _as_json(settings)
-        identity = {
-            "estimator": type(self).__name__,
-            "parameters": {name: told[name] for name in told if name not in RUNTIME_ARGUMENTS},
-            "data": data.identity,
-            "seed": seed,
-            "budget": None if budget is None else vars(budget),
-        }
-        return int(checkpoint.agree(identity, any_seed=not is_given)["seed"])
-
     def _hold_out(self, data: TrainingData, seed: int) -> TrainingData:
         """Hold out validation rows, by which the best epoch is found; none by default."""
         del seed
@@ -208,9 +136,11 @@ class Estimator(
     def _initialize(self, model: Model, settings: SettingsType, data: TrainingData) -> None:
         """Start an untrained model at the data."""
 
-    def _train(self, model: Model, settings: SettingsType, plan: Plan) -> None:
+    def _train(self, model: Model, plan: Plan) -> None:
         """Train a model, and keep what has been learned whatever ends the training."""
-        self.settings_, self.seed_ = settings, plan.seed
+        import pandas as pd
+
+        self.settings_, self.seed_ = plan.settings, plan.seed
         try:
             if plan.checkpoint is not None:
                 plan.checkpoint.begin()
@@ -222,45 +152,7 @@ class Estimator(
 
     def _learn(self, model: Model, plan: Plan) -> None:
         """Train the model in place, and extend the plan's history."""
-        self._minimise(model, plan, range(self.settings_.max_epochs), plan.seed)
-
-    def _minimise(
-        self,
-        model: models.ComposedModel,
-        plan: Plan,
-        epochs: range,
-        seed: int,
-        phase: str = "training",
-    ) -> None:
-        """Train for some of the epochs of a plan."""
-        from uncollapse.training.loop import LoopSettings, Training, train
-
-        settings, data = self.settings_, plan.data
-        batches = data.batches(settings.batch_size, seed)
-        if data.unseen is not None:
-            plan.strategy.validation = model.observe(data.unseen[:MAX_UNSEEN_ROWS])
-        share = len(epochs) / settings.max_epochs
-        loop_settings = LoopSettings(
-            max_epochs=len(epochs),
-            learning_rate=settings.learning_rate,
-            seed=seed,
-            budget=None if plan.budget is None else plan.budget.part(share),
-            step_offset=epochs.start * batches.n_batches,
-            hardware=plan.hardware,
-            verbose=settings.verbose,
-        )
-        observers = plan.observers(model, settings, phase)
-        train(
-            Training(
-                model,
-                plan.objective,
-                batches,
-                loop_settings,
-                plan.strategy,
-                observers,
-                plan.history,
-            )
-        )
+        plan.minimise(model, range(self.settings_.max_epochs), plan.seed)
 
     @living_workers()
     def transform(self, X: Any) -> np.ndarray:
@@ -313,6 +205,9 @@ class Estimator(
             X: shape (n, n_features).
             n_importance: number of draws of z for each row; the estimate rises to log p(x) with it.
         """
+        from uncollapse.measures.likelihood import importance_log_likelihood_per_row
+        from uncollapse.measures.worker_pool import WorkerPool
+
         check_count("n_importance", n_importance)
         model = self._fitted
 
@@ -336,6 +231,8 @@ class Estimator(
         Raises:
             InputError: if the folder exists and `overwrite` is False, or cannot be written.
         """
+        from uncollapse._utils.run_folders import Settings, write_run
+
         check_is_fitted(self)
         if self.registry.get(type(self).__name__) is not type(self):
             raise ParameterError(
@@ -343,16 +240,16 @@ class Estimator(
                 "Save its model_ with torch."
             )
         family = self.model_.family
-        if type(family) is not FAMILIES.get(family.name):
+        if type(family) is not families.FAMILIES.get(family.name):
             raise ParameterError(
-                f"saving expects a family of {', '.join(FAMILIES)}, got {family!r}, which could "
-                "not be loaded again."
+                f"saving expects a family of {', '.join(families.FAMILIES)}, got {family!r}, "
+                "which could not be loaded again."
             )
         names = getattr(self, "feature_names_in_", None)
         is_seed = isinstance(self.settings_.random_state, int)
         run = Settings(
             estimator=type(self).__name__,
-            parameters={**_as_json(self.settings_), **({} if is_seed else {"random_state": None})},
+            parameters={**to_json(self.settings_), **({} if is_seed else {"random_state": None})},
             n_features=self._size,
             feature_names=None if names is None else names.tolist(),
             vocabulary=self._saved_vocabulary,
@@ -421,27 +318,21 @@ class Estimator(
         with one_pass():
             return joined(function(rows) for rows in self._checked_pieces(X))
 
-    @torch.inference_mode()
-    def _in_batches(
-        self, rows: np.ndarray, function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> np.ndarray:
+    def _in_batches(self, rows: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Apply a function to at most `ROWS_AT_ONCE` rows at a time, on the model's device."""
-        starts = range(0, len(rows), ROWS_AT_ONCE)
-        batches = (to_device(self.model_, rows[start : start + ROWS_AT_ONCE]) for start in starts)
-        return np.concatenate([function(batch).cpu().numpy() for batch in batches])
+        import torch
+
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                batch = models.to_device(self.model_, rows[start : start + ROWS_AT_ONCE])
+                found.append(function(batch).cpu().numpy())
+        return np.concatenate(found)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _as_json(settings: EstimatorSettings) -> dict[str, Any]:
-    """Return settings by name, a family as its specification."""
-    found = to_dict(settings)
-    if "family" in found:
-        found["family"] = get_family(found["family"]).spec
-    return found
 
 
 def joined(pieces: Iterator[np.ndarray]) -> np.ndarray:

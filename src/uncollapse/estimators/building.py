@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,11 +31,16 @@ from uncollapse.maps import (
     InverseLipschitzDecoder,
     PrincipalDirections,
 )
-from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS
+from uncollapse.maps.embedding import MAX_PRINCIPAL_ROWS, MAX_ROWS_BESIDE_CONTEXT
 from uncollapse.networks import MLPDecoder
+
+if TYPE_CHECKING:
+    from uncollapse.estimators.plan import TrainingData
 
 MAX_PRINCIPAL_VALUES = 2**27
 DEFAULT_CONSTANT = 0.5
+UNSEEN_COUNT = 0.5  # added to counts, as some symbols may occur in held-out documents only
+OUTLIER = 2.0  # documents farther from the mean than this many median distances are moved closer
 ANNEALED_CONSTANT = 5.0  # the highest constant that K23 try, from which annealing starts
 
 
@@ -267,6 +272,55 @@ def initialize_from_data(model: models.RowModel, rows: np.ndarray) -> None:
     model.decoder.initialize_from_data(family.sufficient(torch.as_tensor(some)).numpy())
     start = family.inverse_link(family.natural(mean_over_rows(family.sufficient, rows)))
     model.decoder.start_at(start.float())
+
+
+@torch.no_grad()
+def initialize_sequences(model: models.SequenceVAE, data: TrainingData) -> None:
+    """Start the decoder at the frequencies of symbols, and z along those that vary most."""
+    model.decoder.initialize_from_data(*_shares(data, model.latent_dim))
+    model.decoder.start_at(_log_odds(data))
+
+
+def _shares(data: TrainingData, at_least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shares of the most frequent symbols in documents, and the noise of such shares.
+
+    Args:
+        data: documents.
+        at_least: least number of symbols, if there are as many.
+
+    Returns:
+        shares: shape (n, m), float32.
+        noise: standard deviations by chance alone, up to a factor, shape (m,). The variance of a
+            share is proportional to its mean, plus the average 1 / V, without which the chance
+            occurrences of the rarest symbols would dominate.
+    """
+    n_symbols = min(data.size - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
+    some = some_rows(data.rows, n_symbols)
+    counts = np.zeros((len(some), n_symbols), np.float32)
+    documents, places = np.nonzero((some >= 0) & (some < n_symbols))
+    np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
+    shares = counts / (some >= 0).sum(1, keepdims=True)
+    noise = np.sqrt(shares.mean(0) + 1 / data.size)
+    return _without_outliers(shares, noise), noise
+
+
+def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Return the shares with outliers moved closer to the mean, so that a document that repeats one
+    word does not determine a direction."""
+    mean = shares.mean(0)
+    distance = np.linalg.norm((shares - mean) / noise, axis=1)
+    limit = OUTLIER * np.median(distance)
+    far = distance > limit
+    moved = shares.copy()
+    moved[far] = mean + (limit / distance[far])[:, None] * (shares[far] - mean)
+    return moved
+
+
+def _log_odds(data: TrainingData) -> torch.Tensor:
+    """Return the natural parameters of the frequencies of symbols in training."""
+    symbols = data.rows[data.rows >= 0].astype(np.int64)
+    counts = np.bincount(symbols, minlength=data.size) + UNSEEN_COUNT
+    return torch.as_tensor(np.log(counts[:-1] / counts[-1]), dtype=torch.float32)
 
 
 def some_rows(rows: np.ndarray, width: int) -> np.ndarray:

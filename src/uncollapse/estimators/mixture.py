@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from uncollapse import models
+import numpy as np
+
+from uncollapse import families, latent, models
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.progress import spinner
 from uncollapse._utils.random import derived_seed, random_indices
-from uncollapse.estimators.building import row_decoder
-from uncollapse.estimators.plan import Plan
 from uncollapse.estimators.rows import RowEstimator
 from uncollapse.estimators.settings import MixtureSettings
-from uncollapse.families import get_family
-from uncollapse.latent import (
-    POSTERIORS,
-    PRIORS,
-    ComponentPosterior,
-    GaussianMixture,
-    SeparatedComponents,
-)
-from uncollapse.measures.posteriors import Posteriors, infer
+
+if TYPE_CHECKING:
+    from uncollapse.estimators.plan import Plan
+    from uncollapse.measures.posteriors import Posteriors
 
 MAX_CLUSTERED_ROWS = 10_000
 
 
-class MixtureVAE(RowEstimator[models.MixtureModel, MixtureSettings], MixtureSettings):
+class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSettings):
     """A VAE with a mixture prior: y uniform over c components, z|y Gaussian, then x|z (W21 example
     1, K23 definition 4.2).
 
@@ -63,18 +57,20 @@ class MixtureVAE(RowEstimator[models.MixtureModel, MixtureSettings], MixtureSett
 
     @staticmethod
     def _build(settings: MixtureSettings, size: int) -> models.MixtureModel:
-        family = get_family(settings.family).for_features(size)
+        from uncollapse.estimators.building import row_decoder
+
+        family = families.get_family(settings.family).for_features(size)
         decoder = row_decoder(settings, family, size)
         prior = _build_prior(settings)
         _warmup_epochs(settings)  # raises for epochs that do not suit, before training is lost
         widths = settings.encoder_hidden or settings.hidden
         if settings.inference == "marginal":
-            posterior = POSTERIORS[settings.posterior].from_perceptron(
+            posterior = latent.POSTERIORS[settings.posterior].from_perceptron(
                 size, prior.latent_dim, widths, family.features
             )
             return models.MixtureVAE(prior, posterior, decoder, family)
         is_flow = settings.posterior == "realnvp"
-        by_component = ComponentPosterior.from_perceptron(
+        by_component = latent.ComponentPosterior.from_perceptron(
             size, prior, widths, family.features, flow=is_flow
         )
         return models.EnumeratedMixtureVAE(prior, by_component, decoder, family)
@@ -86,6 +82,8 @@ class MixtureVAE(RowEstimator[models.MixtureModel, MixtureSettings], MixtureSett
     def predict_proba(self, X: object) -> np.ndarray:
         """Return q(y|x), shape (n, c), float32: E_q(z|x) p(y|z) at 64 draws that belong to the row,
         or the learned q(y|x) under "enumerate"."""
+        from uncollapse.measures.posteriors import infer
+
         model = self._fitted
         return self._map_rows(X, lambda rows: np.asarray(infer(model, rows).components))
 
@@ -134,17 +132,18 @@ class MixtureVAE(RowEstimator[models.MixtureModel, MixtureSettings], MixtureSett
             plain = model.without_components()
             seed = derived_seed(plan.seed, "warm-up")
             try:
-                self._minimise(plain, plan, range(n_warmup), seed, phase="warm-up")
+                plan.minimise(plain, range(n_warmup), seed, phase="warm-up")
             finally:  # the prior had no part in it, and follows to the device of the training
                 model.to(next(plain.parameters()).device)
             with spinner("looking for clusters", settings.verbose):
                 _start_components(model, plain, plan.data.rows, plan.seed)
-        self._minimise(model, plan, range(n_warmup, settings.max_epochs), plan.seed)
+        plan.minimise(model, range(n_warmup, settings.max_epochs), plan.seed)
 
 
-def _build_prior(settings: MixtureSettings) -> GaussianMixture:
-    kind, sizes = PRIORS[settings.prior], (settings.n_components, settings.latent_dim)
-    return kind(*sizes, settings.separation) if kind is SeparatedComponents else kind(*sizes)
+def _build_prior(settings: MixtureSettings) -> latent.GaussianMixture:
+    kind, sizes = latent.PRIORS[settings.prior], (settings.n_components, settings.latent_dim)
+    is_separated = kind is latent.SeparatedComponents
+    return kind(*sizes, settings.separation) if is_separated else kind(*sizes)
 
 
 def _warmup_epochs(settings: MixtureSettings) -> int:
@@ -163,7 +162,10 @@ def _start_components(
     model: models.MixtureModel, plain: models.VAE, rows: np.ndarray, seed: int
 ) -> None:
     """Start the components at clusters of posterior means, with the spread of their posteriors."""
+    import torch
+
     from uncollapse.estimators.clusters import find_clusters
+    from uncollapse.measures.posteriors import infer
 
     some = rows[random_indices(len(rows), MAX_CLUSTERED_ROWS, derived_seed(seed, "rows"))]
     posteriors = infer(plain.eval(), some)

@@ -1,4 +1,4 @@
-"""Training data and the plan of a fit: its seed, objective, strategy and hardware."""
+"""The plan of a fit: its data, seed, objective, strategy and hardware; and its training."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 from uncollapse._utils.errors import DataError, ParameterError
-from uncollapse._utils.random import derived_seed, hold_out_indices
+from uncollapse._utils.random import derived_seed, hold_out_indices, seeded
 from uncollapse.data.loaders import LoadedRows
 from uncollapse.data.stored import RowSource, StoredRows
-from uncollapse.estimators.settings import EstimatorSettings
-from uncollapse.models import ComposedModel
-from uncollapse.objectives import Objective
-from uncollapse.strategies import Strategy
+from uncollapse.estimators.building import check_memory, resolve_device
+from uncollapse.estimators.settings import RUNTIME_ARGUMENTS, EstimatorSettings, to_json
+from uncollapse.models import ComposedModel, to_device
+from uncollapse.objectives import Objective, get_objective
+from uncollapse.strategies import Strategy, get_strategy
+from uncollapse.training import loop
 from uncollapse.training.batches import Batches, BatchesFromLoader, BatchesInMemory, BatchesOnDisk
 from uncollapse.training.best import Best
-from uncollapse.training.budget import Budget
+from uncollapse.training.budget import Budget, check_budget
 from uncollapse.training.constants import Annealing, RateTarget
 from uncollapse.training.observers import Callbacks, Observer
 from uncollapse.training.resume import Checkpoint, Resume
+
+if TYPE_CHECKING:
+    from uncollapse.estimators.base import Estimator
 
 MAX_UNSEEN_ROWS = 1000
 
@@ -106,9 +113,10 @@ def hold_out_for_strategy(data: TrainingData, strategy: Strategy, seed: int) -> 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about a fit but its model and settings.
+    """Everything about a fit but its model.
 
     Attributes:
+        settings: validated settings of the estimator.
         data: rows to learn from.
         seed: seed of everything that is random.
         objective: loss to minimise.
@@ -120,6 +128,7 @@ class Plan:
         history: gains a row with each epoch.
     """
 
+    settings: EstimatorSettings
     data: TrainingData
     seed: int
     objective: Objective
@@ -130,11 +139,31 @@ class Plan:
     checkpoint: Checkpoint | None = None
     history: list[tuple[float, ...]] = field(default_factory=list)
 
-    def observers(
-        self, model: ComposedModel, settings: EstimatorSettings, phase: str
-    ) -> list[Observer]:
-        """Return the observers that the settings and the caller ask for, for one training phase."""
-        decoder: Any = model.decoder
+    def minimise(
+        self, model: ComposedModel, epochs: range, seed: int, phase: str = "training"
+    ) -> None:
+        """Train a model in place for some of the epochs, one phase of the fit."""
+        settings, data = self.settings, self.data
+        batches = data.batches(settings.batch_size, seed)
+        if data.unseen is not None:
+            self.strategy.validation = model.observe(data.unseen[:MAX_UNSEEN_ROWS])
+        share = len(epochs) / settings.max_epochs
+        loop_settings = loop.LoopSettings(
+            max_epochs=len(epochs),
+            learning_rate=settings.learning_rate,
+            seed=seed,
+            budget=None if self.budget is None else self.budget.part(share),
+            step_offset=epochs.start * batches.n_batches,
+            hardware=self.hardware,
+            verbose=settings.verbose,
+        )
+        observers = self._observers(model, phase)
+        parts = model, self.objective, batches, loop_settings, self.strategy
+        loop.train(loop.Training(*parts, observers, self.history))
+
+    def _observers(self, model: ComposedModel, phase: str) -> list[Observer]:
+        """Return the observers that the settings and the caller ask for, for one phase."""
+        settings, decoder = self.settings, model.decoder
         target = None if settings.target_kl is None else RateTarget(decoder, settings.target_kl)
         observers: list[Observer] = [] if target is None else [target]
         if settings.annealing:
@@ -145,6 +174,65 @@ class Plan:
         if self.checkpoint is not None:
             observers.append(Resume(self.checkpoint, phase))
         return [*observers, Callbacks(self.callbacks)]
+
+
+def prepare(
+    estimator: Estimator[Any, Any],
+    settings: EstimatorSettings,
+    data: TrainingData,
+    budget: Budget | None,
+    callbacks: Sequence[Callable[[Any], object]],
+    checkpoint: str | Path | None,
+) -> tuple[Any, Plan]:
+    """Build an estimator's model, initialize it from the data, and plan its training.
+
+    Raises:
+        InputError: if settings, data, budget and checkpoint do not suit each other.
+    """
+    check_budget(budget)
+    folder = None if checkpoint is None else Checkpoint(Path(checkpoint))
+    seed = _choose_seed(estimator, settings, data, budget, folder)
+    settings.device = resolve_device(settings.device)
+    strategy, objective = get_strategy(settings.strategy), get_objective(settings.objective)
+    hardware = hardware_arguments(settings, strategy)
+    data = estimator._hold_out(data, seed)
+    check_memory(estimator.build, settings, data.size)
+    with seeded(derived_seed(seed, "initialisation")):
+        model = estimator.build(settings, data.size)
+    estimator._initialize(model, settings, data)
+    data = hold_out_for_strategy(data, strategy, seed)
+    n_steps = settings.max_epochs * data.n_batches(settings.batch_size)
+    with seeded(derived_seed(seed, "objective")):
+        some = model.observe_anew(to_device(model, data.rows[:2]))
+        objective.check(model, some)
+        objective.prepare(model, some, n_steps)
+    return model, Plan(
+        settings, data, seed, objective, strategy, hardware, budget, tuple(callbacks), folder
+    )
+
+
+def _choose_seed(
+    estimator: Estimator[Any, Any],
+    settings: EstimatorSettings,
+    data: TrainingData,
+    budget: Budget | None,
+    checkpoint: Checkpoint | None,
+) -> int:
+    """Return the given seed, a random one, or that of the training in the checkpoint."""
+    given = settings.random_state
+    is_given = isinstance(given, int)
+    seed = int(given if isinstance(given, int) else check_random_state(given).randint(2**31))
+    if checkpoint is None:
+        return seed
+    told = to_json(settings)
+    identity = {
+        "estimator": type(estimator).__name__,
+        "parameters": {name: told[name] for name in told if name not in RUNTIME_ARGUMENTS},
+        "data": data.identity,
+        "seed": seed,
+        "budget": None if budget is None else vars(budget),
+    }
+    return int(checkpoint.agree(identity, any_seed=not is_given)["seed"])
 
 
 def digest_of(rows: np.ndarray) -> str:

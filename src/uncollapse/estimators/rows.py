@@ -5,19 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 from typing_extensions import TypeVar
 
-from uncollapse import models
+from uncollapse import families, models
 from uncollapse._utils.errors import DataError
 from uncollapse._utils.progress import progress_bar, spinner
 from uncollapse._utils.random import random_indices
-from uncollapse._utils.run_folders import Settings
 from uncollapse._utils.signals import deferred_interrupt
 from uncollapse._utils.validation import (
     FLOATS,
@@ -28,14 +26,17 @@ from uncollapse._utils.validation import (
     rows_counted_from,
 )
 from uncollapse.estimators.base import ROWS_AT_ONCE, Estimator
-from uncollapse.estimators.building import initialize_from_data
-from uncollapse.estimators.data_summary import as_source, summarize
-from uncollapse.estimators.plan import TrainingData, digest_of
 from uncollapse.estimators.settings import VAESettings
-from uncollapse.families import get_family
-from uncollapse.training.budget import Budget
 
-RowModel = TypeVar("RowModel", bound=models.RowModel, default=Any)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uncollapse._utils.run_folders import Settings
+    from uncollapse.data import RowSource
+    from uncollapse.estimators.plan import TrainingData
+    from uncollapse.training import Budget
+
+RowModel = TypeVar("RowModel", bound="models.RowModel", default=Any)
 RowSettings = TypeVar("RowSettings", bound=VAESettings, default=Any)
 
 
@@ -75,23 +76,29 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
             KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator keeps what it has learned.
         """
         del y
+        from uncollapse.estimators.plan import prepare
+
         settings = self.check_settings()
         data = self._read(X, settings)
         with spinner("preparing", settings.verbose):
-            model, plan = self._prepare(settings, data, budget, callbacks, checkpoint)
+            model, plan = prepare(self, settings, data, budget, callbacks, checkpoint)
         with deferred_interrupt():  # a fit must not leave features of one model and rows of another
             with as_input_error():
                 seen = X if data.source is None else data.rows
                 validate_data(self, seen, skip_check_array=True, reset=True)
             if data.source is not None and data.source.feature_names is not None:
                 self.feature_names_in_ = np.array(data.source.feature_names, dtype=object)
-            self._train(model, settings, plan)
+            self._train(model, plan)
         return self
 
     def _read(self, X: Any, settings: RowSettings) -> TrainingData:
         """Check all rows, and keep them or a random sample of those that stay on disk."""
-        family, at_least = get_family(settings.family), getattr(settings, "n_components", 2)
-        source = None if type(X) is np.ndarray else as_source(X, settings.batch_size)
+        from uncollapse.estimators.data_summary import summarize
+        from uncollapse.estimators.plan import TrainingData, digest_of
+
+        family = families.get_family(settings.family)
+        at_least = getattr(settings, "n_components", 2)
+        source = _source(X, settings.batch_size)
         if source is None:
             rows = self._read_array(X)
             family.check(rows)
@@ -129,7 +136,8 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         return rows
 
     def _initialize(self, model: RowModel, settings: RowSettings, data: TrainingData) -> None:
-        """Start an untrained model at the data."""
+        from uncollapse.estimators.building import initialize_from_data
+
         del settings
         initialize_from_data(model, data.rows)
 
@@ -155,7 +163,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         with self._sampling(n_samples, random_state):
             return self._draw_rows(self.model_.draw_prior(n_samples))
 
-    def _draw_rows(self, z: torch.Tensor) -> np.ndarray:
+    def _draw_rows(self, z: Tensor) -> np.ndarray:
         """Draw a row from p(x|z) for each z."""
         return self._in_batches(z.cpu().numpy(), lambda z: self.model_.likelihood(z).sample())
 
@@ -169,7 +177,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         Raises:
             DataError: as `check_rows` does.
         """
-        source = as_source(X, ROWS_AT_ONCE)
+        source = _source(X, ROWS_AT_ONCE)
         if source is None or not len(source):  # the length is unknown before the rows are read
             return super().random_rows(X, n)
         order = random_indices(len(source), n)
@@ -183,7 +191,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         """Yield checked rows, piece after piece if they are not in memory."""
         check_is_fitted(self)
-        source, n = None if type(X) is np.ndarray else as_source(X, ROWS_AT_ONCE), 0
+        source, n = _source(X, ROWS_AT_ONCE), 0
         if source is None:
             yield self._check(X)
             return
@@ -217,3 +225,12 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         self.n_features_in_ = run.n_features
         if run.feature_names is not None:
             self.feature_names_in_ = np.array(run.feature_names, dtype=object)
+
+
+def _source(X: Any, batch_size: int) -> RowSource | None:
+    """Return a source of rows for data that stay where they are; None for data in memory."""
+    if type(X) is np.ndarray:
+        return None
+    from uncollapse.estimators.data_summary import as_source
+
+    return as_source(X, batch_size)

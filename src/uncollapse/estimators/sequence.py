@@ -5,44 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from uncollapse import models
+from uncollapse import families, latent, models
 from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.progress import spinner
-from uncollapse._utils.run_folders import SavedVocabulary, Settings
 from uncollapse._utils.signals import deferred_interrupt
 from uncollapse._utils.validation import check_count, check_positive
 from uncollapse._utils.vocabulary import Document, Level, Vocabulary, list_documents
 from uncollapse.estimators.base import Estimator
-from uncollapse.estimators.building import sequence_decoder, some_rows
-from uncollapse.estimators.plan import TrainingData, digest_of
 from uncollapse.estimators.settings import SequenceSettings
-from uncollapse.families import Categorical
-from uncollapse.latent import (
-    ChainPosterior,
-    CommittedPrior,
-    DiagonalGaussian,
-    Posterior,
-    Prior,
-    StandardNormal,
-)
-from uncollapse.maps import InverseLipschitzDecoder
-from uncollapse.maps.embedding import MAX_ROWS_BESIDE_CONTEXT
-from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder
-from uncollapse.training.budget import Budget
+
+if TYPE_CHECKING:
+    from uncollapse._utils.run_folders import SavedVocabulary, Settings
+    from uncollapse.estimators.plan import TrainingData
+    from uncollapse.training import Budget
 
 HELD_OUT_SHARE = 0.1
-UNSEEN_COUNT = 0.5  # added to counts, as some symbols may occur in held-out documents only
-OUTLIER = 2.0  # documents farther from the mean than this many median distances are moved closer
 
 
-class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSettings):
+class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSettings):
     """A VAE of sequences, such as sentences: one z for each, and every symbol depends on z and on
     the symbols before it.
 
@@ -75,7 +60,11 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
 
     @staticmethod
     def _build(settings: SequenceSettings, size: int) -> models.SequenceVAE:
-        family, latent_dim = Categorical(size), settings.latent_dim
+        from torch import nn
+
+        from uncollapse.estimators.building import sequence_decoder
+
+        family, latent_dim = families.Categorical(size), settings.latent_dim
         decoder = sequence_decoder(settings, family)
         prior, posterior = _build_latent(settings, size)
         history = models.History(
@@ -85,7 +74,7 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
             settings.n_layers,
             latent_dim=0 if decoder.constants else latent_dim,
         )
-        is_additive = isinstance(decoder, InverseLipschitzDecoder) and not decoder.context_dim
+        is_additive = bool(decoder.constants) and settings.context != "joint"
         head = (
             nn.Linear(settings.hidden_dim, family.natural_dim(1), bias=False)
             if is_additive
@@ -125,13 +114,15 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
             KeyboardInterrupt: after Ctrl-C or SIGTERM; the estimator keeps the best epoch so far.
         """
         del y
+        from uncollapse.estimators.plan import prepare
+
         settings = self.check_settings()
         with spinner("preparing", settings.verbose):
             vocabulary, data = _read(X, validation, settings)
-            model, plan = self._prepare(settings, data, budget, callbacks, checkpoint)
+            model, plan = prepare(self, settings, data, budget, callbacks, checkpoint)
         with deferred_interrupt():  # a fit must not leave the vocabulary of one model with another
             self.vocabulary_ = vocabulary
-            self._train(model, settings, plan)
+            self._train(model, plan)
         return self
 
     def _hold_out(self, data: TrainingData, seed: int) -> TrainingData:
@@ -143,9 +134,10 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
     def _initialize(
         self, model: models.SequenceVAE, settings: SequenceSettings, data: TrainingData
     ) -> None:
-        """Start the decoder at the frequencies of symbols, and z along those that vary most."""
-        model.decoder.initialize_from_data(*_shares(data, settings.latent_dim))
-        model.decoder.start_at(_log_odds(data))
+        from uncollapse.estimators.building import initialize_sequences
+
+        del settings
+        initialize_sequences(model, data)
 
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         """Yield documents as rows of the numbers of their symbols, shape (n, max_length + 1)."""
@@ -223,6 +215,8 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
 
     @property
     def _saved_vocabulary(self) -> SavedVocabulary:
+        from uncollapse._utils.run_folders import SavedVocabulary
+
         return SavedVocabulary(level=self.vocabulary_.level, known=list(self.vocabulary_.known))
 
     def _restore(self, run: Settings) -> None:
@@ -242,8 +236,10 @@ class SequenceVAE(Estimator[models.SequenceVAE, SequenceSettings], SequenceSetti
         return tags
 
 
-def _build_latent(settings: SequenceSettings, size: int) -> tuple[Prior, Posterior]:
+def _build_latent(settings: SequenceSettings, size: int) -> tuple[latent.Prior, latent.Posterior]:
     """Build the prior and the posterior of one z for each document, or of one for each symbol."""
+    from uncollapse.networks import BackwardLSTMEncoder, LSTMEncoder
+
     latent_dim, pooled = settings.latent_dim, settings.posterior == "pooled-lstm"
     sizes = {
         "embedding_dim": settings.encoder_embedding_dim or settings.embedding_dim,
@@ -252,19 +248,22 @@ def _build_latent(settings: SequenceSettings, size: int) -> tuple[Prior, Posteri
     }
     if settings.committed_rate is None:
         encoder = LSTMEncoder(size, 2 * latent_dim, **sizes, pooled=pooled)
-        return StandardNormal(latent_dim), DiagonalGaussian(encoder)
+        return latent.StandardNormal(latent_dim), latent.DiagonalGaussian(encoder)
     if pooled or settings.annealing:
         excluded = "posterior = 'pooled-lstm'" if pooled else "annealing = True"
         raise ParameterError(
             f"committed_rate gives every symbol a z, which excludes {excluded}. Leave one of them "
             "out."
         )
-    prior = CommittedPrior(settings.max_length + 1, latent_dim, settings.committed_rate)
-    return prior, ChainPosterior(BackwardLSTMEncoder(size, 2 * latent_dim, **sizes), prior)
+    prior = latent.CommittedPrior(settings.max_length + 1, latent_dim, settings.committed_rate)
+    encoder = BackwardLSTMEncoder(size, 2 * latent_dim, **sizes)
+    return prior, latent.ChainPosterior(encoder, prior)
 
 
 def _read(X: Any, validation: Any, settings: SequenceSettings) -> tuple[Vocabulary, TrainingData]:
     """Return the vocabulary of documents, and the documents as rows of numbers."""
+    from uncollapse.estimators.plan import TrainingData, digest_of
+
     documents, are_tokens = list_documents(X)
     if len(documents) < 2:
         raise DataError(
@@ -296,45 +295,3 @@ def _encode(X: Any, vocabulary: Vocabulary, max_length: int, name: str = "X") ->
     if not documents:
         raise DataError(f"{name} expects at least one document, got none. Give some.")
     return vocabulary.encode(documents, max_length, name)
-
-
-def _shares(data: TrainingData, at_least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shares of the most frequent symbols in documents, and the noise of such shares.
-
-    Args:
-        data: documents.
-        at_least: least number of symbols, if there are as many.
-
-    Returns:
-        shares: shape (n, m), float32.
-        noise: standard deviations by chance alone, up to a factor, shape (m,). The variance of a
-            share is proportional to its mean, plus the average 1 / V, without which the chance
-            occurrences of the rarest symbols would dominate.
-    """
-    n_symbols = min(data.size - 1, max(MAX_ROWS_BESIDE_CONTEXT, at_least))
-    some = some_rows(data.rows, n_symbols)
-    counts = np.zeros((len(some), n_symbols), np.float32)
-    documents, places = np.nonzero((some >= 0) & (some < n_symbols))
-    np.add.at(counts, (documents, some[documents, places].astype(np.int64)), 1)
-    shares = counts / (some >= 0).sum(1, keepdims=True)
-    noise = np.sqrt(shares.mean(0) + 1 / data.size)
-    return _without_outliers(shares, noise), noise
-
-
-def _without_outliers(shares: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return the shares with outliers moved closer to the mean, so that a document that repeats one
-    word does not determine a direction."""
-    mean = shares.mean(0)
-    distance = np.linalg.norm((shares - mean) / noise, axis=1)
-    limit = OUTLIER * np.median(distance)
-    far = distance > limit
-    moved = shares.copy()
-    moved[far] = mean + (limit / distance[far])[:, None] * (shares[far] - mean)
-    return moved
-
-
-def _log_odds(data: TrainingData) -> torch.Tensor:
-    """Return the natural parameters of the frequencies of symbols in training."""
-    symbols = data.rows[data.rows >= 0].astype(np.int64)
-    counts = np.bincount(symbols, minlength=data.size) + UNSEEN_COUNT
-    return torch.as_tensor(np.log(counts[:-1] / counts[-1]), dtype=torch.float32)

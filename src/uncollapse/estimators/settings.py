@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from uncollapse import families
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import (
     MAX_LAYERS,
@@ -391,3 +392,11 @@ def current_names(saved: Mapping[str, Any]) -> dict[str, Any]:
 def to_dict(settings: EstimatorSettings) -> dict[str, Any]:
     """Return settings by name."""
     return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
+def to_json(settings: EstimatorSettings) -> dict[str, Any]:
+    """Return settings by name, a family as its specification."""
+    found = to_dict(settings)
+    if "family" in found:
+        found["family"] = families.get_family(found["family"]).spec
+    return found

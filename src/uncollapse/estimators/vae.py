@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from uncollapse import models
-from uncollapse.estimators.building import row_decoder
+from uncollapse import families, latent, models
 from uncollapse.estimators.rows import RowEstimator
 from uncollapse.estimators.settings import VAESettings
-from uncollapse.families import get_family
-from uncollapse.latent import POSTERIORS, StandardNormal
 
 
-class VAE(RowEstimator[models.VAE, VAESettings], VAESettings):
+class VAE(RowEstimator["models.VAE", VAESettings], VAESettings):
     """A variational autoencoder whose latents cannot collapse, as a scikit-learn transformer.
 
     With positive constants in `inverse_lipschitz`, the decoder consists of Brenier maps, and its
@@ -39,10 +36,12 @@ class VAE(RowEstimator[models.VAE, VAESettings], VAESettings):
 
     @staticmethod
     def _build(settings: VAESettings, size: int) -> models.VAE:
-        family = get_family(settings.family).for_features(size)
+        from uncollapse.estimators.building import row_decoder
+
+        family = families.get_family(settings.family).for_features(size)
         decoder = row_decoder(settings, family, size)
         widths = settings.encoder_hidden or settings.hidden
-        posterior = POSTERIORS[settings.posterior].from_perceptron(
+        posterior = latent.POSTERIORS[settings.posterior].from_perceptron(
             size, settings.latent_dim, widths, family.features
         )
-        return models.VAE(StandardNormal(settings.latent_dim), posterior, decoder, family)
+        return models.VAE(latent.StandardNormal(settings.latent_dim), posterior, decoder, family)

@@ -1,0 +1,29 @@
+"""Public names and the modules that define them; type checkers read the same table."""
+
+from uncollapse.latent.chains import ChainPosterior as ChainPosterior
+from uncollapse.latent.chains import CommittedPrior as CommittedPrior
+from uncollapse.latent.chains import GaussianChain as GaussianChain
+from uncollapse.latent.components import DEFAULT_SEPARATION as DEFAULT_SEPARATION
+from uncollapse.latent.components import PRIORS as PRIORS
+from uncollapse.latent.components import FullComponents as FullComponents
+from uncollapse.latent.components import GaussianMixture as GaussianMixture
+from uncollapse.latent.components import LearnedComponents as LearnedComponents
+from uncollapse.latent.components import SeparatedComponents as SeparatedComponents
+from uncollapse.latent.components import UnitComponents as UnitComponents
+from uncollapse.latent.enumerated import ComponentPosterior as ComponentPosterior
+from uncollapse.latent.enumerated import WithoutComponents as WithoutComponents
+from uncollapse.latent.layers import CategoricalLayer as CategoricalLayer
+from uncollapse.latent.layers import Layer as Layer
+from uncollapse.latent.layers import NormalLayer as NormalLayer
+from uncollapse.latent.posteriors import POSTERIORS as POSTERIORS
+from uncollapse.latent.posteriors import DiagonalGaussian as DiagonalGaussian
+from uncollapse.latent.posteriors import FamilyPosterior as FamilyPosterior
+from uncollapse.latent.posteriors import Posterior as Posterior
+from uncollapse.latent.posteriors import RealNVP as RealNVP
+from uncollapse.latent.posteriors import draw as draw
+from uncollapse.latent.priors import DiagonalNormal as DiagonalNormal
+from uncollapse.latent.priors import Prior as Prior
+from uncollapse.latent.priors import StandardNormal as StandardNormal
+from uncollapse.latent.priors import diagonal_normal as diagonal_normal
+from uncollapse.latent.priors import is_diagonal_normal as is_diagonal_normal
+from uncollapse.latent.priors import mixture as mixture
