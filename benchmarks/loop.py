@@ -22,7 +22,7 @@ SEED, N_ROWS, N_PIXELS = 0, 10_000, 784
 SETTINGS = {"latent_dim": 64, "hidden": (512, 512), "inverse_lipschitz": 1.5, "family": "bernoulli"}
 
 
-def new_model(rows: torch.Tensor) -> models.VAE:
+def new_model(rows: torch.Tensor) -> models.VAEModel:
     """Return a model with the initial parameters of `VAE.fit`."""
     torch.manual_seed(SEED)
     model = VAE.build(check_settings("VAE", SETTINGS), rows.shape[1])

@@ -15,7 +15,7 @@ from benchmarks.timing import print_row
 from uncollapse._utils.errors import NonFiniteLossError
 from uncollapse.data import load
 from uncollapse.estimators import SequenceVAE
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 from uncollapse.objectives import OBJECTIVES, Elbo, Loss
 
 CONSTANTS = (0.0, 0.2, 0.5, 1.5, 5.0)
@@ -29,7 +29,7 @@ class Watching(Elbo):
     name = "watching"
     losses: ClassVar[list[float]] = []
 
-    def forward(self, model: VAE, x: Any, step: int) -> Loss:
+    def forward(self, model: VAEModel, x: Any, step: int) -> Loss:
         """Return the loss of the ELBO."""
         loss = super().forward(model, x, step)
         self.losses.append(float(loss.value.detach()))

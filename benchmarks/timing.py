@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from uncollapse._utils.machine import processor_name
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 from uncollapse.objectives import Elbo
 
 Step = Callable[[], Any]
@@ -43,7 +43,7 @@ def interleaved_medians(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def adam_step(model: VAE, x: torch.Tensor) -> Step:
+def adam_step(model: VAEModel, x: torch.Tensor) -> Step:
     """Return a training step of a model on the same rows each time."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 

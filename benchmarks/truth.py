@@ -38,7 +38,7 @@ from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
 from uncollapse.measures.fisher import fisher_divergence_of_rows
 from uncollapse.measures.inference_gap import refine
-from uncollapse.models import VAE, EnumeratedMixtureVAE
+from uncollapse.models import EnumeratedMixtureModel, VAEModel
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 N_ROWS, N_REFINED, N_POSTERIOR_DRAWS = 500, 64, 20
@@ -104,7 +104,7 @@ def randn(*shape: int, seed: int) -> Tensor:
 
 def linear_vae(
     gains: Tensor, n_features: int, seed: int, widened: float = 1.0, awake: float = 1.0
-) -> tuple[VAE, Tensor]:
+) -> tuple[VAEModel, Tensor]:
     """Return the model x = W z + noise, and W.
 
     The columns of W are orthogonal, so that the exact posterior is a diagonal Gaussian.
@@ -120,7 +120,7 @@ def linear_vae(
     precision = 1 + gains.square()
     matrix = awake * weight.T / precision[:, None]
     scale = widened * precision.rsqrt() if awake else torch.ones_like(gains)
-    model = VAE(
+    model = VAEModel(
         StandardNormal(len(gains)),
         LinearPosterior(matrix, scale),
         LinearDecoder(weight),
@@ -248,7 +248,7 @@ def mixture_case() -> Case:
     posterior = ExactComponents(weight, means, scales)
     decoder = LinearDecoder(torch.full((1, 1), weight, dtype=torch.double))
     model = (
-        EnumeratedMixtureVAE(prior, posterior, decoder, Gaussian(1.0))
+        EnumeratedMixtureModel(prior, posterior, decoder, Gaussian(1.0))
         .double()
         .requires_grad_(False)
         .eval()

@@ -21,7 +21,7 @@ from uncollapse._utils.signals import INTERRUPTS
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
-from uncollapse.models import VAE, EnumeratedMixtureVAE
+from uncollapse.models import EnumeratedMixtureModel, VAEModel
 from uncollapse.objectives import Objective
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
@@ -98,7 +98,7 @@ class LinearGaussian:
 
     def model(self, widened=1.0):
         decoder = LinearDecoder(self.weight, self.bias)
-        vae = VAE(
+        vae = VAEModel(
             StandardNormal(len(self.gains)), self.posterior(widened), decoder, Gaussian(self.scale)
         )
         return vae.double().requires_grad_(False)
@@ -162,7 +162,7 @@ class LinearMixture:
         return self.given_y.log_prob(x.unsqueeze(-2)), means, precision.rsqrt()
 
     def model(self, kind, widened=1.0, flattened=1.0):
-        if kind is EnumeratedMixtureVAE:
+        if kind is EnumeratedMixtureModel:
             posterior = ExactComponents(self, widened, flattened)
         else:
             least_squares = torch.linalg.pinv(self.weight) / self.scale

@@ -14,7 +14,7 @@ from uncollapse._utils.errors import InputError
 from uncollapse.families import Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import MAX_CONSTANT, InverseLipschitzDecoder
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 from uncollapse.training.constants import (
     ASCENT_RATE,
     MIN_CONSTANT,
@@ -257,7 +257,9 @@ def test_a_certificate_uses_the_constants_in_force(blobs):
 
 def test_constants_of_a_model_are_part_of_its_information_floor():
     decoder = InverseLipschitzDecoder(2, 5, (4,), 1.0)
-    model = VAE(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, Gaussian(1.0))
+    model = VAEModel(
+        StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, Gaussian(1.0)
+    )
     from uncollapse.certificates.information_floor import model_information_floor
 
     assert model_information_floor(model).value == pytest.approx(math.log(2))

@@ -20,7 +20,7 @@ from uncollapse.families import Bernoulli, Categorical, ContinuousBernoulli, Gau
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import EMBEDDINGS, InverseLipschitzDecoder, RidgeSum
 from uncollapse.measures.fisher import posterior_scores, prior_draws, prior_scores
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 from uncollapse.networks import MLPDecoder
 
 # On R^t, each with a way to draw data.
@@ -48,7 +48,7 @@ def build(name, data_dim, decoder_of):
         data_dim, decoder.latent_dim, (8,), family.features
     )
     return (
-        VAE(StandardNormal(decoder.latent_dim), posterior, decoder, family)
+        VAEModel(StandardNormal(decoder.latent_dim), posterior, decoder, family)
         .double()
         .eval()
         .requires_grad_(False)

@@ -12,7 +12,7 @@ from uncollapse.diagnostics.comparison import Comparison, excess_distortion, low
 from uncollapse.experiments.compare import build_estimators
 from uncollapse.measures.components import probe_accuracy
 from uncollapse.measures.tempering import SHARES, rate_distortion_of_rows
-from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE
+from uncollapse.models import EnumeratedMixtureModel, MarginalMixtureModel
 
 SETTINGS = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 45, "verbose": False}
 
@@ -76,12 +76,12 @@ def test_curve_of_a_linear_gaussian_model(linear_gaussian):
     assert (sums.diff().dropna() < 0).all()
 
 
-@pytest.mark.parametrize("kind", [MixtureVAE, EnumeratedMixtureVAE])
+@pytest.mark.parametrize("kind", [MarginalMixtureModel, EnumeratedMixtureModel])
 def test_curve_of_a_mixture_starts_at_its_prior_and_ends_at_the_model(linear_mixture, kind):
     model, rows = linear_mixture.model(kind), linear_mixture.data.numpy()
     curve = rate_distortion_of_rows(model, rows)
     assert len(curve) == len(SHARES)
-    if kind is EnumeratedMixtureVAE:  # Its posterior is exact.
+    if kind is EnumeratedMixtureModel:  # Its posterior is exact.
         assert curve["rate"].iloc[0] == pytest.approx(0, abs=1e-9)
         exact = -float(linear_mixture.marginal.log_prob(linear_mixture.data).mean())
         assert curve["rate"].iloc[-1] + curve["distortion"].iloc[-1] == pytest.approx(

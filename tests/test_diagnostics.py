@@ -31,7 +31,7 @@ from uncollapse.measures.likelihood import importance_log_likelihood_per_row, me
 from uncollapse.measures.posteriors import Posteriors, explained_share, infer
 from uncollapse.measures.sums import RunningCovariance, UnitSums
 from uncollapse.measures.units import supported_units
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 
 positive = st.floats(0.05, 20)
 
@@ -103,7 +103,7 @@ def test_impossible_guarantees_are_refused(call):
 def test_floor_of_a_model_follows_its_decoder_and_family():
     def model(family):
         decoder = InverseLipschitzDecoder(2, 5, (4,), (0.5, 3.0))
-        return VAE(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, family)
+        return VAEModel(StandardNormal(2), DiagonalGaussian.from_perceptron(5, 2), decoder, family)
 
     assert model_information_floor(model(Gaussian(7.0))).value == pytest.approx(math.log1p(1.5**2))
     assert model_information_floor(model(Bernoulli())) is None

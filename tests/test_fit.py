@@ -45,7 +45,7 @@ def compose(**parts):
         "decoder": uc.maps.InverseLipschitzDecoder(2, 4, (8,), 0.5),
         "family": uc.families.Gaussian(1.0),
     }
-    return uc.models.VAE(**{**defaults, **parts})
+    return uc.models.VAEModel(**{**defaults, **parts})
 
 
 @pytest.mark.parametrize("decoder", [None, OwnDecoder])

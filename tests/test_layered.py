@@ -37,7 +37,7 @@ from uncollapse.latent import (
 )
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
 from uncollapse.measures.likelihood import importance_log_likelihood_per_row, importance_log_weights
-from uncollapse.models import VAE, LayeredVAE, MixtureVAE
+from uncollapse.models import LayeredModel, MarginalMixtureModel, VAEModel
 from uncollapse.networks import PerceptronEncoder
 from uncollapse.objectives import Elbo, score_term
 from uncollapse.training.batches import BatchesInMemory
@@ -63,7 +63,7 @@ def binary_model(layer, top_dim=2, n_draws=8):
     torch.manual_seed(0)
     posterior = FamilyPosterior(PerceptronEncoder(4, 3, (8,)), Bernoulli(), 3)
     decoder = InverseLipschitzDecoder(3, 4, (8,), 0.8)
-    return LayeredVAE(
+    return LayeredModel(
         layer(Bernoulli(), top_dim, 3), posterior, decoder, Gaussian(0.7), n_draws
     ).double()
 
@@ -276,7 +276,7 @@ def test_draws_of_the_exact_posterior_give_the_exact_likelihood(layer, linear_de
         def forward(self, x):
             return self.family(offset + x[..., :3] - 0.5)  # log odds of x_d for means 1 and 0
 
-    model = LayeredVAE(
+    model = LayeredModel(
         prior, Exact(nn.Linear(4, 3), Bernoulli(), 3), linear_decoder(weight, bias), Gaussian(1.0)
     ).double()
     x = rows(6)
@@ -359,8 +359,8 @@ def test_a_categorical_layer_of_gaussians_is_a_mixture_vae(posterior):
     torch.manual_seed(0)
     q = posterior.from_perceptron(4, 3)
     decoder, family = InverseLipschitzDecoder(3, 4, (8,), 0.8), Gaussian(0.7)
-    layered = LayeredVAE(CategoricalLayer(Gaussian(1.0), 2, 3), q, decoder, family).double()
-    mixture = MixtureVAE(UnitComponents(2, 3), q, decoder, family).double()
+    layered = LayeredModel(CategoricalLayer(Gaussian(1.0), 2, 3), q, decoder, family).double()
+    mixture = MarginalMixtureModel(UnitComponents(2, 3), q, decoder, family).double()
     x, noise = rows(30), rows(150, 3).reshape(5, 30, 3)
     one, other = layered(x, noise), mixture(x, noise)
     assert torch.allclose(one.elbo, other.elbo, atol=1e-12)
@@ -390,7 +390,7 @@ def test_a_normal_layer_of_gaussians_is_an_ordinary_vae_with_wider_latents(
     """w ~ N(0, 2 I) seen through W is sqrt(2) z seen through W, whose likelihood is known."""
     weight, bias = linear_gaussian.weight / math.sqrt(2), linear_gaussian.bias
     decoder, family = linear_decoder(weight, bias), Gaussian(linear_gaussian.scale)
-    model = LayeredVAE(
+    model = LayeredModel(
         NormalLayer(Gaussian(1.0), 3, 3), DiagonalGaussian.from_perceptron(5, 3), decoder, family
     ).double()
 
@@ -427,7 +427,7 @@ def patterns(n=300, seed=0):
 def test_the_engine_trains_layers_of_every_family(layer, family):
     torch.manual_seed(0)
     posterior = FamilyPosterior(PerceptronEncoder(6, 4, (16,)), FAMILIES[family](), 4)
-    model = LayeredVAE(
+    model = LayeredModel(
         layer(FAMILIES[family](), 3, 4),
         posterior,
         InverseLipschitzDecoder(4, 6, (8,), 0.5),
@@ -456,7 +456,7 @@ def test_counts_learn_by_the_score_function():
         torch.manual_seed(0)
         posterior = FamilyPosterior(PerceptronEncoder(6, 3, (16,)), Poisson(), 3)
         posterior.requires_grad_(learns)
-        model = LayeredVAE(
+        model = LayeredModel(
             CategoricalLayer(Poisson(), 3, 3),
             posterior,
             InverseLipschitzDecoder(3, 6, (8,), 0.5),
@@ -524,7 +524,7 @@ def test_posteriors_over_other_values_than_the_prior_are_refused(layer):
         with pytest.raises(
             InputError, match=f"of family '{prior.name}', as its prior has, got one of '{got}'"
         ):
-            LayeredVAE(layer(prior, 2, 3), posterior, decoder, Gaussian(1.0))
+            LayeredModel(layer(prior, 2, 3), posterior, decoder, Gaussian(1.0))
     with pytest.raises(InputError, match="n_draws expects an integer >= 2, got 1"):
         binary_model(layer, n_draws=1)
 
@@ -594,7 +594,7 @@ def test_an_average_over_w_can_hide_z_from_binary_data_and_not_from_real_ones(fa
     )  # of (w1, w2, w3) in order
     prior = CategoricalLayer(Bernoulli(), 3, 3).double()
     decoder = Table(torch.stack([means.logit(), *torch.zeros(2, 8, dtype=torch.double)], dim=1))
-    model = VAE(prior, FamilyPosterior(nn.Linear(3, 3), Bernoulli(), 3), decoder, family)
+    model = VAEModel(prior, FamilyPosterior(nn.Linear(3, 3), Bernoulli(), 3), decoder, family)
     x = BITS if family.name == "bernoulli" else rows(8, 3)
     given_w = model.likelihood(BITS[:, None]).log_prob(x)  # (8 of w, 8 of x)
     given_z = torch.stack(

@@ -196,8 +196,10 @@ def test_the_warm_up_is_without_components(inference, blobs, minimise):
     mixture = uc.MixtureVAE(
         **{**SMALL, "max_epochs": 5, "batch_size": 180}, inference=inference, warmup_epochs=2
     ).fit(blobs[0])
-    whole = {"marginal": models.MixtureVAE, "enumerate": models.EnumeratedMixtureVAE}[inference]
-    assert seen == [models.VAE] * 3 + [whole] * 4  # with a last look after each
+    whole = {"marginal": models.MarginalMixtureModel, "enumerate": models.EnumeratedMixtureModel}[
+        inference
+    ]
+    assert seen == [models.VAEModel] * 3 + [whole] * 4  # with a last look after each
     assert mixture.history_["epoch"].tolist() == [0, 1, 2, 3, 4]
     assert mixture.history_["seconds"].is_monotonic_increasing
 
@@ -219,7 +221,7 @@ def test_a_quarter_of_the_epochs_finds_components_where_there_is_something_to_fi
     train = loop.train
 
     def noting(training):
-        is_plain = type(training.model) is models.VAE
+        is_plain = type(training.model) is models.VAEModel
         kinds.append((is_plain, training.settings.max_epochs))
         train(training)
 
@@ -236,7 +238,7 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
     monkeypatch.setattr(
         loop,
         "train",
-        lambda training: train(training) if type(training.model) is models.VAE else None,
+        lambda training: train(training) if type(training.model) is models.VAEModel else None,
     )
     settings = {
         "hidden": (16, 16),
@@ -265,7 +267,7 @@ def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, mini
     mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 100})
     with pytest.raises(KeyboardInterrupt):
         mixture.fit(X)
-    assert type(mixture.model_) is models.MixtureVAE
+    assert type(mixture.model_) is models.MarginalMixtureModel
     assert len(mixture.history_) < 10
     assert np.isfinite(mixture.score(X))
     assert len(np.unique(mixture.means_, axis=0)) == 3

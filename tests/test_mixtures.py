@@ -25,7 +25,7 @@ from uncollapse.latent import (
 from uncollapse.measures.fisher import _posterior_scores
 from uncollapse.measures.likelihood import importance_log_likelihood_per_row
 from uncollapse.measures.posteriors import infer
-from uncollapse.models import EnumeratedMixtureVAE, MixtureVAE, component_kl
+from uncollapse.models import EnumeratedMixtureModel, MarginalMixtureModel, component_kl
 from uncollapse.networks import MLPDecoder
 
 
@@ -228,7 +228,7 @@ def test_component_information_bound_of_two_unit_components_by_hand():
     )
 
 
-KINDS = [MixtureVAE, EnumeratedMixtureVAE]
+KINDS = [MarginalMixtureModel, EnumeratedMixtureModel]
 
 
 def noise_for(model, n_draws, n_rows):
@@ -244,7 +244,7 @@ def noise_for(model, n_draws, n_rows):
 def test_the_enumerated_bound_is_tight_at_the_exact_posterior(linear_mixture):
     """log p(x, z) - log q(z|x) = log p(x) wherever z is, so that every draw of every component is
     exact but for the KL's mean."""
-    model, x = linear_mixture.model(EnumeratedMixtureVAE), linear_mixture.data[:6]
+    model, x = linear_mixture.model(EnumeratedMixtureModel), linear_mixture.data[:6]
     exact = linear_mixture.marginal.log_prob(x)
     bound = model(x, noise_for(model, 20_000, 6)).elbo
     assert ((bound.mean(0) - exact).abs() < 5 * bound.std(0) / 20_000**0.5).all()
@@ -253,7 +253,7 @@ def test_the_enumerated_bound_is_tight_at_the_exact_posterior(linear_mixture):
 
 def test_every_proposal_from_the_exact_posterior_carries_its_component(linear_mixture):
     """p(x|z) p(z|y) / q(z|x, y) = p(x|y) for all z, and their mean over y is p(x)."""
-    model, x = linear_mixture.model(EnumeratedMixtureVAE), linear_mixture.data
+    model, x = linear_mixture.model(EnumeratedMixtureModel), linear_mixture.data
     z, log_ratio = model.propose(x, noise_for(model, 5, 30))
     weights = model.likelihood(z).log_prob(x) + log_ratio
     assert weights.shape == (15, 30)
@@ -288,7 +288,7 @@ def test_the_bound_of_a_mixture_is_below_its_likelihood(linear_mixture, kind, wi
 
 def test_the_marginal_bound_is_what_it_says_at_each_draw(linear_mixture):
     """log p(x|z) + log sum_y p(z, y) - log q(z|x)."""
-    model, x = linear_mixture.model(MixtureVAE), linear_mixture.data
+    model, x = linear_mixture.model(MarginalMixtureModel), linear_mixture.data
     noise = noise_for(model, 3, 30)
     terms, q = model(x, noise), model.posterior(x)
     z = q.base_dist.loc + q.base_dist.scale * noise
@@ -311,7 +311,7 @@ def test_the_enumerated_bound_is_the_papers_formula(linear_mixture):
     """sum_y q(y|x) [log p(x|z_y) - KL(q(z|x, y) || p(z|y))] - KL(q(y|x) || 1/2), by hand for two
     components."""
     mixture = type(linear_mixture)(n_components=2)
-    model, x = mixture.model(EnumeratedMixtureVAE, widened=1.4, flattened=3.0), mixture.data
+    model, x = mixture.model(EnumeratedMixtureModel, widened=1.4, flattened=3.0), mixture.data
     noise = noise_for(model, 1, 30)[0]
     terms, q = model(x, noise), model.posterior(x)
     weights = q.mixture_distribution.probs
@@ -332,7 +332,7 @@ def test_the_enumerated_bound_is_the_papers_formula(linear_mixture):
 def test_the_marginal_bound_with_the_same_posterior_is_the_tighter_one(linear_mixture):
     """log p(x, z) - log q(z|x) at z from the sum of the components, against the enumerated
     bound."""
-    enumerated = linear_mixture.model(EnumeratedMixtureVAE, widened=1.5, flattened=3.0)
+    enumerated = linear_mixture.model(EnumeratedMixtureModel, widened=1.5, flattened=3.0)
     x, q = linear_mixture.data, enumerated.posterior(linear_mixture.data)
     torch.manual_seed(0)
     z = q.sample((4000,))
@@ -361,7 +361,7 @@ def test_the_kl_of_the_enumerated_posterior_is_that_of_its_component_and_of_its_
     linear_mixture,
 ):
     model, x = (
-        linear_mixture.model(EnumeratedMixtureVAE, widened=1.5, flattened=3.0),
+        linear_mixture.model(EnumeratedMixtureModel, widened=1.5, flattened=3.0),
         linear_mixture.data,
     )
     latents = model.infer(x)
@@ -374,7 +374,7 @@ def test_the_kl_of_the_enumerated_posterior_is_that_of_its_component_and_of_its_
 def test_the_kl_of_the_marginal_posterior_is_that_of_its_component_and_more(linear_mixture):
     """KL(q(z|x) || p(z)) = KL(q(y|x) || 1/c) + E_q(y|x) KL(q(z|x, y) || p(z|y)), the second part
     not below 0."""
-    model, x = linear_mixture.model(MixtureVAE), linear_mixture.data
+    model, x = linear_mixture.model(MarginalMixtureModel), linear_mixture.data
     latents = model.infer(x, noise_for(model, 20_000, 30))
     assert torch.allclose(latents.components.sum(-1), torch.ones(30, dtype=torch.double))
     posterior = latents.components[:, None]
@@ -431,7 +431,7 @@ def test_a_component_that_tells_nothing_has_no_kl():
     nn.init.zeros_(posterior.encoder.net[-1].weight)
     with torch.no_grad():
         posterior.encoder.net[-1].bias.copy_(torch.tensor([0.0, 116.1]))
-    model = MixtureVAE(prior, posterior, MLPDecoder(1, 2), Gaussian()).eval()
+    model = MarginalMixtureModel(prior, posterior, MLPDecoder(1, 2), Gaussian()).eval()
     rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
     kl_y = infer(model, rows).kl_y
     assert kl_y.mean() == pytest.approx(0, abs=0.004)

@@ -10,7 +10,7 @@ from torch import nn
 
 import uncollapse as uc
 from uncollapse.families import Gaussian
-from uncollapse.models import EnumeratedMixtureVAE
+from uncollapse.models import EnumeratedMixtureModel
 from uncollapse.objectives import (
     OBJECTIVES,
     CyclicalElbo,
@@ -83,7 +83,7 @@ def test_free_bits_are_counted_after_the_mean_over_the_batch(linear_gaussian, x)
 
 def test_free_bits_of_enumerated_components_keep_the_kl_of_the_component(linear_mixture):
     model, x = (
-        linear_mixture.model(EnumeratedMixtureVAE, widened=1.2, flattened=1.3),
+        linear_mixture.model(EnumeratedMixtureModel, widened=1.2, flattened=1.3),
         linear_mixture.data[:30],
     )
     assert value(FreeBits(1e-9), model, x) == pytest.approx(value(Elbo(), model, x), abs=1e-9)

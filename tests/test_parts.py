@@ -28,7 +28,7 @@ from uncollapse.latent import (
     draw,
 )
 from uncollapse.maps import Decoder, InverseLipschitzDecoder
-from uncollapse.models import VAE, EnumeratedMixtureVAE
+from uncollapse.models import EnumeratedMixtureModel, VAEModel
 from uncollapse.networks import LSTMEncoder, PerceptronEncoder
 from uncollapse.training import fit
 
@@ -112,7 +112,7 @@ POSTERIORS = {
 def test_own_parts_are_trained_in_a_vae(name, own_decoder):
     torch.manual_seed(0)
     decoder = OwnDecoder() if own_decoder else InverseLipschitzDecoder(LATENT, WIDTH, (8,), 0.5)
-    model = VAE(StandardNormal(LATENT), POSTERIORS[name](), decoder, Gaussian(1.0))
+    model = VAEModel(StandardNormal(LATENT), POSTERIORS[name](), decoder, Gaussian(1.0))
     moved, before, after = train(model, rows())
     assert moved
     assert after > before
@@ -123,7 +123,7 @@ def test_an_own_encoder_is_trained_under_components():
     prior = LearnedComponents(3, LATENT)
     posterior = ComponentPosterior(Convolutions(2 * LATENT + 3 + 2 * LATENT * 3), prior)
     moved, before, after = train(
-        EnumeratedMixtureVAE(prior, posterior, OwnDecoder(), Gaussian(1.0)), rows()
+        EnumeratedMixtureModel(prior, posterior, OwnDecoder(), Gaussian(1.0)), rows()
     )
     assert moved
     assert after > before
@@ -174,6 +174,6 @@ def test_draws_without_a_gradient_are_refused():
         each = Independent(Normal(torch.stack([loc, -loc], -2), scale.unsqueeze(-2)), 1)
         return MixtureSameFamily(Categorical(torch.ones(2)), each)
 
-    model = VAE(StandardNormal(LATENT), OwnPosterior(mixture), OwnDecoder(), Gaussian(1.0))
+    model = VAEModel(StandardNormal(LATENT), OwnPosterior(mixture), OwnDecoder(), Gaussian(1.0))
     with pytest.raises(InputError, match="a MixtureSameFamily, which has no rsample"):
         model(rows())

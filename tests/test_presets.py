@@ -7,7 +7,7 @@ import pytest
 import uncollapse as uc
 from uncollapse._utils.errors import InputError
 from uncollapse.experiments.presets import PRESETS
-from uncollapse.models import EnumeratedMixtureVAE
+from uncollapse.models import EnumeratedMixtureModel
 from uncollapse.strategies import RefinedPosterior
 
 
@@ -22,7 +22,7 @@ def test_every_preset_builds(data, name):
     )  # A delta-VAE has a z for every symbol.
     assert (model.decoder.constants == ()) == (not name.startswith(("IL-", "LID")))
     assert isinstance(model.posterior, RefinedPosterior) == (name == "SA-VAE")
-    assert isinstance(model, EnumeratedMixtureVAE) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))
+    assert isinstance(model, EnumeratedMixtureModel) == (name in ("GMVAE", "LIDMVAE", "LIDGMVAE"))
     assert (
         model.family.name
         == {"image": "bernoulli", "table": "gaussian", "text": "categorical"}[data]

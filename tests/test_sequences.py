@@ -22,7 +22,7 @@ from uncollapse.measures import worker_pool
 from uncollapse.measures.fisher import fisher_divergence_of_rows
 from uncollapse.measures.likelihood import importance_log_likelihood_per_row
 from uncollapse.measures.posteriors import infer
-from uncollapse.models import History, SequenceVAE
+from uncollapse.models import History, SequenceModel
 from uncollapse.networks import LSTMEncoder, MLPDecoder
 from uncollapse.objectives import Elbo, Loss
 from uncollapse.training.batches import BatchesInMemory
@@ -42,7 +42,7 @@ def sequence_model(kind="joint", constant=0.5, word_dropout=0.0, n_symbols=V, po
     head = nn.Linear(HIDDEN, n_symbols - 1, bias=False) if kind == "additive" else None
     history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
     posterior = DiagonalGaussian(LSTMEncoder(n_symbols, 2 * LATENT, **SIZES, pooled=pooled))
-    model = SequenceVAE(
+    model = SequenceModel(
         StandardNormal(LATENT),
         posterior,
         history,

@@ -14,7 +14,7 @@ from uncollapse.maps import InverseLipschitzDecoder
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.information import mutual_information
 from uncollapse.measures.posteriors import infer
-from uncollapse.models import VAE
+from uncollapse.models import VAEModel
 from uncollapse.networks import MLPDecoder
 from uncollapse.objectives import Elbo, LatentReconstruction
 from uncollapse.strategies import (
@@ -89,7 +89,7 @@ def nonlinear(decoder=None, seed=0):
     """A small model in float64, all of whose parts learn."""
     torch.manual_seed(seed)
     decoder = decoder or InverseLipschitzDecoder(2, 4, (8,), 0.7)
-    return VAE(
+    return VAEModel(
         StandardNormal(2), DiagonalGaussian.from_perceptron(4, 2, (8,)), decoder, Gaussian(0.5)
     ).double(), torch.randn(6, 4).double()
 

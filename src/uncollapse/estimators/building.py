@@ -275,7 +275,7 @@ def initialize_from_data(model: models.RowModel, rows: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def initialize_sequences(model: models.SequenceVAE, data: TrainingData) -> None:
+def initialize_sequences(model: models.SequenceModel, data: TrainingData) -> None:
     """Start the decoder at the frequencies of symbols, and z along those that vary most."""
     model.decoder.initialize_from_data(*_shares(data, model.latent_dim))
     model.decoder.start_at(_log_odds(data))

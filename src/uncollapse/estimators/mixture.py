@@ -32,7 +32,7 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
     components by spectral clustering of the posterior means, and continues with the mixture prior.
 
     Attributes:
-        model_: the trained `uncollapse.models.MixtureVAE`.
+        model_: the trained `uncollapse.models.MarginalMixtureModel`.
         history_: table with a row for each epoch: epoch, loss, reconstruction and kl in nats per
             example, and seconds and decoder evaluations since the start.
         means_: means of the components, shape (c, latent_dim).
@@ -68,12 +68,12 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
             posterior = latent.POSTERIORS[settings.posterior].from_perceptron(
                 size, prior.latent_dim, widths, family.features
             )
-            return models.MixtureVAE(prior, posterior, decoder, family)
+            return models.MarginalMixtureModel(prior, posterior, decoder, family)
         is_flow = settings.posterior == "realnvp"
         by_component = latent.ComponentPosterior.from_perceptron(
             size, prior, widths, family.features, flow=is_flow
         )
-        return models.EnumeratedMixtureVAE(prior, by_component, decoder, family)
+        return models.EnumeratedMixtureModel(prior, by_component, decoder, family)
 
     def predict(self, X: object) -> np.ndarray:
         """Return the most probable component of each row, shape (n,)."""
@@ -159,7 +159,7 @@ def _warmup_epochs(settings: MixtureSettings) -> int:
 
 
 def _start_components(
-    model: models.MixtureModel, plain: models.VAE, rows: np.ndarray, seed: int
+    model: models.MixtureModel, plain: models.VAEModel, rows: np.ndarray, seed: int
 ) -> None:
     """Start the components at clusters of posterior means, with the spread of their posteriors."""
     import torch

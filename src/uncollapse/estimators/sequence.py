@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HELD_OUT_SHARE = 0.1
 
 
-class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSettings):
+class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceSettings):
     """A VAE of sequences, such as sentences: one z for each, and every symbol depends on z and on
     the symbols before it.
 
@@ -38,7 +38,7 @@ class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSet
     the sequential VAE (Bowman et al. 2016), which can ignore z.
 
     Attributes:
-        model_: the trained `uncollapse.models.SequenceVAE`.
+        model_: the trained `uncollapse.models.SequenceModel`.
         vocabulary_: the symbols, a `uncollapse._utils.vocabulary.Vocabulary`.
         history_: table with a row for each epoch: epoch, loss, reconstruction and kl in nats per
             document, seconds and decoder evaluations (one for each symbol) since the start, and
@@ -59,7 +59,7 @@ class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSet
     history_columns: ClassVar[tuple[str, ...]] = (*Estimator.history_columns, "validation")
 
     @staticmethod
-    def _build(settings: SequenceSettings, size: int) -> models.SequenceVAE:
+    def _build(settings: SequenceSettings, size: int) -> models.SequenceModel:
         from torch import nn
 
         from uncollapse.estimators.building import sequence_decoder
@@ -80,7 +80,7 @@ class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSet
             if is_additive
             else None
         )
-        return models.SequenceVAE(
+        return models.SequenceModel(
             prior, posterior, history, decoder, family, head, settings.word_dropout
         )
 
@@ -132,7 +132,7 @@ class SequenceVAE(Estimator["models.SequenceVAE", SequenceSettings], SequenceSet
         return replace(data, unseen=data.validation)
 
     def _initialize(
-        self, model: models.SequenceVAE, settings: SequenceSettings, data: TrainingData
+        self, model: models.SequenceModel, settings: SequenceSettings, data: TrainingData
     ) -> None:
         from uncollapse.estimators.building import initialize_sequences
 

@@ -7,7 +7,7 @@ from uncollapse.estimators.rows import RowEstimator
 from uncollapse.estimators.settings import VAESettings
 
 
-class VAE(RowEstimator["models.VAE", VAESettings], VAESettings):
+class VAE(RowEstimator["models.VAEModel", VAESettings], VAESettings):
     """A variational autoencoder whose latents cannot collapse, as a scikit-learn transformer.
 
     With positive constants in `inverse_lipschitz`, the decoder consists of Brenier maps, and its
@@ -16,7 +16,7 @@ class VAE(RowEstimator["models.VAE", VAESettings], VAESettings):
     ordinary VAE (Kingma & Welling 2014).
 
     Attributes:
-        model_: the trained `uncollapse.models.VAE`.
+        model_: the trained `uncollapse.models.VAEModel`.
         history_: table with a row for each epoch: epoch, loss, reconstruction and kl in nats per
             example, and seconds and decoder evaluations since the start.
         settings_: the validated settings of the fit.
@@ -35,7 +35,7 @@ class VAE(RowEstimator["models.VAE", VAESettings], VAESettings):
     settings_type = VAESettings
 
     @staticmethod
-    def _build(settings: VAESettings, size: int) -> models.VAE:
+    def _build(settings: VAESettings, size: int) -> models.VAEModel:
         from uncollapse.estimators.building import row_decoder
 
         family = families.get_family(settings.family).for_features(size)
@@ -44,4 +44,5 @@ class VAE(RowEstimator["models.VAE", VAESettings], VAESettings):
         posterior = latent.POSTERIORS[settings.posterior].from_perceptron(
             size, settings.latent_dim, widths, family.features
         )
-        return models.VAE(latent.StandardNormal(settings.latent_dim), posterior, decoder, family)
+        prior = latent.StandardNormal(settings.latent_dim)
+        return models.VAEModel(prior, posterior, decoder, family)

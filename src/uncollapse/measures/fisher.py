@@ -19,7 +19,7 @@ from uncollapse.measures.worker_pool import map_rows
 from uncollapse.models import (
     LatentModel,
     RowModel,
-    SequenceVAE,
+    SequenceModel,
     differentiable_twice,
     gradient,
     to_device,
@@ -65,7 +65,7 @@ def fisher_divergence_of_rows(
     if isinstance(model, RowModel):
         scores = prior_scores(model, rows, prior_draws(model, n_samples, seed))
         return Estimate.mean_of(scores.squared_scores.mean(1))
-    n_draws = max(2, n_samples // 4) if isinstance(model, SequenceVAE) else n_samples
+    n_draws = max(2, n_samples // 4) if isinstance(model, SequenceModel) else n_samples
     some = rows[random_indices(len(rows), MAX_SCORED_ROWS)]
     squares = _squared_scores(model, some, prior_draws(model, n_draws, seed))
     over_draws, over_rows = Estimate.mean_of(squares.mean(1)), Estimate.mean_of(squares.mean(0))

@@ -11,11 +11,11 @@ from uncollapse.models.composed import ComposedModel as ComposedModel
 from uncollapse.models.composed import ModelBound as ModelBound
 from uncollapse.models.composed import RowModel as RowModel
 from uncollapse.models.composed import differentiable_twice as differentiable_twice
-from uncollapse.models.layered import LayeredVAE as LayeredVAE
-from uncollapse.models.mixture import EnumeratedMixtureVAE as EnumeratedMixtureVAE
+from uncollapse.models.layered import LayeredModel as LayeredModel
+from uncollapse.models.mixture import EnumeratedMixtureModel as EnumeratedMixtureModel
+from uncollapse.models.mixture import MarginalMixtureModel as MarginalMixtureModel
 from uncollapse.models.mixture import MixtureModel as MixtureModel
-from uncollapse.models.mixture import MixtureVAE as MixtureVAE
 from uncollapse.models.mixture import component_kl as component_kl
 from uncollapse.models.sequence import History as History
-from uncollapse.models.sequence import SequenceVAE as SequenceVAE
-from uncollapse.models.vae import VAE as VAE
+from uncollapse.models.sequence import SequenceModel as SequenceModel
+from uncollapse.models.vae import VAEModel as VAEModel

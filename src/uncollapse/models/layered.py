@@ -16,11 +16,11 @@ from uncollapse.models.base import Latents
 from uncollapse.models.composed import RowModel
 
 
-class LayeredVAE(RowModel):
+class LayeredModel(RowModel):
     r"""p(z) EF(w|B1'z) p(x|w), the general LIDVAE of W21 (appendix B, definition 4), f_theta = 0.
 
-    The decoder sees w, which stands where a `VAE` has its z: in `posterior`, in `Latents.z`, in
-    `likelihood`. The layer below, z, is summed out of the prior exactly, and q(w, z|x) = q(w|x)
+    The decoder sees w, which stands where a `VAEModel` has its z: in `posterior`, in `Latents.z`,
+    in `likelihood`. The layer below, z, is summed out of the prior exactly, and q(w, z|x) = q(w|x)
     p(z|w); `prior.expected` gives E[z|w].
 
     Injectivity: z -> p(w|z) is injective by construction, as B1 has full row rank and the family of
@@ -41,7 +41,7 @@ class LayeredVAE(RowModel):
 
     Raises:
         InputError: if the posterior draws other values than the prior, there are too few draws, or
-            as for `VAE`.
+            as for `VAEModel`.
 
     >>> import torch
     >>> from uncollapse.families import Bernoulli, Gaussian

@@ -20,7 +20,7 @@ from uncollapse.latent import (
 )
 from uncollapse.models.base import Latents, Terms, kl_per_unit
 from uncollapse.models.composed import RowModel
-from uncollapse.models.vae import VAE
+from uncollapse.models.vae import VAEModel
 
 
 class MixtureModel(RowModel):
@@ -29,11 +29,11 @@ class MixtureModel(RowModel):
     prior: GaussianMixture
 
     @abstractmethod
-    def without_components(self) -> VAE:
+    def without_components(self) -> VAEModel:
         """Return the same networks with a standard normal prior, to train before the mixture."""
 
 
-class MixtureVAE(MixtureModel):
+class MarginalMixtureModel(MixtureModel):
     """A mixture VAE whose component y is summed out of the prior: q(y, z|x) = q(z|x) p(y|z).
 
     The decoder runs once, however many components there are. With q(z|x) = sum_y q(y|x) q(z|x, y)
@@ -54,12 +54,12 @@ class MixtureVAE(MixtureModel):
         """Return None: under a mixture prior the units depend on each other."""
         del latents
 
-    def without_components(self) -> VAE:
+    def without_components(self) -> VAEModel:
         """Return the same networks with a standard normal prior."""
-        return VAE(StandardNormal(self.latent_dim), self.posterior, self.decoder, self.family)
+        return VAEModel(StandardNormal(self.latent_dim), self.posterior, self.decoder, self.family)
 
 
-class EnumeratedMixtureVAE(MixtureModel):
+class EnumeratedMixtureModel(MixtureModel):
     """A mixture VAE with q(y, z|x) = q(y|x) q(z|x, y), whose bound sums over y.
 
     Both papers' code does this. The decoder runs c times for each example.
@@ -107,10 +107,10 @@ class EnumeratedMixtureVAE(MixtureModel):
         """Return how many decoder evaluations n_samples draws for every component hold."""
         return np.full(len(rows), n_samples * self.prior.n_components)
 
-    def without_components(self) -> VAE:
+    def without_components(self) -> VAEModel:
         """Return the same networks with a standard normal prior, and one q(z|x)."""
         posterior = WithoutComponents(self.posterior)
-        return VAE(StandardNormal(self.latent_dim), posterior, self.decoder, self.family)
+        return VAEModel(StandardNormal(self.latent_dim), posterior, self.decoder, self.family)
 
 
 def component_kl(components: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:

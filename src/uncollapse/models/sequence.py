@@ -71,7 +71,7 @@ class History(nn.Module):
         return found
 
 
-class SequenceVAE(ComposedModel):
+class SequenceModel(ComposedModel):
     r"""p(z) prod_i p(x_i | z, x_<i), with p(x_i|...) a minimal categorical.
 
     Its natural parameters are eta([z; h(x_<i)]), or eta(z) + C h(x_<i) where there is a `head`.

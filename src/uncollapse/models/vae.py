@@ -3,7 +3,7 @@
 from uncollapse.models.composed import RowModel
 
 
-class VAE(RowModel):
+class VAEModel(RowModel):
     """p(z) p(x|z) with the approximate posterior q(z|x) (Kingma & Welling 2014).
 
     Args:

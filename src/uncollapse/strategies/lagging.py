@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from uncollapse._utils.parameters import Count
 from uncollapse.measures.information import information_of_rows
 from uncollapse.measures.posteriors import infer
-from uncollapse.models import LatentModel, SequenceVAE
+from uncollapse.models import LatentModel, SequenceModel
 from uncollapse.strategies.base import Strategy, TrainingState
 
 LEAST_GAIN = 0.01  # nats by which the mutual information must rise from one epoch to the next
@@ -104,4 +104,4 @@ class Lagging(Strategy):
 
 def _size(model: LatentModel, batch: Tensor) -> int:
     """Return the number of symbols of sequences, whose losses grow with length, else of rows."""
-    return int((batch >= 0).sum()) if isinstance(model, SequenceVAE) else len(batch)
+    return int((batch >= 0).sum()) if isinstance(model, SequenceModel) else len(batch)

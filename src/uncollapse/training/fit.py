@@ -78,7 +78,7 @@ def fit(
 
     >>> import torch, uncollapse as uc
     >>> encoder = uc.networks.PerceptronEncoder(5, out_dim=4, hidden=(16,))
-    >>> model = uc.models.VAE(
+    >>> model = uc.models.VAEModel(
     ...     uc.latent.StandardNormal(2),
     ...     uc.latent.DiagonalGaussian(encoder),
     ...     uc.maps.InverseLipschitzDecoder(2, 5, (16,), 0.5),
