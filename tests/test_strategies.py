@@ -389,8 +389,8 @@ def test_schedules_are_made_for_the_rows_that_are_not_held_out():
     data = TrainingData(rows, 4, "digest")
     _, plan = prepare(vae, vae.check_settings(), data, None, (), None)
     data = plan.data
-    assert (len(data.rows), len(data.unseen), plan.objective.n_steps) == (90, 10, 90)
-    assert len(np.unique(np.concatenate([data.rows, data.unseen]), axis=0)) == 100
+    assert (len(data.rows), len(data.held_out), plan.objective.n_steps) == (90, 10, 90)
+    assert len(np.unique(np.concatenate([data.rows, data.held_out]), axis=0)) == 100
 
 
 def test_a_single_document_can_be_watched():

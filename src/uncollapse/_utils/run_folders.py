@@ -57,7 +57,7 @@ class SavedVocabulary(BaseModel):
     known: list[StrictStr] | list[StrictInt]
 
 
-class Settings(BaseModel):
+class SavedRun(BaseModel):
     """Contents of a fitted estimator besides its weights and its history.
 
     `constants` are the decoder's inverse Lipschitz constants after training.
@@ -76,7 +76,7 @@ class Settings(BaseModel):
 
 def write_run(
     folder: Path,
-    settings: Settings,
+    run: SavedRun,
     weights: Mapping[str, Tensor],
     history: pd.DataFrame,
     overwrite: bool = False,
@@ -96,9 +96,7 @@ def write_run(
             raise FileError(
                 f"cannot write {folder} ({error}): make room, or choose another place."
             ) from None
-        (scratch / SETTINGS_FILE).write_text(
-            settings.model_dump_json(indent=2) + "\n", encoding="utf-8"
-        )
+        (scratch / SETTINGS_FILE).write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
         history.to_csv(scratch / HISTORY_FILE, index=False)
 
 
@@ -152,7 +150,7 @@ class Unfinished:
             remove_folder(self.folder)
 
 
-def read_settings(folder: Path) -> Settings:
+def read_run(folder: Path) -> SavedRun:
     """Read the settings of a run.
 
     Raises:
@@ -172,7 +170,7 @@ def read_settings(folder: Path) -> Settings:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         _check_format(folder, content)
-        settings = Settings.model_validate(content)
+        settings = SavedRun.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

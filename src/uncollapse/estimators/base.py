@@ -33,7 +33,7 @@ from uncollapse.estimators.settings import EstimatorSettings, document_arguments
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from uncollapse._utils.run_folders import SavedVocabulary, Settings
+    from uncollapse._utils.run_folders import SavedRun, SavedVocabulary
     from uncollapse.estimators.plan import Plan, TrainingData
     from uncollapse.training import Budget
 
@@ -231,7 +231,7 @@ class Estimator(
         Raises:
             InputError: if the folder exists and `overwrite` is False, or cannot be written.
         """
-        from uncollapse._utils.run_folders import Settings, write_run
+        from uncollapse._utils.run_folders import SavedRun, write_run
 
         check_is_fitted(self)
         if self.registry.get(type(self).__name__) is not type(self):
@@ -247,7 +247,7 @@ class Estimator(
             )
         names = getattr(self, "feature_names_in_", None)
         is_seed = isinstance(self.settings_.random_state, int)
-        run = Settings(
+        run = SavedRun(
             estimator=type(self).__name__,
             parameters={**to_json(self.settings_), **({} if is_seed else {"random_state": None})},
             n_features=self._size,
@@ -281,7 +281,7 @@ class Estimator(
         return None
 
     @abstractmethod
-    def _restore(self, run: Settings) -> None:
+    def _restore(self, run: SavedRun) -> None:
         """Restore fitted attributes, other than the model and the settings, from a saved run."""
 
     @property

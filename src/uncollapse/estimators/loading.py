@@ -10,7 +10,7 @@ import torch
 from uncollapse import estimators
 from uncollapse._utils.errors import InputError
 from uncollapse._utils.random import seeded
-from uncollapse._utils.run_folders import damaged, read_history, read_settings, read_weights
+from uncollapse._utils.run_folders import damaged, read_history, read_run, read_weights
 from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.building import available_devices, resolve_device
 from uncollapse.estimators.settings import SETTINGS, check_settings, current_names, to_dict
@@ -23,7 +23,7 @@ def load(folder: str | Path) -> Estimator[Any, Any]:
         FileError: if the folder holds no saved model, a damaged one, or one of a newer version.
     """
     folder = Path(folder)
-    run = read_settings(folder)
+    run = read_run(folder)
     if run.estimator not in SETTINGS:
         raise damaged(folder, f"there is no estimator {run.estimator!r}")
     kind: type[Estimator[Any, Any]] = getattr(estimators, run.estimator)

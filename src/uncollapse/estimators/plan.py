@@ -33,7 +33,7 @@ from uncollapse.training.resume import Checkpoint, Resume
 if TYPE_CHECKING:
     from uncollapse.estimators.base import Estimator
 
-MAX_UNSEEN_ROWS = 1000
+MAX_HELD_OUT_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainingData:
         source: all rows, where they are not in memory.
         are_sequences: whether rows are documents, padded by negative numbers.
         validation: rows by whose ELBO the best epoch is found; None to keep the last epoch.
-        unseen: rows that training does not see, for a strategy that needs some.
+        held_out: rows that training does not see, for a strategy that needs some.
     """
 
     rows: np.ndarray
@@ -56,7 +56,7 @@ class TrainingData:
     source: RowSource | None = None
     are_sequences: bool = False
     validation: np.ndarray | None = None
-    unseen: np.ndarray | None = None
+    held_out: np.ndarray | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -84,9 +84,9 @@ class TrainingData:
         return BatchesInMemory(torch.as_tensor(self.rows), batch_size, seed, lengths)
 
     def hold_out(self, n_rows: int, seed: int) -> TrainingData:
-        """Return the data with n_rows random rows moved to `unseen`."""
-        kept, unseen = hold_out_indices(len(self.rows), n_rows, derived_seed(seed, "held out"))
-        return replace(self, rows=self.rows[kept], unseen=self.rows[unseen])
+        """Return the data with n_rows random rows moved to `held_out`."""
+        kept, held_out = hold_out_indices(len(self.rows), n_rows, derived_seed(seed, "held out"))
+        return replace(self, rows=self.rows[kept], held_out=self.rows[held_out])
 
 
 def hold_out_for_strategy(data: TrainingData, strategy: Strategy, seed: int) -> TrainingData:
@@ -95,14 +95,14 @@ def hold_out_for_strategy(data: TrainingData, strategy: Strategy, seed: int) -> 
     Raises:
         DataError: if the rows stay on disk, or are fewer than four.
     """
-    if not strategy.needs_validation or data.unseen is not None:
+    if not strategy.needs_validation or data.held_out is not None:
         return data
     if data.source is not None:
         raise DataError(
             f"strategy {strategy.name!r} needs a validation split, which is not supported for data "
             "on disk. Give an array."
         )
-    n_held_out = max(2, min(MAX_UNSEEN_ROWS, len(data.rows) // 10))
+    n_held_out = max(2, min(MAX_HELD_OUT_ROWS, len(data.rows) // 10))
     if len(data.rows) < n_held_out + 2:
         raise DataError(
             f"strategy {strategy.name!r} holds out some rows and expects at least 4, got "
@@ -145,8 +145,8 @@ class Plan:
         """Train a model in place for some of the epochs, one phase of the fit."""
         settings, data = self.settings, self.data
         batches = data.batches(settings.batch_size, seed)
-        if data.unseen is not None:
-            self.strategy.validation = model.observe(data.unseen[:MAX_UNSEEN_ROWS])
+        if data.held_out is not None:
+            self.strategy.validation = model.observe(data.held_out[:MAX_HELD_OUT_ROWS])
         share = len(epochs) / settings.max_epochs
         loop_settings = loop.LoopSettings(
             max_epochs=len(epochs),

@@ -31,7 +31,7 @@ from uncollapse.estimators.settings import VAESettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from uncollapse._utils.run_folders import Settings
+    from uncollapse._utils.run_folders import SavedRun
     from uncollapse.data import RowSource
     from uncollapse.estimators.plan import TrainingData
     from uncollapse.training import Budget
@@ -220,7 +220,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         """Number of features or of symbols that the model was built for."""
         return int(self.n_features_in_)
 
-    def _restore(self, run: Settings) -> None:
+    def _restore(self, run: SavedRun) -> None:
         """Restore fitted attributes, other than the model and the settings, from a saved run."""
         self.n_features_in_ = run.n_features
         if run.feature_names is not None:

@@ -20,7 +20,7 @@ from uncollapse.estimators.base import Estimator
 from uncollapse.estimators.settings import SequenceSettings
 
 if TYPE_CHECKING:
-    from uncollapse._utils.run_folders import SavedVocabulary, Settings
+    from uncollapse._utils.run_folders import SavedRun, SavedVocabulary
     from uncollapse.estimators.plan import TrainingData
     from uncollapse.training import Budget
 
@@ -128,8 +128,8 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
     def _hold_out(self, data: TrainingData, seed: int) -> TrainingData:
         if data.validation is None:
             data = data.hold_out(max(1, round(HELD_OUT_SHARE * len(data.rows))), seed)
-            return replace(data, validation=data.unseen)
-        return replace(data, unseen=data.validation)
+            return replace(data, validation=data.held_out)
+        return replace(data, held_out=data.validation)
 
     def _initialize(
         self, model: models.SequenceModel, settings: SequenceSettings, data: TrainingData
@@ -219,7 +219,7 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
 
         return SavedVocabulary(level=self.vocabulary_.level, known=list(self.vocabulary_.known))
 
-    def _restore(self, run: Settings) -> None:
+    def _restore(self, run: SavedRun) -> None:
         saved = run.vocabulary
         if saved is None or len(saved.known) + 2 != run.n_features:
             raise DataError(

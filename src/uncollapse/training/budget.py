@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import check_positive
@@ -63,13 +63,15 @@ class Meter:
         self.evaluations = self.shared = evaluations
         self.start = time.perf_counter() - seconds
 
-    def add_up(self, device: torch.device) -> None:
-        """Set what has been used to the sum of evaluations and the seconds of all processes."""
-        own = [self.evaluations - self.shared, self.seconds]
-        total = torch.tensor(own, dtype=torch.float64, device=device)
-        distributed.all_reduce(total)
+    def own(self, device: torch.device) -> Tensor:
+        """Return this process's evaluations since they were last added up, and its seconds."""
+        used = [self.evaluations - self.shared, self.seconds]
+        return torch.tensor(used, dtype=torch.float64, device=device)
+
+    def add_up(self, total: Tensor, n_processes: int) -> None:
+        """Set what has been used, from the sum of what the processes' `own` returns."""
         self.shared += int(total[0])
-        self.restart(self.shared, float(total[1]) / distributed.get_world_size())
+        self.restart(self.shared, float(total[1]) / n_processes)
 
     @property
     def seconds(self) -> float:

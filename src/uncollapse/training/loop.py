@@ -177,20 +177,21 @@ class Training:
 
         means = torch.stack((loss.detach(), reconstruction, kl))
         if self.n_processes > 1:
-            means = means * share.weight
-            distributed.all_reduce(means)
+            # One collective operation, as each of them costs as much as the step of a small model.
+            both = torch.cat((means.double() * share.weight, self.meter.own(self.device)))
+            distributed.all_reduce(both)
+            means = both[:3].to(means)
+            self.meter.add_up(both[3:], self.n_processes)
         self.totals += share.total * means
         self.rows_seen += share.total
         self.steps_done += 1
         self.batches_done += 1
-        if self.n_processes > 1:
-            self.meter.add_up(self.device)
         self.stopped_by = largest(self.interrupt(), self.fabric)
         for observer in self.observers:
             observer.after_step(self, Step(means[0], means[2], z))
         last = self.history[-1] if self.history else None
         note = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
-        self.advance(f"epoch {self.epoch + 1}{note}", self.place)
+        self.advance(f"epoch {self.epoch + 1}{note}", self.progress)
 
     def _end_epoch(self) -> None:
         """Check the parameters, and write the epoch's row of the history."""
@@ -203,8 +204,8 @@ class Training:
             self._check_last_step()
         self.strategy.after_epoch(self)
         means = (self.totals / self.rows_seen).tolist()
-        seconds, evaluations = self._used_before()
-        used = seconds + self.meter.seconds, evaluations + self.meter.evaluations
+        seconds, evaluations = self.earlier_history[-1][4:6] if self.earlier_history else (0.0, 0)
+        used = seconds + self.meter.seconds, int(evaluations) + self.meter.evaluations
         self.history.append((self.epoch, *means, *used))
         self.epochs_done, self.batches_done = self.epochs_done + 1, 0
         for observer in self.observers:
@@ -235,20 +236,20 @@ class Training:
         return len(self.earlier_history) + self.epochs_done
 
     @property
-    def place(self) -> float:
-        """Progress in steps; with a budget, the share that is used, times all steps."""
+    def progress(self) -> float:
+        """Steps taken; with a budget, the share of it that is used, times all steps."""
         budget = self.settings.budget
         return self.steps_done if budget is None else self.meter.share(budget) * self.n_steps
 
     @property
     def step(self) -> int:
         """Number of the step that schedules follow."""
-        return self.settings.step_offset + int(self.place)
+        return self.settings.step_offset + int(self.progress)
 
     @property
     def rate_share(self) -> float:
         """The share of the highest learning rate that is in force."""
-        return learning_rate_share(self.place, self.n_steps)
+        return learning_rate_share(self.progress, self.n_steps)
 
     @property
     def learning_rate(self) -> float:
@@ -258,7 +259,7 @@ class Training:
     @property
     def is_spent(self) -> bool:
         """Whether the budget is used up."""
-        return self.settings.budget is not None and self.place >= self.n_steps
+        return self.settings.budget is not None and self.progress >= self.n_steps
 
     @property
     def is_over(self) -> bool:
@@ -290,12 +291,6 @@ class Training:
             "learning_rate": self.learning_rate,
             **{f"inverse_lipschitz_{number}": constant for number, constant in constants},
         }
-
-    def _used_before(self) -> tuple[float, int]:
-        """Return seconds and evaluations of the training that this one continues."""
-        if not self.earlier_history:
-            return 0.0, 0
-        return self.earlier_history[-1][4], int(self.earlier_history[-1][5])
 
 
 def train(training: Training) -> None:
