@@ -140,7 +140,7 @@ class Estimator(
         """Train a model, and keep what has been learned whatever ends the training."""
         import pandas as pd
 
-        self.settings_, self.seed_ = plan.settings, plan.seed
+        self.settings_, self.seed_ = cast(SettingsType, plan.settings), plan.seed
         try:
             if plan.checkpoint is not None:
                 plan.checkpoint.begin()

@@ -142,8 +142,9 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
 
 def _build_prior(settings: MixtureSettings) -> latent.GaussianMixture:
     kind, sizes = latent.PRIORS[settings.prior], (settings.n_components, settings.latent_dim)
-    is_separated = kind is latent.SeparatedComponents
-    return kind(*sizes, settings.separation) if is_separated else kind(*sizes)
+    if kind is latent.SeparatedComponents:
+        return latent.SeparatedComponents(*sizes, settings.separation)
+    return kind(*sizes)
 
 
 def _warmup_epochs(settings: MixtureSettings) -> int:

@@ -163,7 +163,8 @@ class Plan:
 
     def _observers(self, model: ComposedModel, phase: str) -> list[Observer]:
         """Return the observers that the settings and the caller ask for, for one phase."""
-        settings, decoder = self.settings, model.decoder
+        settings = self.settings
+        decoder: Any = model.decoder
         target = None if settings.target_kl is None else RateTarget(decoder, settings.target_kl)
         observers: list[Observer] = [] if target is None else [target]
         if settings.annealing:

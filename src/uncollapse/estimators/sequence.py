@@ -256,8 +256,8 @@ def _build_latent(settings: SequenceSettings, size: int) -> tuple[latent.Prior, 
             "out."
         )
     prior = latent.CommittedPrior(settings.max_length + 1, latent_dim, settings.committed_rate)
-    encoder = BackwardLSTMEncoder(size, 2 * latent_dim, **sizes)
-    return prior, latent.ChainPosterior(encoder, prior)
+    backward = BackwardLSTMEncoder(size, 2 * latent_dim, **sizes)
+    return prior, latent.ChainPosterior(backward, prior)
 
 
 def _read(X: Any, validation: Any, settings: SequenceSettings) -> tuple[Vocabulary, TrainingData]:
