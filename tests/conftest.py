@@ -1,5 +1,6 @@
 """Shared pieces of the tests."""
 
+import functools
 import signal
 import sys
 
@@ -21,6 +22,7 @@ from uncollapse._utils.signals import INTERRUPTS
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
+from uncollapse.measures import ais, inference_gap
 from uncollapse.models import EnumeratedMixtureModel, VAEModel
 from uncollapse.objectives import Objective
 
@@ -251,6 +253,14 @@ def command_line(monkeypatch, capsys):
         return code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture
+def short_diagnoses(monkeypatch):
+    """Let thorough diagnoses take few steps, for tests that ask nothing of their numbers."""
+    few = functools.partial(ais.ais_log_likelihood_per_row, n_temperatures=5)
+    monkeypatch.setattr(ais, "ais_log_likelihood_per_row", few)
+    monkeypatch.setattr(inference_gap, "N_STEPS", 10)
 
 
 class Function(Objective):

@@ -2,13 +2,14 @@
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 from benchmarks.numerics import FAILED, FINITE, REFUSED, ROLLED_BACK, Run, draw_run, row_of
 from benchmarks.rivals import Stack, Textbook
@@ -18,24 +19,28 @@ from uncollapse import VAE
 from uncollapse.families import FAMILIES, get_family
 from uncollapse.objectives import Elbo, Loss
 
-ROOT = Path(__file__).parents[1]
+
+def output_of(name, *words):
+    """Return what a benchmark prints that runs in this process."""
+    module = import_module(f"benchmarks.{name}")
+    if hasattr(module, "app"):
+        app = module.app
+    else:
+        app = typer.Typer()
+        app.command()(module.main)
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
-def rows_of(*command):
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def rows_of(name, *words):
+    lines = output_of(name, *words).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 @pytest.mark.slow
 def test_maps():
-    rows = rows_of("benchmarks.maps", "--sizes", "toy", "--seconds", "0.1")
+    rows = rows_of("maps", "--sizes", "toy", "--seconds", "0.1")
     assert {row["contestant"] for row in rows} == {"ours", "textbook", "mlp", "bare products"}
     assert {row["kind"] for row in rows} == {"training step", "forward"}
     assert all(
@@ -49,8 +54,9 @@ def test_maps():
 
 
 @pytest.mark.slow
-def test_loop():
-    rows = rows_of("benchmarks.loop", "--rounds", "1", "--epochs", "2", "--batch-size", "5000")
+def test_loop(monkeypatch):
+    monkeypatch.setattr("benchmarks.loop.N_ROWS", 400)
+    rows = rows_of("loop", "--rounds", "1", "--epochs", "2", "--batch-size", "200")
     assert rows[-1]["contestant"] == "uc.fit / bare loop"
     assert rows[-1]["ratio"] > 0
 
@@ -65,7 +71,7 @@ def test_textbook_is_the_same_map():
 @pytest.mark.slow
 def test_mixtures():
     rows = rows_of(
-        "benchmarks.mixtures",
+        "mixtures",
         "--seconds",
         "0.1",
         "--batch-size",
@@ -89,7 +95,7 @@ def test_mixtures():
 @pytest.mark.slow
 def test_sequences():
     rows = rows_of(
-        "benchmarks.sequences",
+        "sequences",
         "--seconds",
         "0.1",
         "--n-symbols",
@@ -112,7 +118,7 @@ def test_sequences():
 @pytest.mark.slow
 def test_stability():
     rows = rows_of(
-        "benchmarks.stability",
+        "stability",
         "--n-train",
         "300",
         "--n-seeds",
@@ -137,10 +143,11 @@ def test_independent_symbols_cost_their_entropy():
 
 
 @pytest.mark.slow
-def test_truth(tmp_path):
+def test_truth(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.truth.N_POSTERIOR_DRAWS", 1)
     path = tmp_path / "truth.jsonl"
     rows = rows_of(
-        "benchmarks.truth",
+        "truth",
         "run",
         str(path),
         "--n-draws",
@@ -155,21 +162,14 @@ def test_truth(tmp_path):
     known_errors = [row["mean_error"] for row in rows if row["estimate"] in ("nll_nats", "kl_nats")]
     assert np.abs(known_errors).max() < 0.6  # Two draws of 500 rows.
     assert all(row["wrong"] == [] for row in rows if row["case"] == "verdicts")
-    again = rows_of("benchmarks.truth", "run", str(path))
+    again = rows_of("truth", "run", str(path))
     assert again == []
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.truth", "table", str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.count("|\n") == len(rows) + 4
+    assert output_of("truth", "table", str(path)).count("|\n") == len(rows) + 4
 
 
 @pytest.mark.slow
 def test_scaling():
-    rows = rows_of("benchmarks.scaling", "--seconds", "0.01", "--n-values", "2")
+    rows = rows_of("scaling", "--seconds", "0.01", "--n-values", "2")
     contestants = [(row["sweep"], row["contestant"]) for row in rows]
     assert contestants[::3] == [
         ("rows", "VAE"),
@@ -197,16 +197,14 @@ def test_slopes_are_powers_above_a_constant_part():
 
 @pytest.mark.slow
 def test_numerics():
-    *rows, summary = rows_of("benchmarks.numerics", "--runs", "5")
+    *rows, summary = rows_of("numerics", "--runs", "5")
     assert [row["run"] for row in rows] == list(range(5))
     assert summary["outcomes"] == {FINITE: 5}
     assert all(
         row["parameters_finite"] is row["means_finite"] is row["scores_finite"] is True
         for row in rows
     )
-    assert (
-        rows_of("benchmarks.numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
-    )
+    assert rows_of("numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
 
 
 def test_outcomes_of_trainings_are_distinguished(minimise):
@@ -237,9 +235,13 @@ def test_all_families_are_drawn_with_suitable_data():
 
 @pytest.mark.slow
 @pytest.mark.extra
-def test_memory(tmp_path):
+def test_memory(tmp_path, monkeypatch):
+    # Threads begin at once, where fresh processes import the library first.
+    monkeypatch.setattr(
+        "benchmarks.memory.ProcessPoolExecutor", lambda n, context: ThreadPoolExecutor(n)
+    )
     rows = rows_of(
-        "benchmarks.memory",
+        "memory",
         str(tmp_path / "big"),
         "--gib",
         "0.01,0.02",

@@ -63,7 +63,7 @@ def test_a_diagnosis_is_begun_anew(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path):
+def test_a_mixture_is_fitted_diagnosed_and_certified(run, tmp_path, short_diagnoses):
     frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind=["u", "v"] * 50)
     frame.to_csv("x.csv", index=False)
     words = ("--labels", "kind")
@@ -180,7 +180,7 @@ def test_certify(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_named_data_bring_their_settings_and_their_split(run):
+def test_named_data_bring_their_settings_and_their_split(run, short_diagnoses):
     code, _, _ = run("fit", "digits", *SMALL)
     assert code == 0
     assert uc.load("runs/digits").latent_dim == 16
@@ -200,7 +200,7 @@ def test_settings_on_the_line_go_over_those_of_the_file(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_feature_names_are_kept_and_checked(run):
+def test_feature_names_are_kept_and_checked(run, short_diagnoses):
     frame = pd.DataFrame(np.load("x.npy"), columns=list("abcd")).assign(kind="u")
     frame.to_csv("my data.csv", index=False)
     code, out, _ = run("fit", "my data.csv", *SMALL, "-o", "run", "--labels", "kind")
@@ -481,15 +481,6 @@ def test_help_and_wrong_arguments_are_answered_before_heavy_imports(tmp_path, wo
     assert (sentence or "") in found.stderr
 
 
-@pytest.mark.slow
-def test_an_estimator_is_imported_without_what_only_fits_and_reports_need():
-    unneeded = {"lightning", "matplotlib", "plotly", "ray", "jax", "torch._dynamo"}
-    unneeded |= {"sklearn.decomposition", "sklearn.cluster", "sklearn.linear_model", "jinja2"}
-    code = f"import sys, uncollapse; uncollapse.VAE; print({unneeded} & set(sys.modules))"
-    call = [sys.executable, "-c", code]
-    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
 def test_every_public_name_is_found_where_the_table_says():
     assert all(hasattr(uc, name) for name in uc.__all__)
     assert {"VAE", "fit", "measures", "certificates", "networks", "__version__"} <= {*dir(uc)}
@@ -551,40 +542,37 @@ def test_ctrl_c_leaves_a_loadable_run(tmp_path, wait):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
-    """And leaves the run that it would have left without."""
+def test_a_fit_goes_on_where_it_was_ended(run, tmp_path, how):
+    """And leaves the run that it would have left without. What is not killed runs in this
+    process."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
-    fit = [
-        sys.executable,
-        "-c",
-        "from uncollapse.cli import main; main()",
-        "fit",
-        "x.npy",
-        "max_epochs=60",
-        "hidden=8,8",
-    ]
-    fit += ["random_state=0", "batch_size=20"]
-    options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    subprocess.run([*fit, "-o", "whole"], check=True, capture_output=True, **options)
-    process = subprocess.Popen(fit, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    fit = ["fit", "x.npy", "max_epochs=60", "hidden=8,8", "random_state=0", "batch_size=50"]
+    assert run(*fit, "-o", "whole")[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from uncollapse.cli import main; main()", *fit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert "training" in process.stdout.readline()
     unfinished = tmp_path / "runs" / "x.unfinished"
     while not (unfinished / "training.state.pt").exists():
         time.sleep(0.01)
-    time.sleep(1)
+    time.sleep(0.3)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (143 if how == signal.SIGTERM else -9)
     assert how == signal.SIGKILL or "terminated in epoch" in err
-    again = subprocess.run(fit, capture_output=True, check=False, **options)
-    assert again.returncode == 2
+    code, _, err = run(*fit)
+    assert code == 2
     there = (
         "already exists"
         if how == signal.SIGTERM
         else "resume it (--resume), or delete it (--overwrite)"
     )
-    assert there in again.stderr
-    subprocess.run([*fit, "--resume"], check=True, capture_output=True, **options)
+    assert there in err
+    assert run(*fit, "--resume")[0] == 0
     files = {path.name for path in (tmp_path / "runs" / "x").iterdir()}
     assert files == {"model.safetensors", "model.json", "history.csv", "log.jsonl"}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
@@ -593,8 +581,8 @@ def test_a_fit_goes_on_where_it_was_ended(tmp_path, how):
         torch.equal(value, resumed.model_.state_dict()[name])
         for name, value in whole.model_.state_dict().items()
     )
-    done = subprocess.run([*fit, "--resume"], capture_output=True, check=True, **options)
-    assert "is complete: there is nothing to resume" in done.stdout
+    code, out, _ = run(*fit, "--resume")
+    assert (code, "is complete: there is nothing to resume" in out) == (0, True)
 
 
 @pytest.mark.slow
@@ -609,11 +597,11 @@ def test_demo_shows_a_collapse_and_its_cure(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_verdicts_of_the_demo_do_not_hang_on_its_seed(tmp_path, seed):
-    from uncollapse.experiments.demo import run_demo
+def test_the_verdicts_of_the_demo_do_not_hang_on_its_seed(tmp_path, monkeypatch):
+    from uncollapse.experiments.demo import MODELS, run_demo
 
-    ordinary, _, constrained = run_demo(tmp_path / "demo.html", seed=seed, tell=lambda _: None)
+    monkeypatch.delitem(MODELS, "LIDVAE")  # It is promised neither of the verdicts.
+    ordinary, constrained = run_demo(tmp_path / "demo.html", seed=1, tell=lambda _: None)
     assert ordinary.verdict == "collapsed in the model"
     assert ordinary.estimates["supported_units"].value == 0
     assert constrained.verdict == "healthy"

@@ -269,9 +269,8 @@ def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder(
     assert len(np.unique(scores)) > 1
     assert scores.mean() == pytest.approx(-3 * np.log(2), abs=0.15)
     assert len(np.unique(estimator.transform(X), axis=0)) == 1
-    assert uc.diagnose(estimator, X, n_importance=64).estimates["nll_nats"].value == pytest.approx(
-        -scores.mean(), abs=1e-5
-    )
+    report = uc.diagnose(estimator, X, n_importance=64, thorough=False)
+    assert report.estimates["nll_nats"].value == pytest.approx(-scores.mean(), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -485,21 +485,14 @@ def test_unknown_experiments_and_scales_are_refused(tmp_path, command_line):
 
 
 @pytest.mark.slow
-def test_killed_experiment_resumes(tmp_path):
-    code = "from uncollapse.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "reproduce",
-        "k23-toy",
-        "--scale",
-        "smoke",
-        "-o",
-        str(tmp_path),
-    ]
+def test_killed_experiment_resumes(tmp_path, command_line):
+    command = ["reproduce", "k23-toy", "--scale", "smoke", "-o", str(tmp_path)]
     path = tmp_path / "k23-toy-smoke.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from uncollapse.cli import main; main()", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     while not (path.is_file() and path.read_bytes().count(b"\n") >= 2):
         assert time.monotonic() < deadline
@@ -508,7 +501,8 @@ def test_killed_experiment_resumes(tmp_path):
     process.kill()
     process.wait()
     before = path.read_bytes()
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    code, out, _ = command_line(*command, "--resume")
+    assert code == 0
     after = path.read_bytes()
     whole = before[: before.rfind(b"\n") + 1]
     assert after.startswith(whole)
@@ -519,7 +513,7 @@ def test_killed_experiment_resumes(tmp_path):
         == len(EXPERIMENTS["k23-toy"].trials("smoke"))
     )
     left = len(rows) - len(whole.splitlines())
-    assert f"trial {left} of {left}: " in done.stdout
+    assert f"trial {left} of {left}: " in out
 
 
 @pytest.mark.slow

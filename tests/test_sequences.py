@@ -795,7 +795,7 @@ def test_documents_unlike_those_of_the_training_are_refused(fitted, documents, m
 
 
 @pytest.mark.slow
-def test_documents_on_the_command_line(tmp_path, command_line):
+def test_documents_on_the_command_line(tmp_path, command_line, short_diagnoses):
     path = tmp_path / "talk.txt"
     path.write_text("\n".join(DOCUMENTS) + "\n")
     settings = [

@@ -439,9 +439,11 @@ def test_the_published_truth_agrees_with_a_part_of_the_test_sentences():
 
 
 @pytest.mark.slow
-def test_the_published_truth_is_what_comes_out():
+def test_the_published_truth_is_what_comes_out(monkeypatch):
     """All test sentences, with fewer draws. The mean of KL(p(z|x) || p(z)) estimates the
     information."""
+    # Importance sampling is exact in expectation wherever the search for the modes stops.
+    monkeypatch.setattr("tests.exact_text.N_STEPS", 6)
     sentences, latents = synthetic_text("test").X, true_latents("test")
     found = exact_posterior(sentences, 100)
     assert -found.log_likelihood_nats.mean() == pytest.approx(TEST_TRUTH.nll_nats, abs=0.02)
