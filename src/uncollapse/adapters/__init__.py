@@ -1,15 +1,15 @@
-"""Adapters that let diagnoses read VAEs of any library.
-
-The module of a library has two functions: `matches(model)` and `adapt(model)`.
-"""
+"""Adapters that let diagnoses read VAEs of any library."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.validation import read_array
-from uncollapse.adapters import estimators, pythae, scvi
+from uncollapse.adapters import pythae, scvi
 from uncollapse.adapters.base import (
     REQUIRED,
     AdaptedModel,
@@ -21,7 +21,11 @@ from uncollapse.adapters.base import (
 from uncollapse.adapters.functions import from_functions
 from uncollapse.models import LatentModel
 
-LIBRARIES = (estimators, pythae, scvi)
+# Functions that adapt the models of a library, by the beginning of the names of its modules.
+LIBRARIES: dict[str, Callable[[Any], AdaptedModel]] = {
+    "pythae.models.": pythae.adapt,
+    "scvi.model.": scvi.adapt,
+}
 
 
 def adapt_model(model: Any) -> AdaptedModel:
@@ -37,13 +41,30 @@ def adapt_model(model: Any) -> AdaptedModel:
     if isinstance(model, LatentModel):
         name = type(getattr(model, "source", model)).__name__
         return AdaptedModel(name, model, read_array)
-    for library in LIBRARIES:
-        if library.matches(model):
-            adapted: AdaptedModel = library.adapt(model)
-            return adapted
+    if hasattr(model, "check_rows") and hasattr(model, "model_"):
+        return _adapt_estimator(model)
+    for prefix, adapt in LIBRARIES.items():
+        if any(kind.__module__.startswith(prefix) for kind in type(model).__mro__):
+            return adapt(model)
     if not _missing(model):
         return AdaptedModel(type(model).__name__, ForeignModel(model), read_array)
     raise ParameterError(_why_not(model))
+
+
+def _adapt_estimator(estimator: Any) -> AdaptedModel:
+    """Return a fitted estimator of this package in the form that diagnoses read."""
+    vocabulary = getattr(estimator, "vocabulary_", None)
+    return AdaptedModel(
+        name=type(estimator).__name__,
+        model=estimator.model_,
+        read=lambda batch: estimator.check_rows(
+            batch.flatten(1) if isinstance(batch, Tensor) and batch.dim() > 2 else batch
+        ),
+        history=estimator.history_,
+        vocabulary=vocabulary,
+        decode=None if vocabulary is None else estimator.inverse_transform,
+        is_ours=True,
+    )
 
 
 def _missing(model: Any) -> list[str]:

@@ -112,18 +112,15 @@ class ForeignModel(LatentModel):
 
     @property
     def latent_dim(self) -> int:
-        """Dimension of z."""
         return self._latent_dim
 
     @property
     def has_density(self) -> bool:
-        """Whether z is continuous."""
         support = _support(self.prior())
         return support is None or not support.is_discrete
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether the prior's density is positive everywhere."""
         support = _support(self.prior())
         while isinstance(support, constraints.independent):
             support = support.base_constraint
@@ -131,7 +128,6 @@ class ForeignModel(LatentModel):
 
     @property
     def placement(self) -> Tensor:
-        """A tensor with the type and device of the model."""
         return self._placement
 
     def prior(self) -> Distribution:
@@ -144,7 +140,6 @@ class ForeignModel(LatentModel):
         return p
 
     def posterior(self, x: Tensor) -> Distribution:
-        """Return q(z|x)."""
         q = as_joint(_call(self.source.posterior, x, "posterior(x)"), 1, "posterior(x)")
         if q.batch_shape != (len(x),) or q.event_shape != (self.latent_dim,):
             raise ParameterError(
@@ -155,13 +150,11 @@ class ForeignModel(LatentModel):
         return q if is_diagonal_normal(q) else SeededPosterior(q)
 
     def likelihood(self, z: Float[Tensor, "batch latent"]) -> Distribution:
-        """Return p(x|z)."""
         return as_joint(_call(self.source.likelihood, z, "likelihood(z)"), 1, "likelihood(z)")
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
-        """Return log p(x|z) of each row, in nats."""
         p = self.likelihood(z.reshape(-1, self.latent_dim))
         shape = (len(x), *p.event_shape)
         if x.numel() != np.prod(shape):
@@ -204,7 +197,6 @@ class SeededPosterior(Independent):  # type: ignore[type-arg]
         return z, self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log q(z|x) in nats, for z that broadcast with the batch."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         log_q: Tensor = self.q.log_prob(value.expand(*shape, -1))
         return log_q
@@ -223,13 +215,9 @@ class SeededPosterior(Independent):  # type: ignore[type-arg]
 def as_joint(distribution: Any, n_batch: int, what: str) -> Distribution:
     """Return the distribution with ``n_batch`` batch dimensions; the rest become event dimensions.
 
-    Args:
-        distribution: returned by a method of the model.
-        n_batch: number of batch dimensions, 0 or 1.
-        what: the method, for error messages.
-
     Raises:
-        ParameterError: if it is not a distribution of PyTorch, or has too few batch dimensions.
+        ParameterError: if what the method `what` has returned is not a distribution of PyTorch, or
+            has too few batch dimensions.
     """
     if not isinstance(distribution, Distribution):
         raise ParameterError(
@@ -288,7 +276,7 @@ def _check_support(p: Distribution, x: Tensor) -> None:
 
 
 def _support(distribution: Distribution) -> Any:
-    """Support of the distribution, or None if it does not tell."""
+    """Return the support of the distribution, or None if it does not tell."""
     try:
         return distribution.support
     except NotImplementedError:
@@ -301,7 +289,5 @@ def _call(method: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:
     # PyTorch raises this for shapes, types and devices that do not fit.
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{what} cannot take an input of shape {tuple(value.shape)} and type {value.dtype}: "
-            f"{first}"
-        ) from error
+        given = f"shape {tuple(value.shape)} and type {value.dtype}"
+        raise DataError(f"{what} cannot take an input of {given}: {first}") from error

@@ -29,11 +29,9 @@ class Functions(nn.Module):
         self.encoder, self.decoder, self.to_likelihood, self.p = encoder, decoder, likelihood, prior
 
     def prior(self) -> Distribution:
-        """Return p(z)."""
         return self.p
 
     def posterior(self, x: Tensor) -> Distribution:
-        """Return q(z|x)."""
         found = self.encoder(x)
         if isinstance(found, Distribution):
             return found
@@ -46,7 +44,6 @@ class Functions(nn.Module):
         )
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """Return p(x|z)."""
         found = self.decoder(z)
         if self.to_likelihood is not None:
             return self.to_likelihood(found)

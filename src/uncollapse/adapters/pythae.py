@@ -59,7 +59,6 @@ class PythaeModel(nn.Module):
         return MixtureSameFamily(weights, components, validate_args=False)
 
     def posterior(self, x: Tensor) -> Normal:
-        """Return q(z|x)."""
         found = self.model.encoder(x)
         return Normal(found.embedding, (found.log_covariance / 2).exp(), validate_args=False)
 
@@ -71,13 +70,8 @@ class PythaeModel(nn.Module):
         return Normal(reconstruction, 1.0, validate_args=False)
 
 
-def matches(model: Any) -> bool:
-    """Return whether the model is one of pythae."""
-    return any(kind.__module__.startswith("pythae.models.") for kind in type(model).__mro__)
-
-
 def adapt(model: Any) -> AdaptedModel:
-    """Return the model in the form that diagnoses read.
+    """Return a model of pythae in the form that diagnoses read.
 
     Raises:
         ParameterError: if the posterior is not the encoder's Gaussian, or the loss is no

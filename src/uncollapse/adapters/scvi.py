@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from uncollapse._utils.errors import DataError, ParameterError
+from uncollapse._utils.errors import DataError, ParameterError, one_line
 from uncollapse.adapters.base import AdaptedModel
 from uncollapse.latent import StandardNormal, diagonal_normal
 from uncollapse.models import LatentModel
@@ -41,18 +41,15 @@ class SCVIModel(LatentModel):
 
     @property
     def latent_dim(self) -> int:
-        """Dimension of z."""
         return int(self.module.n_latent)
 
     def posterior(self, x: Tensor) -> Distribution:
-        """Return q(z|x, s)."""
         q = self.module.inference(**self.module._get_inference_input(self._tensors(x)))["qz"]
         return diagonal_normal(q.loc, q.scale)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch *data"], z: Float[Tensor, "*samples batch latent"]
     ) -> Float[Tensor, "*samples batch"]:
-        """Return log p(x|z, s) of each row, in nats."""
         rows = x.expand(*z.shape[:-1], -1).reshape(-1, x.shape[-1])
         log_p: Tensor = self._given(rows, z.reshape(-1, self.latent_dim)).log_prob(
             rows[:, : self.widths["X"]]
@@ -78,13 +75,8 @@ class SCVIModel(LatentModel):
         return {**parts, **categories}
 
 
-def matches(model: Any) -> bool:
-    """Return whether the model is one of scvi-tools."""
-    return any(kind.__module__.startswith("scvi.model.") for kind in type(model).__mro__)
-
-
 def adapt(model: Any) -> AdaptedModel:
-    """Return the model in the form that diagnoses read; its data are an AnnData.
+    """Return a model of scvi-tools in the form that diagnoses read; its data are an AnnData.
 
     Raises:
         ParameterError: if z is not the only latent variable, as with a latent library size.
@@ -117,13 +109,13 @@ def _load(model: Any, X: Any) -> Any:
         adata = model._validate_anndata(X)
     except (AttributeError, ValueError, KeyError) as error:
         raise DataError(
-            f"an SCVI expects AnnData like those of its training: {' '.join(str(error).split())}"
+            f"an SCVI expects AnnData like those of its training: {one_line(error)}"
         ) from None
     return model._make_data_loader(adata=adata, batch_size=ROWS_AT_ONCE)
 
 
 def _row(tensors: dict[str, Tensor]) -> tuple[np.ndarray, dict[str, int]]:
-    """Counts and covariates side by side, and the number of columns of each."""
+    """Return counts and covariates side by side, and the number of columns of each."""
     parts = {key: tensors[key] for key in ("X", *COVARIATES) if tensors.get(key) is not None}
     rows = torch.cat([part.float() for part in parts.values()], -1).numpy()
     return rows, {key: part.shape[-1] for key, part in parts.items()}

@@ -59,7 +59,7 @@ class MixtureWeight:
         return np.asarray(self.log_likelihood(x, alpha) + self.prior().logpdf(alpha))
 
     def prior(self) -> Any:
-        """Return the prior, Beta(5, 5)."""
+        """Return p(alpha)."""
         return beta(self.concentration, self.concentration)
 
     def draw_posterior(self, x: np.ndarray, seed: int = 0, n_draws: int = 1000) -> Draws:

@@ -66,11 +66,7 @@ class Draws:
 
 
 def import_numpyro() -> Any:
-    """Import NumPyro, and check that ArviZ is installed.
-
-    Raises:
-        InputError: if one of them is not installed.
-    """
+    """Import NumPyro, or raise `InputError` if it or ArviZ is not installed."""
     try:
         import arviz  # noqa: F401
         import numpyro

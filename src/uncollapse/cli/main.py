@@ -1,18 +1,16 @@
 """The entry point: the table of commands, and what happens when one fails.
 
-Modules of this package import torch and the data only inside `run`, so that help and mistakes in
-arguments are answered at once.
+Commands import torch and the data in their bodies, so that help and mistakes in arguments are
+answered at once.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import sys
-import typing
 import warnings
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,12 +18,12 @@ from uncollapse._utils.errors import DEBUG_VARIABLE, InputError, NonFiniteLossEr
 from uncollapse._utils.processes import is_first_process
 from uncollapse._utils.signals import INTERRUPTS, Interrupt, raise_interrupts
 from uncollapse._version import __version__
-from uncollapse.cli.certify import Certify
-from uncollapse.cli.compare import Compare
-from uncollapse.cli.data import FetchData, ListData
-from uncollapse.cli.demo import Demo
-from uncollapse.cli.diagnose import Diagnose
-from uncollapse.cli.doctor import Doctor
+from uncollapse.cli.certify import certify
+from uncollapse.cli.compare import compare
+from uncollapse.cli.data import fetch_data, list_data
+from uncollapse.cli.demo import demo
+from uncollapse.cli.diagnose import diagnose
+from uncollapse.cli.doctor import doctor
 from uncollapse.cli.endings import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
@@ -33,10 +31,10 @@ from uncollapse.cli.endings import (
     fail,
     print_each_warning_once,
 )
-from uncollapse.cli.fit import Fit
-from uncollapse.cli.reproduce import Reproduce
+from uncollapse.cli.fit import fit
+from uncollapse.cli.reproduce import reproduce
 from uncollapse.cli.settings import HelpWithSettings
-from uncollapse.cli.sweep import Sweep
+from uncollapse.cli.sweep import sweep
 
 app = typer.Typer(
     name="uncollapse",
@@ -47,40 +45,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="List and download named data sets.", no_args_is_help=True)
-
-
-def _register(group: typer.Typer, name: str, command: type[Any]) -> None:
-    """Add a command to a group.
-
-    Args:
-        group: app that takes the command.
-        name: name of the command.
-        command: dataclass with a field for each argument, a docstring that is the help text, and a
-            method `run`. Typer reads the fields as the parameters of a function.
-    """
-
-    def call(**arguments: Any) -> None:
-        command(**arguments).run()
-
-    call.__doc__ = command.__doc__
-    call.__annotations__ = typing.get_type_hints(command, include_extras=True)
-    call.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
-    group.command(name, cls=HelpWithSettings if command is Fit else None)(call)
-
-
-for _name, _command in {
-    "demo": Demo,
-    "doctor": Doctor,
-    "fit": Fit,
-    "compare": Compare,
-    "diagnose": Diagnose,
-    "certify": Certify,
-    "sweep": Sweep,
-    "reproduce": Reproduce,
-}.items():
-    _register(app, _name, _command)
-_register(data_app, "list", ListData)
-_register(data_app, "fetch", FetchData)
+for _command in (demo, doctor, fit, compare, diagnose, certify, sweep, reproduce):
+    app.command(cls=HelpWithSettings if _command is fit else None)(_command)
+data_app.command("list")(list_data)
+data_app.command("fetch")(fetch_data)
 app.add_typer(data_app, name="data")
 
 
@@ -138,10 +106,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, NonFiniteLossError):
         return str(error), 1
     if isinstance(error, MemoryError):
-        return (
-            f"out of memory ({error}). Use less data, fewer samples or a smaller model.",
-            1,
-        )
+        return f"out of memory ({error}). Use less data, fewer samples or a smaller model.", 1
     if hasattr(error, "format_message"):  # typer's errors about the command line
         message = error.format_message()
         if not message:  # no arguments were given, and typer has printed the help

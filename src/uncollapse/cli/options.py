@@ -65,11 +65,7 @@ def read_data(source: str, split: str, labels: str | None) -> data.Data:
 
 
 def check_reports(run: Path, reports: Sequence[Path], overwrite: bool) -> None:
-    """Check that reports can be written and replace no file that a run needs.
-
-    Raises:
-        FileError: if a report cannot be written.
-    """
+    """Check that reports can be written and replace no file that a run needs."""
     from uncollapse._utils.files import check_writable, resolved
     from uncollapse._utils.run_folders import OWN_FILES
 

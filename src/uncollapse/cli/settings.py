@@ -12,21 +12,13 @@ from uncollapse._utils.errors import FileError, ParameterError, brief, one_line
 
 
 def read_settings(config: Path | None, settings: Sequence[str] | None) -> dict[str, Any]:
-    """Read settings from a YAML file, and from KEY=VALUE arguments, which override it.
-
-    Raises:
-        InputError: if the file or an argument cannot be read.
-    """
+    """Read settings from a YAML file, and from KEY=VALUE arguments, which override it."""
     from_file = {} if config is None else _read_config(config)
     return from_file | dict(_parse_setting(setting) for setting in settings or [])
 
 
 def read_grid(settings: Sequence[str] | None) -> dict[str, list[Any] | str]:
-    """Read KEY=V1,V2,... arguments as lists of values. Ranges such as 1e-4..1e-2 stay text.
-
-    Raises:
-        InputError: if an argument cannot be read.
-    """
+    """Read KEY=V1,V2,... arguments as lists of values. Ranges such as 1e-4..1e-2 stay text."""
     return dict(_parse_values(setting) for setting in settings or [])
 
 
@@ -93,8 +85,7 @@ def _parse_yaml(text: str) -> Any:
 def check_settings(given: Mapping[str, Any], model: str | None) -> None:
     """Check settings of a model or, where the data decide it, of a VAE and of a SequenceVAE.
 
-    Raises:
-        ParameterError: if no model accepts them: the error of the one that has most of their names.
+    If no model accepts them, the error is that of the one that has most of their names.
     """
     from uncollapse.estimators.settings import SETTINGS
     from uncollapse.estimators.settings import check_settings as check
@@ -114,11 +105,7 @@ def check_settings(given: Mapping[str, Any], model: str | None) -> None:
 def check_grid(
     given: Mapping[str, Any], grid: Mapping[str, list[Any] | str], model: str | None
 ) -> None:
-    """Check settings and the values of a grid as in `check_settings`; of a range, its lower end.
-
-    Raises:
-        ParameterError: for the first value that no model accepts, or a setting without values.
-    """
+    """Check settings and the values of a grid as in `check_settings`; of a range, its lower end."""
     values = {
         name: [_lower_end(listed)] if isinstance(listed, str) else listed
         for name, listed in grid.items()
@@ -147,7 +134,6 @@ class HelpWithSettings(TyperCommand):
     """A command that lists the settings of all models at the end of its help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help of the command, and the settings of each model."""
         super().format_help(ctx, formatter)
         _print_settings()
 

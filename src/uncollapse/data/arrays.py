@@ -65,12 +65,9 @@ class Data:
         return replace(self, X=self.X[rows], labels=labels)
 
     def hold_out(self) -> tuple[Data, Data]:
-        """Hold out a fifth of the examples, always the same random ones.
+        """Return four fifths of the examples, and the others, always the same random ones.
 
         Of large files, whole blocks are held out.
-
-        Returns:
-            The kept and the held-out examples.
 
         Raises:
             DataError: if there are fewer than 10 examples, the blocks of a file are too large, or

@@ -26,11 +26,7 @@ YAHOO, YELP = _source("yahoo"), _source("yelp")
 
 
 def load_corpus(source: Source, split: str) -> Data:
-    """Load the documents of one split, with upstream's mark for unknown words replaced by ours.
-
-    Raises:
-        FileError: if the file is not on this machine, or is damaged.
-    """
+    """Load the documents of one split, with upstream's mark for unknown words replaced by ours."""
     files = {part: f"{source.folder}.{word}.txt.gz" for part, word in FILE_WORDS.items()}
     path = source.find(files[split])
     if path is None:

@@ -51,11 +51,7 @@ MNIST = Source(
 
 
 def load_idx_images(name: str, source: Source, split: str) -> Data:
-    """Load images in [0, 1] and their labels.
-
-    Raises:
-        FileError: if a file can neither be found nor fetched, or is damaged.
-    """
+    """Load images in [0, 1] and their labels."""
     prefix = SPLIT_PREFIX[split]
     images = read_idx(source.fetch(f"{prefix}-images-idx3-ubyte.gz"))
     labels = read_idx(source.fetch(f"{prefix}-labels-idx1-ubyte.gz"))
@@ -69,11 +65,7 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Return an array of bytes from a gzipped IDX file.
-
-    Raises:
-        FileError: if the file is damaged or not of this format.
-    """
+    """Return an array of bytes from a gzipped IDX file, or raise `FileError` if it is damaged."""
     try:
         content = gunzip(path)
         zeros, kind, n_dims = struct.unpack(">HBB", content[:4])

@@ -88,11 +88,7 @@ class LoadedRows(RowSource):
         self.n_features, self.sizes = 0, []
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all batches, as in the first epoch of seed 0.
-
-        Raises:
-            DataError: if a batch cannot be used.
-        """
+        """Yield all batches, as in the first epoch of seed 0."""
         sizes = []
         for rows in self.batches(0, 0):
             sizes.append(len(rows))

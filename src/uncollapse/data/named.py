@@ -29,8 +29,8 @@ class NamedData:
     """A data set with a training split and others.
 
     Attributes:
-        description: description in one line.
-        load_split: function that returns a split by its name.
+        description: in one line.
+        load_split: returns a split by its name.
         source: places of its files, or None if it has none.
         splits: names of its splits.
     """
@@ -74,10 +74,6 @@ def _load_digits(split: str) -> Data:
     return Data(X, labels[rows], "digits", image_shape=(8, 8), defaults=DIGITS)
 
 
-def _load_pinwheel(split: str) -> Data:
-    return pinwheel(seed=SPLITS.index(split))
-
-
 NAMED: dict[str, NamedData] = {
     "digits": NamedData(
         "1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn", _load_digits
@@ -99,7 +95,8 @@ NAMED: dict[str, NamedData] = {
         OMNIGLOT,
     ),
     "pinwheel": NamedData(
-        "5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)", _load_pinwheel
+        "5,000 + 5,000 points of 5 bent arms in the plane (Johnson et al. 2016)",
+        lambda split: pinwheel(seed=SPLITS.index(split)),
     ),
     "synthetic-text": NamedData(
         "16,000 + 2,000 + 2,000 sentences by a sequential VAE with 5 latents (after W21 section "
@@ -157,16 +154,18 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     return read_file(source, labels)
 
 
-def hold_out(source: str | Path, labels: str | None = None) -> tuple[Data, Data]:
-    """Load data to train on, and others for choosing between models.
+def hold_out(
+    source: str | Path, labels: str | None = None, split: str = "validation"
+) -> tuple[Data, Data]:
+    """Load data to train on, and others to measure models on.
 
-    The others are the validation split of text that has one, and else a random fifth.
+    The others are a split of a named data set that has it, and else a random fifth.
 
     Raises:
         InputError: if the data cannot be read, or are too few.
     """
     train = load(source, "train", labels)
     named = NAMED.get(str(source))
-    if named is not None and "validation" in named.splits:
-        return train, load(source, "validation")
+    if named is not None and split in named.splits:
+        return train, load(source, split)
     return train.hold_out()

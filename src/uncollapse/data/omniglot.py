@@ -53,10 +53,6 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
 
     Drawings 1 to 16 of each character are for training and 17 to 20 for testing, so that no person
     drew a character for both.
-
-    Raises:
-        FileError: if a file can neither be found nor fetched, or is damaged, or the files do not
-            hold each drawing once or in equal copies.
     """
     drawings: dict[Key, np.ndarray] = {}
     for path in [source.fetch(name) for name in source.md5]:
@@ -82,10 +78,7 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
 def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:
     """Return the ink of the drawings with these numbers, shape (28, 28) each, from an archive.
 
-    Nothing is written to disk.
-
-    Raises:
-        FileError: if the archive or a drawing in it is damaged.
+    Nothing is written to disk. Raises `FileError` if the archive is damaged.
     """
     drawings = {}
     try:
@@ -134,5 +127,4 @@ AREA_WEIGHTS = _area_weights(SIDE, REDUCED_SIDE)
 
 def _reduce(image: np.ndarray) -> np.ndarray:
     """Average an image over areas of 3.75 x 3.75 pixels."""
-    means: np.ndarray = AREA_WEIGHTS @ image @ AREA_WEIGHTS.T
-    return means.astype(np.float32)
+    return np.asarray(AREA_WEIGHTS @ image @ AREA_WEIGHTS.T, np.float32)

@@ -82,24 +82,18 @@ class RowSource(ABC):
 
 
 class StoredRows(RowSource):
-    """Rows in blocks that can be read in any order."""
+    """Rows in blocks that can be read in any order; `blocks` yields them as they are stored."""
 
     @abstractmethod
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """Yield the rows of a block in one or more pieces of shape (n, n_features).
-
-        Raises:
-            DataError: if they cannot be read; a `LostDataError` if they could be read before.
-        """
+        """Yield the rows of a block in one or more pieces of shape (n, n_features)."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all rows in their order, piece by piece."""
         pieces = itertools.chain.from_iterable(map(self.read, range(len(self.sizes))))
         yield from drawing_from(0, pieces)
         self.was_read = True
 
     def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches in an epoch."""
         return -(-len(self) // batch_size)
 
 
@@ -117,7 +111,6 @@ class BlockSubset(StoredRows):
         self.n_features, self.feature_names = whole.n_features, whole.feature_names
 
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """Yield the rows of a block."""
         self._whole.was_read |= self.was_read
         return self._whole.read(self._chosen[block])
 
@@ -222,17 +215,12 @@ class StoredArray(StoredRows):
         self.sizes = equal_blocks(array.shape[0], self.n_features * array.dtype.itemsize)
 
     def read(self, block: int) -> Iterator[np.ndarray]:
-        """Yield the rows of a block."""
         start = block * self.sizes[0]
         dense = self[start : start + self.sizes[block]]
         yield dense.reshape(len(dense), -1)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Return consecutive rows, shape (n, *features), in memory of their own.
-
-        Raises:
-            DataError: if they cannot be read; a `LostDataError` if they could be read before.
-        """
+        """Return consecutive rows, shape (n, *features), in memory of their own."""
         self._fingerprint.check()
         try:
             piece = self.array[rows]

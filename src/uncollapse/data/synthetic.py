@@ -77,7 +77,7 @@ def pinwheel(
         n_classes: number of arms.
         rate: bend of an arm, in radians.
         scale: factor of all coordinates.
-        seed: seed of the random numbers.
+        seed: of the random numbers.
 
     Raises:
         ParameterError: if a number is not positive, or a count or the seed is out of range.

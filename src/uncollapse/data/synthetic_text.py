@@ -56,14 +56,12 @@ class SequenceModel:
 
     def next_history(self, history: np.ndarray, word: np.ndarray) -> np.ndarray:
         """Return the histories after one more word, shape (n, k)."""
-        following: np.ndarray = np.tanh(history @ self.recurrence.T + self.embedding[word])
-        return following
+        return np.asarray(np.tanh(history @ self.recurrence.T + self.embedding[word]))
 
     def hidden(self, history: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Return the hidden layer, shape (n, s, m), of histories (n, k) and latents (n, s, d)."""
         drive = history @ self.from_history.T + self.hidden_bias
-        layer: np.ndarray = np.tanh(latents @ self.from_latents.T + drive[:, None])
-        return layer
+        return np.asarray(np.tanh(latents @ self.from_latents.T + drive[:, None]))
 
     def weights(self, hidden: np.ndarray) -> np.ndarray:
         """Return exp(logits), shape (..., v), which are finite as the hidden layer is bounded."""
@@ -149,11 +147,7 @@ def synthetic_text(split: str = "train") -> Data:
 
 
 def true_latents(split: str = "train") -> np.ndarray:
-    """Return the latents of the sentences of `synthetic_text`, shape (n, 5).
-
-    Raises:
-        ParameterError: if the split is not train, validation or test.
-    """
+    """Return the latents of the sentences of `synthetic_text`, shape (n, 5)."""
     return _latents(split)[1]
 
 

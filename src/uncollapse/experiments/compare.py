@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.base import clone
 
 from uncollapse._utils.errors import InputError, NonFiniteLossError
-from uncollapse.data import NAMED, Data, are_documents, load
+from uncollapse.data import NAMED, Data, are_documents
 from uncollapse.diagnostics.comparison import BUDGETS, Comparison, Entry
 from uncollapse.estimators import Estimator
 from uncollapse.estimators.settings import to_dict
@@ -94,17 +94,6 @@ def compare(
     return Comparison(tuple(run_comparison(estimators, X, evaluation)))
 
 
-def load_split(source: str, labels: str | None) -> tuple[Data, Data]:
-    """Return training and test data: the parts of a named data set, or four fifths of a file and
-    the rest.
-
-    Raises:
-        InputError: if the data cannot be read, or are too few.
-    """
-    train = load(source, "train", labels)
-    return (train, load(source, "test")) if source in NAMED else train.hold_out()
-
-
 def describe(
     source: str,
     train: Data,
@@ -112,7 +101,7 @@ def describe(
     estimators: Mapping[str, Estimator],
     settings: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Return sentences about the data, the settings and the budgets of a comparison."""
+    """Describe the data, the settings and the budgets of a comparison in sentences."""
     first, leader = next(iter(estimators.items()))
     examples = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
     share = len(test.X) / (len(train.X) + len(test.X))

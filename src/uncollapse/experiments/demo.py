@@ -58,16 +58,9 @@ def introduction(train: Data, test: Data, seed: int) -> tuple[str, ...]:
 def run_demo(
     output: Path, seed: int = 0, overwrite: bool = False, tell: Callable[[str], None] = print
 ) -> list[Report]:
-    """Train the three models, and write the page that compares them.
+    """Train the three models, and write the page that compares them to `output`.
 
-    Args:
-        output: path of the page.
-        seed: of all three trainings.
-        overwrite: replace a page that is already there.
-        tell: receives a line about each step.
-
-    Raises:
-        FileError: if the page cannot be written.
+    A line about each step goes to `tell`.
     """
     check_writable(output, overwrite)
     train, test = load("digits"), load("digits", split="test")

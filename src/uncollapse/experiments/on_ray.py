@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import optuna
@@ -62,7 +61,7 @@ def run_grid(
     scheduler = _asha(max(trial.n_epochs for trial, _ in trials)) if options.stop_early else None
     config = tune.TuneConfig(metric="rank", mode="min", scheduler=scheduler, reuse_actors=True)
     space = {"index": tune.grid_search(list(range(len(trials))))}
-    collector = _Collector(partial(_trial_of_grid, trials), folder, len(trials), options)
+    collector = _Collector(lambda point: trials[point["index"]], folder, len(trials), options)
     return _tune(collector, space, config, any(trial.uses_gpu for trial, _ in trials))
 
 
@@ -105,11 +104,6 @@ def _dimension(values: Any) -> Any:
     return tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
 
 
-def _trial_of_grid(trials: Sequence[SeededTrial], point: dict[str, Any]) -> SeededTrial:
-    index: int = point["index"]
-    return trials[index]
-
-
 def _asha(n_epochs: int) -> ASHAScheduler:
     """Asynchronous successive halving (Li et al. 2020). Its last step is the measurement."""
     first = max(1, n_epochs // FIRST_RUNG)
@@ -124,19 +118,15 @@ def _tune(
     with _ray(collector.options.ray), tempfile.TemporaryDirectory(prefix="uncollapse-") as scratch:
         given = _send((collector.make_trial, collector.folder, collector.options.rule))
         n_gpus = 1 if uses_gpu and ray.cluster_resources().get("GPU", 0) > 0 else 0
+        task = tune.with_parameters(_run_in_worker, given=given)
         run_config = tune.RunConfig(
             storage_path=scratch,
             callbacks=[collector],
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
             verbose=0,
         )
-        task = tune.with_parameters(_run_in_worker, given=given)
-        tune.Tuner(
-            tune.with_resources(task, {"cpu": 1, "gpu": n_gpus}),
-            param_space=space,
-            tune_config=config,
-            run_config=run_config,
-        ).fit()
+        task = tune.with_resources(task, {"cpu": 1, "gpu": n_gpus})
+        tune.Tuner(task, param_space=space, tune_config=config, run_config=run_config).fit()
     return collector.failures
 
 
@@ -189,8 +179,7 @@ class _Collector(tune.Callback):  # type: ignore[misc]
         self.failures: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune saves its callbacks to a file that is never read."""
-        return {}
+        return {}  # Tune saves its callbacks to a file that is never read.
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record the row of a trial, or how far it came if it was stopped early."""
@@ -198,10 +187,10 @@ class _Collector(tune.Callback):  # type: ignore[misc]
         last = trial.last_result or {}
         if "failure" in last:
             self._fail(ours, seed, last["failure"])
-        elif "row" in last:
+            return
+        if "row" in last:
             row = json.loads(last["row"])
-            self.folder.record(row)
-            self._tell(ours, seed, f": {row['error']}" if "error" in row else "")
+            outcome = f": {row['error']}" if "error" in row else ""
         else:
             rule = self.options.rule
             row = {
@@ -211,8 +200,9 @@ class _Collector(tune.Callback):  # type: ignore[misc]
                 "min_kl": None if rule is None else rule.min_kl,
                 "environment": json.loads(last["environment"]),
             }
-            self.folder.record(row)
-            self._tell(ours, seed, f", stopped after {last['epoch']} epochs")
+            outcome = f", stopped after {last['epoch']} epochs"
+        self.folder.record(row)
+        self._tell(ours, seed, outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note why a trial failed."""
@@ -252,8 +242,7 @@ class _DistinctPoints(OptunaSearch):  # type: ignore[misc]
             del self._ot_trials[trial_id]
             self._completed_trials.discard(trial_id)
         else:
-            finished: str = Searcher.FINISHED
-            return finished
+            return str(Searcher.FINISHED)
         if point is not None:
             self._seen.add(self._key(point))
         return point

@@ -128,11 +128,7 @@ def preset(name: str, data: str = "table", **overrides: Any) -> Estimator:
 
 
 def find_preset(name: str, data: str) -> Preset:
-    """Return a preset; upper and lower case are alike.
-
-    Raises:
-        ParameterError: if there is no such preset for such data.
-    """
+    """Return a preset; upper and lower case are alike."""
     if data not in PRESETS:
         expected = ", ".join(map(repr, PRESETS))
         raise ParameterError(f"data expects one of {expected}, got {data!r}.")
@@ -187,11 +183,7 @@ def choose_settings(
 
 
 def check_comparison(models: Sequence[str] | None, given: Mapping[str, Any]) -> None:
-    """Check the arguments of a comparison before it is known whether its data are rows or text.
-
-    Raises:
-        ParameterError: as `choose_settings`, if they suit neither.
-    """
+    """Check the arguments of a comparison before it is known whether its data are rows or text."""
     errors = {}
     for data in ("text", "table"):
         try:

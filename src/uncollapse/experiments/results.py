@@ -38,11 +38,7 @@ class ResultsFolder:
         self.states = path.absolute().with_suffix(".unfinished")
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows.
-
-        Raises:
-            FileError: if a line other than the last is damaged.
-        """
+        """Return all rows, or raise `FileError` if a line other than the last is damaged."""
         if not self.path.is_file():
             return []
         lines = self.path.read_bytes().split(b"\n")
@@ -74,10 +70,7 @@ class ResultsFolder:
     def record(self, row: Mapping[str, Any]) -> None:
         """Write the row of a finished trial to the disk, and remove its state.
 
-        Non-finite numbers become null.
-
-        Raises:
-            FileError: if the row cannot be written. Earlier rows stay.
+        Non-finite numbers become null. If the row cannot be written, earlier rows stay.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +104,8 @@ class ResultsFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running trials in this folder.
-
-        Raises:
-            FileError: if another process does so, or the folder cannot be written to.
-        """
+        """Keep other processes from running trials in this folder, or raise `FileError` if one does
+        so already."""
         check_writable(self.path, overwrite=True)
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from uncollapse._utils.errors import (
@@ -16,6 +15,7 @@ from uncollapse._utils.errors import (
     ParameterError,
     one_line,
 )
+from uncollapse.experiments.environment import environment
 from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.selection import SelectionRule
 from uncollapse.experiments.trial import EpochCallback, Trial
@@ -54,17 +54,17 @@ class RunOptions:
 def run_missing(
     wanted: Mapping[str, SeededTrial], folder: ResultsFolder, options: RunOptions
 ) -> list[str]:
-    """Run the wanted trials that have no final row yet. Return a sentence for each failure."""
+    """Run the trials without a final row, as `run_trials` does. A row of a stopped trial is final
+    if the rule that stopped it is still in force."""
     rows, rule = folder.rows_by_key(), options.stopping_rule
-    done = {key for key, row in rows.items() if _is_final(row, rule)}
+    done = [
+        key
+        for key, row in rows.items()
+        if "stopped" not in row or (rule is not None and row["min_kl"] == rule.min_kl)
+    ]
     missing = [trial for key, trial in wanted.items() if key not in done]
     options.tell(f"{len(wanted)} trials, {len(wanted) - len(missing)} of them done before")
     return run_trials(missing, folder, options)
-
-
-def _is_final(row: Mapping[str, Any], rule: SelectionRule | None) -> bool:
-    """Return whether a row stays: a stopped trial is repeated unless this rule stopped it."""
-    return "stopped" not in row or (rule is not None and row["min_kl"] == rule.min_kl)
 
 
 def run_trials(
@@ -92,11 +92,6 @@ def run_trials(
             failures = import_on_ray().run_grid(trials, folder, options)
         folder.remove_finished_states()
     return failures
-
-
-def has_ray() -> bool:
-    """Return whether Ray is installed."""
-    return find_spec("ray") is not None
 
 
 def import_on_ray() -> Any:
@@ -146,7 +141,8 @@ def run_trial(
         if trial.saves_model(seed):
             model.save(folder.models / key, overwrite=True)
     except NonFiniteLossError as error:  # Another attempt would end in the same way.
-        return trial.failure(seed, error)
+        found = environment(trial.device)
+        return {**trial.header(seed), "error": str(error), "environment": found}
     except InputError as error:
         return str(error)
     except Exception as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -81,11 +80,7 @@ class SearchSpace:
         settings: Mapping[str, Any],
         allow_ranges: bool,
     ) -> SearchSpace:
-        """Return the checked space of a grid. Arguments with a single value become settings.
-
-        Raises:
-            ParameterError: if an argument cannot be used, or does not change results.
-        """
+        """Return the checked space of a grid. Arguments with a single value become settings."""
         if model not in Estimator.registry:
             known = ", ".join(Estimator.registry)
             raise ParameterError(f"model expects one of {known}, got {model!r}.")
@@ -110,13 +105,8 @@ class SearchSpace:
         }
 
     @property
-    def size(self) -> float:
-        """Number of combinations, infinite with a range."""
-        return math.prod(n if isinstance(n, int) else math.inf for n in self.dimensions.values())
-
-    @property
     def dimensions(self) -> dict[str, Any]:
-        """The number of values to choose from, or the ends of a range, by name."""
+        """Number of values to choose from, or the ends of a range, by name."""
         return {
             name: len(values) if isinstance(values, list) else values
             for name, values in self.values.items()
@@ -148,25 +138,19 @@ class SearchSpace:
         """Return the trial of a point with a seed."""
         return self.trial_at(point), seed
 
-    def point_of(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the point with these arguments, or None if they are outside this space."""
+    def find(self, key: str, seed: int, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the point with these arguments if it is in this space and its trial has this key,
+        else None."""
         point: dict[str, Any] = {}
         for name, values in self.values.items():
             value = arguments.get(name)
-            if isinstance(values, list):
-                if value not in values:
-                    return None
+            if isinstance(values, list) and value in values:
                 point[name] = values.index(value)
-            else:
-                if not isinstance(value, int | float) or not values[0] <= value <= values[1]:
-                    return None
+            elif isinstance(values, tuple) and _is_between(value, *values):
                 point[name] = value
-        return point
-
-    def find(self, key: str, seed: int, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the point with these arguments if its trial has this key, else None."""
-        point = self.point_of(arguments)
-        return None if point is None or self.trial_at(point).key(seed) != key else point
+            else:
+                return None
+        return point if self.trial_at(point).key(seed) == key else None
 
     def known_points(
         self, rows: Mapping[str, dict[str, Any]], seed: int
@@ -190,9 +174,6 @@ class SearchSpace:
         """Train for one step, and build every combination, so that mistakes are found early.
 
         The device of the settings must be available only if the trials run on this machine.
-
-        Raises:
-            InputError: if the data do not suit the model, or a combination cannot be built.
         """
         kind, (train, held_out, _) = Estimator.registry[self.model], self.sources
         arguments = [trial.arguments for trial in self.trials()]
@@ -205,6 +186,10 @@ class SearchSpace:
         with suppress(NonFiniteLossError):  # A trial records this as its result.
             first.fit(train.table(), budget=Budget(evaluations=1))
         first.random_rows(held_out.table(), 1)  # This validates all rows.
+
+
+def _is_between(value: Any, low: Any, high: Any) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
 
 
 def _check_names(values: Mapping[str, Any], common: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from uncollapse.experiments.run import (
     LOCAL_RAY,
     NO_RAY,
     RunOptions,
-    has_ray,
     import_on_ray,
     run_missing,
     run_trials,
@@ -98,7 +98,7 @@ def sweep(
     if held_out is None and labels is not None:
         raise ParameterError("labels belong to held_out, which is missing. Give both, or neither.")
     rule, seeds = SelectionRule(min_kl), _check_seeds(seeds)
-    ray = ray or (LOCAL_RAY if has_ray() else NO_RAY)
+    ray = ray or (LOCAL_RAY if find_spec("ray") else NO_RAY)
     if ray == NO_RAY and (stop_early or n_searched is not None):
         raise ParameterError(
             "early stopping and searches need Ray. Install it with "
@@ -126,17 +126,9 @@ def sweep(
 
 
 def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
-    """Return examples as `Data`.
+    """Return examples of any kind that `sweep` takes as `Data`.
 
-    Args:
-        X: examples, as for `sweep`.
-        labels: of the examples.
-        is_text: whether they are documents. By default, strings and sequences of different
-            lengths are.
-
-    Raises:
-        DataError: if the examples are not in rows, come from a loader, or a column of a data frame
-            holds something other than numbers.
+    Strings and sequences of different lengths are documents, unless `is_text` says otherwise.
     """
     if isinstance(X, Data):
         return X
@@ -228,10 +220,11 @@ def _search(
             f"a search takes one seed, got {len(seeds)}. Search with one, and sweep the best "
             "combinations with more."
         )
-    if space.size < n:
+    sizes = [size if isinstance(size, int) else math.inf for size in space.dimensions.values()]
+    if math.prod(sizes) < n:
         raise ParameterError(
-            f"a search of {n} expects at least as many combinations, got {space.size}. Sweep all "
-            "of them instead."
+            f"a search of {n} expects at least as many combinations, got {math.prod(sizes)}. Sweep "
+            "all of them instead."
         )
     seed, failures = seeds[0], []
     interrupted = [(trial, seed) for trial in space.interrupted_trials(folder.states, seed)]

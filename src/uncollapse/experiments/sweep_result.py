@@ -144,11 +144,7 @@ class Sweep:
         return figure
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the table, the best model and the picture, and return their paths.
-
-        Raises:
-            FileError: if they cannot be written.
-        """
+        """Write the table, the best model and the picture, and return their paths."""
         best = self.best
         run = None if best is None else str(self.best_folder)
         found = {"rule": str(self.rule), "run": run, "trial": best}

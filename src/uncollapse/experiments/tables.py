@@ -85,11 +85,7 @@ def beside(
 ) -> pd.DataFrame:
     """Return the table with a paper's numbers to its right, and rows of the paper alone below.
 
-    Args:
-        table: our results.
-        published: the paper's, with a column `source`.
-        by: columns that identify a row in both.
-        paper: short name of the paper.
+    Rows correspond where they agree in the columns `by`.
     """
     numbers = published.drop(columns="source")
     names = {name: f"{paper}: {name}" for name in numbers if name not in by}

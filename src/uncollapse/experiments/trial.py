@@ -16,7 +16,7 @@ from uncollapse.data import Data
 from uncollapse.diagnostics import Report, diagnose
 from uncollapse.estimators import Estimator, load
 from uncollapse.estimators.building import resolve_device
-from uncollapse.estimators.settings import RUNTIME_ARGUMENTS
+from uncollapse.estimators.settings import RENAMED, RUNTIME_ARGUMENTS
 from uncollapse.experiments.environment import environment
 from uncollapse.measures.tempering import MAX_ROWS, rate_distortion_of_rows
 from uncollapse.training import Epoch
@@ -26,7 +26,7 @@ N_IMPORTANCE = 64
 # they are no part of a key.
 NEW_ARGUMENTS = {"precision": "float32"}
 # Arguments that published rows have under an older name, which keys keep.
-OLD_NAMES = {"intermediate_dims": "between"}
+OLD_NAMES = {new: old for old, new in RENAMED.items()}
 
 EpochCallback = Callable[[Epoch], None]
 
@@ -82,7 +82,7 @@ class Trial(ABC):
 
     @property
     def uses_gpu(self) -> bool:
-        """Return whether the trial uses a GPU where there is one."""
+        """Whether the trial uses a GPU where there is one."""
         return False
 
     @property
@@ -110,10 +110,6 @@ class Trial(ABC):
             "seed": seed,
         }
 
-    def failure(self, seed: int, error: Exception) -> dict[str, Any]:
-        """Return the row of a trial that failed for good."""
-        return {**self.header(seed), "error": str(error), "environment": environment(self.device)}
-
 
 class TrialData(NamedTuple):
     """Training, test and validation data of a trial."""
@@ -128,11 +124,9 @@ class FitTrial(Trial):
     """An estimator that is fitted to training data and measured on test data.
 
     Attributes:
-        model: name of the model in tables.
         estimator: name of an estimator of this package.
         arguments: of the estimator, without its seed.
         data: name of the data set, and whatever identifies the data.
-        labels: further columns that tables group by, such as the data set.
     """
 
     model: str
@@ -167,14 +161,19 @@ class FitTrial(Trial):
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        data = self.load_data(seed)
-        estimator = self._fit(seed, data, folder, verbose, on_epoch)
-        test = data.test
+        train, test, validation = self.load_data(seed)
+        arguments = {**self.arguments, "random_state": seed, "verbose": verbose}
+        estimator = Estimator.registry[self.estimator](**arguments).fit(
+            train.table(),
+            checkpoint=folder,
+            callbacks=() if on_epoch is None else (on_epoch,),
+            **({} if validation is None else {"validation": validation.X}),
+        )
         report = measure(estimator, test.table(), test.labels, verbose=verbose)
         last = estimator.history_.iloc[-1]
         row = {
             **self.header(seed),
-            "n_train": len(data.train.X),
+            "n_train": len(train.X),
             "n_test": len(test.X),
             "seconds": round(float(last["seconds"]), 2),
             "constants": estimator.inverse_lipschitz_,
@@ -189,22 +188,6 @@ class FitTrial(Trial):
         extra = self.extra_results(estimator, test)
         estimates = {**row["estimates"], **extra.pop("estimates", {})}
         return estimator, {**row, "estimates": estimates, **extra}
-
-    def _fit(
-        self,
-        seed: int,
-        data: TrialData,
-        folder: Path,
-        verbose: bool,
-        on_epoch: EpochCallback | None,
-    ) -> Estimator:
-        arguments = {**self.arguments, "random_state": seed, "verbose": verbose}
-        validation = {} if data.validation is None else {"validation": data.validation.X}
-        callbacks = () if on_epoch is None else (on_epoch,)
-        estimator = Estimator.registry[self.estimator](**arguments)
-        return estimator.fit(
-            data.train.table(), checkpoint=folder, callbacks=callbacks, **validation
-        )
 
     @staticmethod
     def load(path: Path) -> Any:
@@ -224,9 +207,7 @@ class FitTrial(Trial):
 
     @property
     def _all_arguments(self) -> dict[str, Any]:
-        estimator = Estimator.registry[self.estimator](**self.arguments)
-        arguments: dict[str, Any] = estimator.get_params()
-        return arguments
+        return dict(Estimator.registry[self.estimator](**self.arguments).get_params())
 
 
 def arguments_from_config(config: Mapping[str, Any]) -> dict[str, Any]:

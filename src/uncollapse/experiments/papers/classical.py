@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import time
 import warnings
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,12 +50,8 @@ class Arrays:
         return file
 
 
-class Sample(NamedTuple):
-    """Estimates by name, posterior draws, and arrays for figures."""
-
-    estimates: dict[str, float]
-    draws: Draws
-    arrays: dict[str, np.ndarray]
+# Estimates by name, posterior draws, and arrays for figures.
+Sample = tuple[dict[str, float], Draws, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -64,9 +59,7 @@ class Sampling(Trial):
     """A latent variable whose posterior is sampled.
 
     Attributes:
-        model: name of the model in tables.
         data: everything but the seed that determines model and data.
-        labels: columns that tables group by.
         n_draws: draws of each chain.
         compute: samples, given the data, the number of draws and a seed.
     """
@@ -78,9 +71,7 @@ class Sampling(Trial):
     compute: Callable[[dict[str, Any], int, int], Sample] = field(repr=False)
 
     def config(self) -> dict[str, Any]:
-        config = {"model": self.model, "data": self.data, "n_draws": self.n_draws}
-        plain: dict[str, Any] = json.loads(json.dumps(config))
-        return plain
+        return {"model": self.model, "data": self.data, "n_draws": self.n_draws}
 
     def execute(
         self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
@@ -160,19 +151,21 @@ def _sample_ppca(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
             f"posterior_deviation_{unit}": float(deviation[unit]),
             f"share_at_prior_{unit}": float((distance[:, unit] < limit[:, unit]).mean()),
         }
-    return Sample(
-        estimates, draws, _ppca_arrays(model, rows, pooled, mean) | {"deviation": deviation}
-    )
+    row = int(np.abs(mean[:, 0]).argmax())  # the one that figures show
+    arrays = {
+        "surface": _likelihood_surface(model, rows[row]),
+        "draws": pooled[:, row],
+        "mean": mean[row],
+        "deviation": deviation,
+    }
+    return estimates, draws, arrays
 
 
-def _ppca_arrays(
-    model: PPCA, rows: np.ndarray, draws: np.ndarray, means: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return the likelihood surface and the posterior of the row with the largest mean."""
-    row = int(np.abs(means[:, 0]).argmax())
+def _likelihood_surface(model: PPCA, row: np.ndarray) -> np.ndarray:
+    """Return log p(x|z) of a row at a grid of two latents."""
     grid = torch.as_tensor(np.stack(np.meshgrid(SURFACE, SURFACE, indexing="ij"), -1))
-    log_p: torch.Tensor = model.likelihood(grid).log_prob(torch.as_tensor(rows[row]))
-    return {"surface": log_p.sum(-1).numpy(), "draws": draws[:, row], "mean": means[row]}
+    log_p: torch.Tensor = model.likelihood(grid).log_prob(torch.as_tensor(row))
+    return np.asarray(log_p.sum(-1))
 
 
 def ppca_trial(truth: str, sigma: float | None, scale: str) -> Sampling:
@@ -297,7 +290,7 @@ def _sample_gmm(data: dict[str, Any], n_draws: int, seed: int) -> Sample:
         "alpha": alpha,
         "probability": probability,
     }
-    return Sample(estimates, draws, arrays)
+    return estimates, draws, arrays
 
 
 def _prior_deviation(log_p: np.ndarray, model: MixtureWeight) -> float:

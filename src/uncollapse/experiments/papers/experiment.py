@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from uncollapse.data.synthetic_text import TEST_TRUTH, synthetic_text, true_late
 from uncollapse.estimators import Estimator
 from uncollapse.experiments.presets import find_preset
 from uncollapse.experiments.tables import beside, over_seeds
-from uncollapse.experiments.trial import EpochCallback, FitTrial, Trial, TrialData
+from uncollapse.experiments.trial import FitTrial, Trial, TrialData
 
 PUBLISHED = Path(__file__).parent / "published"
 SCALES = ("smoke", "small", "paper")
@@ -71,10 +70,9 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Fit(FitTrial):
-    """An estimator that is fitted to data of a paper.
+    """An estimator that is fitted to the data of `load_trial_data(data)`.
 
     Attributes:
-        data: name of the data set, with the arguments of `load_trial_data`.
         keep: save the fitted model of the first seed, for figures.
     """
 
@@ -89,22 +87,13 @@ class Fit(FitTrial):
         share = {"value": correlation_share(estimator, test.X), "standard_error": math.nan}
         return {"estimates": {"correlation_share": share}}
 
-    def execute(
-        self, seed: int, folder: Path, verbose: bool, on_epoch: EpochCallback | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        with warnings.catch_warnings():
-            # The papers binarise grey levels too.
-            message = "X holds values strictly between 0 and 1"
-            warnings.filterwarnings("ignore", message=message)
-            return super().execute(seed, folder, verbose, on_epoch)
-
     def saves_model(self, seed: int) -> bool:
         return self.keep and seed == 0
 
 
 @dataclass(frozen=True)
 class Table:
-    """Makes a table of means and deviations over seeds, beside the published numbers if any.
+    """Make a table of means and deviations over seeds, beside the published numbers if any.
 
     Attributes:
         by: columns that make a group of trials.
@@ -119,7 +108,6 @@ class Table:
     digits: int = 2
 
     def __call__(self, results: pd.DataFrame) -> pd.DataFrame:
-        """Return the table of results."""
         table = over_seeds(results, self.by, self.columns, self.digits)
         if not self.published:
             return table
@@ -129,12 +117,25 @@ class Table:
 
 @dataclass(frozen=True)
 class FigureInput:
-    """Results and models that a figure is drawn from."""
+    """Results and models that a figure is drawn from.
+
+    Attributes:
+        models: folder of the fitted models.
+        missing: trials whose model was asked for and is not there.
+    """
 
     results: pd.DataFrame
     scale: str
-    # Returns the fitted model of a trial's first seed, or None where it is missing.
-    model: Callable[[Trial], Any]
+    models: Path
+    missing: list[Trial] = field(default_factory=list)
+
+    def model(self, trial: Trial) -> Any:
+        """Return the fitted model of a trial's first seed, or None if it is missing."""
+        path = self.models / trial.key(0)
+        if path.is_dir():
+            return trial.load(path)
+        self.missing.append(trial)
+        return None
 
 
 @dataclass(frozen=True)

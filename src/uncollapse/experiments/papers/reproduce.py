@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -21,7 +21,6 @@ from uncollapse.experiments.plotting import as_png
 from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import RunOptions, SeededTrial, run_missing
 from uncollapse.experiments.tables import provenance, results_frame, to_markdown
-from uncollapse.experiments.trial import Trial
 
 EXPERIMENTS: dict[str, Experiment] = {
     "k23-toy": k23.TOY,
@@ -78,7 +77,10 @@ def reproduce(
     trials = experiment.trials(scale)
     wanted = {trial.key(seed): (trial, seed) for seed in range(n_seeds) for trial in trials}
     _copy_common_rows(wanted, folder, scale, options)
-    failures = run_missing(wanted, folder, options)
+    with warnings.catch_warnings():
+        # The papers binarise grey levels too.
+        warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")
+        failures = run_missing(wanted, folder, options)
     found = folder.rows_by_key()
     rows = [found[key] for key in wanted if key in found]
     results = results_frame([row for row in rows if "estimates" in row])
@@ -138,34 +140,14 @@ def _draw_figures(
     written = []
     for end, draw in experiment.figures.items():
         path = folder.path.with_name(f"{folder.path.stem}-{end}.png")
-        models = SavedModels(folder.models)
-        figure = draw(FigureInput(results, scale, models))
-        missing = f"{len(models.missing)} fitted models, which are missing in {folder.models}"
-        if models.missing and path.exists():
+        given = FigureInput(results, scale, folder.models)
+        figure = draw(given)
+        missing = f"{len(given.missing)} fitted models, which are missing in {folder.models}"
+        if given.missing and path.exists():
             options.tell(f"note: {path} is not redrawn without {missing}")
             continue
-        if models.missing:
+        if given.missing:
             options.tell(f"note: {path} lacks {missing}")
         write_bytes(path, as_png(figure))
         written.append(str(path))
     return written
-
-
-class SavedModels:
-    """The models of the first seed that a folder holds. Calls return that of a trial, or None.
-
-    Attributes:
-        missing: trials whose model was asked for and is missing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.missing: list[Trial] = []
-
-    def __call__(self, trial: Trial) -> Any:
-        """Return the model of a trial, or None if it is missing."""
-        path = self.folder / trial.key(0)
-        if path.is_dir():
-            return trial.load(path)
-        self.missing.append(trial)
-        return None
