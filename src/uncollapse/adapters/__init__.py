@@ -1,7 +1,5 @@
 """Adapters that let diagnoses read VAEs of any library."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

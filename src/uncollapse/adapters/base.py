@@ -1,7 +1,5 @@
 """Models of any library in the form that diagnoses read."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

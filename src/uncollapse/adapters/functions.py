@@ -1,7 +1,5 @@
 """Models made of a pair of functions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

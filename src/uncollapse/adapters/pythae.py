@@ -1,7 +1,5 @@
 """Adapter of pythae (Chadebec et al. 2022), https://github.com/clementchadebec/benchmark_VAE."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Adapter of scvi-tools (Gayoso et al. 2022), https://scvi-tools.org."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

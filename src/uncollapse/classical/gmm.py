@@ -3,8 +3,6 @@
 Its posterior collapses if both Gaussians are the same.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

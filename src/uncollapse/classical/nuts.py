@@ -3,8 +3,6 @@
 Needs the extra ``mcmc``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`uncollapse data list` and `uncollapse data fetch`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`uncollapse doctor`."""
 
-from __future__ import annotations
-
 import time
 
 import typer

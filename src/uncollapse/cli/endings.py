@@ -1,7 +1,5 @@
 """How commands end: exit codes, interruptions, and warnings that are printed once."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Commands import torch and the data in their bodies, so that help and mistakes in
 answered at once.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """Settings of models on the command line: KEY=VALUE arguments and YAML files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`uncollapse sweep`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Named data sets of text, each with a training, a validation and a test file."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Search for the files of a data set on this machine, and download of missing ones."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image data sets in the IDX format of MNIST."""
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

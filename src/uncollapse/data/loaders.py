@@ -1,7 +1,5 @@
 """Rows from data sets and loaders of PyTorch."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

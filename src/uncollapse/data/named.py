@@ -1,7 +1,5 @@
 """Registry of named data sets."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Omniglot: handwritten characters of many alphabets (Lake et al. 2015), PNG files in zip
 archives."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Parquet files, read by row groups."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows that stay on disk and are read block by block."""
 
-from __future__ import annotations
-
 import itertools
 import mmap
 import os

@@ -1,7 +1,5 @@
 """Data sets drawn from known distributions, so that the right answers are known."""
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

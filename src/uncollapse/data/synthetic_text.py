@@ -10,8 +10,6 @@ still lies about p / (2n) nats above the truth: 0.25 for the 8,000 parameters of
 with layers of width 32.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Text files with one document in each line, UTF-8, plain or gzipped."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`compare`: train several models on one budget and measure them on the same data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

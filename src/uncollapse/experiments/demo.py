@@ -1,7 +1,5 @@
 """The demonstration: an ordinary VAE collapses and an inverse-Lipschitz VAE does not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Provenance of a result: versions, commit, device and date."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Matplotlib figures that need no display."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Results of trials on disk."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

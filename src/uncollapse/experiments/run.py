@@ -1,7 +1,5 @@
 """Running trials, each once: one after the other in this process, or in parallel on Ray."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

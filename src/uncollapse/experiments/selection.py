@@ -1,7 +1,5 @@
 """The rule that selects the best of several models."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`sweep`: train a model over values of its arguments and over seeds, and select the best."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Tables, the best model and the picture of a sweep."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

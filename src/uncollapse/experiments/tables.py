@@ -1,7 +1,5 @@
 """Tables of results: means and standard deviations over seeds, and where they come from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Trials: models that are fitted and measured once, in any order, on any machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod

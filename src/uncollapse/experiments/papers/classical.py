@@ -1,7 +1,5 @@
 """Experiments of W21 on classical models, figures 2 to 4, by NUTS (extra ``mcmc``)."""
 
-from __future__ import annotations
-
 import io
 import math
 import time

@@ -1,7 +1,5 @@
 """Parts that the papers' experiments share: trials, data, rivals, and published numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Figures of results, arranged as in the papers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Experiments of K23 on toy data and images: figures 1 to 6, tables 2 and 4."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`reproduce`: run the trials of an experiment, and write its table and figures."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Experiments on text: K23 tables 1 and 5, W21 table 1."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

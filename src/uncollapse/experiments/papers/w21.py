@@ -1,7 +1,5 @@
 """Experiments of W21 on images and two-dimensional data: figure 1, section 2.2, tables 1 and 2."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
