@@ -70,7 +70,6 @@ class Certificate(Findings):
     """Theorems about a model and data, beside the quantities that they bound.
 
     Attributes:
-        name: of the model.
         estimates: by the names of `MEANINGS`, with standard errors; None where a theorem does not
             apply or the quantity is unknown. The errors of the first divergence, its mean-score
             version, their bounds and their ratio are those of the draws of z, which all examples
@@ -80,9 +79,7 @@ class Certificate(Findings):
             `reverse_divergence` with its error and bound, `posterior_kl_nats` with its error,
             `kl_upper_nats`, `kl_lower_nats` and `effective_sample_size`; NaN where a theorem does
             not apply or the effective sample size is below 10.
-        n_samples: draws of z from the prior.
-        n_importance: draws from q(z|x) for each example.
-        seed: of the draws from the prior.
+        name, n_samples, n_importance, seed: the arguments of `certify`.
     """
 
     meanings = MEANINGS
@@ -105,14 +102,9 @@ class Certificate(Findings):
 
     def content(self) -> dict[str, Any]:
         """Return the settings and the table of examples, for JSON."""
-        return {
-            "name": self.name,
-            "holds": self.holds,
-            "n_samples": self.n_samples,
-            "n_importance": self.n_importance,
-            "seed": self.seed,
-            "examples": self.examples.to_dict(orient="list"),
-        }
+        settings = {key: getattr(self, key) for key in ("n_samples", "n_importance", "seed")}
+        examples = self.examples.to_dict(orient="list")
+        return {"name": self.name, "holds": self.holds, **settings, "examples": examples}
 
     def __repr__(self) -> str:
         head = (
@@ -364,9 +356,8 @@ def corollary_bound(model: RowModel, rows: np.ndarray) -> np.ndarray:
     """Compute the bound of K23 corollary 3.6 for each row: L^2 times a lower bound of E |T(x) -
     E[T(x)|z]|^2 that holds for any Brenier map of constant L.
 
-    Returns:
-        Shape (n,); NaN for a decoder of several maps and under a mixture prior, for which the
-        corollary is not stated.
+    It is NaN for a decoder of several maps and under a mixture prior, for which the corollary is
+    not stated.
     """
     if not (model.decoder.is_one_map and _is_normal(model)):
         return np.full(len(rows), np.nan)

@@ -97,12 +97,9 @@ def inverse_lipschitz_for(nats: float, latent_dim: int, scale: float = 1.0) -> f
 def model_information_floor(model: Any) -> Estimate | None:
     """Compute the information floor of a model, in nats, without data.
 
-    Args:
-        model: whatever `uncollapse.diagnose` takes.
-
-    Returns:
-        None where it is not proved: families other than the Gaussian, three maps, latents without
-        a density, models of other libraries.
+    The model is whatever `uncollapse.diagnose` takes. The floor is None where it is not proved:
+    families other than the Gaussian, three maps, latents without a density, models of other
+    libraries.
     """
     own = adapt_model(model).model
     if not (isinstance(own, ComposedModel) and own.has_density):

@@ -26,15 +26,9 @@ def smoothed_kl_bound(model: RowModel, row: np.ndarray) -> float:
 
     By de Bruijn's identity the integral is the decrease of the KL up to delta; the proposition uses
     the smaller delta times the least F. F is computed by quadrature on a grid of z, hence l <= 2,
-    and integrated as a lower sum over a grid of t.
-
-    Args:
-        model: with a standard normal prior, in float64.
-        row: shape (data_dim,), as the family observes it.
-
-    Returns:
-        The bound; NaN where the grid misses a part of the posterior, which is too elongated or has
-        mass elsewhere.
+    and integrated as a lower sum over a grid of t. The model is in float64 and has a standard
+    normal prior. The bound is NaN where the grid misses a part of the posterior, which is too
+    elongated or has mass elsewhere.
     """
     centre, deviation = _posterior_moments(model, row)
     n_points = POINTS[len(centre)]

@@ -154,11 +154,7 @@ class Comparison:
         return write_text(path, self.table().to_csv(index=False), overwrite)
 
     def to_html(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write one self-contained page, which needs no network.
-
-        Raises:
-            FileError: if the file exists and `overwrite` is False, or cannot be written.
-        """
+        """Write one self-contained page, which needs no network; raise as `to_csv` does."""
         return write_text(path, self._render(), overwrite)
 
     def __repr__(self) -> str:
@@ -224,14 +220,11 @@ class Comparison:
 
 
 def excess_distortion(curve: pd.DataFrame, others: Iterable[pd.DataFrame]) -> float:
-    """Distortion of a model above the lowest of all curves at its rate, in nats.
+    """Distortion of a model, the last point of its curve, above the lowest of all curves at its
+    rate, in nats.
 
     It is 0 on the frontier. A curve that ends at a lower rate counts with its last point, and one
     that begins at a higher rate does not count.
-
-    Args:
-        curve: of the model, which is the last point.
-        others: all curves, including this one.
     """
     rate, distortion = curve[["rate", "distortion"]].iloc[-1]
     edges = [edge for edge in map(lower_edge, others) if edge["rate"].iloc[0] <= rate]

@@ -67,12 +67,7 @@ def make_gallery(
 ) -> Gallery:
     """Decode posterior means, draws from the prior, and traversals of single units.
 
-    Args:
-        subject: the model, in evaluation mode.
-        rows: data as read, shape (n, *features).
-        means: posterior means of the rows, shape (n, latent_dim).
-        units: a row for each unit, as `Units.table` returns it.
-        image_shape: (height, width) if a row is an image.
+    The rows are data as read, with their posterior means; `units` is the table of `UnitSums`.
     """
     with seeded(0):
         z = subject.model.draw_prior(len(rows))

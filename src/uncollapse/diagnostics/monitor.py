@@ -88,7 +88,6 @@ class CollapseMonitor(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the rows before Lightning begins to train."""
-        del trainer
         self._begin(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -97,7 +96,6 @@ class CollapseMonitor(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the TensorBoard file."""
-        del trainer, pl_module
         if self._writer is not None:
             self._writer.close()
 
@@ -151,12 +149,8 @@ class CollapseMonitor(pl.Callback):
 
 
 def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
-    """Return KL, active and informative units, and mutual information.
-
-    Args:
-        model: in any mode.
-        rows: shape (n, *features), as the model observes them.
-    """
+    """Return KL, active and informative units, and mutual information on rows as the model observes
+    them."""
     with evaluating(model):
         posteriors, units = infer(model, rows), UnitSums(model)
         units.add(posteriors, rows)

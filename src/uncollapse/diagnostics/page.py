@@ -32,13 +32,8 @@ UNIT_LABELS = {
 
 
 def render_page(reports: Sequence[Report], title: str, introduction: Sequence[str] = ()) -> str:
-    """Return the HTML of a page, which needs no other file and no network.
-
-    Args:
-        reports: on the same data.
-        title: of the page.
-        introduction: first paragraphs.
-    """
+    """Return the HTML of a page on reports on the same data, which needs no other file and no
+    network."""
     return render(
         "report.html.j2",
         title=title,

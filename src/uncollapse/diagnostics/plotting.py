@@ -226,10 +226,7 @@ def rate_distortion(
 ) -> Figure:
     """Draw distortion over rate, with dashed lines of equal negative ELBO.
 
-    Args:
-        curves: name, curve and its lower edge for each model. The last point of a curve is the
-            trained model.
-        caption: of the figure.
+    Each model has a name, a curve, whose last point is the trained model, and its lower edge.
     """
     ends = pd.DataFrame([curve.iloc[-1] for _, curve, _ in curves])
     low, most, high = ends["distortion"].quantile([0.0, 0.75, 1.0])

@@ -32,7 +32,7 @@ class Report(Findings):
         notes: cautions about the numbers.
         estimates: by the names of `QUANTITIES`; None if unknown. Numbers of the component are there
             for mixtures only, and accuracies only if the labels are classes.
-        units: a row for each latent unit, as `Units.table` returns it. Where each symbol of a
+        units: a row for each latent unit, as `UnitSums.table` returns it. Where each symbol of a
             sequence has its own z, a row describes a unit of all of them.
         collapse_curves: the smallest delta for which a unit is (epsilon, delta)-collapsed (Lucas et
             al. 2019); a row for each epsilon in nats, a column for each unit.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import numbers
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -15,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
-from uncollapse._utils.errors import DataError, ParameterError
+from uncollapse._utils.errors import DataError
 
 # Means are pulled this far inside their open domain before they become natural parameters: a pixel
 # that is always black then starts at a finite logit, a word that never occurs at a finite rate.
@@ -124,10 +122,8 @@ class Family(nn.Module, ABC):
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         """Start at values suited to data of shape (n, d), before training.
 
-        Args:
-            data: rows.
-            noise_share: share of their variance that is left to the family, if the decoder is bound
-                to explain the rest.
+        `noise_share` is the share of their variance that is left to the family, if the decoder is
+        bound to explain the rest.
         """
         del data, noise_share
 
@@ -141,12 +137,17 @@ class Family(nn.Module, ABC):
         return True
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments from which the class makes this family, unless they are the defaults."""
+        return {}
+
+    @property
     def spec(self) -> str | dict[str, dict[str, Any]]:
         """Specification from which `get_family` makes this family."""
-        return self.name
+        return {self.name: self.arguments} if self.arguments else self.name
 
     def extra_repr(self) -> str:
-        return ""
+        return ", ".join(f"{name}={value:.9g}" for name, value in self.arguments.items())
 
 
 def independent(columns: Distribution) -> Distribution:
@@ -157,15 +158,7 @@ def independent(columns: Distribution) -> Distribution:
 def check_support(
     family: Family, data: np.ndarray, inside: np.ndarray, expected: str, remedy: str
 ) -> None:
-    """Raise `DataError` at the first value outside the support.
-
-    Args:
-        family: family in question.
-        data: shape (n, d).
-        inside: whether each value is inside, the same shape.
-        expected: the support in words.
-        remedy: what to do.
-    """
+    """Raise `DataError` at the first value of data, shape (n, d), that is not `inside`."""
     if not inside.all():
         row, column = (int(index) for index in np.argwhere(~inside)[0])
         raise DataError(
@@ -183,14 +176,6 @@ def check_unit_interval(family: Family, data: np.ndarray) -> None:
             f"{high:g}: rescale the data (for images, divide by the largest grey level) or use "
             "family='gaussian'."
         )
-
-
-def check_positive_argument(name: str, value: Any, expected: str) -> float:
-    """Return an argument as a positive finite float, or raise `ParameterError`."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (is_number and 0 < value < math.inf):
-        raise ParameterError(f"{name} expects {expected}, got {value!r}.")
-    return float(value)
 
 
 def to_positive(u: Tensor) -> Tensor:

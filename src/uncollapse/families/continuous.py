@@ -44,17 +44,17 @@ class ContinuousBernoulli(Family):
         return independent(_ContinuousBernoulli(eta))
 
     def log_partition(self, eta: Natural) -> Columns:
-        return _continuous_bernoulli_log_partition(eta)
+        return _ContinuousBernoulli(eta).log_partition()
 
     def expectation(self, eta: Natural) -> Natural:
-        return _continuous_bernoulli_mean(eta)
+        return _ContinuousBernoulli(eta).mean
 
     def natural(self, expectation: Natural) -> Natural:
         target = expectation.double().clamp(MEAN_MARGIN, 1 - MEAN_MARGIN)
         low, high = torch.full_like(target, -SEARCH_BOUND), torch.full_like(target, SEARCH_BOUND)
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
-            below = _continuous_bernoulli_mean(middle) < target
+            below = self.expectation(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return ((low + high) / 2).to(expectation.dtype)
 
@@ -111,11 +111,9 @@ class Exponential(Family):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
-        del noise_share
         self.unit.fill_(float(data.mean(dtype=np.float64)) or 1.0)
 
     def for_features(self, data_dim: int) -> Family:
-        del data_dim
         return type(self)()
 
     def check_invariants(self) -> bool:
@@ -186,17 +184,44 @@ class _ContinuousBernoulli(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return _continuous_bernoulli_mean(self.eta)
+        small, far, near = self._split_near_zero()
+        size, square = far.abs(), near.square()
+        upper = -1 / torch.expm1(-size) - 1 / size  # the mean at |eta|
+        quotient = torch.where(far > 0, upper, 1 - upper)
+        series = 0.5 + near / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
+        return torch.where(small, series, quotient)
 
     @property
     def variance(self) -> Tensor:
-        return _continuous_bernoulli_variance(self.eta)
+        small, far, near = self._split_near_zero()
+        decay, square = torch.exp(-far.abs()), near.square()
+        quotient = 1 / far.square() - decay / (1 - decay).square()
+        series = (1 - square / 20 * (1 - square * 5 / 126 * (1 - square * 7 / 200))) / 12
+        return torch.where(small, series, quotient)
+
+    def log_partition(self) -> Tensor:
+        """Return A(eta), in nats."""
+        small, far, near = self._split_near_zero()
+        size, square = far.abs(), near.square()
+        quotient = F.relu(far) + torch.log(-torch.expm1(-size) / size)
+        # eta/2 + log(sinh(u) / u) at u = eta/2, up to the eighth power; the rest is below 1e-15.
+        series = near / 2 + square / 24 * (
+            1 - square / 120 * (1 - square / 63 * (1 - square * 3 / 160))
+        )
+        return torch.where(small, series, quotient)
+
+    def _split_near_zero(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return whether |eta| is small, eta with small entries replaced by 1, and eta with the
+        others replaced by 0, so that gradients stay finite on both branches."""
+        small = self.eta.abs() < SERIES_LIMIT
+        far = torch.where(small, torch.ones_like(self.eta), self.eta)
+        return small, far, torch.where(small, self.eta, torch.zeros_like(self.eta))
 
     def entropy(self) -> Tensor:
-        return _continuous_bernoulli_log_partition(self.eta) - self.eta * self.mean
+        return self.log_partition() - self.eta * self.mean
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.eta * value - _continuous_bernoulli_log_partition(self.eta)
+        return self.eta * value - self.log_partition()
 
     def rsample(
         self, sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size()
@@ -243,39 +268,3 @@ def _beta_natural(target: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"
         step = (gradient + shared) / own
         eta = torch.where(step < eta, eta - step, eta / 10)  # a step across the border is cut short
     return eta
-
-
-def _split_near_zero(eta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whether |eta| is small, eta with small entries replaced by 1, and eta with the others
-    replaced by 0, so that gradients stay finite on both branches."""
-    small = eta.abs() < SERIES_LIMIT
-    far = torch.where(small, torch.ones_like(eta), eta)
-    return small, far, torch.where(small, eta, torch.zeros_like(eta))
-
-
-def _continuous_bernoulli_log_partition(eta: Tensor) -> Tensor:
-    small, far, near = _split_near_zero(eta)
-    size, square = far.abs(), near.square()
-    quotient = F.relu(far) + torch.log(-torch.expm1(-size) / size)
-    # eta/2 + log(sinh(u) / u) at u = eta/2, up to the eighth power; the rest is below 1e-15 here.
-    series = near / 2 + square / 24 * (
-        1 - square / 120 * (1 - square / 63 * (1 - square * 3 / 160))
-    )
-    return torch.where(small, series, quotient)
-
-
-def _continuous_bernoulli_mean(eta: Tensor) -> Tensor:
-    small, far, near = _split_near_zero(eta)
-    size, square = far.abs(), near.square()
-    upper = -1 / torch.expm1(-size) - 1 / size  # the mean at |eta|
-    quotient = torch.where(far > 0, upper, 1 - upper)
-    series = 0.5 + near / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
-    return torch.where(small, series, quotient)
-
-
-def _continuous_bernoulli_variance(eta: Tensor) -> Tensor:
-    small, far, near = _split_near_zero(eta)
-    decay, square = torch.exp(-far.abs()), near.square()
-    quotient = 1 / far.square() - decay / (1 - decay).square()
-    series = (1 - square / 20 * (1 - square * 5 / 126 * (1 - square * 7 / 200))) / 12
-    return torch.where(small, series, quotient)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from torch.distributions import Distribution
 from torch.distributions import NegativeBinomial as NegativeBinomialDistribution
 from torch.distributions import Poisson as PoissonDistribution
 
-from uncollapse._utils.errors import ParameterError
-from uncollapse._utils.parameters import NotBool, PositiveFloat
+from uncollapse._utils.parameters import NotBool, PositiveFloat, check_parameters
 from uncollapse.families.base import (
     MEAN_MARGIN,
     Columns,
     Family,
     Natural,
-    check_positive_argument,
     check_support,
     check_unit_interval,
     from_positive,
@@ -101,13 +98,8 @@ class Categorical(Family):
         ],
     ) -> None:
         super().__init__()
-        is_integer = isinstance(n_categories, numbers.Integral) and n_categories is not True
-        if not (is_integer and 2 <= n_categories < MAX_CATEGORIES):
-            raise ParameterError(
-                f"n_categories expects a number of categories from 2 to 2^24 - 1, got "
-                f"{n_categories!r}."
-            )
-        self.n_categories: int = int(n_categories)
+        checked = check_parameters(Categorical, {"n_categories": n_categories})
+        self.n_categories: int = checked["n_categories"]
         self.parameters_per_column = self.n_categories - 1
 
     def _logits(self, eta: Natural) -> Float[Tensor, "*batch d V"]:
@@ -147,11 +139,8 @@ class Categorical(Family):
         )
 
     @property
-    def spec(self) -> str | dict[str, dict[str, Any]]:
-        return {self.name: {"n_categories": self.n_categories}}
-
-    def extra_repr(self) -> str:
-        return f"n_categories={self.n_categories}"
+    def arguments(self) -> dict[str, Any]:
+        return {"n_categories": self.n_categories}
 
 
 class _Counts(Family):
@@ -204,9 +193,8 @@ class NegativeBinomial(_Counts):
 
     def __init__(self, dispersion: PositiveFloat) -> None:
         super().__init__()
-        self.dispersion: float = check_positive_argument(
-            "dispersion", dispersion, "a positive finite number"
-        )
+        checked = check_parameters(NegativeBinomial, {"dispersion": dispersion})
+        self.dispersion: float = checked["dispersion"]
 
     def forward(self, eta: Natural) -> Distribution:
         logits = self.inverse_link(eta)
@@ -231,11 +219,8 @@ class NegativeBinomial(_Counts):
         return -from_positive(-eta)
 
     @property
-    def spec(self) -> str | dict[str, dict[str, Any]]:
-        return {self.name: {"dispersion": self.dispersion}}
-
-    def extra_repr(self) -> str:
-        return f"dispersion={self.dispersion:g}"
+    def arguments(self) -> dict[str, Any]:
+        return {"dispersion": self.dispersion}
 
 
 class _Bernoulli(BernoulliDistribution):

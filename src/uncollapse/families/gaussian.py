@@ -11,13 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 
-from uncollapse._utils.parameters import Count, PositiveFloat
+from uncollapse._utils.parameters import Count, PositiveFloat, check_parameters
 from uncollapse.families.base import (
     MEAN_MARGIN,
     Columns,
     Family,
     Natural,
-    check_positive_argument,
     from_positive,
     independent,
     negative,
@@ -61,8 +60,7 @@ class Gaussian(Family):
         if scale is None:
             self.log_scale = nn.Parameter(torch.tensor(0.0))
         else:
-            expected = "a positive finite number, or None to learn it"
-            self.fixed_scale = check_positive_argument("scale", scale, expected)
+            self.fixed_scale = scale = check_parameters(Gaussian, {"scale": scale})["scale"]
             log_scale = torch.tensor(math.log(scale), dtype=torch.get_default_dtype())
             self.register_buffer("log_scale", log_scale)
 
@@ -103,11 +101,11 @@ class Gaussian(Family):
         )
 
     @property
-    def spec(self) -> str | dict[str, dict[str, Any]]:
-        return self.name if self.fixed_scale is None else {self.name: {"scale": self.fixed_scale}}
+    def arguments(self) -> dict[str, Any]:
+        return {} if self.fixed_scale is None else {"scale": self.fixed_scale}
 
     def extra_repr(self) -> str:
-        return "scale=learned" if self.fixed_scale is None else f"scale={self.fixed_scale:g}"
+        return super().extra_repr() or "scale=learned"
 
 
 class HeteroscedasticGaussian(Family):
@@ -144,9 +142,7 @@ class HeteroscedasticGaussian(Family):
 
     def forward(self, eta: Natural) -> Distribution:
         mean, variance = self._moments(eta)
-        return independent(
-            _Normal(self.centre + self.unit * mean, self.unit * variance.sqrt()),
-        )
+        return independent(_Normal(self.centre + self.unit * mean, self.unit * variance.sqrt()))
 
     def sufficient(self, x: Columns) -> Natural:
         y = (x - self.centre) / self.unit
@@ -176,7 +172,6 @@ class HeteroscedasticGaussian(Family):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
-        del noise_share  # scales differ from column to column
         self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
         self.unit.fill_(_deviation(data) or 1.0)
 
@@ -198,10 +193,10 @@ def _deviation(data: np.ndarray) -> float:
     `np.var` would copy all data in float64.
     """
     mean = data.mean(axis=0, dtype=np.float64)
-    blocks = (
-        data[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(data), ROWS_AT_ONCE)
-    )
-    return math.sqrt(sum(float(np.square(block).sum()) for block in blocks) / data.size)
+    total = 0.0
+    for start in range(0, len(data), ROWS_AT_ONCE):
+        total += float(np.square(data[start : start + ROWS_AT_ONCE] - mean).sum())
+    return math.sqrt(total / data.size)
 
 
 class _Normal(Normal):

@@ -36,18 +36,15 @@ class GaussianChain(Distribution):
         super().__init__(batch, torch.Size([places.numel()]), validate_args=False)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, differentiably in the parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.offsets.dtype, device=self.offsets.device)
         return self.rsample_with_log_prob(noise)[0]
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the draw that standard normal noise decides, and its log density in nats."""
         z = _follow(self.gains, self.offsets + self.scales * self._by_place(noise)).flatten(-2)
         return z, self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log density in nats, for z that broadcast with the batch."""
         z = self._by_place(value)
         error = (z - self.gains * _before(z) - self.offsets) / self.scales
         surprisal = 0.5 * error.square() + self.scales.log() + 0.5 * math.log(2 * math.pi)
@@ -55,16 +52,13 @@ class GaussianChain(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[z]."""
         return self._means().flatten(-2)
 
     @property
     def variance(self) -> Tensor:
-        """Var[z]."""
         return self._variances().flatten(-2)
 
     def entropy(self) -> Tensor:
-        """Return h(z), in nats."""
         each: Tensor = self.scales.log() + 0.5 * math.log(2 * math.pi * math.e)
         return each.sum((-2, -1))
 
@@ -157,7 +151,6 @@ class CommittedPrior(Prior):
         return self.unit_dim / 2 * ((n - 2) * math.log1p(square) - math.log1p(-square))
 
     def entropy_bound(self) -> float:
-        """Return h(z), in nats."""
         return float(self().entropy())
 
     def check_invariants(self) -> bool:
@@ -179,7 +172,6 @@ class ChainPosterior(EncoderPosterior):
         self.prior = prior.forward  # the prior itself would become a part of the posterior
 
     def forward(self, x: Float[Tensor, "batch length"]) -> GaussianChain:
-        """Return q(z|x)."""
         p = self.prior()
         mean, raw_scale = self.encoder(x).chunk(2, -1)
         n_places = p.offsets.shape[-2]

@@ -94,11 +94,9 @@ class WithoutComponents(Posterior):
         self.whole = whole
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
-        """Initialise the whole posterior."""
         self.whole.initialize_from_data(data, shrinkage)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
-        """Return q(z|x)."""
         return self.whole.without_components(x)
 
 

@@ -81,7 +81,6 @@ class Pushforward(TransformedDistribution):
         self.normal: Normal = base.base_dist
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the draw that standard normal noise decides, and its log density in nats."""
         z = self.normal.loc + self.normal.scale * noise
         log_density = self.base_dist.log_prob(z)
         for transform in self.transforms:
@@ -108,10 +107,8 @@ class Pushforward(TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[z], by 64 draws."""
         return self._draws.mean(0)
 
     @property
     def variance(self) -> Tensor:
-        """Var[z], by 64 draws."""
         return self._draws.var(0)

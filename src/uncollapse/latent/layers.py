@@ -181,7 +181,6 @@ class Integrated(Distribution):
         self.layer = layer
 
     def log_prob(self, value: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch"]:
-        """Return log p(w), in nats."""
         return self.layer.log_prob(value)
 
     @torch.no_grad()

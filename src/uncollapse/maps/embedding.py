@@ -166,6 +166,26 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 }
 
 
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right in the precision of `left`, whatever autocast or TF32 allow."""
+    with without_autocast(left):
+        if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
+            return (left.double() @ right.double()).float()
+        return left @ right.to(left.dtype)
+
+
+def _float32_products_are_rounded() -> bool:
+    """Return whether products of float32 may be computed in TF32 or bfloat16."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # it was set by torch's newer names, which the old getter rejects
+        return True
+
+
+# The mark of torch.compiler.assume_constant_result, whose import of torch._dynamo takes seconds.
+_float32_products_are_rounded._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def embed(v: Vectors, matrix: Matrix, out_dim: int) -> Embedded:
     """Return B v in the precision of v, because lower precision would loosen the constant."""
     if matrix is None:
@@ -191,15 +211,26 @@ def add_embedded(
     last(out, n_rest).add_(last(v, n_rest), alpha=strength)
 
 
-def project(x: Embedded, matrix: Matrix, in_dim: int) -> Vectors:
-    """Return B'x, as exact as `embed`."""
-    return _times(x, matrix, in_dim, exact_product)
+def project(
+    x: Embedded,
+    matrix: Matrix,
+    in_dim: int,
+    product: Callable[[Tensor, Tensor], Tensor] = exact_product,
+) -> Vectors:
+    """Return B'x, as exact as `embed` with the default product."""
+    if matrix is None:
+        return first(x, in_dim)
+    n_rows, n_directions = matrix.shape
+    along = product(first(x, n_rows), matrix)
+    if n_directions == in_dim:
+        return along
+    return torch.cat([along, last(x, in_dim - n_directions)], -1)
 
 
 def restrict(weights: Float[Tensor, "k t"], matrix: Matrix, in_dim: int) -> Float[Tensor, "k p"]:
     """Return A B, in the precision of other products of weights."""
     matrix = None if matrix is None else matrix.to(weights.dtype)
-    return _times(weights, matrix, in_dim, torch.matmul)
+    return project(weights, matrix, in_dim, torch.matmul)
 
 
 def first(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
@@ -210,38 +241,6 @@ def first(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
 def last(x: Embedded, n: int) -> Float[Tensor, "*batch n"]:
     """Return the last n coordinates; n may be 0."""
     return x[..., x.shape[-1] - n :]
-
-
-def exact_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return left @ right in the precision of `left`, whatever autocast or TF32 allow."""
-    with without_autocast(left):
-        if left.dtype == torch.float32 and not left.is_mps and _float32_products_are_rounded():
-            return (left.double() @ right.double()).float()
-        return left @ right.to(left.dtype)
-
-
-def _float32_products_are_rounded() -> bool:
-    """Return whether products of float32 may be computed in TF32 or bfloat16."""
-    try:
-        return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # it was set by torch's newer names, which the old getter rejects
-        return True
-
-
-# The mark of torch.compiler.assume_constant_result, whose import of torch._dynamo takes seconds.
-_float32_products_are_rounded._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _times(
-    x: Tensor, matrix: Matrix, in_dim: int, product: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    if matrix is None:
-        return first(x, in_dim)
-    n_rows, n_directions = matrix.shape
-    along = product(first(x, n_rows), matrix)
-    if n_directions == in_dim:
-        return along
-    return torch.cat([along, last(x, in_dim - n_directions)], -1)
 
 
 def _principal_directions(

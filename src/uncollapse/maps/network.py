@@ -237,14 +237,17 @@ class _BrenierMap(torch.autograd.Function):
             # Grad mode is on for second derivatives, and cotangents are batched under
             # `is_grads_batched`.
             is_batched = torch._C._dispatch_keys(g).has("Batched")
+            # The inputs that are tensors are all but the strength and the type.
+            n_tensors = len(ctx.needs_input_grad) - 2
+            inputs, state = ctx.saved_tensors[:n_tensors], ctx.saved_tensors[n_tensors:]
             if torch.is_grad_enabled() or _is_transformed() or is_batched:
-                return _differentiate(ctx, g)
-            return _backward(ctx, g)
+                return _differentiate(ctx, inputs, g)
+            return _backward(ctx, inputs, state, g)
 
 
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, inputs: Any, state: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     kind, n, needed = ctx.kind, len(ctx.widths) - 1, ctx.needs_input_grad
-    inputs, (half_slope, *state) = _saved(ctx)
+    half_slope, *state = state
     v, basis, skip, _, _, root_output, *roots = inputs
     z, c = state[: max(n, 1)], state[-n - 1 :]
     sigma = state[len(z) - 1 :]  # indexed from 1, as layer 0 has no sigmoid
@@ -303,12 +306,6 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return v_bar, basis_bar, None, None, skip_bar, buffer.sum(0), g.sum(0), output_bar, *roots_bar
 
 
-def _saved(ctx: Any) -> tuple[Any, Any]:
-    """Return the inputs that are tensors (all but the strength and the type), and the state."""
-    n_inputs = len(ctx.needs_input_grad) - 2
-    return ctx.saved_tensors[:n_inputs], ctx.saved_tensors[n_inputs:]
-
-
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
 
@@ -348,9 +345,9 @@ def _slope(sigma: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.add(sigma.new_full((), LEAK), sigma, alpha=1 - LEAK, out=out)
 
 
-def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, inputs: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """Compute the backward pass of `closed_form` by differentiable operations."""
-    v, basis, *parameters = _saved(ctx)[0]
+    v, basis, *parameters = inputs
     with torch.enable_grad():
         # Without aliases, the dependence of one input on another would be counted twice: here and
         # by the caller.

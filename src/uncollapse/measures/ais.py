@@ -59,22 +59,13 @@ def ais_log_likelihood_per_row(
     n_temperatures: int = N_TEMPERATURES,
     verbose: bool = False,
 ) -> np.ndarray:
-    """Estimate log p(x) of each row by AIS from q(z|x) to the true posterior, with steps of
-    Hamiltonian Monte Carlo.
+    """Estimate log p(x) of each row in nats, shape (n,), by AIS from q(z|x) to the true posterior,
+    with steps of Hamiltonian Monte Carlo at `n_temperatures`.
 
     Like plain importance sampling it is a lower bound in expectation, apart from step sizes that
     follow the acceptance rate. The chains move to the true posterior, so q(z|x) need not cover it.
-    With one temperature it is plain importance sampling.
-
-    Args:
-        model: in evaluation mode; its z has a density.
-        rows: shape (n, *features), as the model observes them.
-        n_chains: for each row.
-        n_temperatures: steps from q(z|x) to the posterior.
-        verbose: show a progress bar in a terminal.
-
-    Returns:
-        Shape (n,), in nats. A chain that meets a density of NaN has weight 0.
+    With one temperature it is plain importance sampling. A chain that meets a density of NaN has
+    weight 0.
     """
     x = to_device(model, rows)
     with (

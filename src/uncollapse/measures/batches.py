@@ -36,11 +36,9 @@ def n_rows(X: Any) -> int | None:
 def row_batches(adapted: AdaptedModel, X: Any) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield batches of rows, shape (n, *features), each with its labels or None.
 
-    Args:
-        adapted: the model that the data are for.
-        X: anything that can be sliced (arrays, memory maps, data frames, lists), rows that stay on
-            disk (`uncollapse.data.StoredRows`), a dataset or a loader of PyTorch, or data that the
-            model's library reads.
+    X is anything that can be sliced (arrays, memory maps, data frames, lists), rows that stay on
+    disk (`uncollapse.data.StoredRows`), a dataset or a loader of PyTorch, or data that the model's
+    library reads.
 
     Raises:
         InputError: if a batch cannot be used.

@@ -65,12 +65,7 @@ def component_measures(model: Any, X: Any = None) -> ComponentMeasures | None:
 
 @dataclass(frozen=True)
 class ClusteringAccuracy:
-    """Agreement of components with labels.
-
-    Attributes:
-        majority: the accuracy of `majority_accuracy`.
-        matched: the accuracy of `matched_accuracy`.
-    """
+    """Agreement of components with labels, by `majority_accuracy` and `matched_accuracy`."""
 
     majority: Estimate
     matched: Estimate
@@ -79,13 +74,7 @@ class ClusteringAccuracy:
 def clustering_accuracy(model: Any, X: Any = None, labels: Any = None) -> ClusteringAccuracy | None:
     """Compare the most probable component of each row with its label.
 
-    Args:
-        model: a model, or an `Evaluation`.
-        X: its data.
-        labels: classes, one for each row.
-
-    Returns:
-        None for a model without components, or without labels that are classes.
+    It is None for a model without components, or without labels that are classes.
     """
     with evaluate(model, X, labels) as data:
         components, classes = data.posteriors.components, data.classes
@@ -105,14 +94,8 @@ def linear_probe(model: Any, X: Any = None, labels: Any = None) -> Estimate | No
     The inputs are means without posterior noise. They may reveal labels from little information;
     the mutual information says how much there is.
 
-    Args:
-        model: a model, or an `Evaluation`.
-        X: its data.
-        labels: classes, one for each row. Classes with a single row are left out.
-
-    Returns:
-        The accuracy of a stratified cross-validation with its binomial error; None without two
-        classes.
+    The error is binomial. Classes with a single row are left out; the accuracy is None without two
+    classes.
     """
     with evaluate(model, X, labels) as data:
         if data.classes is None:
@@ -144,29 +127,16 @@ def probe_accuracy(features: np.ndarray, labels: np.ndarray) -> Estimate | None:
 
 
 def component_information_density(kl_y: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Compute the terms of I(x; y) = E KL(q(y|x) || 1/c) - KL(q(y) || 1/c) under q, in nats.
-
-    Args:
-        kl_y: KL(q(y|x) || 1/c), shape (n,).
-        components: q(y|x), shape (n, c).
-
-    Returns:
-        Shape (n,), float64; its mean is I(x; y).
-    """
+    """Compute the terms of I(x; y) = E KL(q(y|x) || 1/c) - KL(q(y) || 1/c) under q, in nats, shape
+    (n,), from KL(q(y|x) || 1/c), shape (n,), and q(y|x), shape (n, c)."""
     shares = components.mean(0, dtype=np.float64)
     seen = shares > 0
     return np.asarray(kl_y - components[:, seen] @ np.log(len(shares) * shares[seen]))
 
 
 def live_components(components: np.ndarray) -> np.ndarray:
-    """Return which components are the most probable one of at least a tenth of 1/c of the rows.
-
-    Args:
-        components: q(y|x), shape (n, c).
-
-    Returns:
-        Booleans, shape (c,).
-    """
+    """Return which components are the most probable one of at least a tenth of 1/c of the rows,
+    shape (c,), from q(y|x), shape (n, c)."""
     n, c = components.shape
     counts = np.bincount(components.argmax(1), minlength=c)
     return np.asarray(counts * c >= LIVE_SHARE * n)

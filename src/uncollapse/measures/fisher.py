@@ -37,16 +37,8 @@ def fisher_divergence(
     squared units of z.
 
     The posterior is the true one, not q: with z drawn from the prior, p(z) and the unknown p(x)
-    drop out (K23 remark 3.5).
-
-    Args:
-        model: a model, or an `Evaluation`.
-        X: its data.
-        n_samples: draws of z, shared by all rows; a quarter of them for sequences.
-        seed: of these draws.
-
-    Returns:
-        None where log p(x|z) has no gradient in z.
+    drop out (K23 remark 3.5). All rows share the `n_samples` draws of z, a quarter of them for
+    sequences. The divergence is unknown where log p(x|z) has no gradient in z.
     """
     with evaluate(model, X) as data:
         if not data.has_gradient:
@@ -115,13 +107,7 @@ class PriorScores:
 
 @torch.no_grad()
 def prior_scores(model: RowModel, rows: np.ndarray, z: Tensor) -> PriorScores:
-    """Compute scores at draws of z. One Jacobian for each draw serves all rows.
-
-    Args:
-        model: its family gives T and E[T|z].
-        rows: shape (n, data_dim), as the family observes them.
-        z: shape (draws, l).
-    """
+    """Compute scores at draws of z, shape (draws, l); a Jacobian for each draw serves all rows."""
     inner, outer, expectation = _jacobians(model, z)
     squares = torch.empty(2, len(z), len(rows), dtype=z.dtype)
     total = torch.zeros_like(expectation[0])
@@ -178,14 +164,7 @@ class PosteriorScores:
 def posterior_scores(
     model: RowModel, rows: np.ndarray, n_samples: int, verbose: bool = False
 ) -> PosteriorScores:
-    """Average scores over the true posterior of each row.
-
-    Args:
-        model: in evaluation mode.
-        rows: shape (n, data_dim), as the family observes them.
-        n_samples: draws from q(z|x) for each row, which belong to the row.
-        verbose: show a progress bar in a terminal.
-    """
+    """Average scores over the true posterior of each row, by draws that belong to the row."""
     found = map_rows(model, rows, n_samples, "posterior scores", _posterior_scores, verbose)
     return PosteriorScores(**found)
 

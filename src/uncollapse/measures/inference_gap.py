@@ -75,11 +75,6 @@ def refine(model: LatentModel, rows: np.ndarray, verbose: bool = False) -> Refin
 
     A row keeps its q(z|x) unless a fit is better by more than two standard errors. The draws that
     decide this are not those that measure the gain, so that it is not overstated.
-
-    Args:
-        model: in evaluation mode; its z has a density.
-        rows: shape (n, *features), as the model observes them.
-        verbose: show a progress bar in a terminal.
     """
     x = to_device(model, rows)
     with (

@@ -29,8 +29,7 @@ MIN_BIAS_RATIO = 1.3
 
 def kl(model: Any, X: Any = None) -> Estimate:
     """Estimate the rate E KL(q(z|x) || p(z)) over all rows, in nats, with the component y where the
-    prior has several.
-    """
+    prior has several."""
     with evaluate(model, X) as data:
         return data.sums.kl.estimate()
 
@@ -62,8 +61,7 @@ class MutualInformation(Estimate):
 
 def mutual_information(model: Any, X: Any = None) -> MutualInformation:
     """Estimate I(x; z) under q, in nats, by comparing 5,000 random rows (Hoffman & Johnson 2016).
-    The estimate cannot exceed the logarithm of their number.
-    """
+    The estimate cannot exceed the logarithm of their number."""
     with evaluate(model, X) as data:
         some, posteriors = data.order[:MAX_ROWS], data.posteriors
         return information_of_rows(
@@ -106,13 +104,7 @@ def information_of_rows(
 
     q(z) is estimated by the mixture of the posteriors of n rows, which makes the information too
     low, by a bias that falls with n and leaves log n as a cap. Halves and quarters of the rows show
-    how fast it falls, and it is removed.
-
-    Args:
-        model: in training or evaluation mode.
-        rows: shape (n, *features), in random order, as the model observes them.
-        means: posterior means, shape (n, latent_dim).
-        variances: posterior variances, the same shape.
+    how fast it falls, and it is removed. The rows are in random order, as the model observes them.
     """
     with torch.inference_mode():
         q = model.posterior(to_device(model, rows[:1]))
@@ -154,14 +146,9 @@ def information_densities(
 ) -> np.ndarray:
     """Compute log q(z|x) - log q(z) at one z for each x, in nats, where the rows estimate q(z).
 
-    Args:
-        means: means of diagonal Gaussian posteriors, shape (n, latent_dim), in random order.
-        variances: their variances, the same shape.
-        noise: standard normal draws, the same shape, that decide one z for each x.
-
-    Returns:
-        Shape (3, n), with q(z) as the mixture of the posteriors of all rows, of the half that holds
-        x, and of the quarter that holds it.
+    Standard normal noise, shape (n, latent_dim), decides the z of diagonal Gaussian posteriors in
+    random order. The densities have shape (3, n), with q(z) as the mixture of the posteriors of all
+    rows, of the half that holds x, and of the quarter that holds it.
     """
     means, variances = means.astype(np.float64), variances.astype(np.float64)
     z = means + np.sqrt(variances) * noise

@@ -45,15 +45,10 @@ def importance_log_likelihood(
 ) -> ImportanceLogLikelihood:
     """Estimate the mean of log p(x) in nats by importance sampling from q(z|x).
 
-    The estimate of each row is a lower bound in expectation that rises to log p(x) with the number
-    of draws K.
-
-    Args:
-        model: a model, or an `Evaluation`.
-        X: its data.
-        n_samples: K, the same for every row. None takes 64 and doubles it on 128 rows until their
-            mean settles, up to 4,096 or to a million evaluations of the decoder (a document takes
-            one for each symbol); what these rows gain is added to the mean of all.
+    The estimate of each row is a lower bound in expectation that rises to log p(x) with K, the
+    number of draws. Without `n_samples`, K is 64, doubled on 128 rows until their mean settles, up
+    to 4,096 or to a million evaluations of the decoder (a document takes one for each symbol); what
+    these rows gain is added to the mean of all.
     """
     with evaluate(model, X) as data:
         return mean_log_likelihood(data.pool, data.rows[data.order], n_samples, data.verbose)
@@ -65,14 +60,7 @@ def mean_log_likelihood(
     n_samples: int | None = None,
     verbose: bool = False,
 ) -> ImportanceLogLikelihood:
-    """Estimate the mean of log p(x) over rows in random order, as `importance_log_likelihood` does.
-
-    Args:
-        model: in evaluation mode, or a pool of workers.
-        rows: shape (n, *features), float32, as the model observes them.
-        n_samples: K; None doubles it until the mean settles.
-        verbose: show progress bars in a terminal.
-    """
+    """Estimate the mean of log p(x) over rows in random order: `importance_log_likelihood`."""
     if n_samples is not None:
         weights = _draw_weights(model, rows, n_samples, verbose=verbose)
         return _summarize(Estimate.mean_of(weights.log_p), n_samples, weights, None)
@@ -173,16 +161,8 @@ def importance_log_likelihood_per_row(
     """Estimate log p(x) of each row by log (1/K) sum_k p(x, z_k) / q(z_k|x) at K draws from q(z|x).
 
     The draws belong to the row, so its value does not depend on the other rows, except where the
-    posterior of another library draws by itself.
-
-    Args:
-        model: in evaluation mode, or a pool of workers.
-        rows: shape (n, *features), float32, as the model observes them.
-        n_samples: K; of each component, for a model that enumerates components.
-        verbose: show a progress bar in a terminal.
-
-    Returns:
-        Shape (n,), in nats.
+    posterior of another library draws by itself. K = `n_samples` counts those of each component
+    where components are enumerated.
     """
     return _draw_weights(model, rows, n_samples, verbose=verbose).log_p
 

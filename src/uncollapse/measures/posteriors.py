@@ -41,11 +41,7 @@ class Posteriors:
 
 
 def infer(model: LatentModel | WorkerPool[Any], rows: np.ndarray) -> Posteriors:
-    """Compute the posteriors of rows.
-
-    Args:
-        model: in evaluation mode, or a pool of workers.
-        rows: shape (n, *features), as the model observes them.
+    """Compute the posteriors of rows, shape (n, *features), as the model observes them.
 
     Raises:
         DataError: if the posteriors are not finite.
@@ -103,11 +99,6 @@ def _n_draws(model: LatentModel, rows: np.ndarray) -> int:
 
 def explained_share(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """Compute Var_x E[z_d|x] / (Var_x E[z_d|x] + E_x Var[z_d|x]), between 0 (a collapsed unit) and
-    1, whatever the scale of z.
-
-    Args:
-        means: posterior means, shape (n, latent_dim).
-        variances: posterior variances, the same shape.
-    """
+    1, whatever the scale of z. Means and variances of posteriors have shape (n, latent_dim)."""
     between, within = means.var(axis=0), variances.mean(axis=0)
     return np.asarray(between / (between + within))

@@ -138,12 +138,8 @@ class UnitSums:
 
 
 def _merge_means(mean: Any, n: Any, own: Any, n_own: Any) -> tuple[Any, Any, Any]:
-    """Merge the means of two samples (Chan et al. 1979).
-
-    Returns:
-        The mean of both, the gap between the two means, and the weight of the squared gap in the
-        sum of squares.
-    """
+    """Return the mean of two samples, the gap between their means, and the weight of its square in
+    the sum of squares (Chan et al. 1979)."""
     gap, total = own - mean, np.maximum(n + n_own, 1)
     return mean + gap * n_own / total, gap, n * n_own / total
 

@@ -118,9 +118,6 @@ def map_rows(
         function: maps a model, rows of shape (batch, *features) and standard normal noise of shape
             (samples, batch, latent_dim) to named tensors of shape (batch, ...).
         verbose: show a progress bar in a terminal.
-
-    Returns:
-        The arrays of all rows by name.
     """
     pool = model if isinstance(model, WorkerPool) else WorkerPool(model)
     noise, shape = RowNoise(rows, purpose), (n_samples, pool.model.latent_dim)

@@ -40,7 +40,6 @@ class Lagging(Strategy):
         self.every = every
 
     def begin(self, training: TrainingState) -> None:
-        """Start with steps of the encoder alone."""
         self.is_aggressive = True
         self.information = -math.inf
         posterior: nn.Module = training.model.posterior  # type: ignore[assignment]
@@ -48,7 +47,6 @@ class Lagging(Strategy):
         self.optimizer = torch.optim.Adam(self.parameters, fused=True)
 
     def before_step(self, training: TrainingState, batch: Tensor) -> None:
-        """Train the encoder until it has caught up."""
         if not self.is_aggressive:
             return
         self.optimizer.param_groups[0]["lr"] = training.learning_rate
@@ -89,7 +87,6 @@ class Lagging(Strategy):
         self.information = found
 
     def state(self) -> dict[str, Any]:
-        """Return whether the encoder is ahead, the last information, and the optimizer's state."""
         return {
             "is_aggressive": self.is_aggressive,
             "information": self.information,
@@ -97,7 +94,6 @@ class Lagging(Strategy):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned."""
         self.is_aggressive, self.information = state["is_aggressive"], state["information"]
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -45,10 +45,8 @@ class SemiAmortized(Strategy):
         momentum: ProperShare = 0.5,
         clip: PositiveFloat = 5.0,
     ) -> None:
-        self.n_steps = n_steps
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.clip = clip
+        self.n_steps, self.learning_rate = n_steps, learning_rate
+        self.momentum, self.clip = momentum, clip
 
     def modify_model(self, model: LatentModel) -> None:
         """Refine the output of the model's posterior.
@@ -81,12 +79,10 @@ class RefinedPosterior(Posterior):
 
     def __init__(self, start: DiagonalGaussian, steps: SemiAmortized, model: LatentModel) -> None:
         super().__init__()
-        self.start = start
-        self.steps = steps
+        self.start, self.steps = start, steps
         self._model = (model,)  # in a tuple, as torch would register the model as a submodule
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
-        """Initialize the Gaussian that is refined."""
         self.start.initialize_from_data(data, shrinkage)
 
     def bind(self, model: LatentModel) -> RefinedPosterior:
@@ -94,7 +90,6 @@ class RefinedPosterior(Posterior):
         return RefinedPosterior(self.start, self.steps, model)
 
     def forward(self, x: Float[Tensor, "batch d"]) -> DiagonalNormal:
-        """Return q(z|x)."""
         if torch.is_inference_mode_enabled():  # in which there are no gradients
             with torch.inference_mode(False), torch.no_grad():
                 return self.forward(x.clone())
@@ -121,10 +116,7 @@ class _Refinement:
     def __init__(
         self, model: LatentModel, x: Tensor, steps: SemiAmortized, seeds: Sequence[int]
     ) -> None:
-        self.model = model
-        self.x = x
-        self.steps = steps
-        self.seeds = seeds
+        self.model, self.x, self.steps, self.seeds = model, x, steps, seeds
         posterior: nn.Module = model.posterior  # type: ignore[assignment]
         own = set(posterior.parameters())
         self.parameters = [
@@ -159,7 +151,6 @@ class _Descent(torch.autograd.Function):
         ctx: Any, begin: Gaussian, refinement: _Refinement, *parameters: Tensor
     ) -> Gaussian:
         """Return the place after all steps."""
-        del parameters
         steps, place, velocity, places = refinement.steps, begin, torch.zeros_like(begin), []
         for step in range(steps.n_steps):
             places.append(place)
