@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.numerics import FAILED, FINITE, REFUSED, ROLLED_BACK, Run, draw_run, row_of
 from benchmarks.rivals import Stack, Textbook
-from benchmarks.scaling import Cost, slopes
+from benchmarks.scaling import SWEEPS, Cost, shared_epoch_cost, slopes
 from benchmarks.stability import independent_nats
 from uncollapse import VAE
 from uncollapse.families import FAMILIES, get_family
@@ -169,7 +169,9 @@ def test_truth(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_scaling():
-    rows = rows_of("scaling", "--seconds", "0.01", "--n-values", "2")
+    """Except for the sweep over processes, which starts seven of them."""
+    sweeps = [name for name in SWEEPS if name != "n_processes"]
+    rows = rows_of("scaling", "--seconds", "0.01", "--n-values", "2", "--sweeps", ",".join(sweeps))
     contestants = [(row["sweep"], row["contestant"]) for row in rows]
     assert contestants[::3] == [
         ("rows", "VAE"),
@@ -177,7 +179,6 @@ def test_scaling():
         ("n_features", "VAE"),
         ("n_components", "marginal"),
         ("n_components", "enumerate"),
-        ("n_processes", "VAE"),
         ("vocabulary", "SequenceVAE"),
     ]
     costs = [row for row in rows if "value" in row]
@@ -186,6 +187,13 @@ def test_scaling():
     assert rows[8]["latent_dim"] == 32
     assert "n_features" not in rows[8]
     assert rows[2]["memory_slope"] > 0
+
+
+@pytest.mark.slow
+def test_an_epoch_of_two_processes_has_a_cost(monkeypatch):
+    monkeypatch.setattr("benchmarks.scaling.MIN_ROWS_SEEN", 2000)
+    assert min(SWEEPS["n_processes"].values) == 1
+    assert min(shared_epoch_cost(2)) > 0
 
 
 def test_slopes_are_powers_above_a_constant_part():
@@ -197,14 +205,14 @@ def test_slopes_are_powers_above_a_constant_part():
 
 @pytest.mark.slow
 def test_numerics():
-    *rows, summary = rows_of("numerics", "--runs", "5")
-    assert [row["run"] for row in rows] == list(range(5))
-    assert summary["outcomes"] == {FINITE: 5}
+    *rows, summary = rows_of("numerics", "--runs", "2")
+    assert [row["run"] for row in rows] == [0, 1]
+    assert summary["outcomes"] == {FINITE: 2}
     assert all(
         row["parameters_finite"] is row["means_finite"] is row["scores_finite"] is True
         for row in rows
     )
-    assert rows_of("numerics", "--runs", "1", "--first", "4")[0]["loss"] == rows[4]["loss"]
+    assert rows_of("numerics", "--runs", "1", "--first", "1")[0]["loss"] == rows[1]["loss"]
 
 
 def test_outcomes_of_trainings_are_distinguished(minimise):

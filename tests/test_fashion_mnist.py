@@ -1,5 +1,5 @@
-"""Real input at size: all of Fashion-MNIST, as `uncollapse fit fashion-mnist inverse_lipschitz=1.5`
-trains it."""
+"""Real input at size: all of Fashion-MNIST, for three of the ten epochs that `uncollapse fit
+fashion-mnist inverse_lipschitz=1.5` takes."""
 
 import numpy as np
 import pytest
@@ -25,10 +25,11 @@ def test_the_data_are_whole():
 
 
 @pytest.mark.filterwarnings("ignore:X holds values strictly between 0 and 1")
-def test_ten_epochs_reach_246_nats_with_every_unit_alive():
+def test_three_epochs_reach_246_nats_with_every_unit_alive():
     train, test = load("fashion-mnist"), load("fashion-mnist", "test")
-    vae = uc.VAE(inverse_lipschitz=1.5, random_state=0, **train.defaults).fit(train.X)
-    report = uc.diagnose(vae, test.X, thorough=False)
+    settings = {**train.defaults, "max_epochs": 3}
+    vae = uc.VAE(inverse_lipschitz=1.5, random_state=0, **settings).fit(train.X)
+    report = uc.diagnose(vae, test.X[:2000], n_importance=64, thorough=False)
     print(report)
     assert report.estimates["nll_nats"].value <= 246
     assert report.estimates["active_units"].value == 64

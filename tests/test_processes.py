@@ -78,7 +78,8 @@ class Losses(loop.LastGood):
 loop.LastGood = Losses
 
 results = {}
-for name, (kind, arguments, data) in kinds.items():
+for name in sys.argv[2:] or kinds:
+    kind, arguments, data = kinds[name]
     losses.clear()
     fitted = kind(**arguments, devices=int(sys.argv[1])).fit(data)
     tensors = fitted.model_.state_dict().values()
@@ -117,6 +118,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
             "--nproc-per-node=2",
             "script.py",
             "2",
+            *("vae", "loader", "text"),
         ],
     }.items():
         folder = tmp_path / name
@@ -126,9 +128,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
         assert len(list(folder.glob("run-*"))) == len(found[name])
+    assert found["two"].keys() == found["one"].keys()
+    assert list(found["torchrun"]) == ["vae", "loader", "text"]
     for other in ("two", "torchrun"):
-        for kind, (losses, weights, history) in found["one"].items():
-            their_losses, their_weights, their_history = found[other][kind]
+        for kind, (their_losses, their_weights, their_history) in found[other].items():
+            losses, weights, history = found["one"][kind]
             assert np.allclose(losses, their_losses, rtol=1e-6, atol=1e-5), kind
             # Some parameters of an enumerated posterior have no gradient but rounding, along which
             # Adam takes steps of its learning rate, 0.001.
@@ -138,8 +142,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
+def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(1000, 4)))
     fit = [
         COMMAND,
@@ -155,25 +158,31 @@ def test_a_fit_of_two_processes_goes_on_where_it_was_ended(tmp_path, how):
     whole = run([*fit, "-o", "whole"], tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert whole.stdout.count("saved in whole") == 1
-    process = subprocess.Popen(
-        fit,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ONE_THREAD,
-        start_new_session=True,
-    )
-    while not (tmp_path / "runs" / "x.unfinished" / "training.state.pt").exists():
-        time.sleep(0.01)
-    time.sleep(1)
-    os.killpg(process.pid, how)
-    process.communicate(timeout=60)
-    assert process.returncode == (143 if how == signal.SIGTERM else -9)
-    resumed = run([*fit, "--resume"], tmp_path)
-    assert (resumed.returncode, resumed.stderr) == (0, "")
-    first, second = (uc.load(tmp_path / name).model_.state_dict() for name in ("whole", "runs/x"))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        run_folder = tmp_path / "runs" / how.name
+        command = [*fit, "-o", run_folder]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ONE_THREAD,
+            start_new_session=True,
+        )
+        unfinished = run_folder.with_name(f"{how.name}.unfinished")
+        while not (unfinished / "training.state.pt").exists():
+            time.sleep(0.01)
+        time.sleep(1)
+        os.killpg(process.pid, how)
+        process.communicate(timeout=60)
+        assert process.returncode == (143 if how == signal.SIGTERM else -9)
+        resumed = run([*command, "--resume"], tmp_path)
+        assert (resumed.returncode, resumed.stderr) == (0, "")
+        first, second = (
+            uc.load(folder).model_.state_dict() for folder in (tmp_path / "whole", run_folder)
+        )
+        assert all(torch.equal(first[name], second[name]) for name in first), how
 
 
 @pytest.mark.slow
