@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 INSTALL := $(BIN)/python $(PIP) --constraint constraints.txt
-# Tests run two at a time, so each process has one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Tests run two at a time, so each process has one thread. Of pytest's plugins only xdist is loaded:
+# other packages bring along some whose import takes seconds.
+TESTING := OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+PYTEST := -m pytest -p xdist.plugin -n 2 --dist worksteal
 CORE := -m "not (slow or browser or extra)"
 TORCH := grep '^torch==' constraints.txt
 
@@ -14,14 +16,14 @@ demo: .venv/core
 	$(BIN)/uncollapse demo --overwrite
 
 test: .venv/test
-	$(PYTEST) $(CORE)
+	$(TESTING) $(BIN)/python $(PYTEST) $(CORE)
 
 test-all: .venv/dev
-	$(PYTEST)
+	$(TESTING) $(BIN)/python $(PYTEST)
 
 # The core tests at the lowest and at the newest versions that pyproject.toml admits; torch stays as pinned.
 test-oldest test-newest: test-%: .venv-%/test
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n 2 $(CORE)
+	$(TESTING) .venv-$*/bin/python $(PYTEST) $(CORE)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -132,6 +132,8 @@ class ICNN(Potential):
     def reset_parameters(self, in_dim: int | None = None) -> None:
         """Initialise W to average the layer below, each s_l to mean 0 and size 1, and w to set the
         size of grad G."""
+        if self.skip.is_meta:  # Sizes are all there is, and each step would be slow.
+            return
         in_dim = self.dim if in_dim is None else in_dim
         self.skip.copy_(_unit_rows(len(self.skip), self.dim, in_dim))
         nn.init.zeros_(self.linear)
