@@ -136,7 +136,7 @@ def test_no_independent_gaussians_are_nearer_to_the_prior_than_what_is_committed
 def test_a_posterior_goes_on_as_the_prior_where_a_sequence_has_ended():
     model = delta_vae()
     q = model.posterior(SENTENCES.double())
-    units = model.kl_by_unit(model.infer(SENTENCES.double())).unflatten(-1, (PLACES, UNITS))
+    units = model.kl_per_unit(model.infer(SENTENCES.double())).unflatten(-1, (PLACES, UNITS))
     assert q.batch_shape == (3,)
     assert torch.allclose(units[1, 2:], torch.zeros_like(units[1, 2:]), atol=1e-12)
     assert (units[2] > 0).all()

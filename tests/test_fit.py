@@ -152,3 +152,44 @@ def test_bad_input_ends_in_one_sentence(arguments, error, message):
         uc.fit(compose(), given.pop("X"), **given)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, (InputError, NonFiniteLossError))
+
+
+def test_any_network_can_be_a_decoder():
+    model = compose(decoder=nn.Linear(2, 4))
+    history = uc.fit(model, X, learning_rate=0.01, **{**QUICK, "max_epochs": 20})
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0] - 0.5
+    assert model.decoder.constants == ()
+    assert model.decoder.constant == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "rows", "expected"),
+    [
+        ({"family": uc.families.Bernoulli()}, X, "bernoulli"),
+        ({}, X[:, :3], r"does not accept rows of shape \(3,\)"),
+    ],
+)
+def test_rows_that_do_not_suit_the_model_are_refused(parts, rows, expected):
+    with pytest.raises(DataError, match=expected):
+        uc.fit(compose(**parts), rows, **QUICK)
+
+
+def test_a_refused_fit_leaves_the_model_as_it_was():
+    model = compose()
+    posterior = model.posterior
+    with pytest.raises(DataError, match="does not accept rows"):
+        uc.fit(model, X[:, :3], strategy="semi_amortized", **QUICK)
+    assert model.posterior is posterior
+
+
+def test_observers_and_strategies_of_ones_own_act():
+    class Count(uc.training.Observer):
+        n_steps = 0
+
+        def after_step(self, training, step):
+            self.n_steps += 1
+
+    count = Count()
+    lagging = uc.strategies.get_strategy("lagging")
+    uc.fit(compose(), X, validation=X[:30], strategy=lagging, observers=[count], **QUICK)
+    assert count.n_steps == 9

@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 
 import uncollapse as uc
@@ -368,3 +369,19 @@ def test_a_guarantee_of_information_holds_for_mixtures_of_fixed_scales(blobs):
         mixture = uc.MixtureVAE(**SMALL, prior=prior, min_information=2.0).fit(blobs[0])
         report = uc.diagnose(mixture, blobs[0], n_importance=2, thorough=False)
         assert report.estimates["information_floor_nats"].value == pytest.approx(2.0)
+
+
+def test_a_mixture_that_is_interrupted_in_its_warm_up_has_found_components(separated):
+    """Components start at the clusters of what has been learned, not at random."""
+    mixture, _, X, labels = separated
+
+    def interrupt(epoch):
+        if epoch.number == 20:
+            raise KeyboardInterrupt
+
+    cut = sklearn.base.clone(mixture).set_params(warmup_epochs=40)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(X, callbacks=[interrupt])
+    assert len(cut.history_) == 21
+    pairs = np.unique(np.stack([cut.predict(X), labels]), axis=1, return_counts=True)[1]
+    assert np.sort(pairs)[-3:].sum() > 0.9 * len(X)

@@ -367,7 +367,9 @@ def test_the_kl_of_the_enumerated_posterior_is_that_of_its_component_and_of_its_
     latents = model.infer(x)
     assert torch.allclose(latents.components.sum(-1), torch.ones(30, dtype=torch.double))
     assert torch.allclose(
-        latents.kl, component_kl(latents.components) + model.kl_by_unit(latents).sum(-1), atol=1e-12
+        latents.kl,
+        component_kl(latents.components) + model.kl_per_unit(latents).sum(-1),
+        atol=1e-12,
     )
 
 

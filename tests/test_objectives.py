@@ -72,7 +72,7 @@ def test_schedules_that_cannot_finish_say_so():
 
 def test_free_bits_are_counted_after_the_mean_over_the_batch(linear_gaussian, x):
     model = linear_gaussian.model()
-    units = model.kl_by_unit(model.infer(x)).mean(0)
+    units = model.kl_per_unit(model.infer(x)).mean(0)
     nats = float(units.sort().values[:2].mean())  # above the smallest, below the others
     loss, terms = seeded_loss(FreeBits(nats), model, x)
     paid = sum(max(nats, float(unit)) for unit in units)
@@ -341,3 +341,11 @@ def test_the_step_goes_on_from_the_warm_up_of_a_mixture(monkeypatch):
     )
     mixture.set_params(random_state=0, verbose=False).fit(ROWS)
     assert sorted(set(steps)) == list(range(13))  # the last one looks at what the last step left
+
+
+def test_importance_weighting_that_would_not_train_the_components_is_refused(rows):
+    mixture = uc.MixtureVAE(
+        n_components=2, inference="enumerate", objective="importance_weighted", max_epochs=2
+    )
+    with pytest.raises(InputError, match="would leave q\\(y\\|x\\) untrained"):
+        mixture.fit(rows)

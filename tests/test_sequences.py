@@ -435,7 +435,7 @@ def test_long_documents_are_scored_in_smaller_batches():
     rows = np.full((100, 300), PAD, np.float64)
     rows[:90, :10] = 0
     rows[90:] = 0
-    batches = worker_pool._batches(sequence_model().evaluations(rows, 64))
+    batches = worker_pool._batches(sequence_model().evaluations_in_memory(rows, 64))
     assert [row for batch in batches for row in range(100)[batch]] == list(range(100))
     costs = [int((rows[batch] >= 0).sum()) for batch in batches]
     assert max(costs) <= worker_pool.EVALUATIONS_AT_ONCE

@@ -24,10 +24,15 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators within the block, and restore their states afterwards."""
     import torch
 
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(list(devices)):
-        torch.manual_seed(seed)
-        yield
+    had_cuda, seed_before = torch.cuda.is_initialized(), torch.initial_seed()
+    devices = range(torch.cuda.device_count()) if had_cuda else ()
+    try:
+        with torch.random.fork_rng(list(devices)):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        if torch.cuda.is_initialized() and not had_cuda:  # as if it had been before the block
+            torch.cuda.manual_seed_all(seed_before)
 
 
 @contextmanager

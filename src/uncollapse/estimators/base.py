@@ -152,7 +152,7 @@ class Estimator(
 
     def _learn(self, model: Model, plan: Plan) -> None:
         """Train the model in place, and extend the plan's history."""
-        plan.minimise(model, range(self.settings_.max_epochs), plan.seed)
+        plan.train(model, range(self.settings_.max_epochs), plan.seed)
 
     @living_workers()
     def transform(self, X: Any) -> np.ndarray:
@@ -305,7 +305,7 @@ class Estimator(
             DataError: as `check_rows` does.
         """
         rows = self.check_rows(X)
-        return np.asarray(self.model_.observe(rows)[random_indices(len(rows), n)])
+        return self.model_.observe(rows[random_indices(len(rows), n)])
 
     @abstractmethod
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:

@@ -132,12 +132,13 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
             plain = model.without_components()
             seed = derived_seed(plan.seed, "warm-up")
             try:
-                plan.minimise(plain, range(n_warmup), seed, phase="warm-up")
-            finally:  # the prior had no part in it, and follows to the device of the training
+                plan.train(plain, range(n_warmup), seed, phase="warm-up")
+            finally:  # after an interruption too, so that what has been learned is a mixture
+                # The prior had no part in the warm-up, and follows to the device of the training.
                 model.to(next(plain.parameters()).device)
-            with spinner("looking for clusters", settings.verbose):
-                _start_components(model, plain, plan.data.rows, plan.seed)
-        plan.minimise(model, range(n_warmup, settings.max_epochs), plan.seed)
+                with spinner("looking for clusters", settings.verbose):
+                    _start_components(model, plain, plan.data.rows, plan.seed)
+        plan.train(model, range(n_warmup, settings.max_epochs), plan.seed)
 
 
 def _build_prior(settings: MixtureSettings) -> latent.GaussianMixture:

@@ -139,7 +139,7 @@ class Plan:
     checkpoint: Checkpoint | None = None
     history: list[tuple[float, ...]] = field(default_factory=list)
 
-    def minimise(
+    def train(
         self, model: ComposedModel, epochs: range, seed: int, phase: str = "training"
     ) -> None:
         """Train a model in place for some of the epochs, one phase of the fit."""

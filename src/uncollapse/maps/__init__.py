@@ -1,7 +1,7 @@
 """Injective maps: gradients of input convex networks, and the decoders made of them."""
 
 from uncollapse.maps.brenier import BrenierMap
-from uncollapse.maps.decoder import MAX_CONSTANT, Decoder, InverseLipschitzDecoder
+from uncollapse.maps.decoder import MAX_CONSTANT, Decoder, InverseLipschitzDecoder, NetworkDecoder
 from uncollapse.maps.embedding import (
     EMBEDDINGS,
     Embedding,
@@ -23,6 +23,7 @@ __all__ = [
     "Extremes",
     "InverseLipschitzDecoder",
     "LearnedDirections",
+    "NetworkDecoder",
     "Potential",
     "PrincipalDirections",
     "RidgeSum",

@@ -104,6 +104,27 @@ class Decoder(nn.Module, ABC):
         del data, noise
 
 
+class NetworkDecoder(Decoder):
+    """A decoder from any network, which promises nothing about injectivity.
+
+    Args:
+        net: maps z, shape (*batch, l), to natural parameters, shape (*batch, t).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    @property
+    def information_constant(self) -> float:
+        """0: no information is promised."""
+        return 0.0
+
+    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
+        eta: Tensor = self.net(z)
+        return eta
+
+
 class InverseLipschitzDecoder(Decoder):
     """eta(z) = f2(B f1(z)), with Brenier maps f1 on R^l and f2 on R^t and an isometric embedding B;
     one map if l = t (LIDVAE, W21 definition 3; IL-LIDVAE, K23 definition 4.1).

@@ -76,7 +76,7 @@ class Evaluation:
     def few_rows(self, n: int, n_draws: int, max_evaluations: int) -> np.ndarray:
         """Return n random rows, or as many as can be evaluated at once at so many draws of z."""
         rows = self.rows[self.order[:n]]
-        costs = self.model.evaluations(rows, n_draws)
+        costs = self.model.evaluations_in_memory(rows, n_draws)
         n_affordable = int((costs.cumsum() <= max_evaluations).sum())
         few: np.ndarray = rows[: max(MIN_ROWS, n_affordable)]
         return few

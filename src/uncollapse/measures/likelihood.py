@@ -73,7 +73,7 @@ def mean_log_likelihood(
     while (
         not has_settled
         and n_draws < MAX_DRAWS
-        and own.evaluations(rows, n_draws).sum() <= MAX_EVALUATIONS / 2
+        and own.evaluations_in_memory(rows, n_draws).sum() <= MAX_EVALUATIONS / 2
     ):
         others = _draw_weights(model, rows, n_draws, n_draws, verbose)
         both = weights.merge(others)

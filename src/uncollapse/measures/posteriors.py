@@ -71,7 +71,7 @@ def _infer(model: LatentModel, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
         "means": latents.q.mean,
         "variances": latents.q.variance,
         "kl": latents.kl if latents.kl.dim() == 1 else latents.kl.mean(0),
-        "kl_units": model.kl_by_unit(latents),
+        "kl_units": model.kl_per_unit(latents),
         "components": latents.components,
     }
     if latents.components is not None:

@@ -121,7 +121,7 @@ def map_rows(
     """
     pool = model if isinstance(model, WorkerPool) else WorkerPool(model)
     noise, shape = RowNoise(rows, purpose), (n_samples, pool.model.latent_dim)
-    batches = _batches(pool.model.evaluations(rows, n_samples))
+    batches = _batches(pool.model.evaluations_in_memory(rows, n_samples))
 
     def evaluate(model: Model, batch: slice) -> dict[str, np.ndarray]:
         own = to_device(model, noise.normal(shape, batch).swapaxes(0, 1))

@@ -62,18 +62,19 @@ class Terms:
 class LatentModel(nn.Module, ABC):
     """A prior p(z), a likelihood p(x|z) and an approximate posterior q(z|x).
 
-    A subclass says what its `prior`, `posterior` and `log_likelihood` are. Objectives, training and
-    measures need nothing else.
+    A subclass defines `prior`, `posterior`, `latent_dim` and `log_likelihood`; everything else has
+    a default.
 
     Attributes:
         prior: returns p(z), one distribution over R^latent_dim.
         posterior: maps data to q(z|x), of batch shape (batch,).
-        batch: draws all random numbers in training, which replaces it in several processes.
+        batch_context: source of random numbers in training. With several processes, the loop
+            replaces it by one that draws for the whole batch.
     """
 
     prior: Callable[[], Distribution]
     posterior: Callable[[Tensor], Distribution]
-    batch = BatchContext()
+    batch_context = BatchContext()
 
     @property
     @abstractmethod
@@ -139,9 +140,9 @@ class LatentModel(nn.Module, ABC):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "*samples batch latent"]:
         """Draw standard normal noise, as much as training takes for each example."""
-        return self.batch.normal(x, self.latent_dim)
+        return self.batch_context.normal(x, self.latent_dim)
 
-    def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
+    def kl_per_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """Return KL(q(z|x) || p(z)) in nats by unit; None where units depend on each other."""
         return kl_per_unit(latents.q, self.prior())
 
@@ -169,8 +170,9 @@ class LatentModel(nn.Module, ABC):
         """Return rows as the likelihood sees them in a training step; random decisions are new."""
         return x
 
-    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
-        """Return how many decoder evaluations n_samples draws hold in memory, shape (n,)."""
+    def evaluations_in_memory(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+        """Return how many decoder outputs are in memory at once, for n_samples draws of z of each
+        row, shape (n,)."""
         return np.full(len(rows), n_samples)
 
 

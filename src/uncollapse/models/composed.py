@@ -9,14 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.random import RowNoise
 from uncollapse.families import FAMILIES, Family
 from uncollapse.latent import Prior
-from uncollapse.maps import Decoder
+from uncollapse.maps import Decoder, NetworkDecoder
 from uncollapse.models.base import LatentModel
 
 
@@ -34,7 +34,8 @@ class ComposedModel(LatentModel):
     Args:
         prior: called without arguments, returns p(z) over R^latent_dim.
         posterior: maps x to q(z|x).
-        decoder: maps z to natural parameters, before the link of the family.
+        decoder: maps z to natural parameters, before the link of the family: a `Decoder`, or any
+            module, which then promises nothing.
         family: maps natural parameters to p(x|z).
 
     Raises:
@@ -44,13 +45,13 @@ class ComposedModel(LatentModel):
 
     prior: Prior
 
-    def __init__(self, prior: Prior, posterior: Any, decoder: Decoder, family: Family) -> None:
+    def __init__(self, prior: Prior, posterior: Any, decoder: nn.Module, family: Family) -> None:
         super().__init__()
-        check_constant(decoder, family)
         self.prior = prior
         self.posterior = posterior.bind(self) if isinstance(posterior, ModelBound) else posterior
-        self.decoder = decoder
+        self.decoder = decoder if isinstance(decoder, Decoder) else NetworkDecoder(decoder)
         self.family = family
+        check_constant(self.decoder, family)
 
     @property
     def latent_dim(self) -> int:
@@ -71,7 +72,7 @@ class ComposedModel(LatentModel):
 
     def observe_anew(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch data"]:
         """Return rows as the family observes them in a training step; random decisions are new."""
-        return self.family.observe(x, self.batch.uniform(x)) if self.family.is_random else x
+        return self.family.observe(x, self.batch_context.uniform(x)) if self.family.is_random else x
 
 
 class RowModel(ComposedModel):

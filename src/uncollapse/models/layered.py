@@ -74,7 +74,7 @@ class LayeredModel(RowModel):
 
     def noise(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "samples batch latent"]:
         """Draw standard normal noise, `n_draws` for each example."""
-        return self.batch.normal(x, self.latent_dim, self.n_draws)
+        return self.batch_context.normal(x, self.latent_dim, self.n_draws)
 
     def _components(self, w: Tensor) -> Tensor | None:
         """Return q(z|x) of a categorical z, in expectation over the draws of w."""

@@ -50,7 +50,7 @@ class MarginalMixtureModel(MixtureModel):
             components = components.flatten(0, -3).mean(0)
         return Latents(q, z, log_q - log_joint.logsumexp(-1), components)
 
-    def kl_by_unit(self, latents: Latents) -> None:
+    def kl_per_unit(self, latents: Latents) -> None:
         """Return None: under a mixture prior the units depend on each other."""
         del latents
 
@@ -81,7 +81,7 @@ class EnumeratedMixtureModel(MixtureModel):
         components: Tensor = latents.q.mixture_distribution.probs  # type: ignore[attr-defined]
         return Terms((components * log_px_z).sum(-1), latents)
 
-    def kl_by_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
+    def kl_per_unit(self, latents: Latents) -> Float[Tensor, "batch latent"] | None:
         """Return E_q(y|x) KL(q(z_d|x, y) || p(z_d|y)) in nats for each unit; None for a flow."""
         q: Any = latents.q
         units = kl_per_unit(q.component_distribution, self.prior.components())
@@ -103,7 +103,7 @@ class EnumeratedMixtureModel(MixtureModel):
         log_ratio = self.prior.log_given_component(z) - log_q
         return z.movedim(-2, 1).flatten(0, 1), log_ratio.movedim(-1, 1).flatten(0, 1)
 
-    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+    def evaluations_in_memory(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
         """Return how many decoder evaluations n_samples draws for every component hold."""
         return np.full(len(rows), n_samples * self.prior.n_components)
 

@@ -137,7 +137,7 @@ class SequenceModel(ComposedModel):
         each = [self._score(sentences, draw, shared) for draw in draws]
         return torch.stack(each).reshape(z.shape[:-1])
 
-    def evaluations(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
+    def evaluations_in_memory(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
         """Return how many decoder evaluations are held in memory, shape (n,).
 
         Draws of one z follow one another, so that each row holds its symbols; of a z for each
@@ -187,7 +187,7 @@ class SequenceModel(ComposedModel):
 
     def _drop_words(self, before: Tensor, x: Tensor) -> Tensor:
         """Replace a share of the symbols before by the unknown one, but for the start."""
-        dropped = self.batch.uniform(x)[:, : before.shape[1]] < self.word_dropout
+        dropped = self.batch_context.uniform(x)[:, : before.shape[1]] < self.word_dropout
         return torch.where(dropped & (before != self.history.start), self.unknown, before)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from uncollapse._utils.errors import ParameterError
 from uncollapse._utils.parameters import Count, Natural, PositiveFloat, Share
-from uncollapse.models import LatentModel, Terms
+from uncollapse.models import EnumeratedMixtureModel, LatentModel, Terms
 
 
 class Loss(NamedTuple):
@@ -143,7 +143,7 @@ class FreeBits(Objective):
     @torch.no_grad()
     def check(self, model: LatentModel, x: Tensor) -> None:
         """Raise `ParameterError` if the KL does not fall into units."""
-        if model.kl_by_unit(model.infer(x)) is None:
+        if model.kl_per_unit(model.infer(x)) is None:
             raise ParameterError(
                 "objective 'free_bits' expects a KL that is a sum over units, which this prior or "
                 "posterior does not have. Use a Gaussian posterior with a VAE, or "
@@ -152,9 +152,9 @@ class FreeBits(Objective):
 
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
         terms = model(x)
-        units: Tensor = model.kl_by_unit(terms.latents)  # type: ignore[assignment]  # see check
+        units: Tensor = model.kl_per_unit(terms.latents)  # type: ignore[assignment]  # see check
         rest = terms.latents.kl - units.sum(-1)  # the KL of enumerated components
-        free = model.batch.mean(units).clamp(min=self.nats).sum()
+        free = model.batch_context.mean(units).clamp(min=self.nats).sum()
         return Loss(-terms.log_px_z.mean() + free + rest.mean(), terms)
 
 
@@ -171,9 +171,17 @@ class ImportanceWeighted(Objective):
         super().__init__()
         self.n_samples = n_samples
 
+    def check(self, model: LatentModel, x: Tensor) -> None:
+        """Raise `ParameterError` for a model whose q(y|x) has no part in the bound."""
+        if isinstance(model, EnumeratedMixtureModel):
+            raise ParameterError(
+                "objective 'importance_weighted' would leave q(y|x) untrained under "
+                "inference='enumerate'. Use inference='marginal', or another objective."
+            )
+
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
         """Compute the loss; its terms are those of the evidence lower bound at the same draws."""
-        noise = model.batch.normal(x, model.latent_dim, self.n_samples)
+        noise = model.batch_context.normal(x, model.latent_dim, self.n_samples)
         z, log_ratio = model.propose(x, noise)
         log_px_z = model.log_likelihood(x, z)
         bound = (log_px_z + log_ratio).logsumexp(0) - math.log(len(z))

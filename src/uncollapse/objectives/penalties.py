@@ -40,7 +40,7 @@ class SlopePenalty(Objective):
 
     def forward(self, model: LatentModel, x: Float[Tensor, "batch data"], step: int) -> Loss:
         value, terms = negative_elbo(model(x))
-        shortfall = F.relu(self.slope - model.batch.mean(self.slopes(model, x)))
+        shortfall = F.relu(self.slope - model.batch_context.mean(self.slopes(model, x)))
         return Loss(value + self.weight * shortfall.square(), terms)
 
 
@@ -120,7 +120,7 @@ class LatentReconstruction(Objective):
 
 
 def _from_prior(model: LatentModel, x: Tensor) -> Float[Tensor, "batch latent"]:
-    return model.batch.rows(lambda n: model.prior().sample(torch.Size([n])), len(x))
+    return model.batch_context.rows(lambda n: model.prior().sample(torch.Size([n])), len(x))
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from uncollapse._utils.errors import DataError
+from uncollapse._utils.errors import DataError, InputError, one_line
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.validation import check_count, check_positive, check_seed
-from uncollapse.models import LatentModel
+from uncollapse.models import LatentModel, RowModel
 from uncollapse.objectives import Objective, get_objective
-from uncollapse.strategies import get_strategy
+from uncollapse.strategies import Strategy, get_strategy
 from uncollapse.training.batches import Batches, BatchesInMemory
 from uncollapse.training.best import Best
 from uncollapse.training.budget import Budget, check_budget
@@ -30,7 +30,7 @@ def fit(
     X: Any,
     *,
     objective: Specification | Objective = None,
-    strategy: Specification = None,
+    strategy: Specification | Strategy = None,
     max_epochs: int = 50,
     batch_size: int = 100,
     learning_rate: float = 1e-3,
@@ -38,6 +38,7 @@ def fit(
     validation: Any = None,
     budget: Budget | None = None,
     callbacks: Sequence[Callable[[Epoch], object]] = (),
+    observers: Sequence[Observer] = (),
     hardware: Mapping[str, Any] | None = None,
     verbose: bool = True,
 ) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def fit(
         X: rows, an array or a tensor of shape (n, ...), or `uc.training.Batches`. Grey levels
             under a Bernoulli family are binarised anew at each step.
         objective: an `Objective`, its name, or ``{name: arguments}``; the negative ELBO if None.
-        strategy: the name of a strategy, or ``{name: arguments}``; "joint" if None.
+        strategy: a `Strategy`, its name, or ``{name: arguments}``; "joint" if None.
         max_epochs: passes over the rows.
         batch_size: rows of a step.
         learning_rate: Adam's highest learning rate; it rises over the first 2% of the steps and
@@ -62,6 +63,7 @@ def fit(
             strategy that looks at rows which training does not see, such as "lagging", needs them.
         budget: overrides `max_epochs`.
         callbacks: functions that are called with each `uc.training.Epoch`.
+        observers: objects that act between steps and epochs, in this order.
         hardware: arguments of Lightning's Fabric: accelerator, devices, num_nodes, strategy and
             precision. The model's own device and type if not given.
         verbose: whether to show a progress bar on a terminal.
@@ -71,7 +73,8 @@ def fit(
         seconds, evaluations of the decoder, and, with `validation`, the negative ELBO on it.
 
     Raises:
-        InputError: if an argument or the data cannot be used.
+        InputError: if an argument or the data cannot be used, or the model does not accept the
+            data. The model is then unchanged.
         NonFiniteLossError: if a loss or a parameter is not finite; the model is then in its last
             good state.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the model keeps what it has learned.
@@ -98,8 +101,7 @@ def fit(
     batches = X if isinstance(X, Batches) else BatchesInMemory(_rows(model, X), batch_size, seed)
     held_out = None if validation is None else _rows(model, validation, "validation")
     chosen = objective if isinstance(objective, Objective) else get_objective(objective)
-    chosen_strategy = get_strategy(strategy)
-    chosen_strategy.modify_model(model)
+    chosen_strategy = strategy if isinstance(strategy, Strategy) else get_strategy(strategy)
     if chosen_strategy.needs_validation:
         if held_out is None:
             raise DataError(
@@ -107,11 +109,18 @@ def fit(
                 "validation=."
             )
         chosen_strategy.validation = model.observe(held_out.cpu().numpy())
-    with seeded(derived_seed(seed, "objective")):
-        some = model.observe_anew(next(batches.batches(0))[:2].to(model.placement))
-        chosen.check(model, some)
-        chosen.prepare(model, some, max_epochs * batches.n_batches)
-    observers: list[Observer] = [] if held_out is None else [Best(held_out)]
+    watching = [*([] if held_out is None else [Best(held_out)]), *observers, Callbacks(callbacks)]
+    posterior = model.posterior
+    try:
+        chosen_strategy.modify_model(model)
+        with seeded(derived_seed(seed, "objective")):
+            some = model.observe_anew(next(batches.batches(0))[:2].to(model.placement))
+            _check_shapes(model, some)
+            chosen.check(model, some)
+            chosen.prepare(model, some, max_epochs * batches.n_batches)
+    except InputError:
+        model.posterior = posterior
+        raise
     settings = LoopSettings(
         max_epochs=max_epochs,
         learning_rate=learning_rate,
@@ -120,8 +129,7 @@ def fit(
         hardware=hardware,
         verbose=verbose,
     )
-    observers.append(Callbacks(callbacks))
-    training = Training(model, chosen, batches, settings, chosen_strategy, observers)
+    training = Training(model, chosen, batches, settings, chosen_strategy, watching)
     try:
         train(training)
     finally:
@@ -130,11 +138,34 @@ def fit(
     return pd.DataFrame(training.history, columns=list(columns))
 
 
+@torch.no_grad()
+def _check_shapes(model: LatentModel, x: torch.Tensor) -> None:
+    """Raise `DataError` if the model cannot compute its bound on a few rows."""
+    is_training = model.training
+    try:
+        model.eval()(x)  # statistics of batches stay as they are
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"the model does not accept rows of shape {tuple(x.shape[1:])} ({one_line(error)}). "
+            "Give rows that its parts were built for."
+        ) from error
+    finally:
+        model.train(is_training)
+
+
 def _rows(model: LatentModel, X: Any, name: str = "X") -> torch.Tensor:
-    """Return data as a tensor of the model's type; raise `DataError` if it is not finite."""
+    """Return data as a tensor of the model's type.
+
+    Raises:
+        DataError: if a value is not finite, or lies outside the support of the model's family.
+    """
     rows = torch.as_tensor(X).to(model.placement.dtype)
     if rows.dim() < 2 or len(rows) < 2:
         raise DataError(f"{name} expects at least 2 rows, shape (n, ...), got {tuple(rows.shape)}.")
     if not bool(rows.isfinite().all()):
         raise DataError(f"{name} expects finite numbers, got NaN or infinity. Drop those rows.")
+    if isinstance(model, RowModel):
+        model.family.check(rows.cpu().numpy())
     return rows

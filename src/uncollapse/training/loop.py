@@ -48,7 +48,7 @@ class LoopSettings:
             falls to 0 along half a cosine.
         seed: decides all random numbers. The global generators are restored at the end.
         budget: overrides `max_epochs`: training ends once it is used up.
-        step_offset: steps of earlier phases of the same fit, from which schedules count on.
+        step_offset: steps of earlier phases of the same fit, which schedules count as well.
         hardware: arguments of Lightning's Fabric: accelerator, devices, num_nodes, strategy and
             precision; the model's own device and type if not given.
         verbose: whether to show a progress bar on a terminal.
@@ -157,7 +157,7 @@ class Training:
     def _take_step(self, rows: Tensor) -> None:
         """Compute the loss on a batch, and move the parameters along its gradient."""
         share = Share.from_rank(len(rows), self.fabric.global_rank, self.n_processes)
-        self.model.batch = SharedBatch(share) if self.n_processes > 1 else BatchContext()
+        self.model.batch_context = SharedBatch(share) if self.n_processes > 1 else BatchContext()
         self.rows = self.fabric.to_device(share.take(rows))
         self.optimizer.param_groups[0]["lr"] = self.learning_rate
         with self.fabric.autocast():
@@ -173,7 +173,7 @@ class Training:
         self.fabric.backward(loss * (share.weight * self.n_processes))
         self.strategy.after_backward(self)
         self.optimizer.step()
-        self.model.batch = BatchContext()
+        self.model.batch_context = BatchContext()
 
         means = torch.stack((loss.detach(), reconstruction, kl))
         if self.n_processes > 1:
@@ -212,9 +212,10 @@ class Training:
             observer.after_epoch(self)
 
     def _check_last_step(self) -> None:
-        """Check the loss after the last step, as that of a step is checked in the next one.
+        """Check the update of the last step by computing the loss once more.
 
-        Where there is a best epoch, training ends with its parameters instead.
+        The loss of the next step checks every other update. Where there is a best epoch, training
+        ends with its parameters instead.
         """
         if any(isinstance(observer, Best) and observer.tensors for observer in self.observers):
             return
@@ -237,7 +238,8 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """Steps taken; with a budget, the share of it that is used, times all steps."""
+        """Position in the schedules, in steps: the steps taken, or the used share of the budget
+        times all steps."""
         budget = self.settings.budget
         return self.steps_done if budget is None else self.meter.share(budget) * self.n_steps
 
@@ -319,7 +321,7 @@ def train(training: Training) -> None:
             raise
         raise death_of_process(error, training.n_processes, training.epoch) from None
     finally:
-        training.model.batch = BatchContext()
+        training.model.batch_context = BatchContext()
     if training.stopped_by:
         raise INTERRUPTS[training.stopped_by]
 
@@ -329,7 +331,7 @@ class _NonFiniteError(Exception):
 
 
 class _LossModule(nn.Module):
-    """An objective at a model as one module, which Fabric can wrap."""
+    """Computes the loss of a model; a module, so that Fabric and DDP can wrap it."""
 
     def __init__(self, model: LatentModel, objective: ObjectiveFunction) -> None:
         super().__init__()
