@@ -343,9 +343,10 @@ def test_the_step_goes_on_from_the_warm_up_of_a_mixture(monkeypatch):
     assert sorted(set(steps)) == list(range(13))  # the last one looks at what the last step left
 
 
-def test_importance_weighting_that_would_not_train_the_components_is_refused(rows):
+def test_importance_weighting_that_would_not_train_the_components_is_refused():
+    rows = np.random.default_rng(0).normal(size=(50, 3))
     mixture = uc.MixtureVAE(
         n_components=2, inference="enumerate", objective="importance_weighted", max_epochs=2
     )
-    with pytest.raises(InputError, match="would leave q\\(y\\|x\\) untrained"):
+    with pytest.raises(uc.InputError, match="would leave q\\(y\\|x\\) untrained"):
         mixture.fit(rows)

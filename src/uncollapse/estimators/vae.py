@@ -8,12 +8,13 @@ from uncollapse.estimators.settings import VAESettings
 
 
 class VAE(RowEstimator["models.VAEModel", VAESettings], VAESettings):
-    """A variational autoencoder whose latents cannot collapse, as a scikit-learn transformer.
+    """A variational autoencoder, by default one with an injective decoder, as a scikit-learn
+    transformer.
 
     With positive constants in `inverse_lipschitz`, the decoder consists of Brenier maps, and its
-    natural parameters move at least that much when z moves: IL-LIDVAE (K23 definition 4.1). At 0
-    it is only injective: LIDVAE (W21 definition 3). With None it is a multilayer perceptron: the
-    ordinary VAE (Kingma & Welling 2014).
+    natural parameters move at least by the product of the constants times the move of z: IL-LIDVAE
+    (K23 definition 4.1). At 0 it is only injective: LIDVAE (W21 definition 3). With None it is a
+    multilayer perceptron: the ordinary VAE (Kingma & Welling 2014).
 
     Attributes:
         model_: the trained `uncollapse.models.VAEModel`.
