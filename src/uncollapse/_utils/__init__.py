@@ -1,1 +1,1 @@
-"""Small tools below all rooms; nothing here knows a model."""
+"""Utilities that all other packages may import; none depends on a model."""

@@ -132,7 +132,7 @@ def check_writable(target: Path, overwrite: bool, contents: frozenset[str] | Non
             )
         if not (target.is_file() if contents is None else _holds_only(target, contents)):
             raise FileError(
-                f"{target} is of another kind, and is not replaced: choose another path."
+                f"{target} holds something else and is not replaced: choose another path."
             )
 
 

@@ -47,7 +47,7 @@ def rows_counted_from(n: int) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        where = f" (Rows are counted from {n} on.)" if n else ""
+        where = f" (Row 0 in this message is row {n} of the data.)" if n else ""
         raise type(error)(f"{error}{where}") from None
 
 
@@ -67,7 +67,7 @@ def living_workers() -> Iterator[None]:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise LostDataError(
-            f"a process that reads for the loader has died ({one_line(error)}): give it fewer "
+            f"a DataLoader worker has died ({one_line(error)}): give the loader fewer "
             "workers or more memory, and resume from the last state or start again."
         ) from None
 

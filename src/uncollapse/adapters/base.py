@@ -268,8 +268,8 @@ def _check_support(p: Distribution, x: Tensor) -> None:
     support = _support(base)
     if support in FIXED_SUPPORTS and not support.check(x).all():
         raise DataError(
-            f"p(x|z) has no density at these data: {type(base).__name__} expects values that are "
-            f"{support}, got others."
+            f"X lies outside the support of p(x|z): {type(base).__name__} expects values that are "
+            f"{support}. Transform the data, or use another likelihood."
         )
 
 

@@ -87,7 +87,7 @@ def adapt(model: Any) -> AdaptedModel:
         )
     if not model.module.use_observed_lib_size:
         raise ParameterError(
-            f"diagnoses expect {name} with use_observed_lib_size=True, got a latent library size."
+            f"{name} has a latent library size. Train it with use_observed_lib_size=True."
         )
 
     def batches(X: Any) -> Iterator[np.ndarray]:

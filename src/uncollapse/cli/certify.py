@@ -13,7 +13,7 @@ Json = Annotated[
     Option(help="JSON file to write.", show_default="certificate.json in the run"),
 ]
 NImportance = Annotated[int, Option(min=10, help="Importance samples of each example's posterior.")]
-Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of the samples of the prior.")]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of the draws from the prior.")]
 
 
 def certify(
@@ -22,7 +22,7 @@ def certify(
     split: options.Split = "test",
     labels: options.Labels = None,
     json: Json = None,
-    n_samples: Annotated[int, Option(min=2, help="Samples of the prior.")] = 64,
+    n_samples: Annotated[int, Option(min=2, help="Draws from the prior.")] = 64,
     n_importance: NImportance = 256,
     seed: Seed = 0,
     overwrite: options.Overwrite = False,

@@ -21,8 +21,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Settings (see `uncollapse fit --help`), each for the models that have it and do "
-        "not fix it themselves, for example: latent_dim=8 max_epochs=50",
+        help="Settings (see `uncollapse fit --help`) for the models that take them and do "
+        "not fix them. For example: latent_dim=8 max_epochs=50",
     ),
 ]
 Models = Annotated[
@@ -30,7 +30,7 @@ Models = Annotated[
     typer.Option(
         "--models",
         "-m",
-        help="Names with commas between. VAE, beta-VAE, annealed-VAE, cyclical-VAE, "
+        help="Comma-separated names: VAE, beta-VAE, annealed-VAE, cyclical-VAE, "
         "free-bits-VAE, IWAE, LR-VAE, SA-VAE, Lagging-VAE; for rows also LIDVAE, IL-LIDVAE, "
         "GMVAE, LIDMVAE (or LIDGMVAE), IL-LIDMVAE; for documents also delta-VAE, LIDSVAE, "
         "IL-LIDSVAE; the IL- models also with -annealed. The first one sets the budget.",
@@ -55,9 +55,9 @@ def compare(
 ) -> None:
     """Train models on the same budget, and compare them on held-out data.
 
-    Held-out data are the test part of a named data set, or a fifth of a file. The first model takes
-    its epochs. Every other model is trained twice: until it has evaluated the decoder as often, and
-    until it has taken as many seconds. Ctrl-C writes the results so far.
+    Held-out data are the test split of a named data set, or a fifth of a file. The first model
+    trains for max_epochs. Every other model is trained twice: with the same number of decoder
+    evaluations, and for the same time. Ctrl-C writes the results so far.
     """
     from uncollapse.experiments.presets import check_comparison
 

@@ -21,10 +21,10 @@ NImportance = Annotated[
 ]
 Quick = Annotated[
     bool,
-    Option("--quick", help="Skip refined posteriors, annealing and the certificate."),
+    Option("--quick", help="Skip refined posteriors, AIS and the certificate."),
 ]
 Devices = Annotated[
-    str, Option(help="Number of GPUs, or auto for all; on the CPU, number of processes.")
+    str, Option(help="Number of GPUs, or auto for all; on the CPU, number of threads.")
 ]
 
 

@@ -46,7 +46,7 @@ def fit(
 ) -> None:
     """Train a VAE and save it as a run. Ctrl-C saves what has been learned so far.
 
-    The state of the training is kept in a folder beside the run whose name ends in .unfinished.
+    The checkpoint is kept beside the run, in a folder whose name ends in .unfinished.
     After any interruption, the same command with --resume gives the same model as an uninterrupted
     training.
     """
@@ -120,7 +120,7 @@ def _end_early(estimator: Estimator, saved: Path, stop: BaseException) -> None:
         raise LostDataError(f"{stop} The model so far is in {saved}; --resume continues with it.")
     how, code = describe_interruption(type(stop))
     fail(
-        f"{how} in epoch {len(estimator.history_)}; the model so far is in {saved}, and --resume "
+        f"{how} in epoch {len(estimator.history_) - 1}; the model is in {saved}, and --resume "
         "continues with it",
         code,
     )

@@ -32,7 +32,7 @@ Labels = Annotated[
 ]
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="Folder written by `uncollapse fit`.")]
 Split = Annotated[
-    str, Option(help="Part of a named data set: train, test, or for text validation.")
+    str, Option(help="Split of a named data set: train, test or, for text, validation.")
 ]
 Model = Annotated[
     str | None,

@@ -26,9 +26,7 @@ Settings = Annotated[
 Seeds = Annotated[
     str, typer.Option(help="Seeds that each combination is trained with: 0-4, or 0,3,7.")
 ]
-MinKL = Annotated[
-    float, typer.Option(help="The best model has the lowest NLL at a KL of at least this.")
-]
+MinKL = Annotated[float, typer.Option(help="Minimum KL, in nats, of the model selected by NLL.")]
 Output = Annotated[
     Path | None, options.output("Folder of the results.", "sweeps/ and the name of the data")
 ]
@@ -69,7 +67,7 @@ def sweep(
 ) -> None:
     """Train a model with all combinations of values and seeds, and find the best one.
 
-    All are measured on a validation part, or on a fifth of the training data. Results are written
+    All are measured on a validation split, or on a fifth of the training data. Results are written
     as they come; after any interruption, the same command with --resume computes nothing twice.
     """
     given, grid = read_settings(config, []), read_grid(settings)

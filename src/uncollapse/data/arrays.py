@@ -269,7 +269,7 @@ def _read_csv(path: Path, labels: str | None) -> Parts:
     first_line = read_table(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     first = [str(cell) for cell in first_line]
     if _is_example(first):
-        _warn(f"{path} has no line of column names: its first line is an example.")
+        _warn(f"{path} has no header: its first line is read as an example.")
         return _split_frame(_read_strictly(path, header=None), path, labels, named=False)
     _check_distinct(path, first)
     frame = _read_strictly(path)

@@ -64,7 +64,7 @@ class Source:
             return found
         if self.url is None:
             raise FileError(
-                f"{name} is neither on this machine nor for download: put it into {self.place}."
+                f"{name} is not on this machine and has no download: put it into {self.place}."
             )
         pooch.get_logger().setLevel("WARNING")
         known_hash = f"md5:{self.md5[name]}"

@@ -15,7 +15,7 @@ from uncollapse.data.download import Source
 IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}
 
-# K23 table 3 and W21 appendix C: dynamically binarised images, 64 latents, hidden layers of 512.
+# K23 table 3 and W21 appendix C: dynamically binarized images, 64 latents, hidden layers of 512.
 BINARISED_IMAGES = {
     "family": "bernoulli",
     "latent_dim": 64,

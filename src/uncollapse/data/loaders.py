@@ -117,14 +117,14 @@ class LoadedRows(RowSource):
                 rows = _as_rows(_first_entry(batch))
                 _check_width(rows, self.n_features)
             if is_known and not expected[len(rows)]:
-                raise lost_data("X", f"more batches of {len(rows)} rows have come than before")
+                raise lost_data("X", f"more batches of {len(rows)} rows than before")
             expected[len(rows)] -= 1
             yield rows
             n += len(rows)
         if not n:
             raise DataError("X expects at least one example in each epoch, got an empty loader.")
         if is_known and n < sum(self.sizes):
-            raise lost_data("X", f"{n} rows have come, and {sum(self.sizes)} before")
+            raise lost_data("X", f"{n} rows instead of {sum(self.sizes)}")
 
     def _next(self, batches: Iterator[Any]) -> Any:
         """Return the next batch, or None at the end."""

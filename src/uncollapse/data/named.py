@@ -135,7 +135,7 @@ def load(source: str | Path, split: str = "train", labels: str | None = None) ->
     named = NAMED.get(str(source))
     splits = TEXT_SPLITS if named is None else named.splits
     if split not in splits:
-        what = "" if named is None else f": these are the parts of {source}"
+        what = "" if named is None else f": these are the splits of {source}"
         raise ParameterError(f"split expects one of {', '.join(splits)}, got {split!r}{what}.")
     if named is not None:
         if labels is not None:

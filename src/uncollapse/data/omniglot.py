@@ -24,7 +24,7 @@ DRAWING_NAME = re.compile(
     r"[^/]+/(?P<alphabet>[^/]+)/(?P<character>[^/]+)/[^/]+_(?P<number>\d\d)\.png"
 )
 
-# K23 table 3: dynamically binarised images, 32 latents, hidden layers of 200 units.
+# K23 table 3: dynamically binarized images, 32 latents, hidden layers of 200 units.
 BINARISED_CHARACTERS = {
     "family": "bernoulli",
     "latent_dim": 32,

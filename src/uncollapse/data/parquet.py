@@ -111,10 +111,10 @@ def _check_names(path: str, names: list[str], expected: list[str]) -> None:
     """Raise `FileError` unless a file has the columns of the first one, in any order."""
     different = sorted(set(names) ^ set(expected))
     if different:
-        what = "without the column" if different[0] in expected else "with a column of its own,"
+        what = "lacks the column" if different[0] in expected else "has the extra column"
         raise FileError(
-            f"{path} expects the columns of the first file of its folder, got one {what} "
-            f"{different[0]!r}: give all files the same."
+            f"{path} differs from the first file of its folder: it {what} "
+            f"{different[0]!r}. Give all files the same columns."
         )
 
 

@@ -242,7 +242,7 @@ class StoredArray(StoredRows):
 
 
 def _opener(array: Any) -> Any:
-    """Return a function that opens an array on disk; the array, if its file does not say all."""
+    """Return a function that reopens an array on disk; the array itself if that is impossible."""
     path, node = _path_of(array), getattr(array, "group", array)
     if path is not None and hasattr(node, "file"):
         return partial(_open_hdf5, path, node.name, None if node is array else type(array))
@@ -277,7 +277,7 @@ def on_disk(X: Any) -> StoredArray | None:
         return None
     if X.is_view:  # AnnData would read a view whole.
         raise DataError(
-            "X expects an AnnData that is backed as its file is, got a part of one: give "
+            "X expects a whole backed AnnData, got a view (here `part`) of one: give "
             "part.to_memory(), or write the part to a file by part.copy(filename)."
         )
     return StoredArray(X.X)

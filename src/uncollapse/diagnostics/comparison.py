@@ -20,8 +20,8 @@ from uncollapse.diagnostics.report import Report
 from uncollapse.measures.estimate import Estimate
 
 BUDGETS = {
-    "evaluations": "the same evaluations of the decoder",
-    "seconds": "the same seconds",
+    "evaluations": "the same number of decoder evaluations",
+    "seconds": "the same training time",
 }
 # Heading and meaning of each column. Those of reports come first.
 OWN_COLUMNS = {
@@ -34,7 +34,7 @@ OWN_COLUMNS = {
         "evaluations",
         "decoder evaluations in training, one for each z (and symbol) decoded",
     ),
-    "seconds": ("seconds", "of training"),
+    "seconds": ("seconds", "training time"),
 }
 COLUMNS = {
     key: (quantity.short, quantity.meaning)

@@ -165,7 +165,7 @@ def measure(model: LatentModel, rows: np.ndarray) -> dict[str, float]:
 
 
 def _warn(sentence: str) -> None:
-    remedy = "Stop, and use inverse_lipschitz, free bits or a warm-up of the KL; see uc.diagnose."
+    remedy = "Stop, and use inverse_lipschitz, free bits or KL warm-up; see uc.diagnose."
     warnings.warn(f"{sentence} {remedy}", CollapseWarning, stacklevel=2)
 
 

@@ -27,7 +27,7 @@ QUANTITIES = {
         "AIS gain over importance sampling, nats",
         "log p(x) by annealed importance sampling minus that by importance sampling, on a few rows",
     ),
-    "kl_nats": Quantity("KL(q(z|x) ‖ p(z)), nats", "averaged over the data; with y if any", "KL"),
+    "kl_nats": Quantity("KL(q(z|x) ‖ p(z)), nats", "mean over the data, y included", "KL"),
     "kl_y_nats": Quantity("KL of the component y, nats", "KL(q(y|x) ‖ 1/c)"),
     "kl_z_nats": Quantity("KL of z given y, nats", "rest of the KL, of z given the component"),
     "mutual_information_nats": Quantity(

@@ -29,7 +29,7 @@ MAX_NAMED = 8
 REMEDIES = {
     (IN_MODEL, True): ("Remedy: set or raise inverse_lipschitz, or use fewer units (latent_dim)."),
     (IN_MODEL, False): (
-        "Remedy: a smaller weight of the KL at first (warm-up, or free bits), a weaker decoder, or "
+        "Remedy: KL warm-up, free bits, a weaker decoder, or "
         "uc.VAE with inverse_lipschitz, whose decoder cannot ignore its latents."
     ),
     (IN_INFERENCE, True): (
@@ -103,7 +103,7 @@ class Evidence:
 
     @property
     def mismatch(self) -> Estimate | None:
-        """KL(q(z) || p(z)) or its Gaussian lower bound, whichever is large; None if none is."""
+        """KL(q(z) || p(z)) or its Gaussian lower bound, the first that is large, else None."""
         kl = self.estimates["kl_nats"]
         limit = max(MISMATCH_NATS, MISMATCH_SHARE * kl.value) if kl else math.inf
         for name in ("aggregate_kl_nats", "aggregate_gaussian_kl_nats"):
@@ -216,7 +216,7 @@ def _explain_lost(evidence: Evidence) -> str:
     if floor := evidence.missed_floor:
         sentences.append(
             f"The decoder guarantees {floor.value:.3g} nats on its own samples, which these data "
-            "do not reach: they are unlike the model, or it has to train longer."
+            "do not reach. They differ from those samples, or the model needs more training."
         )
     return " ".join([*sentences, _fix_the_model(evidence)])
 

@@ -61,8 +61,8 @@ class Estimator(
         settings_: the validated settings of the fit.
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: names of the features, if X had some.
-        seed_: the seed in force.
-        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+        seed_: the seed that the fit used.
+        inverse_lipschitz_: constants after training, one per map; None for an ordinary decoder.
     """
 
     registry: ClassVar[dict[str, type[Estimator[Any, Any]]]] = {}  # estimators that can be saved
@@ -134,10 +134,10 @@ class Estimator(
 
     @abstractmethod
     def _initialize(self, model: Model, settings: SettingsType, data: TrainingData) -> None:
-        """Start an untrained model at the data."""
+        """Initialize an untrained model from the data."""
 
     def _train(self, model: Model, plan: Plan) -> None:
-        """Train a model, and keep what has been learned whatever ends the training."""
+        """Train a model, and keep what it has learned even if training is interrupted."""
         import pandas as pd
 
         self.settings_, self.seed_ = cast(SettingsType, plan.settings), plan.seed
@@ -158,8 +158,8 @@ class Estimator(
     def transform(self, X: Any) -> np.ndarray:
         """Return posterior means E[z|x], shape (n, latent_dim), float32.
 
-        The encoder sees values that a discrete family would draw from (grey levels under
-        "bernoulli") as they are.
+        The encoder takes grey levels as they are, without the binarization that family
+        "bernoulli" applies in training.
         """
         return joined(
             self._in_batches(rows, lambda x: self.model_.posterior(x).mean)
@@ -198,8 +198,8 @@ class Estimator(
         """Estimate log p(x) of each row in nats by importance weighting (Burda et al. 2016), shape
         (n,), float32.
 
-        The draws belong to the row, so that its score does not depend on other rows; so does the
-        binarisation of grey levels under "bernoulli". `devices` share the rows.
+        All random draws, also those that binarize grey levels under "bernoulli", depend on the row
+        alone, so that its score does not depend on other rows. `devices` share the rows.
 
         Args:
             X: shape (n, n_features).
@@ -261,7 +261,7 @@ class Estimator(
 
     @property
     def inverse_lipschitz_(self) -> tuple[float, ...] | None:
-        """The constants in force, one for each map; None for an ordinary decoder."""
+        """Constants after training, one per map; None for an ordinary decoder."""
         return self._fitted.decoder.constants or None
 
     @property

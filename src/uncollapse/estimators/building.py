@@ -1,4 +1,4 @@
-"""Models built from an estimator's validated settings, and started at the data."""
+"""Models built from an estimator's validated settings, and initialized from data."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def resolve_device(device: DeviceName) -> DeviceName:
         return available[0]
     if device not in available:
         raise ParameterError(
-            f"device expects one that this machine has ({', '.join(available)}), got {device!r}. "
+            f"device expects one of {', '.join(available)} on this machine, got {device!r}. "
             "Use 'auto'."
         )
     return device
@@ -116,8 +116,8 @@ def sequence_decoder(settings: SequenceSettings, family: Categorical) -> Decoder
         return MLPDecoder(latent_dim + settings.hidden_dim, natural_dim, ())
     if latent_dim > natural_dim:
         raise ParameterError(
-            "an injective decoder expects fewer latent units than symbols, got "
-            f"latent_dim={latent_dim} with {natural_dim + 1}. Use latent_dim <= {natural_dim}, or "
+            "an injective decoder expects latent_dim below the number of symbols, got "
+            f"{latent_dim} with {natural_dim + 1} symbols. Use latent_dim <= {natural_dim}, or "
             "inverse_lipschitz=None for an ordinary decoder."
         )
     return InverseLipschitzDecoder(
@@ -138,7 +138,7 @@ def _row_constants(
     if given is None and (settings.lipschitz is not None or settings.intermediate_dims):
         raise ParameterError(
             "lipschitz and intermediate_dims are for injective decoders, got "
-            "inverse_lipschitz=None. Give a constant, or neither."
+            "inverse_lipschitz=None. Set inverse_lipschitz, or leave both out."
         )
     others = ("min_information", "lipschitz")
     chosen = _constants(settings, family, [name for name in others if getattr(settings, name)])
@@ -150,7 +150,7 @@ def _row_constants(
     if constant > MAX_CONSTANT:
         raise ParameterError(
             f"min_information={settings.min_information:g} takes constants of {constant:.3g}, "
-            f"beyond {MAX_CONSTANT:g}. Ask for less."
+            f"above the limit of {MAX_CONSTANT:g}. Lower min_information."
         )
     return constant
 
@@ -167,7 +167,7 @@ def _check_floor(settings: VAESettings, family: Family) -> None:
         instead = (
             "Set inverse_lipschitz instead"
             if family.fills_space
-            else "Its link would undo any constant"
+            else "Its link would undo any constant. Leave min_information out"
         )
         raise ParameterError(
             "min_information expects family 'gaussian', the only one with a known floor on "
@@ -255,8 +255,8 @@ def check_memory(
 
 @torch.no_grad()
 def initialize_from_data(model: models.RowModel, rows: np.ndarray) -> None:
-    """Start the decoder at the mean of the data's statistics, the encoder at their location and
-    scale."""
+    """Initialize the decoder from the mean of the data's statistics, and the encoder from their
+    location and scale."""
     family = model.family
     signal, natural_dim = model.decoder.constant**2, family.natural_dim(rows.shape[1])
     # z of variance 1 moves latent_dim of the decoder's outputs by the constant at least, and only
@@ -276,7 +276,7 @@ def initialize_from_data(model: models.RowModel, rows: np.ndarray) -> None:
 
 @torch.no_grad()
 def initialize_sequences(model: models.SequenceModel, data: TrainingData) -> None:
-    """Start the decoder at the frequencies of symbols, and z along those that vary most."""
+    """Initialize the decoder from symbol frequencies, and align z with those that vary most."""
     model.decoder.initialize_from_data(*_shares(data, model.latent_dim))
     model.decoder.start_at(_log_odds(data))
 

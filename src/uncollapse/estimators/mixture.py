@@ -40,8 +40,8 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
         settings_: the validated settings of the fit.
         n_features_in_: number of features seen in `fit`.
         feature_names_in_: names of the features, if X had some.
-        seed_: the seed in force.
-        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+        seed_: the seed that the fit used.
+        inverse_lipschitz_: constants after training, one per map; None for an ordinary decoder.
 
     >>> import numpy as np, uncollapse as uc
     >>> labels = np.repeat([0, 1], 200)

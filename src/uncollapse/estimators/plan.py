@@ -46,8 +46,8 @@ class TrainingData:
         digest: digest of all rows.
         source: all rows, where they are not in memory.
         are_sequences: whether rows are documents, padded by negative numbers.
-        validation: rows by whose ELBO the best epoch is found; None to keep the last epoch.
-        held_out: rows that training does not see, for a strategy that needs some.
+        validation: validation split, whose ELBO selects the best epoch; None to keep the last.
+        held_out: validation split for a strategy that needs one.
     """
 
     rows: np.ndarray
@@ -257,13 +257,12 @@ def hardware_arguments(settings: EstimatorSettings, strategy: Strategy) -> dict[
     several = devices != 1 or settings.num_nodes > 1
     if several and not isinstance(settings.random_state, int):
         raise ParameterError(
-            "several processes expect one seed, got random_state=None. Give a number, such as "
+            "training on several devices needs an integer as random_state. Use, for example, "
             "random_state=0."
         )
     if several and strategy.needs_validation:
         raise ParameterError(
-            f"strategy {strategy.name!r} trains on one device, got devices={devices}. Give "
-            "devices=1."
+            f"strategy {strategy.name!r} trains on one device. Set num_nodes=1 and devices=1."
         )
     is_default = settings.parallel_strategy == "auto"
     return {

@@ -65,8 +65,8 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
             budget: limit of training, which overrides `max_epochs`.
             callbacks: functions that are called with each `uc.training.Epoch`.
             checkpoint: folder for the state of the training and its log, a JSON line for each
-                epoch. If it holds the state of the same training, that is resumed, and ends in the
-                same parameters as without the interruption.
+                epoch. If it holds the state of the same fit, training resumes, and ends in the
+                same parameters as an uninterrupted fit.
 
         Raises:
             InputError: if an argument or the data cannot be used, or the folder belongs to another
@@ -114,7 +114,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         if not is_observed:
             warnings.warn(
                 f"X holds values strictly between 0 and 1: family {family.name!r} takes them as "
-                "probabilities of a 1 and draws them anew at each step (dynamic binarisation).",
+                "probabilities of a 1 and draws them anew at each step (dynamic binarization).",
                 UserWarning,
                 stacklevel=4,
             )
@@ -197,7 +197,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
             return
         if not source.is_ordered:
             raise DataError(
-                "X expects rows in their order, got a loader that shuffles or leaves some out. "
+                "X expects a loader that neither shuffles nor skips rows, got one that does. "
                 "Give its data set."
             )
         with progress_bar("rows", len(source) or None, self.verbose) as advance:

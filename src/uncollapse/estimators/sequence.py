@@ -34,7 +34,7 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
     An LSTM summarises the symbols before as h. With constants in `inverse_lipschitz`, it sees
     nothing else, and Brenier maps turn [z; h] into the log-odds of the next symbol, which move at
     least that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21
-    example 2) at 0. With None a linear map does so, and the LSTM also sees z beside every symbol:
+    example 2) at 0. With None, the maps become one linear map, and the LSTM sees z at every symbol:
     the sequential VAE (Bowman et al. 2016), which can ignore z.
 
     Attributes:
@@ -44,8 +44,8 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
             document, seconds and decoder evaluations (one for each symbol) since the start, and
             the negative ELBO on held-out documents (`validation`).
         settings_: the validated settings of the fit.
-        seed_: the seed in force.
-        inverse_lipschitz_: the constants in force, one for each map; None for an ordinary decoder.
+        seed_: the seed that the fit used.
+        inverse_lipschitz_: constants after training, one per map; None for an ordinary decoder.
 
     >>> import uncollapse as uc
     >>> documents = ["the cat sat", "the dog sat", "a dog ran", "a cat ran"] * 20
@@ -104,8 +104,8 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
             budget: limit of training, which overrides `max_epochs`.
             callbacks: functions that are called with each `uc.training.Epoch`.
             checkpoint: folder for the state of the training and its log, a JSON line for each
-                epoch. If it holds the state of the same training, that is resumed, and ends in the
-                same parameters as without the interruption.
+                epoch. If it holds the state of the same fit, training resumes, and ends in the
+                same parameters as an uninterrupted fit.
 
         Raises:
             InputError: if an argument or a document cannot be used, or the folder belongs to
@@ -250,7 +250,7 @@ def _build_latent(settings: SequenceSettings, size: int) -> tuple[latent.Prior, 
         encoder = LSTMEncoder(size, 2 * latent_dim, **sizes, pooled=pooled)
         return latent.StandardNormal(latent_dim), latent.DiagonalGaussian(encoder)
     if pooled or settings.annealing:
-        excluded = "posterior = 'pooled-lstm'" if pooled else "annealing = True"
+        excluded = "posterior='pooled-lstm'" if pooled else "annealing=True"
         raise ParameterError(
             f"committed_rate gives every symbol a z, which excludes {excluded}. Leave one of them "
             "out."

@@ -141,7 +141,7 @@ class EstimatorSettings(RuntimeSettings):
         annealing: lower the constants during training (K23 section 5.3): by 15% whenever the
             constant of the first map, estimated from a batch, is within 10% of its bound. Start
             from a high constant.
-        target_kl: wanted KL of the posterior from the prior, in nats: the constants are adjusted
+        target_kl: target for KL(q(z|x) || p(z)), in nats: the constants are adjusted
             during training until it is reached. Targets below the KL that a decoder without
             constants reaches are unreachable.
         hidden: widths of the hidden layers of the ordinary decoder, or of each map of the injective
@@ -234,7 +234,7 @@ class MixtureSettings(VAESettings):
         warmup_epochs: epochs, out of `max_epochs`, in which the model has a standard normal prior;
             "auto" is a quarter of them, and none for prior "unit". The learning rate falls to 0 in
             these epochs, and once more in the rest.
-        target_kl: wanted KL of z and its component together, in nats: the constants are adjusted
+        target_kl: target KL of z and its component together, in nats: the constants are adjusted
             during training until it is reached.
         max_epochs: passes over the data, warm-up included.
     """
@@ -269,7 +269,7 @@ class SequenceSettings(EstimatorSettings):
         posterior: Gaussian computed by an LSTM that reads the document, from its last state
             ("lstm"), or from the mean of its states ("pooled-lstm": pooling, a remedy for collapse;
             Long et al. 2019).
-        committed_rate: nats of KL to which the prior, a chain over symbols, commits each further
+        committed_rate: least KL in nats that the prior, a chain over symbols, adds for each further
             symbol; every symbol then has latent_dim units of its own: the delta-VAE (Razavi et al.
             2019). `transform` then returns, and `inverse_transform` takes, the z of all symbols one
             after the other, (max_length + 1) * latent_dim numbers. None gives each document one z.
@@ -281,8 +281,8 @@ class SequenceSettings(EstimatorSettings):
         hidden: widths of the hidden layers of each map.
         word_dropout: share of the preceding symbols that are hidden from the LSTM in training
             (Bowman et al. 2016).
-        max_epochs: passes over the data. The model of the best epoch is kept, by the ELBO on
-            documents that are held out from training, whatever `objective` is; with `target_kl`,
+        max_epochs: passes over the data. The model of the epoch with the best ELBO on held-out
+            documents is kept, for every `objective`; with `target_kl`,
             the best of the epochs that have reached it.
         batch_size: number of documents in a batch.
     """

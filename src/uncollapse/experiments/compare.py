@@ -54,8 +54,8 @@ def compare(
 ) -> Comparison:
     """Train models on one budget, and measure them on the same test data.
 
-    The first model trains for its number of epochs. Each of the others is trained twice: until it
-    has evaluated the decoder as often, and until it has taken as many seconds.
+    The first model trains for `max_epochs`. Each of the others is trained twice: with the same
+    number of decoder evaluations, and for the same time.
 
     Args:
         X: training data, shape (n, n_features), or documents.
@@ -103,14 +103,14 @@ def describe(
     first, leader = next(iter(estimators.items()))
     examples = "documents" if train.is_text else f"rows of {train.X.shape[1]:,} features"
     share = len(test.X) / (len(train.X) + len(test.X))
-    part = "its test part" if source in NAMED else f"{share:.0%} of all, held out at random"
+    part = "its test split" if source in NAMED else f"{share:.0%} of all, held out at random"
     given = [f"{key} = {value}" for key, value in {**train.defaults, **settings}.items()]
     return (
         f"{source}: {len(train.X):,} {examples} to train on; {len(test.X):,} others, {part}, for "
         "all measurements.",
         f"Seed {leader.random_state}. Settings: {', '.join(given) or 'the defaults'}.",
-        f"{first} trains for {leader.max_epochs} epochs. Every other model is trained twice: until "
-        "it has evaluated the decoder as often, and until it has taken as many seconds.",
+        f"{first} trains for {leader.max_epochs} epochs. Every other model is trained twice: with "
+        "the same number of decoder evaluations, and for the same time.",
     )
 
 

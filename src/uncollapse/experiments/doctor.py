@@ -139,7 +139,7 @@ def _failures(vae: VAE, loaded: Any, X: np.ndarray) -> Iterator[str]:
     if not ratio >= constant * (1 - ROUNDING):
         yield f"a small decoder stretches by {ratio:.4g}, less than its constant {constant:.4g}"
     if not (vae.transform(X) == loaded.transform(X)).all():
-        yield "a small model has other latents after it has been saved and loaded"
+        yield "the latents of a small model change when it is saved and loaded"
 
 
 def _smallest_stretch(vae: VAE) -> float:

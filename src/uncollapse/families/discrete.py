@@ -39,7 +39,7 @@ class Bernoulli(Family):
     """Binary data; eta is the logit, A(eta) = log(1 + exp(eta)).
 
     Values strictly between 0 and 1 are probabilities of a 1. Training draws them anew every time it
-    meets them (dynamic binarisation, Burda et al. 2016); scoring draws them once.
+    meets them (dynamic binarization, Burda et al. 2016); scoring draws them once.
     """
 
     name = "bernoulli"

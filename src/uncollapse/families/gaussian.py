@@ -200,7 +200,7 @@ def _deviation(data: np.ndarray) -> float:
 
 
 class _Normal(Normal):
-    """torch's own squares the scale, which leaves float32 for data of size 1e20 or 1e-20."""
+    """Normal distribution without torch's squared scale, which over- or underflows in float32."""
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         super().__init__(loc, scale, validate_args=False)

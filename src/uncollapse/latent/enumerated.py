@@ -30,7 +30,7 @@ class ComponentPosterior(EncoderPosterior):
         encoder: any module that maps x to R^k, k = 2 l + context_dim + c + 2 l c: the Gaussian, the
             context of a flow, log weights of the components, and their changes of the Gaussian.
         prior: prior of z, with c components.
-        context_dim: dimension of what the couplings see of x, and width of their hidden layer, if
+        context_dim: dimension of the context that the couplings see, and of their hidden layer, if
             each q(z|x, y) is to be sent through couplings as in `RealNVP`; 0 for Gaussians.
     """
 

@@ -44,7 +44,7 @@ class Posterior(nn.Module, ABC):
 
 
 class EncoderPosterior(Posterior):
-    """Posterior whose encoder puts out the means and the raw scales of a Gaussian first.
+    """Posterior whose encoder outputs begin with the means and raw scales of a Gaussian.
 
     Args:
         encoder: any module that maps x to R^k, k >= 2 l. If it has `initialize_from_data(data)`,
@@ -59,7 +59,7 @@ class EncoderPosterior(Posterior):
         self.latent_dim = latent_dim
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
-        """Initialise the encoder from data and narrow the Gaussian, where the encoder allows it."""
+        """Initialize the encoder from data and narrow the Gaussian, where the encoder allows it."""
         _initialize(self.encoder, data)
         head = linear_head(self.encoder)
         if head is not None:
@@ -154,7 +154,7 @@ class FamilyPosterior(Posterior):
         self.encoder = encoder
 
     def initialize_from_data(self, data: np.ndarray, shrinkage: float = 1.0) -> None:
-        """Initialise the encoder from data, where it has a way to."""
+        """Initialize the encoder from data, if it has a method for that."""
         _initialize(self.encoder, data)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Distribution:
@@ -175,7 +175,7 @@ def linear_head(encoder: nn.Module) -> nn.Linear | None:
 
 
 def _initialize(encoder: nn.Module, data: np.ndarray) -> None:
-    """Initialise an encoder from data, if it has a method for that."""
+    """Initialize an encoder from data, if it has a method for that."""
     initialize = getattr(encoder, "initialize_from_data", None)
     if initialize is not None:
         initialize(data)
@@ -186,7 +186,7 @@ class DrawnByNoise(Protocol):
     """Distribution that turns standard normal noise into draws itself."""
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the draw that standard normal noise decides, and its log density in nats."""
+        """Return the draw determined by standard normal noise, and its log density in nats."""
 
 
 def draw(q: Distribution, noise: Float[Tensor, "*samples batch latent"]) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Prior(nn.Module, ABC):
         return True
 
     def check_invariants(self) -> bool:
-        """Return whether the tensors that training leaves alone are such that the prior's promises
+        """Return whether the fixed tensors are intact, so that the prior's guarantees
         hold."""
         return True
 

@@ -69,7 +69,7 @@ class BrenierMap(nn.Module):
         _check_constants(inverse_lipschitz, self.lipschitz)
         if isfinite(self.lipschitz) and inverse_lipschitz != self.inverse_lipschitz:
             raise ParameterError(
-                f"a map with an upper constant keeps both constants, got {inverse_lipschitz:g}. "
+                f"the constants of a bi-Lipschitz map are fixed, got {inverse_lipschitz:g}. "
                 "Make a new map."
             )
         self.inverse_lipschitz = float(inverse_lipschitz)

@@ -90,12 +90,12 @@ class Decoder(nn.Module, ABC):
         del eta
 
     def check_invariants(self) -> bool:
-        """Return whether the tensors that training leaves alone are such that the constant
+        """Return whether the fixed tensors are intact, so that the constant
         holds."""
         return True
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:
-        """Fit to data, before training, what training leaves alone; by default do nothing.
+        """Fit the tensors that training keeps fixed to data; by default do nothing.
 
         Args:
             data: sufficient statistics of rows, shape (n, t).
@@ -196,7 +196,7 @@ class InverseLipschitzDecoder(Decoder):
         )
         self.maps = cast(Sequence[BrenierMap], chain)
         for map_, below in zip(self.maps[1:], dims, strict=False):
-            # Their inputs have fewer dimensions than they, so that they start anew.
+            # Inputs fill only `below` of the dimensions: initialize the potential for those.
             map_.convex.reset_parameters(min(below, map_.dim))
 
     @property
@@ -302,7 +302,7 @@ def _check_dims(latent_dim: int, intermediate_dims: Sequence[int], natural_dim: 
     if latent_dim > natural_dim:
         raise ParameterError(
             f"an injective decoder expects latent_dim <= natural dimension, got "
-            f"latent_dim={latent_dim} with n_features={natural_dim}: use latent_dim <= "
+            f"latent_dim={latent_dim} with natural_dim={natural_dim}: use latent_dim <= "
             f"{natural_dim}, or inverse_lipschitz=None for an ordinary decoder."
         )
     dims = (latent_dim, *intermediate_dims, natural_dim)

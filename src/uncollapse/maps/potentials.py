@@ -85,7 +85,7 @@ class Potential(nn.Module, ABC):
 
     @abstractmethod
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Initialise for inputs v ~ N(0, I) in `in_dim` dimensions, padded with zeros.
+        """Initialize for inputs v ~ N(0, I) in `in_dim` dimensions, padded with zeros.
 
         Activations are then O(1) at any width and depth, and grad G has mean 0 and, unless its
         curvature is bounded, root mean square 1.
@@ -130,7 +130,7 @@ class ICNN(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Initialise W to average the layer below, each s_l to mean 0 and size 1, and w to set the
+        """Initialize W to average the layer below, each s_l to mean 0 and size 1, and w to set the
         size of grad G."""
         if self.skip.is_meta:  # Sizes are all there is, and each step would be slow.
             return
@@ -203,7 +203,7 @@ class RidgeSum(Potential):
 
     @torch.no_grad()
     def reset_parameters(self, in_dim: int | None = None) -> None:
-        """Initialise ridges of unit slope; q sets the size of the gradient, if M allows."""
+        """Initialize ridges of unit slope; q sets the size of the gradient, if M allows."""
         in_dim = self.dim if in_dim is None else in_dim
         self.directions.copy_(_unit_rows(len(self.directions), self.dim, in_dim))
         nn.init.normal_(self.bias)

@@ -14,7 +14,7 @@ from uncollapse.latent import CategoricalLayer, GaussianMixture
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import evaluate
 
-# A component is live if it is the most probable one of at least this share of 1/c of the rows.
+# A component is live if it is the most probable one for at least LIVE_SHARE / c of the rows.
 LIVE_SHARE = 0.1
 # Components that carry less information about x than this are dead.
 DEAD_COMPONENT_NATS = 0.01
@@ -89,7 +89,7 @@ def clustering_accuracy(model: Any, X: Any = None, labels: Any = None) -> Cluste
 
 def linear_probe(model: Any, X: Any = None, labels: Any = None) -> Estimate | None:
     """Estimate the accuracy of a logistic regression from posterior means to labels, on held-out
-    ones of 5,000 random rows.
+    folds of 5,000 random rows.
 
     The inputs are means without posterior noise. They may reveal labels from little information;
     the mutual information says how much there is.

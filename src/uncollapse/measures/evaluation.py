@@ -74,7 +74,7 @@ class Evaluation:
         return random_indices(len(self.rows))
 
     def few_rows(self, n: int, n_draws: int, max_evaluations: int) -> np.ndarray:
-        """Return n random rows, or as many as can be evaluated at once at so many draws of z."""
+        """Return at most n random rows, as many as `max_evaluations` allows for `n_draws` of z."""
         rows = self.rows[self.order[:n]]
         costs = self.model.evaluations_in_memory(rows, n_draws)
         n_affordable = int((costs.cumsum() <= max_evaluations).sum())
@@ -98,7 +98,7 @@ class Evaluation:
 
     @property
     def can_move_latents(self) -> bool:
-        """Whether gradients can move the z of a row, as refinement and annealing do."""
+        """Whether gradients can move the z of a row, as refinement and AIS need."""
         return self.has_gradient and self.model.n_places == 1
 
 
@@ -122,7 +122,7 @@ def evaluate(
     ...     rate, information = uc.measures.kl(data), uc.measures.mutual_information(data)
 
     Args:
-        model: whatever `uncollapse.diagnose` takes. An `Evaluation` is yielded as it is.
+        model: any model that `uncollapse.diagnose` accepts. An `Evaluation` is yielded as it is.
         X: data, as `uncollapse.diagnose` takes them, at least 2 rows.
         labels: one for each row, or None to take those that a loader gives beside its data.
         devices: the largest number of devices that share the rows, or "auto" for all GPUs.
@@ -153,8 +153,8 @@ def _read(
     is_loader = isinstance(X, DataLoader)
     if given is not None and is_loader and not isinstance(X.sampler, SequentialSampler):
         raise DataError(
-            "labels expect rows in their order, got a loader that shuffles: let it give them "
-            "beside the data."
+            "labels cannot be matched with the rows of a loader that shuffles: yield them "
+            "together with the data."
         )
     sums, reservoir = UnitSums(adapted.model), Reservoir()
     with progress_bar("inferring posteriors", total, verbose) as advance:

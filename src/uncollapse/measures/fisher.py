@@ -142,7 +142,7 @@ class PosteriorScores:
     """Scores averaged over the true posterior of each row, by self-normalised importance weights on
     draws from q(z|x).
 
-    All fields have shape (n,). They mean nothing where the weights rest on few draws.
+    All fields have shape (n,). They are unreliable where the effective sample size is small.
 
     Attributes:
         divergence: F(p(z|x) || p(z)) = E_p(z|x) |grad_z log p(x|z)|^2 (K23 remark 3.5).

@@ -63,7 +63,7 @@ def is_identifiable(model: Any, X: Any) -> Identifiability:
     whatever the encoder says. A spread of a hundredth of a nat is as good as a collapse.
 
     Args:
-        model: whatever `uncollapse.diagnose` takes.
+        model: any model that `uncollapse.diagnose` accepts.
         X: data, as `uncollapse.diagnose` takes them; 64 random rows are taken, with 64 draws of z
             from the prior.
 

@@ -1,4 +1,4 @@
-"""The inference gap: the ELBO gained by posteriors that are fitted row by row on the frozen
+"""The amortization gap: the ELBO gained by posteriors fitted row by row on the frozen
 decoder.
 
 It tells a collapse of the model from a collapse of the inference.
@@ -58,7 +58,7 @@ class Refinement:
 
 def refinement(model: Any, X: Any = None) -> Refinement | None:
     """Refine the posteriors of 64 random rows on the frozen decoder; `recovered_nats` is the
-    inference gap.
+    amortization gap.
 
     It is unknown where log p(x|z) has no gradient in z, or each symbol of a sequence has its own z.
     """

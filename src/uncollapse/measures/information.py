@@ -16,8 +16,8 @@ from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import evaluate
 from uncollapse.models import LatentModel, to_device
 
-# Rows that are compared with each other, at a cost that grows with the square of their number, and
-# fewer where the posteriors are not Gaussian.
+# Largest number of rows that are compared pairwise, for Gaussian and for other posteriors. The
+# cost is quadratic in it.
 MAX_ROWS, MAX_PAIRED_ROWS = 5000, 1000
 ROWS_AT_ONCE, PAIRS_AT_ONCE = 500, 8
 # An estimate this close to its cap, in nats, or with this large a bias correction, is a lower bound

@@ -77,8 +77,8 @@ def mean_log_likelihood(
     ):
         others = _draw_weights(model, rows, n_draws, n_draws, verbose)
         both = weights.merge(others)
-        # The move of the mean itself is mostly chance, which can be small while the bias is large.
-        # By Jensen's inequality this gain has no negative term, and its expectation is the move's.
+        # The change of the mean itself is mostly noise, and can be small while the bias is large.
+        # By Jensen's inequality this gain has no negative term, and it has the same expectation.
         gain = float((both.log_p - (weights.log_p + others.log_p) / 2).mean())
         has_settled = gain <= max(SETTLED_ERRORS * error, SETTLED_SHARE * abs(weights.log_p.mean()))
         weights, n_draws = both, 2 * n_draws

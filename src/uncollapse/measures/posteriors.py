@@ -91,7 +91,7 @@ def _component_kl(model: LatentModel, x: Tensor, noise: Tensor, components: Tens
 
 @torch.inference_mode()
 def _n_draws(model: LatentModel, rows: np.ndarray) -> int:
-    """Draws of z for each row: one where the KL has a closed form, and does not use it."""
+    """Number of draws of z for each row: 1 if the KL has a closed form, which uses none."""
     noise = RowNoise(rows[:1], "draws needed").normal((2, model.latent_dim)).swapaxes(0, 1)
     kl = model.infer(to_device(model, rows[:1]), to_device(model, noise)).kl
     return 1 if kl.dim() == 1 else N_POSTERIOR_DRAWS

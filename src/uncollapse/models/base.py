@@ -163,7 +163,7 @@ class LatentModel(nn.Module, ABC):
         return z
 
     def observe(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows as the likelihood sees them; random decisions belong to the row."""
+        """Return rows as the likelihood sees them; random draws depend on the row alone."""
         return rows
 
     def observe_anew(self, x: Float[Tensor, "batch data"]) -> Float[Tensor, "batch data"]:

@@ -64,7 +64,7 @@ class ComposedModel(LatentModel):
         return self.prior.has_density
 
     def observe(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows as the family observes them; random decisions belong to the row."""
+        """Return rows as the family observes them; random draws depend on the row alone."""
         if self.family.is_observed(rows):
             return rows
         uniform = RowNoise(rows, "observe").uniform(rows.shape[1:])

@@ -50,7 +50,7 @@ class LayeredModel(RowModel):
     >>> from uncollapse.networks import PerceptronEncoder
     >>> posterior = FamilyPosterior(PerceptronEncoder(6, 4), Bernoulli(), 4)
     >>> decoder = InverseLipschitzDecoder(4, 6, inverse_lipschitz=0.5)
-    >>> model = LayeredVAE(prior, posterior, decoder, Gaussian(1.0))
+    >>> model = LayeredModel(prior, posterior, decoder, Gaussian(1.0))
     >>> model(torch.zeros(5, 6)).elbo.shape
     torch.Size([8, 5])
     """

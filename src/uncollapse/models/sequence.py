@@ -89,7 +89,7 @@ class SequenceModel(ComposedModel):
         family: a categorical of V symbols.
         head: C, maps h to V - 1 natural parameters that are added to the decoder's, so that the
             decoder's constant holds for every history. None where the decoder sees h itself.
-        word_dropout: share of the symbols before that the history sees as unknown, V - 2, in
+        word_dropout: share of preceding symbols that the history sees as unknown, V - 2, in
             training (Bowman et al. 2016).
     """
 
@@ -140,8 +140,8 @@ class SequenceModel(ComposedModel):
     def evaluations_in_memory(self, rows: np.ndarray, n_samples: int) -> np.ndarray:
         """Return how many decoder evaluations are held in memory, shape (n,).
 
-        Draws of one z follow one another, so that each row holds its symbols; of a z for each
-        symbol, all draws are held.
+        With one z per row, draws are decoded in turn; a row holds one evaluation per symbol; with
+        a z per symbol, all draws are held at once.
         """
         if self.n_places > 1:
             return np.full(len(rows), n_samples * self.n_places)

@@ -1,7 +1,7 @@
 """How posteriors are found: encoders trained beside the decoder, ahead of it, or refined for every
 example.
 
-`get_strategy` makes one of what ``strategy=`` says.
+`get_strategy` returns the strategy that ``strategy=`` names.
 """
 
 from uncollapse._utils.lazy import lazy_names

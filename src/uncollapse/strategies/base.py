@@ -19,7 +19,7 @@ class TrainingState(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate in force."""
+        """Current learning rate."""
 
     @property
     def is_spent(self) -> bool:
@@ -33,12 +33,12 @@ class TrainingState(Protocol):
 
 
 class Strategy:
-    """How the posterior is trained beside the joint step of all parameters; here, not at all.
+    """Training of the posterior in addition to the joint step; the base class adds nothing.
 
     Attributes:
         name: the name in specifications.
-        needs_validation: whether it looks at rows that training does not see.
-        validation: such rows, as the model observes them, which whoever starts a training sets.
+        needs_validation: whether it needs a validation split.
+        validation: that split, as the model observes it; set before training starts.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Training: one loop, watched by small observers; the only room beside diagnoses with Lightning."""
+"""Training: one loop with observers, on one or several devices."""
 
 from uncollapse.training.batches import Batches
 from uncollapse.training.budget import Budget

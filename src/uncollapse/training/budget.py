@@ -95,7 +95,7 @@ class Meter:
         if not isinstance(family, nn.Module):
             if budget is not None and budget.evaluations < math.inf:
                 raise ParameterError(
-                    "budget counts evaluations by the model's family, got a model without one. "
+                    "a budget of decoder evaluations needs a model with a family, got one without. "
                     "Give uc.Budget(seconds=...)."
                 )
             yield

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uncollapse.training.loop import Training
 
 DECREASE = 0.85  # K23 section 5.3
-# How close to its bound a constant counts as pressing against it. The least ratio over the pairs of
+# A constant is active within this relative distance of its bound. The least ratio over pairs of
 # a batch exceeds the constant itself, the more so in many dimensions: with 32 latent units on
 # Omniglot it stayed 1.5% above its bound.
 MARGIN = 0.1
@@ -31,7 +31,7 @@ SETTLED = 0.1  # relative distance from the target KL that counts as reached
 
 
 class Annealing(Observer):
-    """Relax the constraint where the optimum presses against it (K23 section 5.3).
+    """Relax the constraint while it is active (K23 section 5.3).
 
     Where the constant of the first map, estimated on a batch, is within 10% of its bound, all
     constants are multiplied by 0.85. K23 do not say how close is close. Within 1%, hardly any batch
@@ -47,7 +47,7 @@ class Annealing(Observer):
 
     def after_step(self, training: Training, step: Step) -> None:
         """Estimate the first map's constant in one step of ten, and relax all if it is close."""
-        # Late in training, nothing could adapt to other constants.
+        # Late in training, the learning rate is too low to adapt to new constants.
         if training.steps_done % EVERY or training.rate_share <= LEAST_RATE_SHARE:
             return
         z = gather(step.z.reshape(-1, step.z.shape[-1]), training.fabric)

@@ -51,7 +51,7 @@ def fit(
     Args:
         model: a `uc.models.LatentModel`.
         X: rows, an array or a tensor of shape (n, ...), or `uc.training.Batches`. Grey levels
-            under a Bernoulli family are binarised anew at each step.
+            under a Bernoulli family are binarized anew at each step.
         objective: an `Objective`, its name, or ``{name: arguments}``; the negative ELBO if None.
         strategy: a `Strategy`, its name, or ``{name: arguments}``; "joint" if None.
         max_epochs: passes over the rows.
@@ -59,8 +59,8 @@ def fit(
         learning_rate: Adam's highest learning rate; it rises over the first 2% of the steps and
             falls to 0 along half a cosine.
         seed: seed of all draws; the global generators are restored at the end.
-        validation: rows by whose ELBO the best epoch is found, with which the model ends. A
-            strategy that looks at rows which training does not see, such as "lagging", needs them.
+        validation: validation split, whose ELBO selects the epoch that is kept. A
+            strategy such as "lagging" needs one.
         budget: overrides `max_epochs`.
         callbacks: functions that are called with each `uc.training.Epoch`.
         observers: objects that act between steps and epochs, in this order.
@@ -105,8 +105,7 @@ def fit(
     if chosen_strategy.needs_validation:
         if held_out is None:
             raise DataError(
-                f"strategy {chosen_strategy.name!r} needs rows that training does not see. Give "
-                "validation=."
+                f"strategy {chosen_strategy.name!r} needs a validation split. Give validation=."
             )
         chosen_strategy.validation = model.observe(held_out.cpu().numpy())
     watching = [*([] if held_out is None else [Best(held_out)]), *observers, Callbacks(callbacks)]

@@ -32,7 +32,7 @@ from uncollapse.training.processes import (
     start_fabric,
 )
 
-WARMUP_SHARE = 0.02  # of all steps, in which the learning rate rises
+WARMUP_SHARE = 0.02  # share of all steps in which the learning rate rises
 COLUMNS = ("epoch", "loss", "reconstruction", "kl", "seconds", "evaluations", "validation")
 ObjectiveFunction = Callable[[Any, Tensor, int], Loss]
 
@@ -191,7 +191,7 @@ class Training:
             observer.after_step(self, Step(means[0], means[2], z))
         last = self.history[-1] if self.history else None
         note = f"  loss {last[1]:.2f}, KL {last[3]:.2f} nats" if last else ""
-        self.advance(f"epoch {self.epoch + 1}{note}", self.progress)
+        self.advance(f"epoch {self.epoch}{note}", self.progress)
 
     def _end_epoch(self) -> None:
         """Check the parameters, and write the epoch's row of the history."""
@@ -250,12 +250,12 @@ class Training:
 
     @property
     def rate_share(self) -> float:
-        """The share of the highest learning rate that is in force."""
+        """Current learning rate as a share of the highest one."""
         return learning_rate_share(self.progress, self.n_steps)
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate in force."""
+        """Current learning rate."""
         return self.settings.learning_rate * self.rate_share
 
     @property

@@ -106,8 +106,8 @@ def start_fabric(hardware: Mapping[str, Any]) -> Fabric:
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    for room in ("fabric", "pytorch"):  # whose banners would go to standard error
-        logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
+    for package in ("fabric", "pytorch"):  # their banners would go to standard error
+        logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     try:
         fabric = Fabric(**hardware)
     except (MisconfigurationException, ValueError) as error:
@@ -135,7 +135,7 @@ def _start_others(n_here: int, n_processes: int) -> None:
     main = sys.modules["__main__"].__spec__
     if main is None and not os.path.isfile(sys.argv[0]):
         raise ParameterError(
-            "several processes run the program once more each, which is not a file here. Put it "
+            "training on several devices restarts the program, which is not a file here. Put it "
             "into a script, or start it by torchrun."
         )
     with socket.socket() as probe:

@@ -20,7 +20,7 @@ from uncollapse.training.observers import Observer, Step
 if TYPE_CHECKING:
     from uncollapse.training.loop import Training
 
-WRITING_SHARE = 0.02  # of the time, that writing the state may take
+WRITING_SHARE = 0.02  # largest share of the time that writing the state may take
 COUNTS = ("epochs_done", "batches_done", "steps_done", "rows_seen")
 
 

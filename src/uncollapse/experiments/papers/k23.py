@@ -164,7 +164,7 @@ def _name(constant: float) -> str:
 
 
 def image_trial(model: str, data: str, scale: str) -> Trial:
-    """Return a model of images, which are binarised anew at each step."""
+    """Return a model of images, which are binarized anew at each step."""
     estimator, given = image_models(data, scale)[model]
     n_epochs = EPOCHS[scale][data]
     arguments = {

@@ -94,7 +94,7 @@ N_TRAIN = 20_000
 def image_trial(model: str, data: str, depth: int, scale: str) -> Trial:
     """Return a model with 64 latent units and hidden layers of 512 (W21 appendix C).
 
-    Images are binarised anew at each step.
+    Images are binarized anew at each step.
     """
     width = 32 if scale == "smoke" else 512
     is_mixture = model in MODELS
