@@ -13,7 +13,7 @@ import numpy as np
 import typer
 from matplotlib.figure import Figure
 
-COLOURS = {"ours": "#1f6f8b", "textbook": "#c06014", "mlp": "#8a8a8a"}
+COLORS = {"ours": "#1f6f8b", "textbook": "#c06014", "mlp": "#8a8a8a"}
 LABELS = {
     "ours": "Brenier maps",
     "textbook": "textbook Brenier maps",
@@ -30,11 +30,11 @@ def main(results: Path, picture: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "uncollapse"  # This makes files reproducible.
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         own = [row for row in steps if row["contestant"] == name]
         sizes, times = np.array([(row["n_parameters"], row["milliseconds"]) for row in own]).T
         slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
-        axes.loglog(sizes, times, "o-", color=colour, label=f"{LABELS[name]}: slope {slope:.2f}")
+        axes.loglog(sizes, times, "o-", color=color, label=f"{LABELS[name]}: slope {slope:.2f}")
         print(f"{name}: slope {slope:.3f} over {sizes.min():.3g} to {sizes.max():.3g} parameters")
         if name == "ours":
             quadratic = times[0] * (sizes / sizes[0]) ** 2

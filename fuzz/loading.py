@@ -97,7 +97,7 @@ def targets(runs: Path) -> dict[str, Target]:
         _read("x.txt.gz"),
     )
     found["x.csv"] = _file("x.csv", table, labels="kind")
-    found["unlabelled x.csv"] = _file("x.csv", b"1.5,2\n3,4\n")
+    found["unlabeled x.csv"] = _file("x.csv", b"1.5,2\n3,4\n")
     found["c.yaml"] = Target(
         YAML, lambda folder, content: (folder / "c.yaml").write_bytes(content), _configure
     )

@@ -42,7 +42,7 @@ def bits() -> np.ndarray:
 
 
 def greys() -> np.ndarray:
-    """Numbers in [0, 1], which family "bernoulli" binarises, shape (200, 6)."""
+    """Numbers in [0, 1], which family "bernoulli" binarizes, shape (200, 6)."""
     return np.random.default_rng(2).uniform(size=(200, 6)).astype(np.float32)
 
 

@@ -54,16 +54,16 @@ class LinearDecoder(Decoder):
 class LinearPosterior(Posterior):
     """q(z|x) = N(M (x - c), diag(s^2)), widened by a factor where one is given."""
 
-    def __init__(self, matrix, centre, scale, widened=1.0):
+    def __init__(self, matrix, center, scale, widened=1.0):
         super().__init__()
-        self.matrix, self.centre, self.scale = (
+        self.matrix, self.center, self.scale = (
             nn.Parameter(matrix),
-            nn.Parameter(centre),
+            nn.Parameter(center),
             nn.Parameter(scale * widened),
         )
 
     def forward(self, x):
-        mean = (x - self.centre) @ self.matrix.T
+        mean = (x - self.center) @ self.matrix.T
         return Independent(Normal(mean, self.scale.expand_as(mean)), 1)
 
 
@@ -232,8 +232,8 @@ def blobs():
     """Three clusters in four dimensions, as rows and labels."""
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 60)
-    centres = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
-    return centres[labels] + generator.normal(size=(180, 4)), labels
+    centers = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
+    return centers[labels] + generator.normal(size=(180, 4)), labels
 
 
 @pytest.fixture
@@ -275,8 +275,8 @@ class Function(Objective):
 
 
 @pytest.fixture
-def minimise(monkeypatch):
-    """Have estimators minimise a function, whatever objective they are asked for."""
+def minimize(monkeypatch):
+    """Have estimators minimize a function, whatever objective they are asked for."""
     return lambda function: monkeypatch.setattr(
         "uncollapse.estimators.plan.get_objective", lambda spec: Function(function)
     )

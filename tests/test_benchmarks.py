@@ -215,9 +215,9 @@ def test_numerics():
     assert rows_of("numerics", "--runs", "1", "--first", "1")[0]["loss"] == rows[1]["loss"]
 
 
-def test_outcomes_of_trainings_are_distinguished(minimise):
+def test_outcomes_of_trainings_are_distinguished(minimize):
     def end(loss_factor=1.0, **arguments):
-        minimise(lambda model, x, step: Loss(loss_factor * Elbo()(model, x, step).value, model(x)))
+        minimize(lambda model, x, step: Loss(loss_factor * Elbo()(model, x, step).value, model(x)))
         return row_of(
             Run(
                 VAE,

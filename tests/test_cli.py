@@ -137,7 +137,7 @@ def test_a_warning_is_said_once(run):
     _, _, err = run(
         "compare", "grey.npy", "-m", "VAE,LIDVAE", *SMALL, "family=bernoulli", "--n-importance", "8"
     )
-    assert err.count("dynamic binarisation") == 1
+    assert err.count("dynamic binarization") == 1
 
 
 def test_an_interrupted_comparison_is_written(run, monkeypatch):

@@ -465,7 +465,7 @@ def test_arms_of_the_pinwheel_bend_as_they_should():
     assert np.bincount(data.labels).tolist() == [2000] * 5
     points = (data.X[:, 0] + 1j * data.X[:, 1]) / 10
     radius = np.abs(points)
-    outer = radius > 0.01  # the others may lie on the far side of the centre
+    outer = radius > 0.01  # the others may lie on the far side of the center
     assert outer.mean() > 0.99
     bend = points * np.exp(-1j * (2 * np.pi * data.labels / 5 + 0.25 * np.exp(radius)))
     on_arm = np.abs(bend[outer] - radius[outer]) < 1e-5

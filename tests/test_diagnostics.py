@@ -67,9 +67,9 @@ def test_floor_holds_for_a_nonlinear_map(constant, seed):
     torch.manual_seed(seed)
     f = BrenierMap(1, (6, 6), constant).double()
     z = torch.linspace(-6, 6, 4001, dtype=torch.double)
-    centres = f(z[:, None]).detach().squeeze().numpy()
-    x = np.linspace(centres.min() - 6, centres.max() + 6, 2001)
-    density = simpson(norm.pdf(x[:, None] - centres) * norm.pdf(z.numpy()), x=z.numpy(), axis=1)
+    centers = f(z[:, None]).detach().squeeze().numpy()
+    x = np.linspace(centers.min() - 6, centers.max() + 6, 2001)
+    density = simpson(norm.pdf(x[:, None] - centers) * norm.pdf(z.numpy()), x=z.numpy(), axis=1)
     entropy = simpson(-density * np.log(density), x=x)
     assert entropy - norm.entropy() >= uc.information_floor(1, constant)
 

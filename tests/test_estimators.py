@@ -182,7 +182,7 @@ def test_a_model_starts_at_the_data(blobs, monkeypatch):
     assert float(estimator.model_.family.scale) == pytest.approx(
         np.sqrt(unexplained * X.var(0).mean()), rel=1e-4
     )
-    assert np.allclose(estimator.model_.family.centre, X.mean(0), rtol=1e-5)
+    assert np.allclose(estimator.model_.family.center, X.mean(0), rtol=1e-5)
     encoder = estimator.model_.posterior.encoder
     assert np.allclose(encoder.shift, X.mean(0), rtol=1e-5)
     assert float(encoder.unit) == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-5)
@@ -261,7 +261,7 @@ def test_transform_is_the_mean_of_the_posterior(vae):
 @pytest.mark.slow
 def test_grey_levels_are_drawn_for_training_and_scoring_but_not_for_the_encoder():
     X = np.full((400, 3), 0.5)
-    with pytest.warns(UserWarning, match="binarisation"):
+    with pytest.warns(UserWarning, match="binarization"):
         estimator = uc.VAE(**{**SMALL, "max_epochs": 40}, family="bernoulli").fit(X)
     # Fair coins cost log 2 each. Grey levels taken as they are would give the same score to every
     # row.
@@ -563,9 +563,9 @@ def test_more_latents_than_features_are_allowed_without_the_constraint():
     ).transform(with_value(0)).shape == (20, 6)
 
 
-def test_grey_levels_are_announced_and_binarised():
+def test_grey_levels_are_announced_and_binarized():
     X = np.random.default_rng(0).uniform(size=(50, 4))
-    with pytest.warns(UserWarning, match="dynamic binarisation"):
+    with pytest.warns(UserWarning, match="dynamic binarization"):
         estimator = uc.VAE(**SMALL, family="bernoulli").fit(X)
     assert np.array_equal(estimator.score_samples(X), estimator.score_samples(X))
     assert set(np.unique(estimator.sample(50, random_state=0))) == {0.0, 1.0}

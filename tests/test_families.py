@@ -105,7 +105,7 @@ CASES = {
         [],
     ),
     "heteroscedastic_gaussian": Case(
-        lambda: adapted(HeteroscedasticGaussian(), [3.0, 7.0]),  # centre 5, unit 2
+        lambda: adapted(HeteroscedasticGaussian(), [3.0, 7.0]),  # center 5, unit 2
         [(0, -0.5), (3, -2), (-1, -0.05), (40, -40)],
         lambda first, second: (
             5 + 2 * (-first / second / 2 - 8 / math.sqrt(-2 * second)),
@@ -560,7 +560,7 @@ def test_gaussian_density_is_that_of_the_mean_and_scale():
     )
 
 
-def test_binarisation_follows_the_probabilities():
+def test_binarization_follows_the_probabilities():
     x = torch.tensor([0.0, 0.25, 1.0])
     torch.manual_seed(0)
     draws = torch.stack([Bernoulli().observe(x) for _ in range(4000)])
@@ -571,7 +571,7 @@ def test_binarisation_follows_the_probabilities():
     )
 
 
-def test_only_grey_levels_need_binarisation():
+def test_only_grey_levels_need_binarization():
     assert Bernoulli().is_observed(np.array([[0.0, 1.0]]))
     assert not Bernoulli().is_observed(np.array([[0.0, 0.3]]))
     assert Gaussian().is_observed(np.array([[0.0, 0.3]]))

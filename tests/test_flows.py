@@ -92,9 +92,9 @@ def test_draws_and_their_densities_belong_together(batch):
 
 def test_the_density_of_a_flow_integrates_to_one():
     q = randomised(RealNVP.from_perceptron(4, 2, (8,)), size=0.3)(torch.ones(4, dtype=torch.double))
-    centre, spread = q.mean, q.variance.sqrt()
+    center, spread = q.mean, q.variance.sqrt()
     line = torch.linspace(-10, 10, 1001, dtype=torch.double)
-    grid = torch.cartesian_prod(centre[0] + spread[0] * line, centre[1] + spread[1] * line)
+    grid = torch.cartesian_prod(center[0] + spread[0] * line, center[1] + spread[1] * line)
     area = spread.prod() * (line[1] - line[0]) ** 2
     assert float(q.log_prob(grid).exp().sum() * area) == pytest.approx(1, abs=1e-3)
 

@@ -205,7 +205,7 @@ def edited(content, edits):
     return content
 
 
-FILES = ("x.npy", "x.npz", "examples of x.npz", "labels of x.npz", "x.csv", "unlabelled x.csv")
+FILES = ("x.npy", "x.npz", "examples of x.npz", "labels of x.npz", "x.csv", "unlabeled x.csv")
 TEXTS = ("x.txt", "x.txt.gz", "content of x.txt.gz", "c.yaml", "KEY=VALUE")
 PARTS = tuple(f"{name} of {kind}" for kind in KINDS for name in RUN)
 

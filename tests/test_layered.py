@@ -417,9 +417,9 @@ def test_a_normal_layer_of_gaussians_is_an_ordinary_vae_with_wider_latents(
 def patterns(n=300, seed=0):
     """Rows around one of three patterns of six columns."""
     chance = np.random.default_rng(seed)
-    centres = np.array([[3.0, 0, 0, 3, 0, 0], [0, 3.0, 0, 0, 3, 0], [0, 0, 3.0, 0, 0, 3]])
+    centers = np.array([[3.0, 0, 0, 3, 0, 0], [0, 3.0, 0, 0, 3, 0], [0, 0, 3.0, 0, 0, 3]])
     return torch.as_tensor(
-        centres[chance.integers(3, size=n)] + 0.5 * chance.normal(size=(n, 6)), dtype=torch.float32
+        centers[chance.integers(3, size=n)] + 0.5 * chance.normal(size=(n, 6)), dtype=torch.float32
     )
 
 

@@ -29,7 +29,7 @@ dims = st.integers(1, 5)
 
 
 def stretched(module, factor):
-    """The module in float64, its parameters multiplied: far from any initialisation."""
+    """The module in float64, its parameters multiplied: far from any initialization."""
     module = module.double()
     with torch.no_grad():
         for parameter in module.parameters():

@@ -188,14 +188,14 @@ def test_the_seed_decides_everything_of_a_mixture_and_leaves_the_global_generato
 
 
 @pytest.mark.parametrize("inference", ["marginal", "enumerate"])
-def test_the_warm_up_is_without_components(inference, blobs, minimise):
+def test_the_warm_up_is_without_components(inference, blobs, minimize):
     seen = []
 
     def noting(model, x, step):
         seen.append(type(model))
         return Elbo()(model, x, step)
 
-    minimise(noting)
+    minimize(noting)
     mixture = uc.MixtureVAE(
         **{**SMALL, "max_epochs": 5, "batch_size": 180}, inference=inference, warmup_epochs=2
     ).fit(blobs[0])
@@ -258,7 +258,7 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
     assert np.allclose(mixture.means_, means, atol=1e-3)
 
 
-def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, minimise):
+def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, minimize):
     _, _, X, _ = separated
 
     def interrupting(model, x, step):
@@ -266,7 +266,7 @@ def test_an_interrupted_warm_up_keeps_a_usable_mixture(separated, tmp_path, mini
             os.kill(os.getpid(), signal.SIGINT)
         return Elbo()(model, x, step)
 
-    minimise(interrupting)
+    minimize(interrupting)
     mixture = uc.MixtureVAE(**{**SMALL, "max_epochs": 100})
     with pytest.raises(KeyboardInterrupt):
         mixture.fit(X)

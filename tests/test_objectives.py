@@ -1,4 +1,4 @@
-"""What training minimises, against values that are known: by hand, in closed form, by finite
+"""What training minimizes, against values that are known: by hand, in closed form, by finite
 differences."""
 
 import math

@@ -282,8 +282,8 @@ def test_models_with_published_numbers_have_our_names(name):
     ).any()
 
 
-def coloured_share(path):
-    """Return the share of coloured pixels; axes and their labels are grey."""
+def colored_share(path):
+    """Return the share of colored pixels; axes and their labels are grey."""
     pixels = imread(path)[..., :3]
     return (np.ptp(pixels, axis=-1) > 0.2).mean()
 
@@ -324,7 +324,7 @@ def test_finished_experiment_is_not_repeated(fewer_runs, tmp_path, monkeypatch, 
     assert text.startswith("# K23 section 5.1")
     assert "4 runs, seeds 0; commit" in text
     for figure in ("figure-1", "figure-2-and-4"):
-        assert coloured_share(tmp_path / f"k23-toy-smoke-{figure}.png") > 0.002
+        assert colored_share(tmp_path / f"k23-toy-smoke-{figure}.png") > 0.002
 
     code, out, err = command_line("reproduce", *command)
     assert code == 2
@@ -529,7 +529,7 @@ def test_other_experiments_on_synthetic_data(name, models, tmp_path):
     table = reproduce(name, "smoke", output=tmp_path, options=telling([]))
     assert set(table["model"]) >= models
     for figure in EXPERIMENTS[name].figures:
-        assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
+        assert colored_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
 
 
 @pytest.mark.extra
@@ -549,7 +549,7 @@ def test_experiments_by_sampling(name, n_runs, tmp_path):
         assert (table.loc[nothing, collapsed].astype(float) > 0.9).all()
     assert (table["divergences"].astype(float) == 0).all()
     for figure in EXPERIMENTS[name].figures:
-        assert coloured_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
+        assert colored_share(tmp_path / f"{name}-smoke-{figure}.png") > 0.002
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampling, "execute", lambda *_: pytest.fail("computed again"))
         again = reproduce(name, "smoke", output=tmp_path, resume=True, options=telling([]))

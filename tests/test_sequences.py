@@ -113,7 +113,7 @@ def test_the_likelihood_is_that_of_one_symbol_after_the_other(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neither_neighbours_nor_width_nor_the_number_of_draws_change_a_likelihood(kind):
+def test_neither_neighbors_nor_width_nor_the_number_of_draws_change_a_likelihood(kind):
     model, z = sequence_model(kind), codes(len(ROWS), 3)
     whole = model.log_likelihood(ROWS, z)
     assert whole.shape == (3, len(ROWS))
@@ -559,7 +559,7 @@ def test_encoders_may_pool_what_they_read(tmp_path):
 
 @pytest.fixture
 def turned(monkeypatch):
-    """Training maximises the loss from step 60 on, so that later epochs are worse anywhere."""
+    """Training maximizes the loss from step 60 on, so that later epochs are worse anywhere."""
     whole = Elbo.forward
 
     def turn(self, model, x, step):
@@ -609,7 +609,7 @@ def validation_loss(vae, documents, objective, batch_size=8):
         ) / len(documents)
 
 
-def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimised():
+def test_the_best_epoch_is_that_of_the_best_bound_whatever_is_minimized():
     vae = uc.SequenceVAE(
         **QUICK,
         objective={"elbo": {"beta": 0.2, "warmup_steps": 20}},

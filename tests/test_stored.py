@@ -79,7 +79,7 @@ def test_each_epoch_meets_every_row_once_in_another_order(tmp_path, small_blocks
     assert sorted(orders[0].tolist()) == sorted(orders[1].tolist()) == list(range(123))
     assert torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[1])
-    # Rows of a batch come from many blocks, and neighbours in the file are not neighbours in a
+    # Rows of a batch come from many blocks, and neighbors in the file are not neighbors in a
     # batch.
     assert len(set((orders[0][:16] // 10).tolist())) >= 3
     assert (orders[0].diff().abs() == 1).float().mean() < 0.1
@@ -428,11 +428,11 @@ def test_what_a_map_has_in_memory_alone_is_read(tmp_path, small_blocks):
 
 @pytest.mark.parametrize("family", ["gaussian", "bernoulli"])
 def test_results_of_rows_on_disk_are_those_of_rows_in_memory(tmp_path, small_blocks, family):
-    """Equal rows are binarised and weighted by independent draws."""
+    """Equal rows are binarized and weighted by independent draws."""
     grey = np.random.default_rng(0).integers(0, 3, size=(123, 4)) / 2
     X = on_disk(tmp_path, grey)
     with (
-        pytest.warns(UserWarning, match="dynamic binarisation")
+        pytest.warns(UserWarning, match="dynamic binarization")
         if family == "bernoulli"
         else contextlib.nullcontext()
     ):

@@ -73,7 +73,7 @@ def test_the_global_generator_is_left_alone(blobs):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_seeds_and_epochs_share_no_noise(blobs, minimise):
+def test_seeds_and_epochs_share_no_noise(blobs, minimize):
     """Neither between runs, nor between epochs, nor with the initial weights."""
     seen = {}
 
@@ -83,7 +83,7 @@ def test_seeds_and_epochs_share_no_noise(blobs, minimise):
         torch.set_rng_state(state)
         return Elbo()(model, x, step)
 
-    minimise(noting)
+    minimize(noting)
     for seed in (0, 1):
         uc.VAE(**{**SMALL, "batch_size": 180, "random_state": seed}).fit(blobs[0])
     draws = torch.stack(seen[0] + seen[1])
@@ -92,15 +92,15 @@ def test_seeds_and_epochs_share_no_noise(blobs, minimise):
     assert not any(torch.allclose(draw, torch.randn(20)) for draw in draws)
 
 
-def test_grey_levels_are_binarised_anew_in_every_step(minimise):
+def test_grey_levels_are_binarized_anew_in_every_step(minimize):
     batches = []
 
     def noting(model, x, step):
         batches.append(x.clone())
         return Elbo()(model, x, step)
 
-    minimise(noting)
-    with pytest.warns(UserWarning, match="binarisation"):
+    minimize(noting)
+    with pytest.warns(UserWarning, match="binarization"):
         uc.VAE(**{**SMALL, "batch_size": 50}, family="bernoulli").fit(np.full((50, 4), 0.5))
     assert set(torch.cat(batches).unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(batches[0], batches[1])
@@ -139,7 +139,7 @@ def test_each_epoch_sees_every_row_once_in_another_order():
     assert orders[0] != orders[1]
 
 
-def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blobs, minimise):
+def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blobs, minimize):
     expected = {}
 
     def failing(model, x, step):
@@ -148,7 +148,7 @@ def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(blo
         loss, terms = Elbo()(model, x, step)
         return Loss(loss * float("nan") if step == 6 else loss, terms)
 
-    minimise(failing)
+    minimize(failing)
     estimator = uc.VAE(**SMALL)  # 180 rows in batches of 50: four steps in an epoch
     with pytest.raises(
         NonFiniteLossError,
@@ -166,13 +166,13 @@ def test_a_learning_rate_that_explodes_ends_in_a_sentence_and_finite_parameters(
     assert all(value.isfinite().all() for value in state_of(estimator).values())
 
 
-def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, minimise):
+def test_ctrl_c_ends_after_the_step_and_keeps_what_was_learned(blobs, minimize):
     def interrupting(model, x, step):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
         return Elbo()(model, x, step)
 
-    minimise(interrupting)
+    minimize(interrupting)
     before = signal.getsignal(signal.SIGINT)
     estimator = uc.VAE(**{**SMALL, "max_epochs": 100})
     with pytest.raises(KeyboardInterrupt):
@@ -251,9 +251,9 @@ def test_large_constants_begin_with_posteriors_as_narrow_as_they_are_to_be(famil
 
 
 def test_a_loss_that_is_not_finite_before_the_first_step_is_not_blamed_on_the_learning_rate(
-    blobs, minimise
+    blobs, minimize
 ):
-    minimise(
+    minimize(
         lambda model, x, step: Loss(
             Elbo()(model, x, step).value * float("inf"), Elbo()(model, x, step).terms
         )

@@ -10,7 +10,7 @@ from uncollapse._utils.errors import DataError
 def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute canonical correlations (Hotelling 1936), largest first, shape (min(d_a, d_b),).
 
-    They are the cosines of the angles between the spaces that the centred columns span (Bjorck &
+    They are the cosines of the angles between the spaces that the centered columns span (Bjorck &
     Golub 1973), and do not change under invertible affine maps of either side. A column that is
     constant, or a linear function of others, contributes a 0. Unrelated columns correlate by up to
     about (sqrt(d_a) + sqrt(d_b)) / sqrt(n).
@@ -43,12 +43,12 @@ def canonical_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _basis(columns: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of the span of the centred columns, shape (n, rank)."""
+    """Return an orthonormal basis of the span of the centered columns, shape (n, rank)."""
     columns = np.asarray(columns, dtype=np.float64)
-    centred = columns - columns.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=0)
+    centered = columns - columns.mean(axis=0)
+    norms = np.linalg.norm(centered, axis=0)
     # A constant column keeps only rounding errors.
     varies = norms > 1e-12 * np.linalg.norm(columns, axis=0)
-    vectors, sizes, _ = np.linalg.svd(centred[:, varies] / norms[varies], full_matrices=False)
+    vectors, sizes, _ = np.linalg.svd(centered[:, varies] / norms[varies], full_matrices=False)
     basis: np.ndarray = vectors[:, sizes > 1e-10 * sizes.max(initial=0)]
     return basis

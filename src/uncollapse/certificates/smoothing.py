@@ -30,13 +30,13 @@ def smoothed_kl_bound(model: RowModel, row: np.ndarray) -> float:
     normal prior. The bound is NaN where the grid misses a part of the posterior, which is too
     elongated or has mass elsewhere.
     """
-    centre, deviation = _posterior_moments(model, row)
-    n_points = POINTS[len(centre)]
-    spacing = deviation.min() / POINTS_PER_DEVIATION[len(centre)]
+    center, deviation = _posterior_moments(model, row)
+    n_points = POINTS[len(center)]
+    spacing = deviation.min() / POINTS_PER_DEVIATION[len(center)]
     most = (spacing * n_points / 2 / HALF_WIDTH) ** 2 - deviation.max() ** 2
     if not most > 4 * spacing**2:
         return math.nan
-    axes = [middle + spacing * (np.arange(n_points) - n_points / 2) for middle in centre]
+    axes = [middle + spacing * (np.arange(n_points) - n_points / 2) for middle in center]
     density = _grid_density(model, row, axes)
     if density is None:
         return math.nan
@@ -54,20 +54,20 @@ def _posterior_moments(
     generator, x = np.random.default_rng(0), to_device(model, row[None])
     with torch.no_grad():
         q = model.posterior(x)
-        centre, deviation = q.mean[0].numpy(), q.stddev[0].numpy()
+        center, deviation = q.mean[0].numpy(), q.stddev[0].numpy()
         for _ in range(rounds):
-            noise = generator.standard_t(5, size=(n_samples, len(centre)))
-            z = torch.as_tensor(centre + 1.5 * deviation * noise)
+            noise = generator.standard_t(5, size=(n_samples, len(center)))
+            z = torch.as_tensor(center + 1.5 * deviation * noise)
             log_p = model.likelihood(z).log_prob(x) + model.prior().log_prob(z)
             log_q = -3 * np.log1p(noise**2 / 5).sum(1)
             weights = (log_p - torch.as_tensor(log_q)).softmax(0).numpy()
-            centre = weights @ z.numpy()
-            deviation = np.sqrt(weights @ (z.numpy() - centre) ** 2 + 1e-12)
-    return centre, deviation
+            center = weights @ z.numpy()
+            deviation = np.sqrt(weights @ (z.numpy() - center) ** 2 + 1e-12)
+    return center, deviation
 
 
 def _grid_density(model: RowModel, row: np.ndarray, axes: list[np.ndarray]) -> np.ndarray | None:
-    """Compute p(z|x) on the grid, normalised there; None if there is mass elsewhere."""
+    """Compute p(z|x) on the grid, normalized there; None if there is mass elsewhere."""
     dim, spacing = len(axes), axes[0][1] - axes[0][0]
     wide = np.linspace(-PRIOR_HALF_WIDTH, PRIOR_HALF_WIDTH, POINTS[dim])
     everywhere = np.stack(np.meshgrid(*[wide] * dim, indexing="ij"), -1).reshape(-1, dim)

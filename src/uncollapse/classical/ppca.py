@@ -41,7 +41,7 @@ class PPCA:
         unit collapses, with a column of zeros, if the eigenvalue is not above sigma^2.
 
         Args:
-            X: centred data, shape (n, d).
+            X: centered data, shape (n, d).
             latent_dim: l, below d.
             sigma: known noise; fitted by maximum likelihood if None.
 

@@ -16,7 +16,7 @@ IDX_UNSIGNED_BYTE = 0x08
 SPLIT_PREFIX = {"train": "train", "test": "t10k"}
 
 # K23 table 3 and W21 appendix C: dynamically binarized images, 64 latents, hidden layers of 512.
-BINARISED_IMAGES = {
+BINARIZED_IMAGES = {
     "family": "bernoulli",
     "latent_dim": 64,
     "hidden": (512, 512),
@@ -59,7 +59,7 @@ def load_idx_images(name: str, source: Source, split: str) -> Data:
         )
     X = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
     _, height, width = images.shape
-    return Data(X, labels, name, image_shape=(height, width), defaults=BINARISED_IMAGES)
+    return Data(X, labels, name, image_shape=(height, width), defaults=BINARIZED_IMAGES)
 
 
 def read_idx(path: Path) -> np.ndarray:

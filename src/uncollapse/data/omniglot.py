@@ -25,7 +25,7 @@ DRAWING_NAME = re.compile(
 )
 
 # K23 table 3: dynamically binarized images, 32 latents, hidden layers of 200 units.
-BINARISED_CHARACTERS = {
+BINARIZED_CHARACTERS = {
     "family": "bernoulli",
     "latent_dim": 32,
     "hidden": (200, 200),
@@ -70,7 +70,7 @@ def load_omniglot(source: Source, n_characters: int, split: str) -> Data:
     X = np.stack([drawings[key].ravel() for key in keys])
     labels = np.array([alphabet for alphabet, _, _ in keys])
     shape = (REDUCED_SIDE, REDUCED_SIDE)
-    return Data(X, labels, "omniglot", image_shape=shape, defaults=BINARISED_CHARACTERS)
+    return Data(X, labels, "omniglot", image_shape=shape, defaults=BINARIZED_CHARACTERS)
 
 
 def read_drawings(path: Path, numbers: range) -> dict[Key, np.ndarray]:

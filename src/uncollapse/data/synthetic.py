@@ -12,7 +12,7 @@ GAUSSIAN_MEANS = np.array([[0.0, 0.0], [10.0, 10.0]])  # K23 section 5.1
 
 
 def two_gaussians(sigma: float, n_per_class: int = 10_000, seed: int = 0) -> Data:
-    """Draw equally many rows of N((0, 0), sigma^2 I) and N((10, 10), sigma^2 I), labelled 0 and 1
+    """Draw equally many rows of N((0, 0), sigma^2 I) and N((10, 10), sigma^2 I), labeled 0 and 1
     (K23 section 5.1).
 
     Raises:
@@ -63,7 +63,7 @@ def pinwheel(
     scale: float = 10.0,
     seed: int = 0,
 ) -> Data:
-    """Draw the arms of a pinwheel, labelled 0, 1, ... (Johnson et al. 2016; defaults of W21).
+    """Draw the arms of a pinwheel, labeled 0, 1, ... (Johnson et al. 2016; defaults of W21).
 
     Arm k of K is a Gaussian around (1, 0), turned by 2 pi k / K + rate exp(radius), where the
     radius is the first coordinate.
@@ -97,7 +97,7 @@ def pinwheel(
 
 
 def one_cluster(n: int = 5000, seed: int = 0) -> Data:
-    """Draw rows of N(0, I) in two dimensions, labelled 0. A mixture of two has nothing to find in
+    """Draw rows of N(0, I) in two dimensions, labeled 0. A mixture of two has nothing to find in
     them (W21 section 2.2).
 
     Raises:
@@ -110,7 +110,7 @@ def one_cluster(n: int = 5000, seed: int = 0) -> Data:
 
 
 def two_clusters(n: int = 5000, separation: float = 6.0, seed: int = 0) -> Data:
-    """Draw each row from N((c, c), I), labelled 1, or N((-c, -c), I), labelled 0, with equal
+    """Draw each row from N((c, c), I), labeled 1, or N((-c, -c), I), labeled 0, with equal
     probability, where c is half the separation.
 
     A mixture of two is right here, unlike for `one_cluster` (W21 section 2.2).

@@ -207,15 +207,15 @@ class Comparison:
         )
 
     def _page_rows(self, budget: str) -> list[dict[str, Any]]:
-        """Each model of a budget, with the colour of its curve and its formatted numbers."""
-        colours = cycle(plotting.COLOURS)
+        """Each model of a budget, with the color of its curve and its formatted numbers."""
+        colors = cycle(plotting.COLORS)
         rows = []
         for entry, (_, cells) in zip(self.view(budget), self.text(budget).iterrows(), strict=True):
             model, verdict, *numbers = cells
-            # Models that failed have no curve, so they use up no colour.
-            colour = next(colours) if entry.report else "transparent"
+            # Models that failed have no curve, so they use up no color.
+            color = next(colors) if entry.report else "transparent"
             row = {"model": model, "verdict": verdict, "cells": numbers}
-            rows.append(row | {"colour": colour, "error": entry.error})
+            rows.append(row | {"color": color, "error": entry.error})
         return rows
 
 

@@ -67,7 +67,7 @@ def diagnose(
         X: data, preferably not those of the training, at least 2 rows: whatever the model takes,
             arrays (memory-mapped ones too), a data set or a loader of PyTorch, an AnnData for
             models of scvi-tools.
-        labels: shape (n,), for colours in the picture of the latents, and for accuracies if they
+        labels: shape (n,), for colors in the picture of the latents, and for accuracies if they
             are classes; by default those that a loader gives beside its data.
         name: of the model, in the report.
         image_shape: (height, width) if the rows are images; by default that of the rows.

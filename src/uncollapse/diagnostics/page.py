@@ -39,7 +39,7 @@ def render_page(reports: Sequence[Report], title: str, introduction: Sequence[st
         title=title,
         introduction=introduction,
         reports=reports,
-        colours=plotting.COLOURS,
+        colors=plotting.COLORS,
         table=side_by_side(reports),
         units=[_unit_table(report) for report in reports],
         certificates=[

@@ -19,9 +19,9 @@ from uncollapse.diagnostics.gallery import Gallery, Rows
 from uncollapse.diagnostics.report import Report
 from uncollapse.measures.evaluation import MAX_CLASSES
 
-# Okabe and Ito's colours, slightly muted: readable on light and dark backgrounds, and distinct for
-# colour-blind readers.
-COLOURS = (
+# Okabe and Ito's colors, slightly muted: readable on light and dark backgrounds, and distinct for
+# color-blind readers.
+COLORS = (
     "#d55e00", "#0f8fc4", "#12936c", "#c9689c", "#b58900",
     "#6f63c4", "#5ab4e6", "#8a6d3b", "#a03c3c", "#6b7f2a",
 )  # fmt: skip
@@ -46,14 +46,14 @@ def unit_kl(reports: Sequence[Report]) -> list[Figure]:
     """Draw the KL of each unit as bars, the largest first; uninformative units are grey."""
     top = max(float(report.units[report.unit_kl].max()) for report in reports)
     figures = []
-    for report, colour in _coloured(reports):
+    for report, color in _colored(reports):
         kl = report.unit_kl
         units = report.units.sort_values(kl, ascending=False)
         bars = {
             "type": "bar",
             "x": list(range(1, len(units) + 1)),
             "y": _numbers(units[kl]),
-            "marker": {"color": [colour if alive else GREY for alive in units["informative"]]},
+            "marker": {"color": [color if alive else GREY for alive in units["informative"]]},
             "customdata": [
                 _numbers(pair) for pair in units[["unit", "explained_share"]].to_numpy()
             ],
@@ -69,13 +69,13 @@ def unit_kl(reports: Sequence[Report]) -> list[Figure]:
 def collapse_curves(reports: Sequence[Report]) -> list[Figure]:
     """Draw the (epsilon, delta)-collapse of each unit as a line; uninformative units are grey."""
     figures = []
-    for report, colour in _coloured(reports):
+    for report, color in _colored(reports):
         curves = report.collapse_curves
         lines = [
             _scatter(
                 curves.index,
                 curves[unit.unit],
-                line={"width": 1.2, "color": colour if unit.informative else GREY},
+                line={"width": 1.2, "color": color if unit.informative else GREY},
                 opacity=0.7,
                 hovertemplate=f"unit {unit.unit}<br>KL ≥ %{{x:.3g}} nats<br>"
                 "for %{y:.1%} of the data<extra></extra>",
@@ -119,7 +119,7 @@ def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
     """Split the points by class; return the name, points and marker of each group."""
     labels = report.labels
     if labels is None:
-        return [("", report.points, {"color": COLOURS[1]})]
+        return [("", report.points, {"color": COLORS[1]})]
     if labels.dtype.kind != "U":
         scale = {"color": _numbers(labels), "colorscale": "Viridis", "showscale": True}
         return [("", report.points, scale)]
@@ -130,8 +130,8 @@ def _groups(report: Report) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
     if len(named) < len(classes):
         groups.append((f"{len(classes) - len(named)} others", ~np.isin(labels, named)))
     return [
-        (label, report.points[members], {"color": colour})
-        for (label, members), colour in zip(groups, cycle(COLOURS), strict=False)
+        (label, report.points[members], {"color": color})
+        for (label, members), color in zip(groups, cycle(COLORS), strict=False)
     ]
 
 
@@ -181,8 +181,8 @@ def _rows(gallery: Gallery, rows: Rows, caption: str) -> Figure:
     if gallery.image_shape is not None:
         return Figure("image", caption, _png(rows.reshape(-1, *gallery.image_shape), low, high))
     lines = [
-        _scatter(range(len(row)), row, line={"width": 1, "color": colour})
-        for row, colour in zip(rows, cycle(COLOURS), strict=False)
+        _scatter(range(len(row)), row, line={"width": 1, "color": color})
+        for row, color in zip(rows, cycle(COLORS), strict=False)
     ]
     margin = 0.05 * (high - low)
     y_axis = _axis("", [low - margin, high + margin])
@@ -201,7 +201,7 @@ def _png(images: np.ndarray, low: float, high: float) -> str:
 
 def training_curves(reports: Sequence[Report]) -> list[Figure]:
     """Draw loss and KL over the epochs; empty if no model has a history."""
-    trained = [(report, colour) for report, colour in _coloured(reports) if len(report.history)]
+    trained = [(report, color) for report, color in _colored(reports) if len(report.history)]
     captions = {"loss": "loss, nats per example", "kl": "KL(q(z|x) ‖ p(z)), nats per example"}
     figures = []
     for column, caption in captions.items() if trained else ():
@@ -210,9 +210,9 @@ def training_curves(reports: Sequence[Report]) -> list[Figure]:
                 report.history["epoch"] + 1,
                 report.history[column],
                 name=report.name,
-                line={"color": colour},
+                line={"color": color},
             )
-            for report, colour in trained
+            for report, color in trained
         ]
         legend = {"orientation": "h", "y": 1.12}
         figures.append(
@@ -235,9 +235,9 @@ def rate_distortion(
     top, reach = float(ends["rate"].max()), max(high - low, 1.0)
     lines = []
     for number, (name, curve, edge) in enumerate(curves):
-        colour = COLOURS[number % len(COLOURS)]
-        # Line style and marker tell models of the same colour apart.
-        dash, symbol = ("solid", "circle") if number < len(COLOURS) else ("dot", "diamond")
+        color = COLORS[number % len(COLORS)]
+        # Line style and marker tell models of the same color apart.
+        dash, symbol = ("solid", "circle") if number < len(COLORS) else ("dot", "diamond")
         lines += [
             _scatter(
                 points["rate"],
@@ -246,8 +246,8 @@ def rate_distortion(
                 name=name,
                 legendgroup=name,
                 showlegend=mode == "markers",
-                line={"color": colour, "width": 1.5, "dash": dash},
-                marker={"size": 9, "color": colour, "symbol": symbol},
+                line={"color": color, "width": 1.5, "dash": dash},
+                marker={"size": 9, "color": color, "symbol": symbol},
                 hovertemplate=f"{name}<br>rate %{{x:.2f}}<br>distortion %{{y:.2f}}<extra></extra>",
             )
             for points, mode in ((edge, "lines"), (curve.tail(1), "markers"))
@@ -272,8 +272,8 @@ def rate_distortion(
     return _chart(caption, lines, x_axis, y_axis, height=520, **layout)
 
 
-def _coloured(reports: Sequence[Report]) -> Iterator[tuple[Report, str]]:
-    return zip(reports, cycle(COLOURS), strict=False)
+def _colored(reports: Sequence[Report]) -> Iterator[tuple[Report, str]]:
+    return zip(reports, cycle(COLORS), strict=False)
 
 
 def _scatter(

@@ -6,14 +6,14 @@ import warnings
 
 import numpy as np
 
-N_NEIGHBOURS = 15
+N_NEIGHBORS = 15
 
 
 def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Find clusters by spectral clustering (Ng, Jordan & Weiss 2002) on the graph of nearest
-    neighbours, or by k-means where points are few.
+    neighbors, or by k-means where points are few.
 
-    Posterior means lie along curved sets, which distances to centres do not separate.
+    Posterior means lie along curved sets, which distances to centers do not separate.
 
     Args:
         points: shape (n, l).
@@ -25,7 +25,7 @@ def find_clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """
     from sklearn.cluster import KMeans
 
-    if len(points) > max(2 * N_NEIGHBOURS, 4 * n_clusters):
+    if len(points) > max(2 * N_NEIGHBORS, 4 * n_clusters):
         points = _spectral_embedding(points, n_clusters, seed)
     k_means = KMeans(min(n_clusters, len(points)), n_init=10, random_state=seed)
     with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def _spectral_embedding(points: np.ndarray, n_clusters: int, seed: int) -> np.nd
     from sklearn.manifold import spectral_embedding
     from sklearn.neighbors import kneighbors_graph
 
-    graph = kneighbors_graph(points, N_NEIGHBOURS)
+    graph = kneighbors_graph(points, N_NEIGHBORS)
     with warnings.catch_warnings():
         # Distant clusters are no problem here.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")

@@ -60,7 +60,7 @@ class TrainingData:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Shape and digests of the data, by which a checkpoint recognises them."""
+        """Shape and digests of the data, by which a checkpoint recognizes them."""
         n_rows = len(self.rows if self.source is None else self.source)
         found: dict[str, Any] = {"shape": (n_rows, *self.rows.shape[1:]), "digest": self.digest}
         if self.are_sequences:
@@ -119,7 +119,7 @@ class Plan:
         settings: validated settings of the estimator.
         data: rows to learn from.
         seed: seed of everything that is random.
-        objective: loss to minimise.
+        objective: loss to minimize.
         strategy: training of the posterior.
         hardware: arguments of Lightning's Fabric.
         budget: limit of training, which overrides max_epochs.

@@ -31,7 +31,7 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
     """A VAE of sequences, such as sentences: one z for each, and every symbol depends on z and on
     the symbols before it.
 
-    An LSTM summarises the symbols before as h. With constants in `inverse_lipschitz`, it sees
+    An LSTM summarizes the symbols before as h. With constants in `inverse_lipschitz`, it sees
     nothing else, and Brenier maps turn [z; h] into the log-odds of the next symbol, which move at
     least that much when z moves, whatever h is: IL-LIDSVAE (K23 definition 4.3), and LIDSVAE (W21
     example 2) at 0. With None, the maps become one linear map, and the LSTM sees z at every symbol:
@@ -164,7 +164,7 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
         Args:
             n_samples: number of documents.
             random_state: a seed or a RandomState; None draws anew at each call.
-            temperature: 1 draws symbols from the model; lower values favour probable ones.
+            temperature: 1 draws symbols from the model; lower values favor probable ones.
             greedy: take the most probable symbol at each place, so that only z is random.
 
         Raises:

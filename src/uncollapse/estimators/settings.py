@@ -146,7 +146,7 @@ class EstimatorSettings(RuntimeSettings):
             constants reaches are unreachable.
         hidden: widths of the hidden layers of the ordinary decoder, or of each map of the injective
             one.
-        objective: loss to minimise: None for the negative ELBO, or another by its name or as
+        objective: loss to minimize: None for the negative ELBO, or another by its name or as
             ``{name: arguments}``, such as ``{"free_bits": {"nats": 0.5}}``: "elbo" with `beta` and
             `warmup_steps`, "cyclical", "free_bits", "importance_weighted",
             "latent_reconstruction", "gradient_penalty" or "quotient_penalty" (see `uc.objectives`).

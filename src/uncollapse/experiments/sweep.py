@@ -116,7 +116,7 @@ def sweep(
         failures, labels = _run_all(space, seeds, folder, options)
     else:
         failures, labels = _search(space, seeds, n_searched, folder, options)
-    rows = _labelled_rows(folder.rows_by_key(), labels, failures)
+    rows = _labeled_rows(folder.rows_by_key(), labels, failures)
     result = Sweep(rows, tuple(space.values), len(seeds), rule, folder.models, tuple(failures))
     paths = ", ".join(map(str, [folder.path, *result.write(folder.path.parent)]))
     tell(f"written: {paths}\n{provenance(rows)}")
@@ -172,7 +172,7 @@ def _array(X: Any) -> np.ndarray:
     return table
 
 
-def _labelled_rows(
+def _labeled_rows(
     found: Mapping[str, Row], labels: Mapping[str, dict[str, Any]], failures: Sequence[str]
 ) -> tuple[Row, ...]:
     """Return the rows in the order of their labels, or raise `InputError` if none has results.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse._utils.files import write_bytes, write_text
-from uncollapse.diagnostics.plotting import COLOURS
+from uncollapse.diagnostics.plotting import COLORS
 from uncollapse.experiments.plotting import as_png, new_figure
 from uncollapse.experiments.selection import SelectionRule
 from uncollapse.experiments.tables import value_of
@@ -126,10 +126,10 @@ class Sweep:
             curves = [np.array(row["curve"], dtype=float) for row in finished(group)]
             labels = (f"{name} {_cell(value)}" for name, value in group[0]["labels"].items())
             label = (", ".join(labels) or group[0]["model"]) if index < MAX_IN_LEGEND else None
-            colour = COLOURS[index % len(COLOURS)]
-            axis.plot(*curves[0].T, color=colour, linewidth=1, alpha=0.7)
+            color = COLORS[index % len(COLORS)]
+            axis.plot(*curves[0].T, color=color, linewidth=1, alpha=0.7)
             ends = np.array([curve[-1] for curve in curves])
-            axis.scatter(*ends.T, s=18, color=colour, label=label)
+            axis.scatter(*ends.T, s=18, color=color, label=label)
         if self.best is not None:
             ring = {"facecolors": "none", "edgecolors": "black", "label": "best"}
             axis.scatter(*self.best["curve"][-1], s=140, **ring)

@@ -235,7 +235,7 @@ class _Bernoulli(BernoulliDistribution):
 class _Categorical(CategoricalDistribution):
     """Categorical distribution with a mean, and with draws of the parameters' type.
 
-    torch's own also takes twice as long to normalise.
+    torch's own also takes twice as long to normalize.
     """
 
     def __init__(self, logits: Tensor) -> None:

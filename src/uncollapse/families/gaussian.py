@@ -30,7 +30,7 @@ ROWS_AT_ONCE = 1000
 class Gaussian(Family):
     """Real data with one scale sigma for all columns.
 
-    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The centre c is that of
+    eta = (mean - c) / sigma, T(x) = (x - c) / sigma, A(eta) = eta^2 / 2. The center c is that of
     the data and is not trained. It belongs to the base measure, so that neither sigma nor a
     constant of the decoder depends on the location of the data.
 
@@ -45,7 +45,7 @@ class Gaussian(Family):
 
     name = "gaussian"
 
-    centre: Tensor
+    center: Tensor
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Gaussian(Family):
     ) -> None:
         super().__init__()
         self.fixed_scale: float | None = None
-        self.register_buffer("centre", torch.zeros(data_dim))
+        self.register_buffer("center", torch.zeros(data_dim))
         if scale is None:
             self.log_scale = nn.Parameter(torch.tensor(0.0))
         else:
@@ -70,10 +70,10 @@ class Gaussian(Family):
         return self.log_scale.exp()
 
     def forward(self, eta: Natural) -> Distribution:
-        return independent(_Normal(self.centre + eta * self.scale, self.scale))
+        return independent(_Normal(self.center + eta * self.scale, self.scale))
 
     def sufficient(self, x: Columns) -> Natural:
-        return (x - self.centre) / self.scale
+        return (x - self.center) / self.scale
 
     def log_partition(self, eta: Natural) -> Columns:
         return eta.square() / 2
@@ -87,7 +87,7 @@ class Gaussian(Family):
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         deviation = _deviation(data) * math.sqrt(noise_share)
-        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        self.center.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
         if self.fixed_scale is None and deviation > 0:
             self.log_scale.fill_(math.log(deviation))
 
@@ -112,7 +112,7 @@ class HeteroscedasticGaussian(Family):
     """Real data with a free mean and variance in each column.
 
     With y = (x - c) / unit of mean m and standard deviation s, eta = (m / s^2, -1 / (2 s^2)) with
-    the second below 0, T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The centre c and the one
+    the second below 0, T(x) = (y, y^2), A(eta) = m^2 / (2 s^2) + log s. The center c and the one
     unit of all columns, their root mean square deviation, are those of the data and are not
     trained. They belong to the base measure, so that nothing depends on the location and the units
     of the data. As with every free variance, the likelihood has no upper bound if a column repeats
@@ -126,12 +126,12 @@ class HeteroscedasticGaussian(Family):
     domain = constraints.stack([constraints.real, negative], dim=-1)
     parameters_per_column = 2
 
-    centre: Tensor
+    center: Tensor
     unit: Tensor
 
     def __init__(self, data_dim: Count = 1) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(data_dim))
+        self.register_buffer("center", torch.zeros(data_dim))
         self.register_buffer("unit", torch.ones(()))
 
     def _moments(self, eta: Natural) -> tuple[Columns, Columns]:
@@ -142,10 +142,10 @@ class HeteroscedasticGaussian(Family):
 
     def forward(self, eta: Natural) -> Distribution:
         mean, variance = self._moments(eta)
-        return independent(_Normal(self.centre + self.unit * mean, self.unit * variance.sqrt()))
+        return independent(_Normal(self.center + self.unit * mean, self.unit * variance.sqrt()))
 
     def sufficient(self, x: Columns) -> Natural:
-        y = (x - self.centre) / self.unit
+        y = (x - self.center) / self.unit
         return _pairs(y, y.square())
 
     def log_partition(self, eta: Natural) -> Columns:
@@ -172,7 +172,7 @@ class HeteroscedasticGaussian(Family):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
-        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        self.center.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
         self.unit.fill_(_deviation(data) or 1.0)
 
     def for_features(self, data_dim: int) -> Family:

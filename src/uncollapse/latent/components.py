@@ -13,7 +13,7 @@ from torch.distributions import Distribution, MixtureSameFamily, MultivariateNor
 from uncollapse._utils.errors import ParameterError
 from uncollapse.latent.priors import DiagonalNormal, Prior, diagonal_normal, mixture
 
-MAX_RADIUS = 1e3  # of a ball without neighbours
+MAX_RADIUS = 1e3  # of a ball without neighbors
 DEFAULT_SEPARATION = math.sqrt(2)  # the distance of unit vectors
 TANGLED = 0.5  # means closer than this share of their separation are moved to free places
 
@@ -86,7 +86,7 @@ def _covariances(components: Distribution) -> Float[Tensor, "c l l"]:
     return torch.diag_embed(components.variance)
 
 
-class FactorisedComponents(GaussianMixture):
+class FactorizedComponents(GaussianMixture):
     """Components N(m_y, diag(s_y^2))."""
 
     @property
@@ -103,7 +103,7 @@ class FactorisedComponents(GaussianMixture):
         return diagonal_normal(self.means, self.scales)
 
 
-class UnitComponents(FactorisedComponents):
+class UnitComponents(FactorizedComponents):
     """Components N(e_y, I), with nothing learned: B1'y of K23 definition 4.2.
 
     Means stay sqrt(2) apart.
@@ -139,7 +139,7 @@ class UnitComponents(FactorisedComponents):
         return torch.equal(self.eye, torch.eye(self.n_components, self.latent_dim).to(self.eye))
 
 
-class LearnedComponents(FactorisedComponents):
+class LearnedComponents(FactorizedComponents):
     """Components with learned means and scales, as in the code of both papers.
 
     Nothing keeps them apart.
@@ -190,7 +190,7 @@ class FullComponents(GaussianMixture):
         self.log_diagonal.copy_(factor.diagonal(dim1=-2, dim2=-1).log())
 
 
-class SeparatedComponents(FactorisedComponents):
+class SeparatedComponents(FactorizedComponents):
     r"""Components of scale 1 with learned means that always are at least `separation` apart.
 
     A mean moves in an open ball around an anchor, m_y = a_y + r_y v_y / sqrt(1 + |v_y|^2). The

@@ -122,7 +122,7 @@ class CategoricalLayer(Layer):
 class NormalLayer(Layer):
     """p(w) = E_z EF(w | B1'z) with z ~ N(0, I_K).
 
-    p(w) factorises over d. Each factor is an integral over one number, by Gauss-Hermite quadrature
+    p(w) factorizes over d. Each factor is an integral over one number, by Gauss-Hermite quadrature
     around its peak: p(z_d|w_d) is log-concave, as A is convex. The relative error is below 1e-9.
     """
 
@@ -146,12 +146,12 @@ class NormalLayer(Layer):
     def _log_joint(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return nodes B1'z and weighted log p(w_d, z_d), both of shape (nodes, *batch, M)."""
         seen = self.eye.sum(0)  # 0 for d > K, where nodes are at 0 with their prior weight
-        centre, scale = self._peak(w.detach(), seen)
+        center, scale = self._peak(w.detach(), seen)
         node, weight = (
             torch.as_tensor(values).to(w).reshape(-1, *(1 for _ in w.shape))
             for values in (NODES, WEIGHTS)
         )
-        z = centre + scale * node
+        z = center + scale * node
         given = cast(Independent[Any], self.family(seen * z))
         log_weight = (weight / weight.sum()).log() + scale.log() + (node.square() - z.square()) / 2
         return seen * z, given.base_dist.log_prob(w) + log_weight

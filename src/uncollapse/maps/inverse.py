@@ -21,7 +21,7 @@ MAX_HALVINGS = 30
 def newton_cg(
     f: nn.Module, y: Float[Tensor, "*batch dim"], tol: float, max_iter: int
 ) -> Float[Tensor, "*batch dim"]:
-    """Return u with f(u) = y by minimising phi(u) - y·u; f = grad phi, phi strongly convex.
+    """Return u with f(u) = y by minimizing phi(u) - y·u; f = grad phi, phi strongly convex.
 
     Conjugate gradients solve for Newton's steps. A line search judges a step by the slope along it,
     because differences of function values drown in rounding near the minimum. Rows that have
@@ -41,14 +41,14 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
     u = torch.zeros_like(targets)
     active = torch.arange(len(u), device=u.device)
     for _ in range(max_iter):
-        value, product = _linearised(precise, u[active])
+        value, product = _linearized(precise, u[active])
         residual = value - targets[active]
         going = ~(residual.norm(dim=1) <= bound[active])
         if not going.all():
             active = active[going]
             if not len(active):
                 break
-            value, product = _linearised(precise, u[active])
+            value, product = _linearized(precise, u[active])
             residual = residual[going]
         step = _conjugate_gradients(product, -residual)
         u[active] = _line_search(precise, u[active], targets[active], residual, step)
@@ -68,7 +68,7 @@ def _search(precise: nn.Module, targets: Tensor, tol: float, max_iter: int) -> T
     return u
 
 
-def _linearised(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _linearized(f: nn.Module, u: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return f(u) and the product with its Jacobian, by the backward pass, as it is symmetric."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()

@@ -317,7 +317,7 @@ def _scratch(name: str, like: Tensor, shape: tuple[int, ...] | None = None) -> T
     """Return memory that the next call with this name on this thread reuses.
 
     Memory new to a process costs more, page by page, than the arithmetic on it; on GPUs the
-    allocator keeps it. The memory is uninitialised, but 0 in half precision: products of oneDNN in
+    allocator keeps it. The memory is uninitialized, but 0 in half precision: products of oneDNN in
     AMX read past the rows of a view, and garbage that is not finite, times 0, gives NaN
     (https://github.com/uxlfoundation/oneDNN/issues/5717).
     """

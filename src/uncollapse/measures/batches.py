@@ -89,8 +89,8 @@ def _split_labels(batch: Any) -> tuple[Any, Any]:
             "give an array of X."
         )
     if isinstance(batch, tuple | list):
-        is_labelled = len(batch) > 1 and np.ndim(batch[1]) == 1  # Other targets are no labels.
-        return batch[0], batch[1] if is_labelled else None
+        is_labeled = len(batch) > 1 and np.ndim(batch[1]) == 1  # Other targets are no labels.
+        return batch[0], batch[1] if is_labeled else None
     return batch, None
 
 

@@ -139,7 +139,7 @@ def _jacobians(model: RowModel, z: Tensor) -> tuple[Tensor, Tensor | None, Tenso
 
 @dataclass(frozen=True)
 class PosteriorScores:
-    """Scores averaged over the true posterior of each row, by self-normalised importance weights on
+    """Scores averaged over the true posterior of each row, by self-normalized importance weights on
     draws from q(z|x).
 
     All fields have shape (n,). They are unreliable where the effective sample size is small.
@@ -188,7 +188,7 @@ def _posterior_scores(model: RowModel, x: Tensor, noise: Tensor) -> dict[str, Te
         "divergence_error": _error(weights * (squares - divergence), len(noise)),
         "bound": model.decoder.first_constant**2 * (weights * residual.square().sum(-1)).sum(0),
         "kl_nats": mean - (log_weights.logsumexp(0) - math.log(len(z))),
-        # Both terms are linearised in the draws.
+        # Both terms are linearized in the draws.
         "kl_error": _error(weights * (log_likelihood - mean - 1) + 1 / len(z), len(noise)),
         "effective_sample_size": 1 / weights.square().sum(0),
     }

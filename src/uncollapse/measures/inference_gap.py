@@ -146,16 +146,16 @@ def _fit(
     unit: Tensor,
     advance: Callable[[str], None],
 ) -> DiagonalNormal:
-    """Maximise the ELBO of each row over diagonal Gaussians by Adam, with steps in z measured in
+    """Maximize the ELBO of each row over diagonal Gaussians by Adam, with steps in z measured in
     `unit`."""
     shift, log_scale = torch.zeros_like(mean, requires_grad=True), scale.log().requires_grad_()
-    optimiser = torch.optim.Adam([shift, log_scale], lr=FIRST_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, N_STEPS)
+    optimizer = torch.optim.Adam([shift, log_scale], lr=FIRST_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, N_STEPS)
     for _ in range(N_STEPS):
         with torch.enable_grad(), differentiable_twice():
             loss = _loss(model, x, diagonal_normal(mean + unit * shift, log_scale.exp()))
             shift.grad, log_scale.grad = torch.autograd.grad(loss, [shift, log_scale])
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         advance("")
     return diagonal_normal((mean + unit * shift).detach(), log_scale.detach().exp())

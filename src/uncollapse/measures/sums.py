@@ -48,7 +48,7 @@ class UnitSums:
         self._means, self._squares, self._variances = np.zeros((3, *shape))
         self._unit_kl, self._matched_kl = np.zeros((2, self._n_units))
         self._above = np.zeros((len(EPSILONS), self._n_units))
-        # The KL is a sum over units only where posteriors and prior factorise.
+        # The KL is a sum over units only where posteriors and prior factorize.
         self._is_exact = True
         with torch.no_grad():
             mean, variance = moments(model.prior())
@@ -177,9 +177,9 @@ class RunningCovariance:
         """Add posteriors with these means and variances."""
         means, n = means.astype(np.float64), len(means)
         own = means.mean(0)
-        centred = means - own
+        centered = means - own
         self._mean, gap, weight = _merge_means(self._mean, self._n, own, n)
-        self._products += centred.T @ centred + np.outer(gap, gap) * weight
+        self._products += centered.T @ centered + np.outer(gap, gap) * weight
         self._variances += variances.astype(np.float64).sum(0)
         self._n += n
 
@@ -187,15 +187,15 @@ class RunningCovariance:
         """Return the KL in nats from the Gaussian with these moments to a normal prior, without its
         bias; None for other priors or too few rows."""
         if is_diagonal_normal(prior):
-            centre, spread = prior.mean, torch.diag(prior.variance)
+            center, spread = prior.mean, torch.diag(prior.variance)
         elif isinstance(prior, MultivariateNormal):
-            centre, spread = prior.mean, prior.covariance_matrix
+            center, spread = prior.mean, prior.covariance_matrix
         else:
             return None
         k = len(self._mean)
         if self._n <= k + 1:
             return None
-        gap, p = self._mean - centre.double().cpu().numpy(), spread.double().cpu().numpy()
+        gap, p = self._mean - center.double().cpu().numpy(), spread.double().cpu().numpy()
         between = self._products / self._n
         whole = between + np.diag(self._variances / self._n)
         kl = 0.5 * (np.trace(np.linalg.solve(p, whole + np.outer(gap, gap))) - k)

@@ -79,8 +79,8 @@ def supported_units(model: Any, X: Any = None) -> Estimate | None:
             return None
         mean, covariance = flat.mean(0, dtype=np.float64), np.zeros((n_features, n_features))
         for start in range(0, n, ROWS_AT_ONCE):
-            centred = (flat[start : start + ROWS_AT_ONCE] - mean) / scale.reshape(-1)
-            covariance += centred.T @ centred / (n - 1)
+            centered = (flat[start : start + ROWS_AT_ONCE] - mean) / scale.reshape(-1)
+            covariance += centered.T @ centered / (n - 1)
         largest_of_noise = (1 + math.sqrt(n_features / n)) ** 2
         return Estimate(float((np.linalg.eigvalsh(covariance) > largest_of_noise).sum()))
 

@@ -177,7 +177,7 @@ class LatentModel(nn.Module, ABC):
 
 
 def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch latent"] | None:
-    """Return KL(q || p) in nats by unit where both factorise in closed form, else None."""
+    """Return KL(q || p) in nats by unit where both factorize in closed form, else None."""
     if isinstance(q, GaussianChain) and isinstance(p, GaussianChain):
         return q.kl_per_unit(p)
     if not (isinstance(q, Independent) and isinstance(p, Independent)):

@@ -33,7 +33,7 @@ class Perceptron(zuko.nn.MLP):  # type: ignore[misc]  # zuko is not typed
 
 
 class PerceptronEncoder(nn.Module):
-    """Perceptron on features of x, centred and divided by one number.
+    """Perceptron on features of x, centered and divided by one number.
 
     `initialize_from_data` sets both, so that training does not depend on the units of the data.
 
@@ -75,7 +75,7 @@ class PerceptronEncoder(nn.Module):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray) -> None:
-        """Centre and scale the features by their moments over rows of shape (n, d)."""
+        """Center and scale the features by their moments over rows of shape (n, d)."""
         mean, deviation = moments_over_rows(self.features, data)
         self.shift.copy_(mean)
         self.unit.fill_(deviation or 1.0)

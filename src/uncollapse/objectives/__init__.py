@@ -1,4 +1,4 @@
-"""Objectives: functions (model, x, step) -> Loss that training minimises."""
+"""Objectives: functions (model, x, step) -> Loss that training minimizes."""
 
 from uncollapse._utils.lazy import lazy_names
 

@@ -18,7 +18,7 @@ from uncollapse.models import EnumeratedMixtureModel, LatentModel, Terms
 
 
 class Loss(NamedTuple):
-    """A loss to minimise, in nats per example, and the terms that it is made of."""
+    """A loss to minimize, in nats per example, and the terms that it is made of."""
 
     value: Float[Tensor, ""]
     terms: Terms

@@ -74,7 +74,7 @@ class RefinedPosterior(Posterior):
     Args:
         start: the Gaussian posterior that the steps start from.
         steps: settings of the steps.
-        model: the model whose ELBO is maximised; it is not a part of the posterior.
+        model: the model whose ELBO is maximized; it is not a part of the posterior.
     """
 
     def __init__(self, start: DiagonalGaussian, steps: SemiAmortized, model: LatentModel) -> None:

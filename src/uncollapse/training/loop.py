@@ -69,7 +69,7 @@ class Training:
     Args:
         model: trained in place; it stays on the device that it was trained on.
         objective: maps the model, rows as the likelihood sees them and the number of the step to
-            the `Loss` to minimise. Parameters of its own are trained as well.
+            the `Loss` to minimize. Parameters of its own are trained as well.
         batches: rows to learn from.
         settings: length and learning rate.
         strategy: how the posterior is trained beside the joint steps.

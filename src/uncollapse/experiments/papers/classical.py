@@ -169,7 +169,7 @@ def _likelihood_surface(model: PPCA, row: np.ndarray) -> np.ndarray:
 def ppca_trial(truth: str, sigma: float | None, scale: str) -> Sampling:
     """Return a PPCA of two latents in five dimensions.
 
-    W maximises the likelihood for the noise, or all parameters are the true ones without a noise.
+    W maximizes the likelihood for the noise, or all parameters are the true ones without a noise.
     """
     data = {"truth": truth, "sigma": sigma, "n": 20 if scale == "smoke" else 500}
     parameters = "the true ones" if sigma is None else f"best W for sigma {sigma:g}"
@@ -196,10 +196,10 @@ def _draw_ppca(above: Any, below: Any, arrays: dict[str, np.ndarray], is_first: 
     above.contourf(SURFACE, SURFACE, surface.T, levels=levels, cmap="viridis")
     above.set(xlabel="z1", ylabel="z2" if is_first else "")
     z = np.linspace(-4, 4, 401)
-    for unit, colour in enumerate((ORANGE, BLUE)):
+    for unit, color in enumerate((ORANGE, BLUE)):
         exact = norm(arrays["mean"][unit], arrays["deviation"][unit])
-        below.hist(arrays["draws"][:, unit], color=colour, label=f"z{unit + 1}, NUTS", **HISTOGRAM)
-        below.plot(z, exact.pdf(z), color=colour, lw=1, label="exact")
+        below.hist(arrays["draws"][:, unit], color=color, label=f"z{unit + 1}, NUTS", **HISTOGRAM)
+        below.plot(z, exact.pdf(z), color=color, lw=1, label="exact")
     below.plot(z, norm.pdf(z), **PRIOR_STYLE)
     below.set(xlabel="z", ylabel="density" if is_first else "", xlim=(-4, 4))
 
@@ -312,10 +312,10 @@ def gmm_figure(given: FigureInput) -> Any:
     for column, n in enumerate(sizes):
         above, below = axes[:, column]
         above.set_title(f"{n:,} points", fontsize=9)
-        for clusters, colour in zip(CLUSTERS, (GREEN, BLUE, ORANGE), strict=True):
+        for clusters, color in zip(CLUSTERS, (GREEN, BLUE, ORANGE), strict=True):
             arrays = given.model(gmm_trial(clusters, n, given.scale))
             if arrays is not None:
-                _draw_gmm(above, below, arrays, n, {"color": colour}, f"clusters: {clusters}")
+                _draw_gmm(above, below, arrays, n, {"color": color}, f"clusters: {clusters}")
         below.plot(ALPHAS, prior.pdf(ALPHAS), **PRIOR_STYLE)
         above.set(xlabel="alpha", ylabel="log-likelihood / n, less its maximum")
         above.set_yscale("symlog", linthresh=1e-3)

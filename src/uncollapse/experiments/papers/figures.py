@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from uncollapse._utils.random import seeded
-from uncollapse.diagnostics.plotting import COLOURS
+from uncollapse.diagnostics.plotting import COLORS
 from uncollapse.estimators import Estimator, MixtureVAE
 from uncollapse.experiments.plotting import new_figure
 
@@ -34,9 +34,9 @@ def curves(
     style: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 2}
     for axis, (column, label) in zip(axes[0], ys.items(), strict=True):
         for index, (name, members) in enumerate(results.groupby(by, sort=False)):
-            grouped, colour = members.groupby(x)[column], COLOURS[index % len(COLOURS)]
+            grouped, color = members.groupby(x)[column], COLORS[index % len(COLORS)]
             mean, deviation = grouped.mean(), grouped.std().fillna(0.0)
-            axis.errorbar(mean.index, mean, deviation, label=str(name), color=colour, **style)
+            axis.errorbar(mean.index, mean, deviation, label=str(name), color=color, **style)
         axis.set(xlabel=xlabel, ylabel=label, yscale="log" if column in log else "linear")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=7)
@@ -44,7 +44,7 @@ def curves(
 
 
 def data_by_component(shown: Mapping[tuple[str, str], tuple[Estimator | None, np.ndarray]]) -> Any:
-    """Return a figure of two-dimensional data, coloured by the component that each model predicts.
+    """Return a figure of two-dimensional data, colored by the component that each model predicts.
 
     Args:
         shown: a fitted mixture (or None) and data of shape (n, 2), by the row and the column of
@@ -60,8 +60,8 @@ def data_by_component(shown: Mapping[tuple[str, str], tuple[Estimator | None, np
         if columns.index(column) == 0:
             axis.set_ylabel(row, fontsize=9)
         if isinstance(model, MixtureVAE):
-            colours = np.array([COLOURS[y % len(COLOURS)] for y in model.predict(points)])
-            axis.scatter(*points.T, c=colours, s=2, alpha=0.6, linewidths=0)
+            colors = np.array([COLORS[y % len(COLORS)] for y in model.predict(points)])
+            axis.scatter(*points.T, c=colors, s=2, alpha=0.6, linewidths=0)
     return figure
 
 

@@ -76,7 +76,7 @@ def reproduce(
     wanted = {trial.key(seed): (trial, seed) for seed in range(n_seeds) for trial in trials}
     _copy_common_rows(wanted, folder, scale, options)
     with warnings.catch_warnings():
-        # The papers binarise grey levels too.
+        # The papers binarize grey levels too.
         warnings.filterwarnings("ignore", message="X holds values strictly between 0 and 1")
         failures = run_missing(wanted, folder, options)
     found = folder.rows_by_key()
