@@ -281,7 +281,7 @@ class Bad(Linear):
         ),
         (
             {"likelihood": lambda z: Bernoulli(torch.full((len(z), 5), 0.5))},
-            "no density at these data",
+            "X lies outside the support of p\\(x\\|z\\)",
         ),
     ],
 )

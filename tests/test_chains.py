@@ -233,7 +233,7 @@ def test_units_are_judged_at_the_symbols_that_there_are():
     [
         ({"committed_rate": 1.04}, r"\(latent_dim / 2\) log 2 = 1.04"),
         ({"committed_rate": 0}, "committed_rate expects"),
-        ({"posterior": "pooled-lstm"}, "posterior = 'pooled-lstm'"),
+        ({"posterior": "pooled-lstm"}, "posterior='pooled-lstm'"),
         ({"objective": "latent_reconstruction", "hidden_dim": 32}, "the z of one symbol"),
         ({"strategy": "semi_amortized"}, "leave committed_rate out"),
         ({"annealing": True, "inverse_lipschitz": 5.0}, "annealing"),

@@ -323,13 +323,16 @@ BAD_INPUT = {
     "long name": (lambda: ["fit", "x.npy", "-o", "a" * 300], "cannot write"),
     "the data's own folder": (
         lambda: ["fit", "run/x.npy", "-o", "run", "--overwrite"],
-        "of another kind",
+        "holds something else",
     ),
     "the run's own file": (
         lambda: ["diagnose", "run", "x.npy", "--json", "run/model.json", "--overwrite"],
         "belongs to the run",
     ),
-    "a folder with more": (lambda: ["fit", "x.npy", "-o", "run", "--overwrite"], "of another kind"),
+    "a folder with more": (
+        lambda: ["fit", "x.npy", "-o", "run", "--overwrite"],
+        "holds something else",
+    ),
     "too wide": (lambda: ["fit", "x.npy", "hidden=2147483647,2147483647"], "narrower"),
     "one file for two": (
         lambda: ["diagnose", "run", "x.npy", "--html", "a", "--json", "a"],

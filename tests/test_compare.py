@@ -155,8 +155,8 @@ def test_page_and_table_are_written(found, tmp_path):
     text = page.read_text(encoding="utf-8")
     for word in (
         "3 models, one budget",
-        "With the same evaluations of the decoder",
-        "With the same seconds",
+        "With the same number of decoder evaluations",
+        "With the same training time",
         "Rate and distortion",
     ):
         assert word in text

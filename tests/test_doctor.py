@@ -113,7 +113,7 @@ def break_loading(monkeypatch):
         (break_constant, "less than its constant 100"),
         (break_training, "in 5 epochs, not down"),
         (break_arithmetic, "cannot be trained, saved and loaded (NonFiniteLossError: "),
-        (break_loading, "other latents after it has been saved and loaded"),
+        (break_loading, "the latents of a small model change when it is saved and loaded"),
     ],
 )
 def test_what_is_broken_is_said_in_a_sentence(command_line, monkeypatch, break_something, words):

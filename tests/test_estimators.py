@@ -337,7 +337,7 @@ def test_only_runs_are_overwritten_and_only_when_asked(vae, tmp_path):
         ("run", False),
         ("file/run", True),
     ):
-        with pytest.raises(InputError, match=r"already exists|of another kind|cannot write"):
+        with pytest.raises(InputError, match=r"already exists|holds something else|cannot write"):
             other.save(tmp_path / target, overwrite)
     assert (
         (tmp_path / "mine" / "precious.txt").read_text()

@@ -357,10 +357,10 @@ class Changing(IterableDataset):
 @pytest.mark.parametrize(
     ("counts", "complaint", "n_epochs"),
     [
-        ((120, 80), "80 rows have come, and 120 before", 0),
-        ((120, 120, 70), "more batches of 10 rows have come than before", 1),
-        ((80, 80, 80, 120), "more batches of 20 rows have come than before", 2),
-        ((80, 81), "more batches of 1 rows have come than before", 0),
+        ((120, 80), "80 rows instead of 120", 0),
+        ((120, 120, 70), "more batches of 10 rows than before", 1),
+        ((80, 80, 80, 120), "more batches of 20 rows than before", 2),
+        ((80, 81), "more batches of 1 rows than before", 0),
     ],
 )
 def test_a_stream_that_is_another_in_a_later_epoch_is_told_of(counts, complaint, n_epochs):
@@ -402,7 +402,7 @@ def test_rows_have_results_in_their_order_or_none():
     for loader in (DataLoader(ROWS, 10, shuffle=True), DataLoader(ROWS, 10, drop_last=True)):
         with pytest.raises(
             InputError,
-            match="expects rows in their order, got a loader that shuffles or leaves some out",
+            match="expects a loader that neither shuffles nor skips rows, got one that does",
         ):
             vae.transform(loader)
 

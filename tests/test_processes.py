@@ -241,9 +241,12 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_them_all(tmp_path):
     [
         (
             {"random_state": None},
-            "several processes expect one seed, got random_state=None. Give a number",
+            "training on several devices needs an integer as random_state. Use, for example,",
         ),
-        ({"strategy": "lagging"}, "strategy 'lagging' trains on one device, got devices=2"),
+        (
+            {"strategy": "lagging"},
+            "strategy 'lagging' trains on one device. Set num_nodes=1 and devices=1",
+        ),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(arguments, complaint, blobs):

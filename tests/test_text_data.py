@@ -145,7 +145,7 @@ def test_what_is_not_for_download_is_said_to_be_so(local, command_line, monkeypa
     code, _, err = command_line("data", "fetch", "yelp")
     assert (code, err) == (
         2,
-        f"error: yelp.train.txt.gz is neither on this machine nor for download: put it into "
+        f"error: yelp.train.txt.gz is not on this machine and has no download: put it into "
         f"{local}/yelp.\n",
     )
     (local / "yelp" / "yelp.train.txt.gz").write_bytes(gzip.compress(b"well\n"))
