@@ -175,7 +175,7 @@ def test_rows_that_do_not_suit_the_model_are_refused(parts, rows, expected):
 
 
 def test_a_refused_fit_leaves_the_model_as_it_was():
-    model = compose()
+    model = compose(posterior=uc.latent.DiagonalGaussian.from_perceptron(4, 2))
     posterior = model.posterior
     with pytest.raises(DataError, match="does not accept rows"):
         uc.fit(model, X[:, :3], strategy="semi_amortized", **QUICK)

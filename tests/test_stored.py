@@ -163,7 +163,7 @@ def test_files_of_a_folder_may_hold_numbers_of_several_types(tmp_path):
         ),
         (
             lambda frame: frame.assign(z=1.0),
-            "differs from the first .* it has the extra column 'z'. Give all files the same columns",
+            "differs from the first .* extra column 'z'. Give all files the same columns",
         ),
     ],
 )
