@@ -63,7 +63,7 @@ def test_every_strategy_reaches_the_exact_posterior(linear_gaussian, strategy):
     before = exact_gap(linear_gaussian, model, x)
     strategy.modify_model(model)
     decoder = {name: value.clone() for name, value in model.decoder.state_dict().items()}
-    settings = LoopSettings(max_epochs=60, learning_rate=5e-3, seed=0, verbose=False)
+    settings = LoopSettings(max_epochs=30, learning_rate=5e-3, seed=0, verbose=False)
     strategy.validation = x[:100].numpy()
     train(Training(model, Elbo(), BatchesInMemory(x, 50, seed=0), settings, strategy))
     model.eval()
