@@ -1,6 +1,7 @@
 """Shared pieces of the tests."""
 
 import functools
+import importlib.metadata
 import signal
 import sys
 
@@ -17,6 +18,7 @@ from torch.distributions import (
     Normal,
 )
 
+import uncollapse as uc
 from uncollapse import cli
 from uncollapse._utils.signals import INTERRUPTS
 from uncollapse.families import Gaussian
@@ -27,6 +29,8 @@ from uncollapse.models import EnumeratedMixtureModel, VAEModel
 from uncollapse.objectives import Objective
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
+# Lightning reads the metadata of all installed packages in each fit.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 
 class LinearDecoder(Decoder):
@@ -221,13 +225,20 @@ def linear_decoder():
     return LinearDecoder
 
 
+@pytest.fixture(scope="session")
+def linear_report():
+    """The report on a linear Gaussian and its own data."""
+    setting = LinearGaussian()
+    return uc.diagnose(setting.fitted(), setting.data.numpy(), verbose=False)
+
+
 @pytest.fixture
 def fitted():
     """Makes an estimator, as far as diagnoses need one, of a model."""
     return Fitted
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blobs():
     """Three clusters in four dimensions, as rows and labels."""
     generator = np.random.default_rng(0)

@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_rows(linear_gaussian):
     assert peak(36_000) < 1.2 * peak(12_000)  # The sample has 10,000 rows.
 
 
-def test_a_diagnosis_leaves_no_trace(linear_gaussian):
+def test_a_diagnosis_leaves_no_trace(linear_gaussian, short_diagnoses):
     model = Linear(linear_gaussian)
     model.train()
     model.q.eval()
@@ -376,7 +376,7 @@ def test_a_decoder_that_does_not_use_what_its_encoder_tells_is_collapsed_in_the_
     assert "1 of 2 latent units is informative but unused by the decoder (1)" in report.advice
 
 
-def test_a_decoder_that_is_not_connected_to_z_is_no_traceback():
+def test_a_decoder_that_is_not_connected_to_z_is_no_traceback(short_diagnoses):
     bias = nn.Parameter(torch.zeros(2))
     model = triple(
         standard_normal, lambda x: Normal(0 * x, 1.0), lambda z: Normal(bias.expand(len(z), 2), 1.0)
@@ -428,7 +428,7 @@ def test_units_that_are_no_gaussians_have_their_own_kl():
     assert np.allclose(report.units["kl_nats"], exact, rtol=1e-5)
 
 
-def test_models_of_double_precision_and_priors_of_single_go_together():
+def test_models_of_double_precision_and_priors_of_single_go_together(short_diagnoses):
     decoder = nn.Linear(2, 2).double()
     model = triple(
         standard_normal,
@@ -440,7 +440,7 @@ def test_models_of_double_precision_and_priors_of_single_go_together():
     assert uc.is_identifiable(model, ROWS)
 
 
-def test_densities_that_are_not_finite_are_said_to_be():
+def test_densities_that_are_not_finite_are_said_to_be(short_diagnoses):
     report = uc.diagnose(
         triple(standard_normal, lambda x: Normal(x, 0.5), lambda z: Normal(z.log(), 1.0)),
         ROWS,

@@ -185,8 +185,9 @@ def test_proposition_3_9_on_gaussians(exact):
     and every part of it is less."""
     means, variances = known(exact)
     kl = 0.5 * (np.square(means) + variances - 1 - np.log(variances)).sum(1)
-    for row, mean, whole in zip(exact.data.numpy()[:5], means, kl, strict=False):
-        assert 0.3 * whole < smoothed_kl_bound(exact.model(), row) < whole
+    for row, mean, whole in zip(exact.data.numpy()[:3], means, kl, strict=False):
+        bound = smoothed_kl_bound(exact.model(), row)
+        assert 0.3 * whole < bound < whole
         # The integral up to the largest t that the grid has room for.
         deviation = np.sqrt(variances)
         most = (deviation.min() / 4 * 256 / 2 / 8) ** 2 - deviation.max() ** 2
@@ -195,9 +196,7 @@ def test_proposition_3_9_on_gaussians(exact):
         divergences = (
             np.square(mean / (1 + times)) + np.square(1 / spread - spread / (1 + times))
         ).sum(1)
-        assert smoothed_kl_bound(exact.model(), row) == pytest.approx(
-            np.trapezoid(divergences, times[:, 0]) / 2, rel=0.1
-        )
+        assert bound == pytest.approx(np.trapezoid(divergences, times[:, 0]) / 2, rel=0.1)
 
 
 class Bumps(torch.nn.Module):
@@ -344,7 +343,7 @@ def test_an_ordinary_decoder_promises_nothing(fitted):
 def test_a_violated_bound_is_said_aloud(fitted):
     torch.manual_seed(0)
     model = build("gaussian", 3, lambda t: InverseLipschitzDecoder(2, t, (4,), 1.0))
-    rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     certificate = uc.certify(fitted(model), rows, n_samples=8, verbose=False)
     assert certificate.holds
     assert "The divergences are above their bounds on every example." in repr(certificate)

@@ -42,7 +42,7 @@ KINDS = {
     "vae": (uc.VAE, {}),
     "annealed": (uc.VAE, {"annealing": True}),
     "rate target": (uc.VAE, {"target_kl": 2.0}),
-    "lagging": (uc.VAE, {"strategy": "lagging"}),
+    "lagging": (uc.VAE, {"strategy": {"lagging": {"max_steps": 20}}}),
     "semi-amortized": (uc.VAE, {"strategy": {"semi_amortized": {"n_steps": 2}}}),
     "its own network": (uc.VAE, {"objective": "latent_reconstruction"}),
     "two phases": (uc.MixtureVAE, {"n_components": 3}),

@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch, command_line):
     return command_line
 
 
-def test_fit_and_diagnose(run, tmp_path):
+def test_fit_and_diagnose(run, tmp_path, short_diagnoses):
     code, out, err = run("fit", "x.npy", *SMALL, "inverse_lipschitz=0.3,0.6")
     assert (code, err) == (0, "")
     assert "100 rows, 4 features" in out

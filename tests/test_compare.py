@@ -17,7 +17,7 @@ from uncollapse.models import EnumeratedMixtureModel, MarginalMixtureModel
 SETTINGS = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 4, "batch_size": 45, "verbose": False}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def found(blobs):
     """Compare a VAE, a rival and an injective model on one budget."""
     X, labels = blobs

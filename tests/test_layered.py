@@ -436,8 +436,8 @@ def test_the_engine_trains_layers_of_every_family(layer, family):
     )
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     data, history = patterns(), []
-    settings = LoopSettings(max_epochs=30, learning_rate=0.01, seed=0, verbose=False)
-    batches = BatchesInMemory(data, 50, seed=0)
+    settings = LoopSettings(max_epochs=15, learning_rate=0.03, seed=0, verbose=False)
+    batches = BatchesInMemory(data, 100, seed=0)
     train(Training(model, Elbo(), batches, settings, history=history))
     losses = np.array(history)[:, 1]
     assert np.isfinite(losses).all()

@@ -32,9 +32,9 @@ def separated():
     mixture = uc.MixtureVAE(
         n_components=3,
         hidden=(16, 16),
-        max_epochs=80,
+        max_epochs=40,
         batch_size=30,
-        learning_rate=3e-3,
+        learning_rate=6e-3,
         random_state=0,
     )
     return mixture, mixture.fit_predict(X), X, labels
@@ -245,10 +245,10 @@ def test_components_begin_at_the_clusters_of_the_warm_up(separated, monkeypatch)
     )
     settings = {
         "hidden": (16, 16),
-        "max_epochs": 41,
-        "warmup_epochs": 40,
+        "max_epochs": 21,
+        "warmup_epochs": 20,
         "batch_size": 30,
-        "learning_rate": 3e-3,
+        "learning_rate": 6e-3,
         "random_state": 0,
     }
     mixture = uc.MixtureVAE(n_components=3, prior="learned", **settings)
@@ -306,8 +306,8 @@ def test_discrete_data_have_clusters_too():
         n_components=2,
         family="bernoulli",
         hidden=(16,),
-        max_epochs=60,
-        learning_rate=3e-3,
+        max_epochs=30,
+        learning_rate=6e-3,
         random_state=0,
     )
     agreement = (mixture.fit_predict(X) == labels).mean()

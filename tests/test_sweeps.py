@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import uncollapse as uc
 from uncollapse._utils.errors import InputError, NonFiniteLossError
 from uncollapse.data import hold_out, load
+from uncollapse.experiments import sweep_result
 from uncollapse.experiments.papers import reproduce
 from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import RunOptions, import_on_ray, run_trials
@@ -41,6 +42,12 @@ def sweep(folder, grid=GRID, **others):
         X, grid, output=folder, **{"ray": "none", "tell": said.append, **SMALL, **others}
     )
     return found, said
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out the figure of a sweep, which takes longer than its trials."""
+    monkeypatch.setattr(sweep_result, "as_png", lambda figure: b"")
 
 
 def row(labels, seed, nll=None, kl=None, **others):
@@ -174,7 +181,7 @@ def test_finished_trials_are_not_repeated(tmp_path, monkeypatch):
     assert more.table()["done"].tolist() == [2, 2]
 
 
-def test_trial_resumes_within_its_training(tmp_path):
+def test_trial_resumes_within_its_training(tmp_path, no_pictures):
     whole, _ = sweep(tmp_path / "whole", {"inverse_lipschitz": [1.0]})
     epochs = []
 
@@ -224,7 +231,7 @@ def same_models(one, other):
     return bool(weights[0]) and weights[0] == weights[1]
 
 
-def test_failure_of_one_trial_does_not_stop_the_others(tmp_path, monkeypatch):
+def test_failure_of_one_trial_does_not_stop_the_others(tmp_path, monkeypatch, no_pictures):
     execute = SweepTrial.execute
     broken = {0.0: InputError("no room."), 1.0: NonFiniteLossError("the loss became nan.")}
 
@@ -275,7 +282,7 @@ def test_rows_are_strict_json(tmp_path):
         json.loads(line, parse_constant=refuse)
 
 
-def test_non_finite_loss_is_a_result(tmp_path):
+def test_non_finite_loss_is_a_result(tmp_path, no_pictures):
     result, _ = sweep(tmp_path, {"learning_rate": [1e30, "1e-3"]})
     assert result.table()[["learning_rate", "done", "failed"]].to_numpy().tolist() == [
         [1e30, 0, 1],
@@ -297,16 +304,17 @@ def test_second_process_is_refused(tmp_path):
         sweep(tmp_path)
 
 
-def test_key_depends_on_data_and_labels(tmp_path):
+def test_key_depends_on_data_and_labels(tmp_path, no_pictures):
     grid, labels = {"inverse_lipschitz": [1.0]}, np.arange(20) % 2
-    sweep(tmp_path, grid, held_out=X[:20])
+    sweep(tmp_path, grid, held_out=X[:20], max_epochs=1)
     for held_out, given, done in (
         (X[:20], None, 1),
         (X[:20], labels, 0),
         (X[:20], 1 - labels, 0),
         (X[1:21], None, 0),
     ):
-        _, said = sweep(tmp_path, grid, held_out=held_out, labels=given, resume=True)
+        data = {"held_out": held_out, "labels": given}
+        _, said = sweep(tmp_path, grid, max_epochs=1, resume=True, **data)
         assert said[0] == f"1 trials, {done} of them done before"
     long = [np.arange(3000), np.r_[np.arange(1500), 7, np.arange(1501, 3000)]]
     digests = {digest(as_data([tokens], is_text=True)) for tokens in long}
@@ -430,7 +438,18 @@ def test_command_refuses_invalid_arguments(tmp_path, command_line, monkeypatch):
     assert os.listdir() == ["x.npy"]
 
 
-def test_command_reads_lists_seeds_and_common_settings(tmp_path, command_line, monkeypatch):
+def test_command_reads_lists_seeds_and_common_settings(
+    tmp_path, command_line, monkeypatch, no_pictures
+):
+    execute, done = SweepTrial.execute, []
+
+    def execute_once(trial, seed, *others):
+        """Give every trial the results of the first one, under its own labels and seed."""
+        if not done:
+            done.append(execute(trial, seed, *others))
+        return done[0][0], done[0][1] | trial.header(seed)
+
+    monkeypatch.setattr(SweepTrial, "execute", execute_once)
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", X)
     (tmp_path / "common.yaml").write_text("max_epochs: 2\nlatent_dim: 3\nbatch_size: 50\n")

@@ -63,7 +63,7 @@ def test_the_seed_decides_everything(blobs):
     )
 
 
-def test_the_global_generator_is_left_alone(blobs):
+def test_the_global_generator_is_left_alone(blobs, short_diagnoses):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

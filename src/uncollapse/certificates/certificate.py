@@ -175,8 +175,8 @@ def certify(
 
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(50, 3))
-    >>> vae = uc.VAE(latent_dim=1, inverse_lipschitz=1.0, max_epochs=1, random_state=0).fit(X)
-    >>> uc.certify(vae, X[:20]).holds
+    >>> vae = uc.VAE(latent_dim=1, hidden=(8,), max_epochs=1, random_state=0).fit(X)
+    >>> uc.certify(vae, X[:4]).holds
     True
     """
     check_count("n_samples", n_samples, at_least=2)

@@ -46,7 +46,8 @@ class MixtureVAE(RowEstimator["models.MixtureModel", MixtureSettings], MixtureSe
     >>> import numpy as np, uncollapse as uc
     >>> labels = np.repeat([0, 1], 200)
     >>> X = np.random.default_rng(0).normal(size=(400, 3)) + 8 * labels[:, None]
-    >>> mixture = uc.MixtureVAE(n_components=2, max_epochs=20, random_state=0)
+    >>> mixture = uc.MixtureVAE(n_components=2, hidden=(16, 16), learning_rate=5e-3,
+    ...                         max_epochs=20, random_state=0)
     >>> clusters = mixture.fit_predict(X)
     >>> agreement = (clusters == labels).mean()
     >>> bool(max(agreement, 1 - agreement) > 0.99)

@@ -81,7 +81,7 @@ def compare(
     >>> import numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(300, 3)) @ np.diag([3.0, 2.0, 0.1])
     >>> found = uc.compare(X[:200], X[200:], models=["VAE", "IL-LIDVAE"], latent_dim=1,
-    ...                    max_epochs=5, verbose=False)
+    ...                    hidden=(8,), max_epochs=2, verbose=False)
     >>> found.table()[["budget", "model"]].to_numpy().tolist()
     [['evaluations', 'VAE'], ['evaluations', 'IL-LIDVAE'], ['seconds', 'VAE'], ['seconds',
     'IL-LIDVAE']]

@@ -86,10 +86,10 @@ def sweep(
 
     >>> import tempfile, numpy as np, uncollapse as uc
     >>> X = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 2.0, 0.1])
-    >>> settings = {"latent_dim": 1, "max_epochs": 3, "ray": "none", "verbose": False}
+    >>> settings = {"latent_dim": 1, "hidden": (8,), "max_epochs": 3, "ray": "none"}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     found = uc.sweep(X, {"inverse_lipschitz": [0.0, 1.0]}, output=folder,
-    ...                      tell=lambda line: None, **settings)
+    ...                      tell=lambda line: None, verbose=False, **settings)
     >>> found.table()[["inverse_lipschitz", "done"]].to_numpy().tolist()
     [[0.0, 1.0], [1.0, 1.0]]
     """
