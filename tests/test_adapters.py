@@ -499,7 +499,7 @@ def counts(n=200, n_genes=12):
 def test_a_model_of_pythae(loss, tmp_path, short_diagnoses):
     models = pytest.importorskip("pythae.models", reason="needs the extra 'pythae'")
     torch.manual_seed(0)
-    model = models.VAEModel(
+    model = models.VAE(
         models.VAEConfig(input_dim=(1, 2, 3), latent_dim=2, reconstruction_loss=loss)
     )
     rows = np.random.default_rng(0).uniform(size=(300, 1, 2, 3)).astype(np.float32)
