@@ -187,7 +187,7 @@ def test_a_model_starts_at_the_data(blobs, monkeypatch):
     assert float(estimator.model_.family.scale) == pytest.approx(
         np.sqrt(unexplained * X.var(0).mean()), rel=1e-4
     )
-    assert np.allclose(estimator.model_.family.center, X.mean(0), rtol=1e-5)
+    assert np.allclose(estimator.model_.family.centre, X.mean(0), rtol=1e-5)
     encoder = estimator.model_.posterior.encoder
     assert np.allclose(encoder.shift, X.mean(0), rtol=1e-5)
     assert float(encoder.unit) == pytest.approx(np.sqrt(X.var(0).mean()), rel=1e-5)

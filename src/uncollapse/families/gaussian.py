@@ -56,7 +56,8 @@ class Gaussian(Family):
     ) -> None:
         super().__init__()
         self.fixed_scale: float | None = None
-        self.register_buffer("center", torch.zeros(data_dim))
+        # The spelling of the name is that of saved runs.
+        self.register_buffer("centre", torch.zeros(data_dim))
         if scale is None:
             self.log_scale = nn.Parameter(torch.tensor(0.0))
         else:
@@ -70,10 +71,10 @@ class Gaussian(Family):
         return self.log_scale.exp()
 
     def forward(self, eta: Natural) -> Distribution:
-        return independent(_Normal(self.center + eta * self.scale, self.scale))
+        return independent(_Normal(self.centre + eta * self.scale, self.scale))
 
     def sufficient(self, x: Columns) -> Natural:
-        return (x - self.center) / self.scale
+        return (x - self.centre) / self.scale
 
     def log_partition(self, eta: Natural) -> Columns:
         return eta.square() / 2
@@ -87,7 +88,7 @@ class Gaussian(Family):
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
         deviation = _deviation(data) * math.sqrt(noise_share)
-        self.center.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
         if self.fixed_scale is None and deviation > 0:
             self.log_scale.fill_(math.log(deviation))
 
@@ -131,7 +132,7 @@ class HeteroscedasticGaussian(Family):
 
     def __init__(self, data_dim: Count = 1) -> None:
         super().__init__()
-        self.register_buffer("center", torch.zeros(data_dim))
+        self.register_buffer("centre", torch.zeros(data_dim))
         self.register_buffer("unit", torch.ones(()))
 
     def _moments(self, eta: Natural) -> tuple[Columns, Columns]:
@@ -142,10 +143,10 @@ class HeteroscedasticGaussian(Family):
 
     def forward(self, eta: Natural) -> Distribution:
         mean, variance = self._moments(eta)
-        return independent(_Normal(self.center + self.unit * mean, self.unit * variance.sqrt()))
+        return independent(_Normal(self.centre + self.unit * mean, self.unit * variance.sqrt()))
 
     def sufficient(self, x: Columns) -> Natural:
-        y = (x - self.center) / self.unit
+        y = (x - self.centre) / self.unit
         return _pairs(y, y.square())
 
     def log_partition(self, eta: Natural) -> Columns:
@@ -172,7 +173,7 @@ class HeteroscedasticGaussian(Family):
 
     @torch.no_grad()
     def initialize_from_data(self, data: np.ndarray, noise_share: float = 1.0) -> None:
-        self.center.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
+        self.centre.copy_(torch.as_tensor(data.mean(axis=0, dtype=np.float64)))
         self.unit.fill_(_deviation(data) or 1.0)
 
     def for_features(self, data_dim: int) -> Family:
