@@ -379,7 +379,7 @@ def test_a_mixture_that_is_interrupted_in_its_warm_up_has_found_components(separ
         if epoch.number == 20:
             raise KeyboardInterrupt
 
-    cut = sklearn.base.clone(mixture).set_params(warmup_epochs=40)
+    cut = sklearn.base.clone(mixture).set_params(warmup_epochs=30)
     with pytest.raises(KeyboardInterrupt):
         cut.fit(X, callbacks=[interrupt])
     assert len(cut.history_) == 21
