@@ -469,7 +469,7 @@ def test_sparse_rows_are_read_and_targets_that_are_no_labels_left():
             numbers(dense), rel=1e-6
         )
     loader = DataLoader(TensorDataset(X), batch_size=50, shuffle=True)
-    with pytest.raises(InputError, match="got a loader that shuffles"):
+    with pytest.raises(InputError, match="of a loader that shuffles"):
         uc.diagnose(model, loader, np.arange(300) % 2, **QUICK)
     assert uc.diagnose(model, ROWS, torch.arange(300) % 2, **QUICK).labels[0] in ("0", "1")
 

@@ -463,7 +463,7 @@ def test_min_information_sets_the_constants(data, latent_dim, family):
         ),
         ({"inverse_lipschitz": 1.0}, "Give one of the two"),
         ({"intermediate_dims": (3,)}, "one map or two"),
-        ({"min_information": 500.0}, "Ask for less"),
+        ({"min_information": 500.0}, "Lower min_information"),
         ({"min_information": -1.0}, "min_information expects a positive number of nats"),
         (
             {"inverse_lipschitz": None, "min_information": None, "intermediate_dims": (3,)},

@@ -40,7 +40,7 @@ def test_every_format_gives_the_same_rows(tmp_path):
     frame.to_csv(tmp_path / "headless.csv", index=False, header=False)
     for name in ("x.npy", "x.npz", "x.csv"):
         assert np.array_equal(read_file(tmp_path / name).X, X), name
-    with pytest.warns(UserWarning, match="its first line is an example"):
+    with pytest.warns(UserWarning, match="its first line is read as an example"):
         assert np.array_equal(read_file(tmp_path / "headless.csv").X, X)
     assert load(tmp_path / "x.csv").name == "x"
 
@@ -57,7 +57,7 @@ def test_columns_that_are_counted_are_names_and_an_index_is_left_out(tmp_path):
 
 def test_a_first_example_with_equal_values_is_not_taken_for_names(tmp_path):
     (tmp_path / "x.csv").write_text("1.5,1.5\n2.0,3.0\n")
-    with pytest.warns(UserWarning, match="first line is an example"):
+    with pytest.warns(UserWarning, match="first line is read as an example"):
         assert read_file(tmp_path / "x.csv").X.tolist() == [[1.5, 1.5], [2.0, 3.0]]
 
 

@@ -527,7 +527,7 @@ def test_values_too_small_for_float32_are_not_said_to_need_another_mean():
 
 def test_a_device_that_is_not_there_is_refused(vae, monkeypatch):
     monkeypatch.setattr("uncollapse.estimators.building.available_devices", lambda: ["cpu"])
-    with pytest.raises(InputError, match=r"this machine has \(cpu\), got 'cuda'"):
+    with pytest.raises(InputError, match=r"device expects one of cpu on this machine, got 'cuda'"):
         uc.VAE(**SMALL, device="cuda").fit(vae[1])
 
 

@@ -245,7 +245,7 @@ def test_a_killed_process_of_a_loader_is_reported_in_one_line(tmp_path, after_st
         return DataLoader(Fatal(X, trigger), 20, shuffle=True, num_workers=2)
 
     vae = uc.VAE(**SMALL)
-    complaint = r"process that reads for the loader has died \(DataLoader worker"
+    complaint = r"a DataLoader worker has died \(DataLoader worker"
     with after_steps(10, trigger.touch), pytest.raises(LostDataError, match=complaint):
         vae.fit(loader(), checkpoint=tmp_path / "state")
     assert len(vae.history_) >= 1
@@ -317,13 +317,13 @@ def one_of_four():
         (Items(one_of_four()), r"got ndarray of shape \(3,\) and ndarray of shape \(4,\)"),
         (
             DataLoader(Items(one_of_four()), 1),
-            r"expects 3 numbers in every row, as at first, got 4.*counted from 5 on",
+            r"expects 3 numbers in every row, as at first, got 4.*message is row 5 of the data",
         ),
         (Items([1.0, 2.0]), r"at least two dimensions \(rows, features\)"),
         (DataLoader(Stream(), batch_size=None), r"at least two dimensions \(rows, features\)"),
         (
             DataLoader(Items([*X[:5], np.full(4, np.nan)]), 2),
-            r"got 4 NaN.*the first in row 1.*counted from 4 on",
+            r"got 4 NaN.*the first in row 1.*message is row 4 of the data",
         ),
         (Items([*X[:5], np.full(4, np.inf)]), r"4 infinite \(inf\) values, the first in row 5"),
     ],

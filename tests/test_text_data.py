@@ -157,7 +157,7 @@ def test_what_is_not_for_download_is_said_to_be_so(local, command_line, monkeypa
 def test_splits_are_those_of_the_data_set(tmp_path):
     with pytest.raises(
         InputError,
-        match="split expects one of train, test, got 'validation': these are the parts of digits",
+        match="split expects one of train, test, got 'validation': these are the splits of digits",
     ):
         load("digits", "validation")
     for name in ("synthetic-text", "yahoo"):

@@ -214,9 +214,9 @@ def _draw(q: Distribution, noise: Tensor) -> Tensor:
         return q.loc + (q.scale_tril @ noise.to(q.loc).unsqueeze(-1)).squeeze(-1)
     if isinstance(q, Independent):
         try:
-            # Rounding takes large noise to 1, where the inverse is infinite.
+            # Rounding takes large noise to 0 or 1, where the inverse is infinite.
             below_one = 1 - torch.finfo(noise.dtype).eps
-            share = torch.special.ndtr(noise).clamp(torch.finfo(noise.dtype).tiny, below_one)
+            share = torch.special.ndtr(noise).clamp(torch.finfo(noise.dtype).eps, below_one)
             quantile: Tensor = q.base_dist.icdf(share)
             return quantile
         except NotImplementedError:
