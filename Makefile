@@ -10,13 +10,16 @@ PYTEST := -m pytest -p xdist.plugin -n 2 --dist worksteal
 CORE := -m "not (slow or browser or extra)"
 TORCH := grep '^torch==' constraints.txt
 
-.PHONY: demo test test-all test-oldest test-newest lint format constraints clean
+.PHONY: demo test test-slow test-all test-oldest test-newest lint format constraints clean
 
 demo: .venv/core
 	$(BIN)/uncollapse demo --overwrite
 
 test: .venv/test
 	$(TESTING) $(BIN)/python $(PYTEST) $(CORE)
+
+test-slow: .venv/dev
+	$(TESTING) $(BIN)/python $(PYTEST) -m "slow or browser or extra"
 
 test-all: .venv/dev
 	$(TESTING) $(BIN)/python $(PYTEST)

@@ -163,7 +163,7 @@ def test_splits_are_those_of_the_data_set(tmp_path):
     for name in ("synthetic-text", "yahoo"):
         with pytest.raises(
             InputError,
-            match=f"one of train, validation, test, got 'valid': these are the parts of {name}",
+            match=f"one of train, validation, test, got 'valid': these are the splits of {name}",
         ):
             load(name, "valid")
     with pytest.raises(

@@ -63,7 +63,7 @@ class WithoutMoments(MixtureSameFamily):
 
 @pytest.fixture(scope="module")
 def models():
-    texts = list(load("synthetic-text").X[:60])
+    texts = list(load("synthetic-text").X[:100])  # three pieces at least
     tiny = {"hidden": (8,), "embedding_dim": 8, "hidden_dim": 8}
     return {
         "vae": (uc.VAE(**SMALL).fit(ROWS), ROWS),
