@@ -36,8 +36,8 @@ from uncollapse.diagnostics import Report, diagnose
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
+from uncollapse.measures.amortization_gap import refine
 from uncollapse.measures.fisher import fisher_divergence_of_rows
-from uncollapse.measures.inference_gap import refine
 from uncollapse.models import EnumeratedMixtureModel, VAEModel
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)

@@ -24,7 +24,7 @@ from uncollapse._utils.signals import INTERRUPTS
 from uncollapse.families import Gaussian
 from uncollapse.latent import LearnedComponents, Posterior, StandardNormal
 from uncollapse.maps import Decoder
-from uncollapse.measures import ais, inference_gap
+from uncollapse.measures import ais, amortization_gap
 from uncollapse.models import EnumeratedMixtureModel, VAEModel
 from uncollapse.objectives import Objective
 
@@ -271,7 +271,7 @@ def short_diagnoses(monkeypatch):
     """Let thorough diagnoses take few steps, for tests that ask nothing of their numbers."""
     few = functools.partial(ais.ais_log_likelihood_per_row, n_temperatures=5)
     monkeypatch.setattr(ais, "ais_log_likelihood_per_row", few)
-    monkeypatch.setattr(inference_gap, "N_STEPS", 10)
+    monkeypatch.setattr(amortization_gap, "N_STEPS", 10)
 
 
 class Function(Objective):

@@ -13,7 +13,7 @@ from uncollapse.data.synthetic_text import (
     BLOCK,
     N_WORDS,
     SEED,
-    SequenceModel,
+    SyntheticLanguage,
     synthetic_model,
 )
 
@@ -25,7 +25,7 @@ DEGREES = 4
 PRIOR_SHARE = 0.1
 
 
-class ExactModel(SequenceModel):
+class ExactModel(SyntheticLanguage):
     """The model with its likelihood and the derivatives of that."""
 
     @property

@@ -12,7 +12,7 @@ from uncollapse.families import Categorical
 from uncollapse.latent import ChainPosterior, CommittedPrior, GaussianChain
 from uncollapse.measures.posteriors import infer
 from uncollapse.measures.sums import UnitSums
-from uncollapse.models import History, SequenceModel
+from uncollapse.models import HistoryLSTM, SequenceModel
 from uncollapse.networks import BackwardLSTMEncoder, MLPDecoder
 
 PLACES, UNITS, RATE = 5, 2, 0.2
@@ -66,7 +66,7 @@ def prior():
 
 def delta_vae():
     prior = CommittedPrior(PLACES, UNITS, RATE)
-    history = History(V, 3, 4, latent_dim=UNITS)
+    history = HistoryLSTM(V, 3, 4, latent_dim=UNITS)
     posterior = ChainPosterior(BackwardLSTMEncoder(V, 2 * UNITS, 3, 4, 1), prior)
     return SequenceModel(
         prior, posterior, history, MLPDecoder(UNITS + 4, V - 1, ()), Categorical(V)

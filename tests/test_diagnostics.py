@@ -24,10 +24,10 @@ from uncollapse.families import Bernoulli, Gaussian
 from uncollapse.latent import DiagonalGaussian, StandardNormal
 from uncollapse.maps import BrenierMap, InverseLipschitzDecoder
 from uncollapse.measures.ais import ais_log_likelihood_per_row
+from uncollapse.measures.amortization_gap import refine
 from uncollapse.measures.batches import Reservoir
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.fisher import fisher_divergence_of_rows
-from uncollapse.measures.inference_gap import refine
 from uncollapse.measures.information import information_densities, remove_bias
 from uncollapse.measures.likelihood import importance_log_likelihood_per_row, mean_log_likelihood
 from uncollapse.measures.posteriors import Posteriors, explained_share, infer
@@ -587,7 +587,7 @@ def fitted_mixture():
     few = functools.partial(ais_log_likelihood_per_row, n_temperatures=5)
     with pytest.MonkeyPatch.context() as patch:  # as in `short_diagnoses`
         patch.setattr("uncollapse.measures.ais.ais_log_likelihood_per_row", few)
-        patch.setattr("uncollapse.measures.inference_gap.N_STEPS", 10)
+        patch.setattr("uncollapse.measures.amortization_gap.N_STEPS", 10)
         return model, X, uc.diagnose(model, X, LABELS, n_importance=64, verbose=False)
 
 

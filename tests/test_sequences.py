@@ -22,7 +22,7 @@ from uncollapse.measures import worker_pool
 from uncollapse.measures.fisher import fisher_divergence_of_rows
 from uncollapse.measures.likelihood import importance_log_likelihood_per_row
 from uncollapse.measures.posteriors import infer
-from uncollapse.models import History, SequenceModel
+from uncollapse.models import HistoryLSTM, SequenceModel
 from uncollapse.networks import LSTMEncoder, MLPDecoder
 from uncollapse.objectives import Elbo, Loss
 from uncollapse.training.batches import BatchesInMemory
@@ -40,7 +40,7 @@ def sequence_model(kind="joint", constant=0.5, word_dropout=0.0, n_symbols=V, po
         LATENT, n_symbols - 1, (8, 8), constant, context_dim=context_dim
     )
     head = nn.Linear(HIDDEN, n_symbols - 1, bias=False) if kind == "additive" else None
-    history = History(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
+    history = HistoryLSTM(n_symbols, **SIZES, latent_dim=LATENT if plain else 0)
     posterior = DiagonalGaussian(LSTMEncoder(n_symbols, 2 * LATENT, **SIZES, pooled=pooled))
     model = SequenceModel(
         StandardNormal(LATENT),

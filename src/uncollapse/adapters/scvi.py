@@ -17,7 +17,7 @@ from uncollapse.models import LatentModel
 # Covariates follow the counts in a row, in this order, if the model uses them.
 COVARIATES = ("batch", "labels", "extra_continuous_covs", "extra_categorical_covs", "size_factor")
 CATEGORICAL = ("batch", "labels", "extra_categorical_covs")
-ROWS_AT_ONCE = 1024
+LOADED_ROWS_AT_ONCE = 1024
 MODELS = ("SCVI", "LinearSCVI")
 
 
@@ -109,7 +109,7 @@ def _load(model: Any, X: Any) -> Any:
         raise DataError(
             f"an SCVI expects AnnData like those of its training: {one_line(error)}"
         ) from None
-    return model._make_data_loader(adata=adata, batch_size=ROWS_AT_ONCE)
+    return model._make_data_loader(adata=adata, batch_size=LOADED_ROWS_AT_ONCE)
 
 
 def _row(tensors: dict[str, Tensor]) -> tuple[np.ndarray, dict[str, int]]:

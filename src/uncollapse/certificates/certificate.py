@@ -37,7 +37,7 @@ ROUNDING = 1e-9
 # Importance weights with a smaller effective sample size are not used.
 MIN_EFFECTIVE_DRAWS = 10
 # Rows in the batches of corollary 3.6.
-ROWS_AT_ONCE = 1000
+SCORED_ROWS_AT_ONCE = 1000
 # Examples for the grid of proposition 3.9, which takes a second for each.
 N_SMOOTHED = 20
 
@@ -362,8 +362,8 @@ def corollary_bound(model: RowModel, rows: np.ndarray) -> np.ndarray:
     if not (model.decoder.is_one_map and _is_normal(model)):
         return np.full(len(rows), np.nan)
     constant, bounds = model.decoder.constant, np.empty(len(rows))
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(rows), SCORED_ROWS_AT_ONCE):
+        some = slice(start, start + SCORED_ROWS_AT_ONCE)
         statistic = model.family.sufficient(torch.as_tensor(rows[some]).double())
         residual = least_residual(model.family, statistic, constant)
         bounds[some] = constant**2 * residual.sum(1).numpy()

@@ -29,7 +29,7 @@ BLOCK = 2000  # rows of logits that are held in memory at a time
 
 
 @dataclass(frozen=True)
-class SequenceModel:
+class SyntheticLanguage:
     """Likelihood p(x|z) of sentences, word by word: softmax(C tanh(B z + H h_i + b) + c).
 
     The prior is z ~ N(0, I). The history h_1 = 0, h_{i+1} = tanh(A h_i + E[x_i]) does not see z.
@@ -111,7 +111,7 @@ TEST_TRUTH = Truth(
 )
 
 
-def synthetic_model() -> SequenceModel:
+def synthetic_model() -> SyntheticLanguage:
     """Return the model that draws "synthetic-text"."""
     rng = np.random.default_rng(SEED)
 
@@ -121,7 +121,7 @@ def synthetic_model() -> SequenceModel:
     hidden_dim = LATENT_DIM + HISTORY_DIM
     directions, triangle = np.linalg.qr(rng.standard_normal((hidden_dim, hidden_dim)))
     directions *= np.sign(np.diagonal(triangle))  # The signs differ between LAPACK libraries.
-    return SequenceModel(
+    return SyntheticLanguage(
         recurrence=0.5 * np.eye(HISTORY_DIM),
         embedding=gaussian(0.7, N_WORDS, HISTORY_DIM),
         from_latents=0.25 * directions[:, :LATENT_DIM],

@@ -17,6 +17,7 @@ from uncollapse.diagnostics.gallery import N_PICTURES, make_gallery, project_to_
 from uncollapse.diagnostics.report import Report
 from uncollapse.diagnostics.verdict import Evidence, judge
 from uncollapse.measures.ais import ais_gain
+from uncollapse.measures.amortization_gap import Refinement, refinement
 from uncollapse.measures.components import (
     clustering_accuracy,
     component_measures,
@@ -25,7 +26,6 @@ from uncollapse.measures.components import (
 from uncollapse.measures.estimate import Estimate
 from uncollapse.measures.evaluation import Evaluation, evaluate
 from uncollapse.measures.fisher import fisher_divergence
-from uncollapse.measures.inference_gap import Refinement, refinement
 from uncollapse.measures.information import (
     aggregate_gaussian_kl,
     aggregate_kl,

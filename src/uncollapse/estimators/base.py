@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from uncollapse.estimators.plan import Plan, TrainingData
     from uncollapse.training import Budget
 
-ROWS_AT_ONCE = 1000
+PREDICTED_ROWS_AT_ONCE = 1000
 Model = TypeVar("Model", bound="models.ComposedModel", default=Any)
 SettingsType = TypeVar("SettingsType", bound=EstimatorSettings, default=Any)
 
@@ -319,13 +319,13 @@ class Estimator(
             return joined(function(rows) for rows in self._checked_pieces(X))
 
     def _in_batches(self, rows: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
-        """Apply a function to at most `ROWS_AT_ONCE` rows at a time, on the model's device."""
+        """Apply a function to some rows at a time, on the model's device."""
         import torch
 
         found = []
         with torch.inference_mode():
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                batch = models.to_device(self.model_, rows[start : start + ROWS_AT_ONCE])
+            for start in range(0, len(rows), PREDICTED_ROWS_AT_ONCE):
+                batch = models.to_device(self.model_, rows[start : start + PREDICTED_ROWS_AT_ONCE])
                 found.append(function(batch).cpu().numpy())
         return np.concatenate(found)
 

@@ -25,7 +25,7 @@ from uncollapse._utils.validation import (
     living_workers,
     rows_counted_from,
 )
-from uncollapse.estimators.base import ROWS_AT_ONCE, Estimator
+from uncollapse.estimators.base import PREDICTED_ROWS_AT_ONCE, Estimator
 from uncollapse.estimators.settings import VAESettings
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
         Raises:
             DataError: as `check_rows` does.
         """
-        source = _source(X, ROWS_AT_ONCE)
+        source = _source(X, PREDICTED_ROWS_AT_ONCE)
         if source is None or not len(source):  # the length is unknown before the rows are read
             return super().random_rows(X, n)
         order = random_indices(len(source), n)
@@ -191,7 +191,7 @@ class RowEstimator(Estimator[RowModel, RowSettings]):
     def _checked_pieces(self, X: Any) -> Iterator[np.ndarray]:
         """Yield checked rows, piece after piece if they are not in memory."""
         check_is_fitted(self)
-        source, n = _source(X, ROWS_AT_ONCE), 0
+        source, n = _source(X, PREDICTED_ROWS_AT_ONCE), 0
         if source is None:
             yield self._check(X)
             return

@@ -67,7 +67,7 @@ class SequenceVAE(Estimator["models.SequenceModel", SequenceSettings], SequenceS
         family, latent_dim = families.Categorical(size), settings.latent_dim
         decoder = sequence_decoder(settings, family)
         prior, posterior = _build_latent(settings, size)
-        history = models.History(
+        history = models.HistoryLSTM(
             size,
             settings.embedding_dim,
             settings.hidden_dim,

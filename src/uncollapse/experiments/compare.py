@@ -17,7 +17,7 @@ from uncollapse.training.budget import Budget
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Conditions:
     """Data that the models of a comparison are measured on, with the options of `compare`."""
 
     X: Any
@@ -88,8 +88,8 @@ def compare(
     """
     kind = data or ("text" if are_documents(X) else "table")
     estimators = build_estimators(models, kind, {**settings, "verbose": verbose})
-    evaluation = Evaluation(test, labels, image_shape, n_importance, verbose)
-    return Comparison(tuple(run_comparison(estimators, X, evaluation)))
+    conditions = Conditions(test, labels, image_shape, n_importance, verbose)
+    return Comparison(tuple(run_comparison(estimators, X, conditions)))
 
 
 def describe(
@@ -129,20 +129,20 @@ def build_estimators(
 
 
 def run_comparison(
-    estimators: Mapping[str, Estimator], X: Any, evaluation: Evaluation
+    estimators: Mapping[str, Estimator], X: Any, conditions: Conditions
 ) -> Iterator[Entry]:
     """Train the estimators as `compare` does, and yield the entry of each when it is measured."""
     (first, leader), *others = estimators.items()
     rehearsal = clone(leader).set_params(verbose=False).fit(X, budget=Budget(evaluations=1))
     # Mistakes in the test data are found before the training.
-    replace(evaluation, n_importance=1, verbose=False).entry(first, None, rehearsal)
-    yield evaluation.entry(first, None, leader.fit(X))
+    replace(conditions, n_importance=1, verbose=False).entry(first, None, rehearsal)
+    yield conditions.entry(first, None, leader.fit(X))
     used = leader.history_.iloc[-1]
     for budget in BUDGETS:
         for name, estimator in others:
             try:
                 fitted = estimator.fit(X, budget=Budget(**{budget: used[budget]}))
-                entry = evaluation.entry(name, budget, fitted)
+                entry = conditions.entry(name, budget, fitted)
             except (InputError, NonFiniteLossError) as error:
                 entry = Entry(name, budget, error=str(error))
             yield entry

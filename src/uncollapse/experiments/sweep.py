@@ -14,7 +14,7 @@ import pandas as pd
 from uncollapse._utils.errors import DataError, InputError, ParameterError, brief
 from uncollapse._utils.validation import check_count, check_seed
 from uncollapse.data import Data, StoredRows, are_documents
-from uncollapse.estimators.base import ROWS_AT_ONCE
+from uncollapse.estimators.base import PREDICTED_ROWS_AT_ONCE
 from uncollapse.estimators.data_summary import as_source
 from uncollapse.experiments.results import ResultsFolder
 from uncollapse.experiments.run import (
@@ -135,7 +135,7 @@ def as_data(X: Any, labels: Any = None, is_text: bool | None = None) -> Data:
             f"X expects examples, got {brief(X)}. Read a file with uncollapse.data.load."
         )
     y = None if labels is None else np.asarray(labels)
-    source = as_source(X, ROWS_AT_ONCE)
+    source = as_source(X, PREDICTED_ROWS_AT_ONCE)
     if isinstance(source, StoredRows):
         return Data(source, y, feature_names=source.feature_names)
     if source is not None:

@@ -24,7 +24,7 @@ from uncollapse.families.base import (
 )
 
 # Rows held in float64 at once.
-ROWS_AT_ONCE = 1000
+SQUARED_ROWS_AT_ONCE = 1000
 
 
 class Gaussian(Family):
@@ -195,8 +195,8 @@ def _deviation(data: np.ndarray) -> float:
     """
     mean = data.mean(axis=0, dtype=np.float64)
     total = 0.0
-    for start in range(0, len(data), ROWS_AT_ONCE):
-        total += float(np.square(data[start : start + ROWS_AT_ONCE] - mean).sum())
+    for start in range(0, len(data), SQUARED_ROWS_AT_ONCE):
+        total += float(np.square(data[start : start + SQUARED_ROWS_AT_ONCE] - mean).sum())
     return math.sqrt(total / data.size)
 
 

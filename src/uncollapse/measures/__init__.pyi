@@ -2,6 +2,8 @@
 
 from uncollapse.measures.ais import ais_gain as ais_gain
 from uncollapse.measures.ais import ais_log_likelihood as ais_log_likelihood
+from uncollapse.measures.amortization_gap import Refinement as Refinement
+from uncollapse.measures.amortization_gap import refinement as refinement
 from uncollapse.measures.components import clustering_accuracy as clustering_accuracy
 from uncollapse.measures.components import component_measures as component_measures
 from uncollapse.measures.components import linear_probe as linear_probe
@@ -11,8 +13,6 @@ from uncollapse.measures.evaluation import evaluate as evaluate
 from uncollapse.measures.fisher import fisher_divergence as fisher_divergence
 from uncollapse.measures.identifiability import Identifiability as Identifiability
 from uncollapse.measures.identifiability import is_identifiable as is_identifiable
-from uncollapse.measures.inference_gap import Refinement as Refinement
-from uncollapse.measures.inference_gap import refinement as refinement
 from uncollapse.measures.information import MutualInformation as MutualInformation
 from uncollapse.measures.information import aggregate_gaussian_kl as aggregate_gaussian_kl
 from uncollapse.measures.information import aggregate_kl as aggregate_kl

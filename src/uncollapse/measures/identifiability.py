@@ -18,7 +18,7 @@ from uncollapse.measures.batches import some_rows
 from uncollapse.measures.estimate import Estimate
 from uncollapse.models import LatentModel, to_device
 
-N_DRAWS, N_ROWS, ROWS_AT_ONCE = 64, 64, 8
+N_DRAWS, N_ROWS, DIFFERENTIATED_ROWS_AT_ONCE = 64, 64, 8
 # Rounding errors of log p(x|z) that a constant likelihood may show.
 N_ROUNDINGS = 64
 
@@ -113,7 +113,7 @@ def _log_likelihood(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
     """Compute log p(x|z) of every row at every z, shape (draws, n), in nats."""
     found = [
         model.log_likelihood(rows, z.unsqueeze(1).expand(-1, len(rows), -1))
-        for rows in torch.split(x, ROWS_AT_ONCE)
+        for rows in torch.split(x, DIFFERENTIATED_ROWS_AT_ONCE)
     ]
     return torch.cat(found, 1)
 

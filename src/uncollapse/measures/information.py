@@ -19,7 +19,7 @@ from uncollapse.models import LatentModel, to_device
 # Largest number of rows that are compared pairwise, for Gaussian and for other posteriors. The
 # cost is quadratic in it.
 MAX_ROWS, MAX_PAIRED_ROWS = 5000, 1000
-ROWS_AT_ONCE, PAIRS_AT_ONCE = 500, 8
+COMPARED_ROWS_AT_ONCE, PAIRS_AT_ONCE = 500, 8
 # An estimate this close to its cap, in nats, or with this large a bias correction, is a lower bound
 # only.
 CAP_MARGIN, MAX_CORRECTION = 0.5, 0.5
@@ -157,8 +157,8 @@ def information_densities(
     # products.
     offset = -0.5 * ((means**2 * precision).sum(1) + np.log(2 * np.pi * variances).sum(1))
     densities = np.empty((3, len(z)))
-    for start in range(0, len(z), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(z), COMPARED_ROWS_AT_ONCE):
+        rows = slice(start, start + COMPARED_ROWS_AT_ONCE)
         log_q = offset - 0.5 * z[rows] ** 2 @ precision.T + z[rows] @ (means * precision).T
         own = log_q[np.arange(len(log_q)), np.arange(start, start + len(log_q))]
         densities[:, rows] = own - _log_means(log_q, start)

@@ -17,7 +17,7 @@ from uncollapse.measures.evaluation import evaluate
 from uncollapse.models import LatentModel, RowModel
 
 MAX_FEATURES = 2048
-ROWS_AT_ONCE = 1024
+COUNTED_ROWS_AT_ONCE = 1024
 N_NOISE_DRAWS = 64
 
 
@@ -78,8 +78,8 @@ def supported_units(model: Any, X: Any = None) -> Estimate | None:
         if scale is None:
             return None
         mean, covariance = flat.mean(0, dtype=np.float64), np.zeros((n_features, n_features))
-        for start in range(0, n, ROWS_AT_ONCE):
-            centered = (flat[start : start + ROWS_AT_ONCE] - mean) / scale.reshape(-1)
+        for start in range(0, n, COUNTED_ROWS_AT_ONCE):
+            centered = (flat[start : start + COUNTED_ROWS_AT_ONCE] - mean) / scale.reshape(-1)
             covariance += centered.T @ centered / (n - 1)
         largest_of_noise = (1 + math.sqrt(n_features / n)) ** 2
         return Estimate(float((np.linalg.eigvalsh(covariance) > largest_of_noise).sum()))

@@ -16,6 +16,6 @@ from uncollapse.models.mixture import EnumeratedMixtureModel as EnumeratedMixtur
 from uncollapse.models.mixture import MarginalMixtureModel as MarginalMixtureModel
 from uncollapse.models.mixture import MixtureModel as MixtureModel
 from uncollapse.models.mixture import component_kl as component_kl
-from uncollapse.models.sequence import History as History
+from uncollapse.models.sequence import HistoryLSTM as HistoryLSTM
 from uncollapse.models.sequence import SequenceModel as SequenceModel
 from uncollapse.models.vae import VAEModel as VAEModel

@@ -20,7 +20,7 @@ State = tuple[Tensor, Tensor]
 MIN_TEMPERATURE = 1e-4  # below, probabilities are 0 and 1 already, and parameters would overflow
 
 
-class History(nn.Module):
+class HistoryLSTM(nn.Module):
     """An LSTM that reads the symbols before each place of a sequence: h(x_<i).
 
     Args:
@@ -99,7 +99,7 @@ class SequenceModel(ComposedModel):
         self,
         prior: Prior,
         posterior: Any,
-        history: History,
+        history: HistoryLSTM,
         decoder: Decoder,
         family: Categorical,
         head: nn.Linear | None = None,
