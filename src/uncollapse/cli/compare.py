@@ -77,8 +77,8 @@ def compare(
     table = _check_output(page, [path for path in (data, config) if path], overwrite)
     notes = library.describe(data, train, test, estimators, given)
     typer.echo("\n".join(notes))
-    evaluation = library.Evaluation(test.table(), test.labels, test.image_shape, n_importance)
-    entries, stop = _collect(library.run_comparison(estimators, train.table(), evaluation))
+    conditions = library.Conditions(test.table(), test.labels, test.image_shape, n_importance)
+    entries, stop = _collect(library.run_comparison(estimators, train.table(), conditions))
     found = Comparison(tuple(entries), notes)
     typer.echo(f"\n{found}")
     with deferred_interrupt():  # a second Ctrl-C must not cost the results

@@ -45,7 +45,7 @@ class Gaussian(Family):
 
     name = "gaussian"
 
-    center: Tensor
+    centre: Tensor
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class HeteroscedasticGaussian(Family):
     domain = constraints.stack([constraints.real, negative], dim=-1)
     parameters_per_column = 2
 
-    center: Tensor
+    centre: Tensor
     unit: Tensor
 
     def __init__(self, data_dim: Count = 1) -> None:
