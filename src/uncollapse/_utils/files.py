@@ -50,10 +50,10 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
+        options["float_precision"] = "round_trip"  # the default from then on
     with path.open(encoding="utf-8-sig") as file:
-        table: pd.DataFrame = pd.read_csv(
-            file, index_col=False, float_precision="round_trip", **options
-        )
+        table: pd.DataFrame = pd.read_csv(file, index_col=False, **options)
     return table
 
 
