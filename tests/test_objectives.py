@@ -1,4 +1,4 @@
-"""What training minimizes, against values that are known: by hand, in closed form, by finite
+"""Losses and their gradients against known values: by hand, in closed form, by finite
 differences."""
 
 import math

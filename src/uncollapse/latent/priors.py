@@ -37,8 +37,7 @@ class Prior(nn.Module, ABC):
         return True
 
     def check_invariants(self) -> bool:
-        """Return whether the fixed tensors are intact, so that the prior's guarantees
-        hold."""
+        """Return whether the fixed tensors are intact, so that the prior's guarantees hold."""
         return True
 
 

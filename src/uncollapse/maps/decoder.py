@@ -90,8 +90,7 @@ class Decoder(nn.Module, ABC):
         del eta
 
     def check_invariants(self) -> bool:
-        """Return whether the fixed tensors are intact, so that the constant
-        holds."""
+        """Return whether the fixed tensors are intact, so that the constant holds."""
         return True
 
     def initialize_from_data(self, data: np.ndarray, noise: np.ndarray | None = None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from uncollapse._utils.autocast import exact_linear
 from uncollapse._utils.moments import moments_over_rows
-from uncollapse.maps import Decoder
+from uncollapse.maps import NetworkDecoder
 
 Features = Callable[[Tensor], Tensor]
 
@@ -81,7 +81,7 @@ class PerceptronEncoder(nn.Module):
         self.unit.fill_(deviation or 1.0)
 
 
-class MLPDecoder(Decoder):
+class MLPDecoder(NetworkDecoder):
     """Perceptron eta(z), which need not be injective: its posterior may collapse.
 
     Args:
@@ -90,19 +90,11 @@ class MLPDecoder(Decoder):
         hidden: widths of the hidden layers.
     """
 
+    net: Perceptron
+
     def __init__(self, latent_dim: int, natural_dim: int, hidden: Sequence[int] = (64, 64)) -> None:
-        super().__init__()
+        super().__init__(Perceptron(latent_dim, natural_dim, list(hidden), activation=nn.ReLU))
         self.latent_dim = latent_dim
-        self.net = Perceptron(latent_dim, natural_dim, list(hidden), activation=nn.ReLU)
-
-    @property
-    def information_constant(self) -> float:
-        """0: no information is promised."""
-        return 0.0
-
-    def forward(self, z: Float[Tensor, "*batch l"]) -> Float[Tensor, "*batch t"]:
-        eta: Tensor = self.net(z)
-        return eta
 
     @torch.no_grad()
     def start_at(self, eta: Float[Tensor, "t"]) -> None:
