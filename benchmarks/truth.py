@@ -297,7 +297,7 @@ class DirichletCategorical:
 
     def likelihood(self, z: Tensor) -> Multinomial:
         """Return p(x|z)."""
-        return Multinomial(self.n, probs=z, validate_args=False)
+        return Multinomial(self.n, probs=z)
 
 
 def categorical_case() -> Case:

@@ -10,11 +10,14 @@ import torch
 from torch import nn
 from torch.distributions import (
     Bernoulli,
+    Beta,
+    Dirichlet,
     Independent,
     Laplace,
     LogNormal,
     MultivariateNormal,
     Normal,
+    Poisson,
     TransformedDistribution,
     kl_divergence,
 )
@@ -417,6 +420,40 @@ def test_a_kl_that_has_no_closed_form_is_drawn(prior):
     )
     exact = (Normal(torch.as_tensor(ROWS), 0.5).log_prob(z) - prior.log_prob(z)).sum(-1).mean()
     assert report.estimates["kl_nats"].value == pytest.approx(exact.item(), rel=0.02)
+
+
+class Symbols:
+    """Counts of symbols with probabilities z."""
+
+    def prior(self):
+        return Dirichlet(torch.full((3,), 2.0))
+
+    def posterior(self, x):
+        return Dirichlet(2 + x)
+
+    def likelihood(self, z):
+        return Independent(Poisson(10 * z, validate_args=True), 1)
+
+
+class Rates(Symbols):
+    """Counts with rates z in (0, 1)."""
+
+    def prior(self):
+        return Beta(torch.full((3,), 2.0), 2.0)
+
+    def posterior(self, x):
+        return Beta(2 + x, 4.0)
+
+
+@pytest.mark.parametrize(("model", "n_traversed"), [(Symbols(), 0), (Rates(), 3)])
+def test_traversals_stay_where_the_prior_is(model, n_traversed, short_diagnoses):
+    x = np.random.default_rng(0).poisson(1, size=(50, 3))
+    report = uc.diagnose(model, x, **QUICK)
+    assert len(report.gallery.traversals) == n_traversed
+    for unit, rows in report.gallery.traversals.items():
+        assert 1 < len(rows) < 8
+        assert (rows[:, unit] > 0).all()
+        assert (rows[:, unit] < 10).all()
 
 
 def test_units_that_are_no_gaussians_have_their_own_kl():

@@ -480,14 +480,19 @@ def test_what_readers_quote_of_a_file_is_shortened(here):
     assert len(sentence) < 600
 
 
-@pytest.mark.parametrize(
-    "shape", [(10**15, 3), (2**32, 2**32), (-1, 3), (10**15, 0), (10**6, 10**6)]
-)
+@pytest.mark.parametrize("shape", [(10**15, 3), (2**32, 2**32), (10**15, 0), (10**6, 10**6)])
 def test_headers_of_arrays_that_lie_are_refused(here, shape):
     Path("x.npy").write_bytes(npy_header(shape) + bytes(48))
     assert refusal(lambda: read_file("x.npy")).startswith("x.npy ")
     write_bomb("x.npz", npy_header(shape) + bytes(48), zipfile.ZIP_STORED, 176)
     assert refusal(lambda: read_file("x.npz")).startswith("x.npz ")
+
+
+def test_a_header_without_a_number_of_rows_is_refused_or_they_are_counted(here):
+    rows = np.arange(6.0).reshape(2, 3)
+    Path("x.npy").write_bytes(npy_header((-1, 3)) + rows.tobytes())
+    if refusal(lambda: read_file("x.npy")) is None:  # by older versions of NumPy
+        assert np.array_equal(read_file("x.npy").X, rows)
 
 
 @pytest.mark.parametrize("name", ["../X.npy", "/etc/X.npy", "../../X.npy", "a/../../../X.npy"])
@@ -564,9 +569,11 @@ def test_examples_without_a_label_among_others_are_refused(here, runs):
 @pytest.mark.parametrize("name", ["a" * 300 + ".npy", "a\0.npy", "\udcff.npy", "nowhere/x.csv"])
 def test_names_that_no_file_can_have_are_refused(here, command_line, name):
     assert "there is no file" in refusal(lambda: load(name))
-    assert "there is no file" in check_refused(command_line, "fit", name)
     assert "there is no configuration file" in refusal(lambda: read_settings(Path(name), []))
     assert "holds no saved model" in refusal(lambda: uc.load(name))
+    if "\0" in name:  # which no system hands to a command
+        return
+    assert "there is no file" in check_refused(command_line, "fit", name)
     check_refused(command_line, "fit", "x.npy", "-c", name)
     check_refused(command_line, "diagnose", name, "x.npy", "--html", name)
 

@@ -124,6 +124,12 @@ class ForeignModel(LatentModel):
             support = support.base_constraint
         return support in (constraints.real, constraints.real_vector)
 
+    def in_support(self, z: Tensor) -> Tensor:
+        support = _support(self.prior())
+        inside = super().in_support(z) if support is None else support.check(z)
+        # A prior of independent units may tell the support of each.
+        return inside.reshape(len(z), -1).all(1)
+
     @property
     def placement(self) -> Tensor:
         return self._placement

@@ -46,7 +46,7 @@ class Gallery:
         samples: means of p(x|z) at z drawn from the prior.
         traversals: means of p(x|z) along single units, by unit, the strongest first. The unit moves
             from -2 to 2 standard deviations of q(z) around its mean, starting from the posterior
-            mean of the first original.
+            mean of the first original, as far as the support of p(z) goes.
         image_shape: (height, width) if a row is an image.
     """
 
@@ -124,5 +124,7 @@ def _traverse(
         codes = start.repeat(len(STRIDES), 1)
         positions = units["mean"][unit] + np.array(STRIDES) * units["deviation"][unit]
         codes[:, unit] = torch.as_tensor(positions).to(codes)
-        found[int(unit)] = _decode(subject, row, codes)
+        codes = codes[subject.model.in_support(codes).to(codes.device)]
+        if len(codes) > 1:  # The units of a simplex, for one, cannot move alone.
+            found[int(unit)] = _decode(subject, row, codes)
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
@@ -101,6 +101,10 @@ class LatentModel(nn.Module, ABC):
     def is_unbounded(self) -> bool:
         """Whether z has a positive density everywhere, so that gradient steps can move it."""
         return self.has_density
+
+    def in_support(self, z: Float[Tensor, "batch latent"]) -> Bool[Tensor, " batch"]:
+        """Return where p(z) is defined."""
+        return torch.ones(len(z), dtype=torch.bool)
 
     @property
     def placement(self) -> Tensor:
