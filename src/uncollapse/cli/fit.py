@@ -61,8 +61,8 @@ def fit(
         return
     estimator = _new_estimator(model, train, given)
     size = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
-    typer.echo(f"training on {data}: {len(train.X):,} {size}")
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
+        typer.echo(f"training on {data}: {len(train.X):,} {size}")
         stop = _train(estimator, train, unfinished.folder)
         saved = _save(estimator, unfinished, stop)
     if saved != unfinished.run:
