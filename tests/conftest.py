@@ -266,12 +266,22 @@ def command_line(monkeypatch, capsys):
     return call
 
 
-@pytest.fixture
-def short_diagnoses(monkeypatch):
-    """Let thorough diagnoses take few steps, for tests that ask nothing of their numbers."""
+@pytest.fixture(scope="session")
+def shorten_diagnoses():
+    """Return a function that lets thorough diagnoses take few steps while a patch lasts."""
     few = functools.partial(ais.ais_log_likelihood_per_row, n_temperatures=5)
-    monkeypatch.setattr(ais, "ais_log_likelihood_per_row", few)
-    monkeypatch.setattr(amortization_gap, "N_STEPS", 10)
+
+    def shorten(patch):
+        patch.setattr(ais, "ais_log_likelihood_per_row", few)
+        patch.setattr(amortization_gap, "N_STEPS", 10)
+
+    return shorten
+
+
+@pytest.fixture
+def short_diagnoses(monkeypatch, shorten_diagnoses):
+    """Let thorough diagnoses take few steps, for tests that ask nothing of their numbers."""
+    shorten_diagnoses(monkeypatch)
 
 
 class Function(Objective):

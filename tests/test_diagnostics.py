@@ -1,6 +1,5 @@
 """Estimators and guarantees against exact values; verdicts on models of known state."""
 
-import functools
 import json
 import math
 from dataclasses import replace
@@ -579,15 +578,13 @@ LABELS = list("ab") * 100
 
 
 @pytest.fixture(scope="module")
-def fitted_mixture():
+def fitted_mixture(shorten_diagnoses):
     """An estimator, its data and its report."""
     X = np.random.default_rng(0).normal(size=(200, 4)) * [3, 2, 1, 0.1]
     settings = {"latent_dim": 2, "hidden": (8, 8), "max_epochs": 2, "verbose": False}
     model = uc.MixtureVAE(n_components=3, random_state=0, **settings).fit(X)
-    few = functools.partial(ais_log_likelihood_per_row, n_temperatures=5)
-    with pytest.MonkeyPatch.context() as patch:  # as in `short_diagnoses`
-        patch.setattr("uncollapse.measures.ais.ais_log_likelihood_per_row", few)
-        patch.setattr("uncollapse.measures.amortization_gap.N_STEPS", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_diagnoses(patch)
         return model, X, uc.diagnose(model, X, LABELS, n_importance=64, verbose=False)
 
 

@@ -177,9 +177,11 @@ def test_rows_that_do_not_suit_the_model_are_refused(parts, rows, expected):
 def test_a_refused_fit_leaves_the_model_as_it_was():
     model = compose(posterior=uc.latent.DiagonalGaussian.from_perceptron(4, 2))
     posterior = model.posterior
+    model.decoder.eval()
     with pytest.raises(DataError, match="does not accept rows"):
         uc.fit(model, X[:, :3], strategy="semi_amortized", **QUICK)
     assert model.posterior is posterior
+    assert (model.training, model.decoder.training) == (True, False)
 
 
 def test_observers_and_strategies_of_ones_own_act():

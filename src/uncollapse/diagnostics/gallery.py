@@ -124,7 +124,7 @@ def _traverse(
         codes = start.repeat(len(STRIDES), 1)
         positions = units["mean"][unit] + np.array(STRIDES) * units["deviation"][unit]
         codes[:, unit] = torch.as_tensor(positions).to(codes)
-        codes = codes[subject.model.in_support(codes).to(codes.device)]
+        codes = codes[subject.model.in_support(codes)]
         if len(codes) > 1:  # The units of a simplex, for one, cannot move alone.
             found[int(unit)] = _decode(subject, row, codes)
     return found

@@ -282,8 +282,8 @@ class SequenceSettings(EstimatorSettings):
         word_dropout: share of the preceding symbols that are hidden from the LSTM in training
             (Bowman et al. 2016).
         max_epochs: passes over the data. The model of the epoch with the best ELBO on held-out
-            documents is kept, for every `objective`; with `target_kl`,
-            the best of the epochs that have reached it.
+            documents is kept, for every `objective`; with `target_kl`, the best of the epochs that
+            have reached it.
         batch_size: number of documents in a batch.
     """
 

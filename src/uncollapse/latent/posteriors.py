@@ -215,9 +215,8 @@ def _draw(q: Distribution, noise: Tensor) -> Tensor:
     if isinstance(q, Independent):
         try:
             # Rounding takes large noise to 0 or 1, where the inverse is infinite.
-            below_one = 1 - torch.finfo(noise.dtype).eps
-            share = torch.special.ndtr(noise).clamp(torch.finfo(noise.dtype).eps, below_one)
-            quantile: Tensor = q.base_dist.icdf(share)
+            eps = torch.finfo(noise.dtype).eps
+            quantile: Tensor = q.base_dist.icdf(torch.special.ndtr(noise).clamp(eps, 1 - eps))
             return quantile
         except NotImplementedError:
             pass

@@ -1,5 +1,4 @@
-"""The amortization gap: the ELBO gained by posteriors fitted row by row on the frozen
-decoder.
+"""The amortization gap: the ELBO gained by posteriors fitted row by row on the frozen decoder.
 
 It tells a collapse of the model from a collapse of the inference.
 """

@@ -103,8 +103,8 @@ class LatentModel(nn.Module, ABC):
         return self.has_density
 
     def in_support(self, z: Float[Tensor, "batch latent"]) -> Bool[Tensor, " batch"]:
-        """Return where p(z) is defined."""
-        return torch.ones(len(z), dtype=torch.bool)
+        """Return which z lie in the support of p(z)."""
+        return torch.ones(len(z), dtype=torch.bool, device=z.device)
 
     @property
     def placement(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from uncollapse._utils.errors import DataError, InputError, one_line
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.validation import check_count, check_positive, check_seed
+from uncollapse.adapters.base import evaluating
 from uncollapse.models import LatentModel, RowModel
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import Strategy, get_strategy
@@ -59,8 +60,8 @@ def fit(
         learning_rate: Adam's highest learning rate; it rises over the first 2% of the steps and
             falls to 0 along half a cosine.
         seed: seed of all draws; the global generators are restored at the end.
-        validation: validation split, whose ELBO selects the epoch that is kept. A
-            strategy such as "lagging" needs one.
+        validation: validation split, whose ELBO selects the epoch that is kept. A strategy such as
+            "lagging" needs one.
         budget: overrides `max_epochs`.
         callbacks: functions that are called with each `uc.training.Epoch`.
         observers: objects that act between steps and epochs, in this order.
@@ -117,7 +118,7 @@ def fit(
             _check_shapes(model, some)
             chosen.check(model, some)
             chosen.prepare(model, some, max_epochs * batches.n_batches)
-    except InputError:
+    except BaseException:
         model.posterior = posterior
         raise
     settings = LoopSettings(
@@ -140,9 +141,9 @@ def fit(
 @torch.no_grad()
 def _check_shapes(model: LatentModel, x: torch.Tensor) -> None:
     """Raise `DataError` if the model cannot compute its bound on a few rows."""
-    is_training = model.training
     try:
-        model.eval()(x)  # statistics of batches stay as they are
+        with evaluating(model):  # statistics of batches stay as they are
+            model(x)
     except InputError:
         raise
     except (RuntimeError, ValueError) as error:
@@ -150,8 +151,6 @@ def _check_shapes(model: LatentModel, x: torch.Tensor) -> None:
             f"the model does not accept rows of shape {tuple(x.shape[1:])} ({one_line(error)}). "
             "Give rows that its parts were built for."
         ) from error
-    finally:
-        model.train(is_training)
 
 
 def _rows(model: LatentModel, X: Any, name: str = "X") -> torch.Tensor:
