@@ -2,6 +2,7 @@
 
 import tracemalloc
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from torch.distributions import (
     Normal,
     Poisson,
     TransformedDistribution,
+    constraints,
     kl_divergence,
 )
 from torch.distributions.transforms import SigmoidTransform
@@ -423,8 +425,8 @@ def test_a_kl_that_has_no_closed_form_is_drawn(prior):
     assert report.estimates["kl_nats"].value == pytest.approx(exact.item(), rel=0.02)
 
 
-class Symbols:
-    """Counts of symbols with probabilities z."""
+class Shares:
+    """Counts whose means are shares z of 10."""
 
     def prior(self):
         return Dirichlet(torch.full((3,), 2.0))
@@ -436,8 +438,8 @@ class Symbols:
         return Independent(Poisson(10 * z, validate_args=True), 1)
 
 
-class Rates(Symbols):
-    """Counts with rates z in (0, 1)."""
+class Fractions(Shares):
+    """Counts whose means are fractions z of 10, each its own."""
 
     def prior(self):
         return Beta(torch.full((3,), 0.5), 0.5)
@@ -446,8 +448,8 @@ class Rates(Symbols):
         return Beta(0.5 + x, 1.0)
 
 
-@pytest.mark.parametrize(("model", "n_traversed"), [(Symbols(), 0), (Rates(), 3)])
-def test_traversals_stay_where_the_prior_is(model, n_traversed, short_diagnoses):
+@pytest.mark.parametrize(("model", "n_traversed"), [(Shares(), 0), (Fractions(), 3)])
+def test_traversals_stay_where_the_prior_is(model, n_traversed):
     x = np.random.default_rng(0).poisson(1, size=(50, 3))
     report = uc.diagnose(model, x, **QUICK)
     assert len(report.gallery.traversals) == n_traversed
@@ -455,6 +457,23 @@ def test_traversals_stay_where_the_prior_is(model, n_traversed, short_diagnoses)
         assert 1 < len(rows) < len(STRIDES)
         assert (rows[:, unit] > 0).all()
         assert (rows[:, unit] < 10).all()
+
+
+@pytest.mark.parametrize(
+    ("support", "expected"),
+    [
+        (constraints.unit_interval, [True, False]),
+        (constraints.independent(constraints.unit_interval, 1), [True, False]),
+        (constraints.simplex, [True, False]),
+        (constraints.real_vector, [True, True]),
+        (constraints.dependent, [True, True]),
+        (None, [True, True]),
+    ],
+)
+def test_the_support_of_a_prior_is_read_however_it_is_declared(support, expected, monkeypatch):
+    model = adapt_model(Shares()).model
+    monkeypatch.setattr(model, "prior", lambda: SimpleNamespace(support=support))
+    assert model.in_support(torch.tensor([[0.5, 0.5], [0.5, 1.5]])).tolist() == expected
 
 
 def test_units_that_are_no_gaussians_have_their_own_kl():

@@ -184,6 +184,18 @@ def test_a_refused_fit_leaves_the_model_as_it_was():
     assert (model.training, model.decoder.training) == (True, False)
 
 
+def test_a_fit_that_fails_before_training_leaves_the_posterior_as_it_was():
+    class Failing(uc.objectives.Elbo):
+        def prepare(self, model, x, n_steps):
+            raise RuntimeError("out of order")
+
+    model = compose(posterior=uc.latent.DiagonalGaussian.from_perceptron(4, 2))
+    posterior = model.posterior
+    with pytest.raises(RuntimeError, match="out of order"):
+        uc.fit(model, X, objective=Failing(), strategy="semi_amortized", **QUICK)
+    assert model.posterior is posterior
+
+
 def test_observers_and_strategies_of_ones_own_act():
     class Count(uc.training.Observer):
         n_steps = 0

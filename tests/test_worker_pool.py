@@ -80,6 +80,7 @@ def models():
 
 @pytest.mark.parametrize("kind", ["vae", "mixture", "enumerated", "flow", "text", "foreign"])
 def test_the_report_is_that_of_one_device(kind, models, tmp_path, small_pieces, monkeypatch):
+    """Bit for bit with one thread of torch, as `conftest` sets; workers would share several."""
     model, X = models[kind]
     X, n_importance = X[:100], None if kind == "vae" else 32  # few draws take less time
     seen = set()

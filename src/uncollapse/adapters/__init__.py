@@ -13,7 +13,6 @@ from uncollapse.adapters.base import (
     AdaptedModel,
     ForeignModel,
     VAEProtocol,
-    evaluating,
     moments,
 )
 from uncollapse.adapters.functions import from_functions
@@ -91,7 +90,6 @@ __all__ = [
     "ForeignModel",
     "VAEProtocol",
     "adapt_model",
-    "evaluating",
     "from_functions",
     "moments",
 ]

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +16,7 @@ from uncollapse._utils.errors import DataError, ParameterError
 from uncollapse._utils.random import seeded, seeded_in_turn
 from uncollapse._utils.vocabulary import Vocabulary
 from uncollapse.latent import diagonal_normal, is_diagonal_normal
-from uncollapse.models import LatentModel
+from uncollapse.models import LatentModel, support_of
 
 N_MOMENT_DRAWS = 256
 # Supports that do not depend on the parameters of a distribution.
@@ -114,21 +113,15 @@ class ForeignModel(LatentModel):
 
     @property
     def has_density(self) -> bool:
-        support = _support(self.prior())
+        support = support_of(self.prior())
         return support is None or not support.is_discrete
 
     @property
     def is_unbounded(self) -> bool:
-        support = _support(self.prior())
+        support = support_of(self.prior())
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         return support in (constraints.real, constraints.real_vector)
-
-    def in_support(self, z: Tensor) -> Tensor:
-        support = _support(self.prior())
-        inside = super().in_support(z) if support is None else support.check(z)
-        # A prior of independent units may tell the support of each.
-        return inside.reshape(len(z), -1).all(1)
 
     @property
     def placement(self) -> Tensor:
@@ -256,35 +249,15 @@ def moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
     return z.mean(0), z.var(0)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put all modules into evaluation mode, and restore their modes afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _check_support(p: Distribution, x: Tensor) -> None:
     """Raise `DataError` for data outside the support of p(x|z), whatever its parameters are."""
     base = p.base_dist if isinstance(p, Independent) else p
-    support = _support(base)
+    support = support_of(base)
     if support in FIXED_SUPPORTS and not support.check(x).all():
         raise DataError(
             f"X lies outside the support of p(x|z): {type(base).__name__} expects values that are "
             f"{support}. Transform the data, or use another likelihood."
         )
-
-
-def _support(distribution: Distribution) -> Any:
-    """Return the support of the distribution, or None if it does not tell."""
-    try:
-        return distribution.support
-    except NotImplementedError:
-        return None
 
 
 def _call(method: Callable[[Tensor], Any], value: Tensor, what: str) -> Any:

@@ -62,6 +62,7 @@ def fit(
     estimator = _new_estimator(model, train, given)
     size = "documents" if train.is_text else f"rows, {train.X.shape[1]:,} features"
     with deferred_interrupt():  # a second Ctrl-C must not cost what the first one saves
+        # Whoever reads this line may send a signal at once.
         typer.echo(f"training on {data}: {len(train.X):,} {size}")
         stop = _train(estimator, train, unfinished.folder)
         saved = _save(estimator, unfinished, stop)

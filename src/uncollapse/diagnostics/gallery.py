@@ -46,7 +46,8 @@ class Gallery:
         samples: means of p(x|z) at z drawn from the prior.
         traversals: means of p(x|z) along single units, by unit, the strongest first. The unit moves
             from -2 to 2 standard deviations of q(z) around its mean, starting from the posterior
-            mean of the first original, as far as the support of p(z) goes.
+            mean of the first original. Positions outside the support of p(z) are left out, and
+            units with fewer than two others.
         image_shape: (height, width) if a row is an image.
     """
 

@@ -13,12 +13,12 @@ import pandas as pd
 
 from uncollapse._utils.errors import CollapseWarning, DataError, InputError, ParameterError
 from uncollapse._utils.validation import check_count
-from uncollapse.adapters import VAEProtocol, adapt_model, evaluating
+from uncollapse.adapters import VAEProtocol, adapt_model
 from uncollapse.measures.batches import some_rows
 from uncollapse.measures.information import information_of_rows
 from uncollapse.measures.posteriors import infer
 from uncollapse.measures.sums import UnitSums
-from uncollapse.models import LatentModel
+from uncollapse.models import LatentModel, evaluating
 
 if TYPE_CHECKING:
     from uncollapse.training import Epoch

@@ -17,12 +17,12 @@ from uncollapse._utils.errors import DataError
 from uncollapse._utils.progress import progress_bar
 from uncollapse._utils.random import drawing_from, random_indices, seeded
 from uncollapse._utils.validation import check_labels, living_workers
-from uncollapse.adapters import AdaptedModel, adapt_model, evaluating
+from uncollapse.adapters import AdaptedModel, adapt_model
 from uncollapse.measures.batches import Reservoir, n_rows, row_batches
 from uncollapse.measures.posteriors import Posteriors, infer
 from uncollapse.measures.sums import UnitSums
 from uncollapse.measures.worker_pool import WorkerPool
-from uncollapse.models import LatentModel, differentiable_twice, to_device
+from uncollapse.models import LatentModel, differentiable_twice, evaluating, to_device
 
 # Numeric labels with more values than this are a scale, not classes.
 MAX_CLASSES = 20

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from uncollapse._utils.errors import DataError
 from uncollapse._utils.random import seeded
-from uncollapse.adapters import adapt_model, evaluating
+from uncollapse.adapters import adapt_model
 from uncollapse.measures.batches import some_rows
 from uncollapse.measures.estimate import Estimate
-from uncollapse.models import LatentModel, to_device
+from uncollapse.models import LatentModel, evaluating, to_device
 
 N_DRAWS, N_ROWS, DIFFERENTIATED_ROWS_AT_ONCE = 64, 64, 8
 # Rounding errors of log p(x|z) that a constant likelihood may show.

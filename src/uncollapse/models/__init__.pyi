@@ -3,8 +3,10 @@
 from uncollapse.models.base import LatentModel as LatentModel
 from uncollapse.models.base import Latents as Latents
 from uncollapse.models.base import Terms as Terms
+from uncollapse.models.base import evaluating as evaluating
 from uncollapse.models.base import gradient as gradient
 from uncollapse.models.base import kl_per_unit as kl_per_unit
+from uncollapse.models.base import support_of as support_of
 from uncollapse.models.base import to_device as to_device
 from uncollapse.models.batch_context import BatchContext as BatchContext
 from uncollapse.models.composed import ComposedModel as ComposedModel

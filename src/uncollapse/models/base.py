@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, Independent, constraints, kl_divergence
 
 from uncollapse.latent import GaussianChain, draw
 from uncollapse.models.batch_context import BatchContext
@@ -103,8 +105,13 @@ class LatentModel(nn.Module, ABC):
         return self.has_density
 
     def in_support(self, z: Float[Tensor, "batch latent"]) -> Bool[Tensor, " batch"]:
-        """Return which z lie in the support of p(z)."""
-        return torch.ones(len(z), dtype=torch.bool, device=z.device)
+        """Return which z lie in the support of p(z); all do where p(z) does not tell it."""
+        support = support_of(self.prior())
+        if support is None:
+            return torch.ones(len(z), dtype=torch.bool, device=z.device)
+        # A distribution over vectors may declare the support of their units.
+        inside: Tensor = support.check(z).reshape(len(z), -1).all(1)
+        return inside
 
     @property
     def placement(self) -> Tensor:
@@ -190,6 +197,27 @@ def kl_per_unit(q: Distribution, p: Distribution) -> Float[Tensor, "*batch laten
         return kl_divergence(q.base_dist, p.base_dist)
     except NotImplementedError:
         return None
+
+
+def support_of(distribution: Distribution) -> Any:
+    """Return the support of a distribution, or None if it does not tell it."""
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return None
+    return None if support is None or constraints.is_dependent(support) else support
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put all modules into evaluation mode, and restore their modes afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def gradient(

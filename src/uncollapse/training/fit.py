@@ -10,8 +10,7 @@ import torch
 from uncollapse._utils.errors import DataError, InputError, one_line
 from uncollapse._utils.random import derived_seed, seeded
 from uncollapse._utils.validation import check_count, check_positive, check_seed
-from uncollapse.adapters.base import evaluating
-from uncollapse.models import LatentModel, RowModel
+from uncollapse.models import LatentModel, RowModel, evaluating
 from uncollapse.objectives import Objective, get_objective
 from uncollapse.strategies import Strategy, get_strategy
 from uncollapse.training.batches import Batches, BatchesInMemory
