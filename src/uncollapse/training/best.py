@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uncollapse._utils.random import derived_seed, seeded
-from uncollapse.models import LatentModel
+from uncollapse.models import LatentModel, evaluating
 from uncollapse.objectives import negative_elbo
 from uncollapse.training.observers import Observer
 
@@ -117,10 +117,9 @@ class Best(Snapshot):
     @torch.no_grad()
     def _evaluate(self, training: Training) -> float:
         """Return the negative ELBO on the rows, at the same draws each time."""
-        model = training.model.eval()
+        model = training.model
         batches = torch.split(self.rows, training.batches.batch_size)
-        with seeded(derived_seed(training.settings.seed, "validation")):
+        with evaluating(model), seeded(derived_seed(training.settings.seed, "validation")):
             observed = (model.observe_anew(batch.to(training.device)) for batch in batches)
             losses = [negative_elbo(model(batch)).value * len(batch) for batch in observed]
-        model.train()
         return float(torch.stack(losses).sum()) / len(self.rows)
